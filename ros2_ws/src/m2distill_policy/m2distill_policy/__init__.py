@@ -1,0 +1,21 @@
+"""The policy core: everything between raw sensor arrays and a checked robot command.
+
+Map (read in this order):
+    spec.py         what the policy sees and commands, in SI units; travels inside every checkpoint
+    observation.py  raw arrays -> model input; the only place that flips, resizes, scales or orders joints
+    models/         the network: per-view image encoders, temporal transformer, Gaussian-mixture head
+    text.py         instruction -> sentence embedding
+    checkpoint.py   a policy on disk: strict, content-addressed, free of pickle
+    inference.py    a loaded checkpoint that acts one step at a time
+    action.py       mixture sample -> Command, or Hold(reason)
+    stream.py       newest value of one input with its age limit
+    safety.py       limits applied to every command
+    session.py      the control loop without a clock: observe_*(value, stamp_ns), tick(now_ns)
+    bringup.py      which ROS nodes run with which parameters
+    ros/            the thin ROS 2 shell round the session
+
+Import rule, enforced by tests/policy/test_import_rule.py: nothing here imports m2distill_sim or m2distill_training;
+only ros/ imports rclpy; session.py and what it imports never import torch; models/ never imports session.
+
+This file imports nothing, so that importing one module never pays for another.
+"""

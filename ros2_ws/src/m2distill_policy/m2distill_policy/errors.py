@@ -1,0 +1,36 @@
+"""Errors that a user can mend.
+
+`UserError` is caught at the edges (command line, ROS node) and shown as one line without a traceback; every other
+exception is a defect of ours and keeps its traceback. A message says what, got, allowed and the next step.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something outside the program is wrong and the message says how to mend it."""
+
+
+class SpecError(UserError):
+    """A PolicySpec, or data that must match one, is malformed."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, foreign, truncated or altered."""
+
+
+class DataError(UserError):
+    """A dataset lacks a key, has a wrong shape or holds values that are not finite."""
+
+
+class AssetError(UserError):
+    """Simulation assets are missing or incomplete."""
+
+
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """The message for a name that is not one of `allowed`, with the nearest one suggested."""
+    options = sorted(allowed)
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(options)})"

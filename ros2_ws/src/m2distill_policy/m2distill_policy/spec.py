@@ -1,0 +1,137 @@
+"""PolicySpec: what a policy sees and commands, in names and SI units. It travels inside every checkpoint.
+
+Training and serving read the same spec, so a number that differs between the two cannot be expressed. JSON in and out
+is strict: an unknown or a missing key is an error, never a default.
+"""
+
+import dataclasses
+import json
+import math
+import typing
+from dataclasses import dataclass
+
+from m2distill_policy.errors import SpecError
+
+PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
+PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """One view. Pictures arrive upright, HWC uint8 RGB, of any size; the model sees height x width pixels."""
+
+    name: str  # topic prefix on the robot, key in a batch
+    height: int
+    width: int
+    upside_down: bool  # the model sees rows bottom first, as the renderer gives LIBERO's data
+
+    def __post_init__(self):
+        _require(self.name.isidentifier(), f"camera name {self.name!r} is not an identifier")
+        _require(8 <= self.height <= 4096 and 8 <= self.width <= 4096,
+                 f"camera {self.name} is {self.height}x{self.width} px, allowed 8 to 4096 a side")
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What the 7 numbers of an action in [-1, 1] mean, in the arm's base frame.
+
+    [0:3] translation, times linear_scale_m (m per step); [3:6] axis-angle rotation, times angular_scale_rad (rad per
+    step); [6] gripper, -1 open to +1 closed. The scales are those of robosuite's OSC_POSE controller as LIBERO runs it.
+    """
+
+    linear_scale_m: float = 0.05
+    angular_scale_rad: float = 0.5
+    gripper_open_width_m: float = 0.08
+    frame_id: str = "panda_link0"
+
+    def __post_init__(self):
+        for name in ("linear_scale_m", "angular_scale_rad", "gripper_open_width_m"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, f"action.{name} is {value}, expected a positive number")
+        _require(bool(self.frame_id), "action.frame_id is empty")
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """The contract between a policy and the robot it drives."""
+
+    cameras: tuple[CameraSpec, ...]
+    joint_names: tuple[str, ...] = PANDA_JOINTS
+    gripper_joint_names: tuple[str, ...] = PANDA_FINGERS
+    gripper_joint_signs: tuple[float, ...] = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
+    history: int = 10  # steps the policy remembers, LIBERO's value
+    rate_hz: float = 20.0  # control rate, LIBERO's value
+    action: ActionSpec = ActionSpec()
+    text_encoder: str = "bert-base-cased"  # see text.py
+    text_width: int = 768
+
+    def __post_init__(self):
+        _require(len(self.cameras) > 0, "cameras is empty, expected at least one")
+        names = [c.name for c in self.cameras]
+        _require(len(set(names)) == len(names), f"camera names {names} are not unique")
+        joints = self.joint_names + self.gripper_joint_names
+        _require(len(set(joints)) == len(joints), f"joint names {joints} are not unique")
+        _require(len(self.gripper_joint_signs) == len(self.gripper_joint_names),
+                 f"gripper_joint_signs has {len(self.gripper_joint_signs)} entries, "
+                 f"expected {len(self.gripper_joint_names)}")
+        _require(1 <= self.history <= 1000, f"history is {self.history} steps, allowed 1 to 1000")
+        _require(math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 1000,
+                 f"rate_hz is {self.rate_hz}, allowed above 0 up to 1000")
+        _require(self.text_width > 0, f"text_width is {self.text_width}, expected a positive number")
+
+    @property
+    def period_ns(self) -> int:
+        return round(1e9 / self.rate_hz)
+
+    def camera(self, name: str) -> CameraSpec:
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise SpecError(f"no camera {name!r} in the spec (allowed: {', '.join(c.name for c in self.cameras)})")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "PolicySpec":
+        """Strict inverse of `to_json`; raises SpecError."""
+        return strict_from_json(PolicySpec, text)
+
+
+def libero_spec(size_px: int = 128, history: int = 10, text_encoder: str = "bert-base-cased",
+                text_width: int = 768) -> PolicySpec:
+    """The spec of a policy trained on LIBERO data: two views, rows bottom first, a Panda at 20 Hz."""
+    cameras = tuple(CameraSpec(name, size_px, size_px, upside_down=True) for name in ("agentview", "wrist"))
+    return PolicySpec(cameras=cameras, history=history, text_encoder=text_encoder, text_width=text_width)
+
+
+def strict_from_json(cls, text: str):
+    """Read a (nested) frozen dataclass from JSON. Every key present, none unknown, every type right; else SpecError."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise SpecError(f"{cls.__name__} is not JSON: {error}") from None
+    return _read(cls, data, cls.__name__)
+
+
+def _read(kind, value, where: str):
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        _require(isinstance(value, dict), f"{where} is {type(value).__name__}, expected an object")
+        types = typing.get_type_hints(kind)
+        missing, unknown = sorted(types.keys() - value.keys()), sorted(value.keys() - types.keys())
+        _require(not missing and not unknown, f"{where} has missing keys {missing} and unknown keys {unknown}")
+        return kind(**{name: _read(t, value[name], f"{where}.{name}") for name, t in types.items()})
+    if origin is tuple:
+        _require(isinstance(value, list), f"{where} is {type(value).__name__}, expected a list")
+        return tuple(_read(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if kind is float:
+        _require(type(value) in (int, float), f"{where} is {value!r}, expected a number")
+        return float(value)
+    _require(type(value) is kind, f"{where} is {value!r}, expected {kind.__name__}")
+    return value

@@ -1,0 +1,3 @@
+from setuptools import find_packages, setup
+
+setup(name="m2distill_sim", version="0.1.0", packages=find_packages())

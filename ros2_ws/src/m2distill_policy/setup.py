@@ -1,3 +1,19 @@
+from glob import glob
+
 from setuptools import find_packages, setup
 
-setup(name="m2distill_policy", version="0.1.0", packages=find_packages())
+name = "m2distill_policy"
+
+setup(
+    name=name,
+    version="0.1.0",
+    packages=find_packages(),
+    package_data={name: ["ros/fastdds.xml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
+        (f"share/{name}", ["package.xml"]),
+        (f"share/{name}/launch", glob("../../../launch/*.launch.py")),
+    ],
+    entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.policy_node:main"]},
+    extras_require={"test": ["pytest"]},
+)

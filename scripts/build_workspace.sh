@@ -1,0 +1,23 @@
+#!/bin/bash
+# Build the ROS 2 workspace. Two worlds:
+#   - a sourced ROS 2 distribution: plain `colcon build` into ros2_ws/install; source ros2_ws/install/setup.bash after it;
+#   - the ROS 2 wheels in .venv: the messages are built into .venv itself, beside the wheels' own, so every Python of the
+#     venv can import them and nothing need be sourced. The two Python packages are installed there by pip already, so
+#     their colcon build into ros2_ws/install only proves the packaging and serves those who like to source it.
+# Needs cmake, g++, make. Quick when nothing changed.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root/ros2_ws"
+
+if [[ -n "${ROS_DISTRO:-}" ]]; then
+    exec colcon build --merge-install --cmake-args -DBUILD_TESTING=OFF
+fi
+
+venv="$root/.venv"
+python="$venv/bin/python"
+"$python" "$root/scripts/mend_ros_wheels.py"
+export PATH="$venv/bin:$PATH" AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"
+colcon() { "$venv/bin/colcon" --log-base log build --merge-install --event-handlers console_cohesion- "$@"; }
+colcon --packages-select m2distill_interfaces --build-base build/venv --install-base "$venv" \
+    --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$python"
+colcon --packages-ignore m2distill_interfaces

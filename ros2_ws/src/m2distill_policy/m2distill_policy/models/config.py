@@ -1,0 +1,91 @@
+"""ModelConfig: every size of the network. With a PolicySpec it determines the shape of every weight."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from m2distill_policy.errors import SpecError
+from m2distill_policy.spec import strict_from_json
+
+NORMS = ("batch", "group")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Residual blocks of one width; the first of them applies the stride."""
+
+    width: int
+    blocks: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the image encoders, the temporal transformer and the mixture head.
+
+    Pixels shrink by stem_stride, by 2 more with stem_pool, then by every stage's stride; the spatial softmax finds its
+    keypoints on what is left.
+    """
+
+    stem_width: int
+    stem_kernel: int
+    stem_stride: int
+    stem_pool: bool  # 3x3/2 maximum after the first convolution
+    stages: tuple[StageConfig, ...]
+    norm: str  # "batch", or "group": no statistics over the batch, so tasks mixed in one cannot disturb each other
+    keypoints: int  # per view
+    gripper_gain: float  # multiplies finger positions (m) before their projection
+    width: int  # D, of every token and latent
+    layers: int
+    heads: int
+    head_width: int  # per attention head
+    mlp_width: int
+    dropout: float  # in the transformer; also the DropPath rate of its MLP branches
+    position_base: float  # of the sinusoidal time code
+    mixture_hidden: int
+    modes: int  # K
+    min_std: float  # floor of every standard deviation, in action units
+
+    def __post_init__(self):
+        positive = ("stem_width", "stem_kernel", "stem_stride", "keypoints", "width", "layers", "heads", "head_width",
+                    "mlp_width", "mixture_hidden", "modes", "min_std", "gripper_gain")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise SpecError(f"model.{name} is {getattr(self, name)}, expected a positive number")
+        if not self.stages:
+            raise SpecError("model.stages is empty, expected at least one")
+        for stage in self.stages:
+            if min(stage.width, stage.blocks, stage.stride) < 1:
+                raise SpecError(f"model.stages holds {stage}, expected positive width, blocks and stride")
+        if self.norm not in NORMS:
+            raise SpecError(f"model.norm is {self.norm!r}, allowed {', '.join(NORMS)}")
+        if self.width % 2:
+            raise SpecError(f"model.width is {self.width}, expected an even number (half sines, half cosines)")
+        if not 0 <= self.dropout < 1:
+            raise SpecError(f"model.dropout is {self.dropout}, allowed 0 up to but not including 1")
+        if not self.position_base > 1:
+            raise SpecError(f"model.position_base is {self.position_base}, expected a number above 1")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "ModelConfig":
+        """Strict inverse of `to_json`; raises SpecError."""
+        return strict_from_json(ModelConfig, text)
+
+
+def libero() -> ModelConfig:
+    """LIBERO's ResNet-T (configs/policy/bc_transformer_policy.yaml): 5,383,307 parameters with `spec.libero_spec()`."""
+    return ModelConfig(
+        stem_width=64, stem_kernel=7, stem_stride=2, stem_pool=True, stages=(StageConfig(64, 2, 1), StageConfig(128, 2, 2)),
+        norm="batch", keypoints=32, gripper_gain=1.0, width=64, layers=4, heads=6, head_width=64, mlp_width=256,
+        dropout=0.1, position_base=10.0, mixture_hidden=1024, modes=5, min_std=1e-4)
+
+
+def small() -> ModelConfig:
+    """For pictures of 64 px, learned by a CPU in minutes. Keypoints are found on 16 x 16 cells."""
+    return ModelConfig(
+        stem_width=16, stem_kernel=7, stem_stride=2, stem_pool=False, stages=(StageConfig(16, 2, 1), StageConfig(32, 2, 2)),
+        norm="group", keypoints=32, gripper_gain=25.0, width=64, layers=2, heads=4, head_width=16, mlp_width=128,
+        dropout=0.1, position_base=10.0, mixture_hidden=256, modes=5, min_std=0.03)

@@ -1,0 +1,30 @@
+"""The mixture-of-Gaussians head over the action (LIBERO's GMMHead)."""
+
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.nn import functional as F
+
+from m2distill_policy.action import ACTION_WIDTH
+from m2distill_policy.models.config import ModelConfig
+
+
+class MixtureHead(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        hidden = config.mixture_hidden
+        self.shared = nn.Sequential(nn.Linear(config.width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+                                    nn.Linear(hidden, hidden))
+        self.mean = nn.Linear(hidden, config.modes * ACTION_WIDTH)
+        self.std = nn.Linear(hidden, config.modes * ACTION_WIDTH)
+        self.logits = nn.Linear(hidden, config.modes)
+        self.modes, self.min_std = config.modes, config.min_std
+
+    def forward(self, x: Tensor) -> MixtureSameFamily:
+        """(..., D) -> a mixture with batch shape (...), K modes and events of 7 action units."""
+        h = self.shared(x)
+        mean = self.mean(h).tanh().unflatten(-1, (self.modes, ACTION_WIDTH))  # (..., K, A)
+        std = F.softplus(self.std(h)).unflatten(-1, (self.modes, ACTION_WIDTH)) + self.min_std
+        # Arguments are not validated: that synchronises a GPU at every step; who uses the numbers checks that they are finite.
+        return MixtureSameFamily(Categorical(logits=self.logits(h), validate_args=False),
+                                 Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
+                                 validate_args=False)

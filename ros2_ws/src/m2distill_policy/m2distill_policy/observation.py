@@ -31,11 +31,12 @@ def prepare_image(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
     squash what the model was trained on) or a picture smaller than the model's.
     """
     if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
-        raise SpecError(f"camera {camera.name}: got {image_HWC.dtype} {image_HWC.shape}, expected uint8 (height, width, 3)")
+        raise SpecError(f"camera {camera.name}: got {image_HWC.dtype} {image_HWC.shape}, "
+                        "expected uint8 (height, width, 3)")
     height, width = image_HWC.shape[:2]
     if height * camera.width != width * camera.height or height < camera.height:
-        raise SpecError(f"camera {camera.name}: got {width}x{height} px, expected {camera.width}x{camera.height} or a larger "
-                        "picture of that shape; set the camera's size or crop it")
+        raise SpecError(f"camera {camera.name}: got {width}x{height} px, expected {camera.width}x{camera.height} "
+                        "or a larger picture of that shape; set the camera's size or crop it")
     if height != camera.height:
         image_HWC = cv2.resize(image_HWC, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     if camera.upside_down:

@@ -11,15 +11,15 @@ from m2distill_policy.action import ActionSample, Command
 class SafetyLimits:
     """Ages and skew in ns; speeds in SI units.
 
-    The speed defaults are what LIBERO's controller can command on one axis (0.05 m and 0.5 rad a step at 20 Hz): on a
-    real arm set them far lower.
+    The speed defaults are the most that LIBERO's controller can command (0.05 m and 0.5 rad a step on each axis, at
+    20 Hz), so they change nothing in simulation: on a real arm set them far lower.
     """
 
     max_age_ns: int = 250_000_000  # five periods at 20 Hz
     max_lead_ns: int = 50_000_000
     max_skew_ns: int = 100_000_000  # between the oldest and the newest input of one step
-    max_linear_m_s: float = 1.0
-    max_angular_rad_s: float = 10.0
+    max_linear_m_s: float = 1.0 * 3**0.5
+    max_angular_rad_s: float = 10.0 * 3**0.5
 
 
 def why_unsafe(sample: ActionSample) -> str:

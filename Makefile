@@ -1,0 +1,29 @@
+# `make demo` and `make test` set up all they need. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ENV := source scripts/env.sh &&
+
+.PHONY: help setup demo test test-core test-ros lint clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## .venv with everything in it, and the built ROS 2 workspace; quick when there is nothing to do
+	@scripts/setup.sh
+
+demo: setup  ## collect demos, learn two tasks one after the other, obey instructions over ROS 2; ends in runs/demo/report.html
+	@$(ENV) m2distill demo
+
+test: test-core test-ros  ## all tests
+
+test-core: setup  ## tests that need no ROS
+	@$(ENV) python -m pytest -q tests/policy tests/training tests/sim
+
+test-ros: setup  ## tests over real ROS 2
+	@$(ENV) python -m pytest -q tests/ros tests/e2e
+
+lint: setup  ## style checks
+	@$(ENV) ruff check .
+
+clean:  ## remove what setup and builds made; data and runs stay
+	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log

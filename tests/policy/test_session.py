@@ -1,0 +1,189 @@
+"""PolicySession: what makes the arm hold, and that a Command answers the newest observation. No clock, no torch."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2distill_policy.action import ActionSample, Command, Hold, command_to_action, sample_to_command
+from m2distill_policy.errors import UserError
+from m2distill_policy.safety import SafetyLimits
+from m2distill_policy.session import PolicySession
+from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
+
+SPEC = libero_spec(size_px=8)
+JOINTS = PANDA_JOINTS + PANDA_FINGERS
+SOUP = "pick up the alphabet soup and place it in the basket"
+MS = 1_000_000
+
+
+class LinearPolicy:
+    """Answers with its step count in the first action, so that resets and steps can be seen."""
+
+    def __init__(self):
+        self.steps, self.text, self.action = 0, None, None
+
+    def reset(self):
+        self.steps = 0
+
+    def set_text(self, embedding):
+        self.text = embedding
+
+    def step(self, observation):
+        self.steps += 1
+        action = np.zeros(7, np.float32) if self.action is None else self.action
+        return ActionSample(action, mode=0, log_prob=0.0, entropy=0.0)
+
+
+def _session(**limits):
+    policy = LinearPolicy()
+    session = PolicySession(SPEC, policy, {SOUP: np.ones(768, np.float32)}, SafetyLimits(**limits))
+    return session, policy
+
+
+def _feed(session, stamp_ns, skip=()):
+    for camera in ("agentview", "wrist"):
+        if camera not in skip:
+            session.observe_image(camera, np.zeros((8, 8, 3), np.uint8), stamp_ns)
+    if "joint_states" not in skip:
+        session.observe_joints(JOINTS, [0.0] * 9, stamp_ns)
+
+
+def _reason(answer) -> str:
+    assert isinstance(answer, Hold), answer
+    return answer.reason
+
+
+def test_a_complete_fresh_observation_is_answered():
+    session, policy = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 50 * MS)
+    command = session.tick(60 * MS)
+    assert isinstance(command, Command) and command.stamp_ns == 50 * MS and policy.text.sum() == 768
+
+
+def test_without_an_instruction_the_arm_holds():
+    session, policy = _session()
+    _feed(session, 0)
+    assert _reason(session.tick(0)) == "no instruction" and policy.steps == 0
+
+
+@pytest.mark.parametrize("missing", ["agentview", "wrist", "joint_states"])
+def test_a_missing_input_is_named_and_never_filled_in(missing):
+    session, policy = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0, skip=[missing])
+    assert _reason(session.tick(0)) == f"{missing}: nothing received yet" and policy.steps == 0
+
+
+@pytest.mark.parametrize("late", ["agentview", "wrist", "joint_states"])
+def test_an_input_that_stops_is_named(late):
+    session, _ = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0)
+    _feed(session, 251 * MS, skip=[late])
+    assert _reason(session.tick(251 * MS)) == f"{late}: newest is 251 ms old, limit 250 ms"
+
+
+def test_a_stamp_from_the_future_holds():
+    session, _ = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 51 * MS)
+    assert "51 ms in the future" in _reason(session.tick(0))
+    assert isinstance(session.tick(1 * MS), Command)
+
+
+def test_inputs_that_are_too_far_apart_hold():
+    session, _ = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0)
+    _feed(session, 101 * MS, skip=["wrist"])
+    assert _reason(session.tick(101 * MS)) == "wrist is 101 ms older than agentview, limit 100 ms"
+
+
+def test_a_malformed_picture_holds_until_a_good_one_comes():
+    session, _ = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0)
+    session.observe_image("wrist", np.zeros((5, 7, 3), np.uint8), 1)
+    assert "7x5 px" in _reason(session.tick(1))
+    session.observe_image("wrist", np.zeros((8, 8, 3), np.uint8), 2)
+    assert isinstance(session.tick(2), Command)
+
+
+def test_malformed_joints_hold():
+    session, _ = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0)
+    session.observe_joints(JOINTS, [float("nan")] + [0.0] * 8, 1)
+    assert "not finite" in _reason(session.tick(1))
+
+
+def test_history_starts_afresh_after_any_hold_and_after_an_instruction():
+    session, policy = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0)
+    session.tick(0)
+    session.tick(1)
+    assert policy.steps == 2
+    session.tick(500 * MS)  # stale
+    _feed(session, 500 * MS)
+    session.tick(500 * MS)
+    assert policy.steps == 1
+    session.set_instruction(SOUP)
+    session.tick(500 * MS)
+    assert policy.steps == 1
+
+
+def test_an_unknown_instruction_is_refused_and_stops_the_arm():
+    session, _ = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0)
+    with pytest.raises(UserError, match="known: pick up the alphabet soup"):
+        session.set_instruction("dance")
+    assert _reason(session.tick(0)) == "no instruction"
+
+
+def test_an_instruction_is_matched_regardless_of_case_and_spacing():
+    session, _ = _session()
+    session.set_instruction("  Pick up the  alphabet soup and place it in the basket. ")
+    assert session.instruction == SOUP
+
+
+def test_an_action_that_is_not_finite_is_a_fault_that_latches_until_reset():
+    session, policy = _session()
+    session.set_instruction(SOUP)
+    policy.action = np.array([0, 0, np.nan, 0, 0, 0, 0], np.float32)
+    _feed(session, 0)
+    assert "not finite" in _reason(session.tick(0))
+    policy.action = None
+    assert "not finite" in _reason(session.tick(1))
+    session.reset_fault()
+    assert isinstance(session.tick(2), Command)
+
+
+def test_speeds_are_shortened_to_their_limits_with_direction_kept():
+    session, policy = _session(max_linear_m_s=0.5, max_angular_rad_s=1.0)
+    session.set_instruction(SOUP)
+    policy.action = np.array([0.6, 0.8, 0, 0, 0, 1, 1], np.float32)  # 0.6 and 0.8 m/s, 10 rad/s
+    _feed(session, 0)
+    command = session.tick(0)
+    np.testing.assert_allclose(command.linear_m_s, [0.3, 0.4, 0], atol=1e-6)
+    np.testing.assert_allclose(command.angular_rad_s, [0, 0, 1], atol=1e-6)
+    assert command.gripper_width_m == 0.0
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=7, max_size=7))
+def test_command_and_action_are_inverse(values):
+    action = np.array(values, np.float32)
+    command = sample_to_command(SPEC, ActionSample(action, 0, 0.0, 0.0), 0)
+    back = command_to_action(SPEC.action, SPEC.rate_hz, command.linear_m_s, command.angular_rad_s,
+                             command.gripper_width_m)
+    np.testing.assert_allclose(back, action, atol=1e-6)
+
+
+def test_one_full_step_is_five_centimetres_at_twenty_hertz():
+    command = sample_to_command(SPEC, ActionSample(np.array([1, 0, 0, 0, 0, 1, -1], np.float32), 0, 0.0, 0.0), 0)
+    np.testing.assert_allclose(command.linear_m_s, [1.0, 0, 0])
+    np.testing.assert_allclose(command.angular_rad_s, [0, 0, 10.0])
+    assert command.gripper_width_m == pytest.approx(0.08)

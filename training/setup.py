@@ -1,3 +1,0 @@
-from setuptools import find_packages, setup
-
-setup(name="m2distill_training", version="0.1.0", packages=find_packages())

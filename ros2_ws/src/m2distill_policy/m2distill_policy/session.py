@@ -48,7 +48,7 @@ class PolicySession:
         return [*self._cameras.values(), self._joints]
 
     def set_instruction(self, text: str) -> None:
-        """Start on an instruction with an empty history. Raises UserError, and stops, when the checkpoint does not know it."""
+        """Start on an instruction with an empty history. One that is not known raises UserError and stops the arm."""
         known = self._embeddings.get(normalise(text))
         if known is None:
             self.stop()

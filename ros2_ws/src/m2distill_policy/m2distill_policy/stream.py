@@ -35,6 +35,6 @@ class Stream:
         if age_ns > self.max_age_ns:
             return f"{self.name}: newest is {age_ns / 1e6:.0f} ms old, limit {self.max_age_ns / 1e6:.0f} ms"
         if -age_ns > self.max_lead_ns:
-            return (f"{self.name}: stamp is {-age_ns / 1e6:.0f} ms in the future, limit {self.max_lead_ns / 1e6:.0f} ms; "
-                    "check that the clocks agree")
+            return (f"{self.name}: stamp is {-age_ns / 1e6:.0f} ms in the future, "
+                    f"limit {self.max_lead_ns / 1e6:.0f} ms; check that the clocks agree")
         return ""

@@ -78,14 +78,18 @@ class ModelConfig:
 def libero() -> ModelConfig:
     """LIBERO's ResNet-T (configs/policy/bc_transformer_policy.yaml): 5,383,307 parameters with `spec.libero_spec()`."""
     return ModelConfig(
-        stem_width=64, stem_kernel=7, stem_stride=2, stem_pool=True, stages=(StageConfig(64, 2, 1), StageConfig(128, 2, 2)),
-        norm="batch", keypoints=32, gripper_gain=1.0, width=64, layers=4, heads=6, head_width=64, mlp_width=256,
-        dropout=0.1, position_base=10.0, mixture_hidden=1024, modes=5, min_std=1e-4)
+        stem_width=64, stem_kernel=7, stem_stride=2, stem_pool=True,
+        stages=(StageConfig(64, 2, 1), StageConfig(128, 2, 2)),
+        norm="batch", keypoints=32, gripper_gain=1.0,
+        width=64, layers=4, heads=6, head_width=64, mlp_width=256, dropout=0.1, position_base=10.0,
+        mixture_hidden=1024, modes=5, min_std=1e-4)
 
 
 def small() -> ModelConfig:
     """For pictures of 64 px, learned by a CPU in minutes. Keypoints are found on 16 x 16 cells."""
     return ModelConfig(
-        stem_width=16, stem_kernel=7, stem_stride=2, stem_pool=False, stages=(StageConfig(16, 2, 1), StageConfig(32, 2, 2)),
-        norm="group", keypoints=32, gripper_gain=25.0, width=64, layers=2, heads=4, head_width=16, mlp_width=128,
-        dropout=0.1, position_base=10.0, mixture_hidden=256, modes=5, min_std=0.03)
+        stem_width=16, stem_kernel=7, stem_stride=2, stem_pool=False,
+        stages=(StageConfig(16, 2, 1), StageConfig(32, 2, 2)),
+        norm="group", keypoints=32, gripper_gain=25.0,
+        width=64, layers=2, heads=4, head_width=16, mlp_width=128, dropout=0.1, position_base=10.0,
+        mixture_hidden=256, modes=5, min_std=0.03)

@@ -24,7 +24,7 @@ class MixtureHead(nn.Module):
         h = self.shared(x)
         mean = self.mean(h).tanh().unflatten(-1, (self.modes, ACTION_WIDTH))  # (..., K, A)
         std = F.softplus(self.std(h)).unflatten(-1, (self.modes, ACTION_WIDTH)) + self.min_std
-        # Arguments are not validated: that synchronises a GPU at every step; who uses the numbers checks that they are finite.
+        # Not validated, which would synchronise a GPU every step: whoever uses the numbers checks that they are finite.
         return MixtureSameFamily(Categorical(logits=self.logits(h), validate_args=False),
                                  Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
                                  validate_args=False)

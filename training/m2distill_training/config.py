@@ -1,0 +1,155 @@
+"""TrainConfig: all that determines a training run. A preset (presets.py) is a function returning a full one.
+
+Frozen, written to the run folder as strict JSON, and compared field by field on resume.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+
+from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.models.config import ModelConfig
+from m2distill_policy.spec import strict_from_json
+
+from m2distill_training.data.libero_hdf5 import PAIRINGS
+
+STRATEGY_NAMES = ("finetune", "m2distill")
+PRECISIONS = ("float32", "bfloat16")
+BUDGET_UNITS = ("steps", "epochs")
+DISTILL_ON = ("current", "replay", "both")
+KL_DIRECTIONS = ("teacher_student", "student_teacher")
+
+
+class ConfigError(UserError):
+    """A training configuration holds a value that is not allowed."""
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(unknown_name(name, value, allowed))
+
+
+def _in_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        limit = f"{low} to {high}" if math.isfinite(high) else f"at least {low}"
+        raise ConfigError(f"{name} is {value}, allowed {limit}")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, made anew at every task step; the rate falls along a cosine from lr to min_lr over the budget."""
+
+    batch_size: int  # windows of the current task per gradient step
+    budget: int  # per task step, in budget_unit
+    budget_unit: str  # "steps" (gradient steps), or "epochs": then the rate changes once per epoch, as in LIBERO
+    lr: float
+    min_lr: float
+    warmup_steps: int  # linear rise of the rate, in gradient steps
+    weight_decay: float
+    beta1: float
+    beta2: float
+    grad_clip: float  # limit of the gradient's L2 norm
+    ema_decay: float  # of the averaged weights that are saved and rolled out; 0 saves the last weights themselves
+
+    def __post_init__(self):
+        _one_of("optim.budget_unit", self.budget_unit, BUDGET_UNITS)
+        for name, low, high in (("batch_size", 1, math.inf), ("budget", 1, math.inf), ("lr", 0, math.inf),
+                                ("min_lr", 0, self.lr), ("warmup_steps", 0, math.inf), ("weight_decay", 0, math.inf),
+                                ("beta1", 0, 1), ("beta2", 0, 1), ("grad_clip", 1e-6, math.inf),
+                                ("ema_decay", 0, 0.99999)):
+            _in_range(f"optim.{name}", getattr(self, name), low, high)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Picture augmentation, see augment.py; 0 switches either part off."""
+
+    color: float  # largest relative change of brightness, contrast, saturation; of hue in half turns
+    color_probability: float  # of a sample being changed at all
+    crop_pad_px: int  # replicate padding before a random crop back to size
+
+    def __post_init__(self):
+        _in_range("augment.color", self.color, 0, 0.5)
+        _in_range("augment.color_probability", self.color_probability, 0, 1)
+        _in_range("augment.crop_pad_px", self.crop_pad_px, 0, 64)
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    demos_per_task: int  # whole demos kept of every earlier task
+    batch_size: int  # windows of earlier tasks added to every batch
+
+    def __post_init__(self):
+        _in_range("replay.demos_per_task", self.demos_per_task, 1)
+        _in_range("replay.batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Weights of the four distillation terms, see losses/distill.py."""
+
+    image: float
+    text: float
+    extra: float
+    policy: float
+    kl_samples: int  # actions drawn per (b, t)
+    kl_direction: str  # "teacher_student" is KL(teacher || student)
+    on: str  # which samples of the batch the terms see
+
+    def __post_init__(self):
+        for name in ("image", "text", "extra", "policy"):
+            _in_range(f"distill.{name}", getattr(self, name), 0)
+        _in_range("distill.kl_samples", self.kl_samples, 1)
+        _one_of("distill.kl_direction", self.kl_direction, KL_DIRECTIONS)
+        _one_of("distill.on", self.on, DISTILL_ON)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    preset: str  # where the values come from; any of them may have been changed since
+    strategy: str
+    seed: int
+    text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
+    image_px: int
+    history: int  # T, steps in a window
+    pairing: str  # see data/libero_hdf5.py
+    first_step_tasks: int  # tasks learned jointly in the first step; every later step learns one
+    precision: str
+    log_every: int  # gradient steps
+    save_every: int  # gradient steps between saved states
+    model: ModelConfig
+    optim: OptimConfig
+    augment: AugmentConfig
+    replay: ReplayConfig
+    distill: DistillConfig
+
+    def __post_init__(self):
+        _one_of("strategy", self.strategy, STRATEGY_NAMES)
+        _one_of("pairing", self.pairing, PAIRINGS)
+        _one_of("precision", self.precision, PRECISIONS)
+        _in_range("seed", self.seed, 0, 2**31 - 1)
+        for name in ("first_step_tasks", "log_every", "save_every"):
+            _in_range(name, getattr(self, name), 1)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "TrainConfig":
+        """Strict inverse of `to_json`; raises SpecError."""
+        return strict_from_json(TrainConfig, text)
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """'optim.lr was 0.001, now 0.0003' for every field that differs."""
+    a, b = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
+    return [f"{name} was {a.get(name)!r}, now {b.get(name)!r}"
+            for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,65 @@
+"""M2Distill: behaviour cloning on current and replayed samples, held near a frozen teacher by four distillation terms.
+
+The student makes one forward pass over the mixed batch, so that a BatchNorm network normalises by, and remembers,
+statistics of all tasks together rather than of one half after the other. The teacher is in eval mode (running
+statistics, no dropout) and sees the very same augmented tensors.
+"""
+
+import copy
+
+import torch
+from m2distill_policy.models import Batch, Policy
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from m2distill_training.config import DistillConfig
+from m2distill_training.losses.bc import bc_loss
+from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, token_distance
+from m2distill_training.strategies.base import Samples
+
+
+class M2Distill:
+    uses_replay = True
+
+    def __init__(self, config: DistillConfig):
+        self.config = config
+        self.teacher: Policy | None = None
+        self._kl = policy_kl if config.kl_direction == "teacher_student" else reverse_policy_kl
+
+    def begin_task(self, previous: Policy | None) -> None:
+        self.teacher = None if previous is None else copy.deepcopy(previous).eval().requires_grad_(False)
+
+    def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
+        student = policy(samples.inputs)
+        bc = bc_loss(student.dist, samples.action)
+        if self.teacher is None:
+            return {"loss": bc, "bc": bc}
+        rows = {"current": slice(None, samples.n_current), "replay": slice(samples.n_current, None),
+                "both": slice(None)}[self.config.on]
+        with torch.no_grad():
+            teacher = self.teacher(_rows_of(samples.inputs, rows))
+
+        def distance(latent: str) -> Tensor:
+            return token_distance(student.latents[latent][rows], teacher.latents[latent])
+
+        image = sum(distance(camera) for camera in samples.inputs["images"])
+        text, extra = distance("text"), distance("joint") + distance("gripper")
+        policy_term = self._kl(_mixture_rows(student.dist, rows), teacher.dist, self.config.kl_samples)
+        weights = self.config
+        total = (bc + weights.image * image + weights.text * text + weights.extra * extra
+                 + weights.policy * policy_term)
+        return {"loss": total, "bc": bc, "image": image, "text": text, "extra": extra, "policy": policy_term}
+
+
+def _rows_of(batch: Batch, rows: slice) -> Batch:
+    return Batch(images={name: x[rows] for name, x in batch["images"].items()},
+                 joint=batch["joint"][rows], gripper=batch["gripper"][rows], text=batch["text"][rows])
+
+
+def _mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
+    """The mixtures of some rows of the batch; torch's distributions cannot be indexed."""
+    parts = dist.component_distribution.base_dist
+    return MixtureSameFamily(
+        Categorical(logits=dist.mixture_distribution.logits[rows], validate_args=False),
+        Independent(Normal(parts.loc[rows], parts.scale[rows], validate_args=False), 1, validate_args=False),
+        validate_args=False)

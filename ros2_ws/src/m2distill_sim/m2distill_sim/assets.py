@@ -1,0 +1,125 @@
+"""Where the 3-D assets come from, and the cache folder in which this package keeps its own files.
+
+An assets folder has LIBERO's layout: scenes/, textures/, stable_hope_objects/, stable_scanned_objects/, ... The first
+of these that applies is used: a path given by the caller, $M2DISTILL_ASSETS, LIBERO's assets installed with or
+downloaded by the `libero` package, the built-in set. The hub is only asked when it is named.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2distill_policy.errors import AssetError
+from m2distill_sim.builtin_assets import builtin_files
+
+LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders every suite needs
+
+
+@dataclass(frozen=True)
+class AssetSource:
+    """A checked assets folder. `label` goes into datasets: "builtin-<hash>" or "libero"."""
+
+    kind: str  # "path", "installed", "hub" or "builtin"
+    path: Path
+    label: str
+
+    @property
+    def is_builtin(self) -> bool:
+        return self.kind == "builtin"
+
+
+def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
+    """The assets to use: "installed", "hub", "builtin", a folder, or None for the first that is there.
+
+    Raises AssetError when what is asked for is missing or incomplete; only None falls through to the built-in set.
+    """
+    if kind_or_path is None:
+        kind_or_path = os.environ.get("M2DISTILL_ASSETS") or ("installed" if _installed_folder() else "builtin")
+    if kind_or_path == "builtin":
+        return _builtin()
+    if kind_or_path == "hub":
+        return _folder("hub", _download())
+    if kind_or_path == "installed":
+        folder = _installed_folder()
+        if folder is None:
+            raise AssetError("LIBERO's assets are not installed; use \"hub\" to download them, a folder that has them, "
+                             "or \"builtin\"")
+        return _folder("installed", folder)
+    return _folder("path", Path(kind_or_path).expanduser().absolute())
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/m2distill, or ~/.cache/m2distill."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "m2distill"
+
+
+def libero_package() -> Path:
+    """The folder of the inner `libero.libero` package, found without importing it (importing it asks on stdin)."""
+    spec = importlib.util.find_spec("libero")
+    folder = Path(list(spec.submodule_search_locations)[0]) / "libero" if spec else None
+    if folder is None or not (folder / "bddl_files").is_dir():
+        raise AssetError("the package `libero` is not installed; run `make setup`, or pip install hf-libero")
+    return folder
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Write `files` as `folder`, whole or not at all; a folder that another process made meanwhile is kept."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _builtin() -> AssetSource:
+    files = builtin_files()
+    digest = hashlib.sha256(b"".join(name.encode() + content for name, content in sorted(files.items()))).hexdigest()
+    label = f"builtin-{digest[:12]}"
+    folder = cache_folder() / "assets" / label
+    if not folder.is_dir():
+        write_folder(folder, files)
+    return AssetSource("builtin", folder, label)
+
+
+def _folder(kind: str, path: Path) -> AssetSource:
+    if not path.is_dir():
+        raise AssetError(f"assets folder {path} does not exist; give the folder that has scenes/ and textures/ in it, "
+                         f"or \"builtin\"")
+    missing = [name for name in LAYOUT if not (path / name).is_dir()]
+    if missing:
+        raise AssetError(f"assets folder {path} is incomplete: no {', '.join(missing)}; copy LIBERO's assets whole, "
+                         f"or use \"builtin\"")
+    return AssetSource(kind, path, "libero")
+
+
+def _installed_folder() -> Path | None:
+    folder = libero_package() / "assets"
+    return folder if folder.is_dir() else None
+
+
+def _download() -> Path:
+    """LIBERO's assets from the Hugging Face hub, in the hub's own cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download("lerobot/libero-assets", repo_type="dataset"))
+    except Exception as error:  # the hub's errors share no base class; every one of them means: not downloadable now
+        raise AssetError(f"LIBERO's assets could not be downloaded: {error}; give a folder, or use \"builtin\"") from error

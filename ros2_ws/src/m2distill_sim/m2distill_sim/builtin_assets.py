@@ -1,0 +1,151 @@
+"""The built-in assets: LIBERO-OBJECT's ten groceries, basket and floor scene as primitives in flat colours.
+
+LIBERO's object classes load these files unchanged, because folders, body names, sites and the basket's containing region
+are LIBERO's. Sizes are those of LIBERO's collision boxes to the millimetre where it matters (resting height, width
+between the fingers); density, friction and contact parameters are LIBERO's. Everything is drawn by a few polygons
+without texture, reflection or shadow, which makes a picture an order of magnitude cheaper on a software renderer.
+
+Lengths are metres, in the frame of LIBERO's object: z is up for the flat boxes, y is up for cans, bottles and cartons.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+# Contact and mass parameters of every LIBERO object, as in its MJCF.
+PHYSICS = 'solimp="0.998 0.998 0.001" solref="0.001 1" density="100" friction="0.95 0.3 0.1"'
+ALONG_Y = "0.70711 0.70711 0 0"  # wxyz, turns a cylinder's axis from z to y
+
+WHITE, SILVER = (0.95, 0.95, 0.95), (0.70, 0.72, 0.75)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One geom. `half` is (x, y, z) of a box, or (radius, half length) of a cylinder along y."""
+
+    half: tuple[float, ...]
+    rgb: tuple[float, float, float]
+    pos: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    solid: bool = True  # False: drawn only, no contact and no mass
+
+    def geoms(self) -> str:
+        shape = "box" if len(self.half) == 3 else "cylinder"
+        place = f'type="{shape}" size="{_numbers(self.half)}" pos="{_numbers(self.pos)}"'
+        if shape == "cylinder":
+            place += f' quat="{ALONG_Y}"'
+        drawn = f'<geom {place} contype="0" conaffinity="0" group="1" rgba="{_numbers(self.rgb)} 1"/>'
+        return drawn + (f'<geom {place} {PHYSICS} group="0" rgba="0.8 0.8 0.8 0"/>' if self.solid else "")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _can(body, band):
+    """A food can standing on y: 31 mm radius, 76 mm high, with a label band and a metal lid."""
+    centre = -0.0035  # z; LIBERO's collision can is off centre by this much
+    return (Part((0.031, 0.0381), body, (0, -0.0005, centre)),
+            Part((0.0316, 0.012), band, (0, -0.004, centre), solid=False),
+            Part((0.0285, 0.0012), SILVER, (0, 0.0382, centre), solid=False))
+
+
+def _box(half, body, band):
+    """A flat packet lying on z, with a band across it."""
+    stripe = (half[0] * 0.35, half[1] * 1.01, half[2] * 1.02)
+    return (Part(half, body), Part(stripe, band, solid=False))
+
+
+def _bottle(shoulder, neck, base_half, base_y, body, label, cap):
+    """A bottle standing on y: body, shoulder and cap; `shoulder` and `neck` are (half extents, y)."""
+    band = (base_half[0] * 1.02, base_half[1] * 0.4, base_half[2] * 1.02)
+    return (Part(base_half, body, (0, base_y, 0)), Part(shoulder[0], body, (0, shoulder[1], 0)),
+            Part(neck[0], cap, (0, neck[1], 0)), Part(band, label, (0, base_y, 0), solid=False))
+
+
+def _carton(body, top):
+    """A 52 mm square carton standing on y, 131 mm high with its gable."""
+    return (Part((0.0263, 0.0548, 0.0263), body, (0, -0.015, 0)),
+            Part((0.0263, 0.0080, 0.0150), top, (0, 0.0476, 0)),
+            Part((0.0263, 0.0040, 0.0035), top, (0, 0.0590, 0)))
+
+
+# parts, and the sites (bottom z, top z, horizontal radius) with which LIBERO places the object
+GROCERIES = {
+    "alphabet_soup": (_can((0.08, 0.18, 0.75), (0.98, 0.85, 0.15)), (-0.04, 0.04, 0.025)),
+    "tomato_sauce": (_can((0.80, 0.08, 0.06), WHITE), (-0.06, 0.04, 0.025)),
+    "cream_cheese": (_box((0.0406, 0.0213, 0.0089), (0.20, 0.80, 0.95), WHITE), (-0.025, 0.025, 0.03)),
+    "butter": (_box((0.0381, 0.0198, 0.0087), (0.98, 0.85, 0.10), (0.98, 0.60, 0.05)), (-0.02, 0.02, 0.02)),
+    "chocolate_pudding": (_box((0.0401, 0.0232, 0.0137), (0.35, 0.17, 0.06), (0.95, 0.50, 0.65)), (-0.06, 0.04, 0.025)),
+    "salad_dressing": (_bottle(((0.0180, 0.0190, 0.0150), 0.0090), ((0.0128, 0.0224, 0.0128), 0.0504),
+                               (0.0264, 0.0314, 0.0173), -0.0414, (0.10, 0.55, 0.12), WHITE, WHITE),
+                       (-0.06, 0.04, 0.025)),
+    "bbq_sauce": (_bottle(((0.0181, 0.0146, 0.0143), 0.0123), ((0.0143, 0.0134, 0.0140), 0.0391),
+                          (0.0235, 0.0268, 0.0145), -0.0278, (0.15, 0.06, 0.03), (0.98, 0.55, 0.05), (0.98, 0.55, 0.05)),
+                  (-0.06, 0.06, 0.015)),
+    "ketchup": (_bottle(((0.0213, 0.0213, 0.0183), 0.0150), ((0.0141, 0.0185, 0.0141), 0.0547),
+                        (0.0281, 0.0331, 0.0170), -0.0394, (0.75, 0.02, 0.25), WHITE, WHITE), (-0.06, 0.04, 0.025)),
+    "milk": (_carton(WHITE, (0.25, 0.45, 0.90)), (-0.06, 0.04, 0.03)),
+    "orange_juice": (_carton((0.98, 0.50, 0.05), (0.30, 0.65, 0.15)), (-0.06, 0.04, 0.025)),
+}
+
+WICKER, WICKER_DARK = (0.72, 0.52, 0.30), (0.42, 0.28, 0.14)
+BASKET = (Part((0.0766, 0.0724, 0.0089), WICKER_DARK, (0.0025, 0, 0.0131)),
+          Part((0.0067, 0.0724, 0.0637), WICKER, (-0.0737, 0, 0.0800)),
+          Part((0.0067, 0.0724, 0.0637), WICKER, (0.0757, 0, 0.0800)),
+          Part((0.0724, 0.0067, 0.0637), WICKER, (0.0005, -0.0687, 0.0818)),
+          Part((0.0724, 0.0067, 0.0637), WICKER, (0.0000, 0.0691, 0.0818)))
+BASKET_REGION = ('<site name="contain_region" type="box" pos="0 0 0.07185" quat="0 0 0 1" '
+                 'size="0.06108 0.06108 0.06949" group="0" rgba="0 0 0 0"/>')  # LIBERO's, read by the goal predicate
+
+# The two texture files are names that LIBERO's arena insists on; nothing drawn uses them.
+SCENE = """<mujoco model="floor_scene">
+  <asset>
+    <texture type="skybox" builtin="flat" rgb1="0.75 0.78 0.80" rgb2="0.75 0.78 0.80" width="8" height="48"/>
+    <texture name="texplane" type="2d" file="../textures/floor.png"/>
+    <texture name="tex-wall" type="2d" file="../textures/wall.png"/>
+  </asset>
+  <worldbody>
+    <body name="floor" pos="0 0 0">
+      <geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" rgba="0.45 0.43 0.41 1"/>
+    </body>
+    <light dir="-.6 -.2 -1" directional="true" diffuse=".6 .6 .6" ambient=".25 .25 .25" specular="0 0 0" castshadow="false"/>
+    <camera name="frontview" mode="fixed" pos="1.0 0 1.45" quat="0.56 0.43 0.43 0.56"/>
+    <camera name="agentview" mode="fixed" pos="0.5 0 1.35" quat="0.653 0.271 0.271 0.653"/>
+  </worldbody>
+</mujoco>
+"""
+TEXTURES = ("textures/light-gray-floor-tile.png", "textures/light-gray-plaster.png")
+
+
+def _object_xml(name: str, parts: tuple[Part, ...], sites: tuple[float, float, float], region: str = "") -> str:
+    bottom, top, radius = sites
+    marks = {"bottom_site": (0, 0, bottom), "top_site": (0, 0, top), "horizontal_radius_site": (radius, radius, 0)}
+    site_lines = "\n".join(f'      <site name="{site}" pos="{_numbers(pos)}" size="0.005" rgba="0 0 0 0"/>'
+                           for site, pos in marks.items())
+    geoms = "\n".join(f"        {part.geoms()}" for part in parts)
+    return f"""<mujoco model="{name}">
+  <asset/>
+  <worldbody>
+    <body>
+      <body name="object">
+        {region}
+{geoms}
+      </body>
+{site_lines}
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+
+def builtin_files() -> dict[str, bytes]:
+    """The whole set: path inside an assets folder in LIBERO's layout -> content."""
+    grey = cv2.imencode(".png", np.full((4, 4, 3), 128, np.uint8))[1].tobytes()
+    files = dict.fromkeys(TEXTURES, grey)
+    files["scenes/libero_floor_base_style.xml"] = SCENE.encode()
+    files["stable_scanned_objects/basket/basket.xml"] = _object_xml(
+        "basket", BASKET, (-0.06, 0.04, 0.025), BASKET_REGION).encode()
+    for name, (parts, sites) in GROCERIES.items():
+        files[f"stable_hope_objects/{name}/{name}.xml"] = _object_xml(name, parts, sites).encode()
+    return files

@@ -1,0 +1,99 @@
+"""LIBERO's suites: tasks in benchmark order, instructions, initial states. Reads the package's data; imports no LIBERO.
+
+The 50 initial states of a task are split once for everybody: demonstrations start from DEMO_STATES, success is reported
+on HELD_OUT, which no demonstration and no checkpoint selection may use.
+"""
+
+import ast
+import codecs
+import functools
+import io
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from m2distill_policy.errors import AssetError, UserError, unknown_name
+from m2distill_sim.assets import libero_package
+
+DEMO_STATES = tuple(range(0, 40))
+HELD_OUT = tuple(range(40, 50))
+
+
+@dataclass(frozen=True)
+class Task:
+    suite: str
+    index: int  # in benchmark order
+    name: str  # file name stem, "pick_up_the_milk_and_place_it_in_the_basket"
+    instruction: str  # what a person says, LIBERO's: the name with spaces
+
+    @property
+    def bddl_file(self) -> Path:
+        return libero_package() / "bddl_files" / self.suite / f"{self.name}.bddl"
+
+
+@functools.cache
+def suites() -> dict[str, tuple[Task, ...]]:
+    """Suite name -> its tasks in LIBERO's benchmark order."""
+    source = (libero_package() / "benchmark" / "libero_suite_task_map.py").read_text()
+    names = ast.literal_eval(source.split("=", 1)[1].strip())  # one dict literal
+    return {suite: tuple(Task(suite, i, name, _instruction(name)) for i, name in enumerate(tasks))
+            for suite, tasks in names.items()}
+
+
+def find_task(suite: str, task: int | str) -> Task:
+    """A task by its index in the suite or by its name; raises UserError."""
+    if suite not in suites():
+        raise UserError(unknown_name("suite", suite, suites()))
+    tasks = suites()[suite]
+    if isinstance(task, str):
+        for candidate in tasks:
+            if candidate.name == task:
+                return candidate
+        raise UserError(unknown_name(f"task of {suite}", task, (t.name for t in tasks)))
+    if not 0 <= task < len(tasks):
+        raise UserError(f"{suite} has no task {task} (allowed: 0 to {len(tasks) - 1})")
+    return tasks[task]
+
+
+def task_names(suite: str) -> tuple[str, ...]:
+    find_task(suite, 0)
+    return tuple(task.name for task in suites()[suite])
+
+
+def instruction(suite: str, task: int | str) -> str:
+    return find_task(suite, task).instruction
+
+
+def initial_states(suite: str, task: int | str) -> np.ndarray:
+    """(50, D) float64: LIBERO's fixed initial states, each [time, qpos, qvel]."""
+    task = find_task(suite, task)
+    path = libero_package() / "init_files" / task.suite / f"{task.name}.pruned_init"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            states = _ArrayUnpickler(io.BytesIO(archive.read(member))).load()
+    except (OSError, StopIteration, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise AssetError(f"initial states {path} are not readable: {error}; reinstall hf-libero") from error
+    return np.asarray(states, dtype=np.float64)
+
+
+def _instruction(name: str) -> str:
+    """LIBERO's rule: words of the file name, without the scene prefix of LIBERO-10 and -90."""
+    if name[0].isupper():
+        _, _, name = name[name.index("SCENE"):].partition("_")
+    return name.replace("_", " ")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads what a pickled numpy array needs and nothing else."""
+
+    ALLOWED = {("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+               ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is no array")
+        return self.ALLOWED[module, name]

@@ -1,0 +1,101 @@
+"""Memory-mapped frames: a dataset decoded, flipped and resized once, then read by index as often as training likes.
+
+A store is a folder `<cache>/<key>/` of .npy files. The key is a hash of the source file's bytes and of everything that
+shapes the frames, so a store never has to be invalidated: other data, other key. Frames pass through
+`observation.prepare_image`, the door the robot uses.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from m2distill_policy.errors import DataError
+from m2distill_policy.observation import prepare_image
+from m2distill_policy.spec import PolicySpec
+
+from m2distill_training.data.libero_hdf5 import ACTION_WIDTH, CAMERA_KEYS, LiberoFile, open_libero
+
+STORE_VERSION = 1  # counts up when the same source would give other arrays
+
+
+@dataclass(frozen=True)
+class Store:
+    """All F frames of one task's demos, one demo after the other; demo i is frames bounds[i] to bounds[i+1]."""
+
+    source: Path
+    key: str
+    instruction: str
+    images: dict[str, np.ndarray]  # camera -> (F, H, W, 3) uint8, model orientation, memory-mapped
+    joint: np.ndarray  # (F, J) float32, rad
+    gripper: np.ndarray  # (F, G) float32, m
+    action: np.ndarray  # (F, A) float32 in [-1, 1]
+    bounds: np.ndarray  # (demos + 1,) int64
+
+    @property
+    def n_demos(self) -> int:
+        return len(self.bounds) - 1
+
+
+def open_store(source: Path, spec: PolicySpec, pairing: str, cache: Path | None = None) -> Store:
+    """The store of `source`, made now if there is none. `cache` defaults to a hidden folder beside the source."""
+    missing = [camera.name for camera in spec.cameras if camera.name not in CAMERA_KEYS]
+    if missing:
+        raise DataError(f"{source}: LIBERO files hold no camera {missing[0]!r} (allowed: {', '.join(CAMERA_KEYS)})")
+    with open_libero(source, pairing) as file:
+        key = _content_key(source, spec, pairing)
+        folder = (cache or source.parent / ".m2distill_cache") / key
+        if not folder.is_dir():
+            _build(folder, file, spec)
+        instruction = file.instruction
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+    return Store(source, key, instruction, {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
+                 *(np.array(arrays[name]) for name in ("joint", "gripper", "action", "bounds")))
+
+
+def _content_key(source: Path, spec: PolicySpec, pairing: str) -> str:
+    digest = hashlib.sha256()
+    shape = {"version": STORE_VERSION, "pairing": pairing, "cameras": [dataclasses.asdict(c) for c in spec.cameras]}
+    digest.update(json.dumps(shape, sort_keys=True).encode())
+    with source.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()[:24]
+
+
+def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
+    """Write all arrays under a temporary name, flush them to disk, then rename: a store is whole or absent."""
+    bounds = np.concatenate([[0], np.cumsum(file.lengths())]).astype(np.int64)
+    frames = int(bounds[-1])
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
+    try:
+        images = {c.name: np.lib.format.open_memmap(temporary / f"image_{c.name}.npy", mode="w+", dtype=np.uint8,
+                                                    shape=(frames, c.height, c.width, 3)) for c in spec.cameras}
+        low_dim: dict[str, list[np.ndarray]] = {"joint": [], "gripper": [], "action": []}
+        for demo, start in zip(file.demos(), bounds):
+            for camera in spec.cameras:
+                for i, image in enumerate(demo.images[camera.name]):
+                    images[camera.name][start + i] = prepare_image(image, camera)
+            for name, parts in low_dim.items():
+                parts.append(getattr(demo, name))
+        for array in images.values():
+            array.flush()
+        for name, parts in low_dim.items():
+            np.save(temporary / f"{name}.npy", np.concatenate(parts))
+        np.save(temporary / "bounds.npy", bounds)
+        for path in temporary.iterdir():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process built the same store first, and its copy serves as well
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,7 @@
 """LIBERO's own checkpoints (`task*_model.pth`) become checkpoints of ours.
 
-Such a file is a pickle of {state_dict, cfg (an EasyDict), previous_masks}. It is read with torch's restricted unpickler,
-which builds tensors and plain containers and nothing else; EasyDict is read as an ordered dict.
+Such a file is a pickle of {state_dict, cfg (an EasyDict), previous_masks}. It is read with torch's restricted
+unpickler, which builds tensors and plain containers and nothing else; EasyDict is read as an ordered dict.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from m2distill_policy.models.transformer import time_frequencies
 from m2distill_policy.spec import CameraSpec, PolicySpec
 from m2distill_policy.text import BERT, WIDTHS
 
-CAMERAS = {"agentview_rgb": "agentview", "eye_in_hand_rgb": "wrist"}  # LIBERO's observation -> our camera, encoder order
+CAMERAS = {"agentview_rgb": "agentview", "eye_in_hand_rgb": "wrist"}  # LIBERO's name -> ours, in encoder order
 # What this network can express of LIBERO's configuration; anything else is refused, not approximated.
 REQUIRED = {
     "policy.policy_type": "BCTransformerPolicy", "policy.extra_num_layers": 0,
@@ -54,7 +54,8 @@ def import_libero_checkpoint(path: Path, out: Path, instructions: Mapping[str, n
     return save_checkpoint(out, Checkpoint(spec, config, state_dict, dict(instructions), metrics))
 
 
-def convert_state_dict(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec, where: str) -> dict[str, Tensor]:
+def convert_state_dict(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec,
+                       where: str) -> dict[str, Tensor]:
     """LIBERO's names to ours, every tensor used or, when it is a constant or a repetition, checked. Raises
     CheckpointError; shapes are checked by `save_checkpoint`."""
     with torch.device("meta"):
@@ -68,7 +69,8 @@ def convert_state_dict(theirs: Mapping[str, Tensor], config: ModelConfig, spec: 
     missing = sorted(set(names.values()) - theirs.keys())
     unknown = sorted(theirs.keys() - set(names.values()) - constants.keys())
     if missing or unknown:
-        raise CheckpointError(f"{where}: not the weights of its configuration: missing {missing[:3]}, unknown {unknown[:3]}")
+        raise CheckpointError(f"{where} holds other weights than its configuration says: "
+                              f"missing {missing[:3]}, unknown {unknown[:3]}")
     for name, expected in constants.items():
         if name not in theirs or theirs[name].shape != expected.shape or not torch.allclose(theirs[name], expected):
             raise CheckpointError(f"{where}: {name} is not what LIBERO's configuration makes it")
@@ -105,8 +107,8 @@ def _constants(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySp
     under a second name (`proprio_mlp` is the last encoder that was made)."""
     constants = {"temporal_position_encoding_fn.inv_freq": time_frequencies(config.width, config.position_base)}
     for view, camera in enumerate(spec.cameras):
-        rows, columns = torch.meshgrid(torch.linspace(-1, 1, camera.height // 8), torch.linspace(-1, 1, camera.width // 8),
-                                       indexing="ij")
+        rows, columns = torch.meshgrid(torch.linspace(-1, 1, camera.height // 8),
+                                       torch.linspace(-1, 1, camera.width // 8), indexing="ij")
         softmax = f"encoders.{view}.projection_layer.spatial_softmax"
         constants |= {f"{softmax}.pos_x": rows.reshape(1, -1), f"{softmax}.pos_y": columns.reshape(1, -1)}
     for leaf in ("weight", "bias"):
@@ -132,7 +134,8 @@ def _describe(cfg: Mapping[str, Any], path: Path) -> tuple[ModelConfig, PolicySp
     config = dataclasses.replace(
         libero(), width=number("policy.embed_size"), keypoints=number("policy.embed_size") // 2,
         layers=number("policy.transformer_num_layers"), heads=number("policy.transformer_num_heads"),
-        head_width=number("policy.transformer_head_output_size"), mlp_width=number("policy.transformer_mlp_hidden_size"),
+        head_width=number("policy.transformer_head_output_size"),
+        mlp_width=number("policy.transformer_mlp_hidden_size"),
         dropout=float(number("policy.transformer_dropout")),
         position_base=float(number("policy.temporal_position_encoding.network_kwargs.inv_freq_factor")),
         mixture_hidden=number(f"{head}.hidden_size"), modes=number(f"{head}.num_modes"),
@@ -165,7 +168,8 @@ def _read(path: Path) -> dict[str, Any]:
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or hostile bytes fail in whatever way they like
         asked = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {asked[1]}, which is not plain data" if asked else str(error).splitlines()[0]
+        what = str(error).partition("\n")[0] or type(error).__name__
+        reason = f"it asks for {asked[1]}, which is not plain data" if asked else what
         raise CheckpointError(f"{path} is not a LIBERO checkpoint: {reason}") from None
     expected = {"state_dict": Mapping, "cfg": Mapping, "previous_masks": (Mapping, type(None))}
     for name, kind in expected.items():

@@ -64,7 +64,11 @@ class TemporalTransformer(nn.Module):
 
 
 def time_code(steps: int, width: int, base: float, device: torch.device) -> Tensor:
-    """(T, D): sines, then cosines, of t / base^(2i/D) for i in 0 .. D/2-1."""
-    frequency = 1.0 / base ** (torch.arange(0, width, 2, device=device).float() / width)
-    angle = torch.arange(steps, device=device).float()[:, None] * frequency
+    """(T, D): the sines, then the cosines, of step x frequency."""
+    angle = torch.arange(steps, device=device).float()[:, None] * time_frequencies(width, base).to(device)
     return torch.cat((angle.sin(), angle.cos()), -1)
+
+
+def time_frequencies(width: int, base: float) -> Tensor:
+    """(D/2,): base^(-2i/D) rad per step, the first of them 1."""
+    return 1.0 / base ** (torch.arange(0, width, 2).float() / width)

@@ -1,0 +1,117 @@
+"""Makes data/libero_reference.npz: what LIBERO's own BCTransformerPolicy answers to weights and inputs made by formula.
+
+    python tests/policy/make_libero_reference.py LIBERO_CHECKOUT OUT.npz
+
+LIBERO_CHECKOUT is a clone of github.com/Lifelong-Robot-Learning/LIBERO (the pinned file was made from commit 8f1084e);
+the PyPI package will not do, it lacks libero/lifelong/models/modules. Besides it: hf-libero's dependencies and
+hydra-core. The network is built from LIBERO's default configuration and only evaluated. The test imports the formulas
+from here.
+"""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+FORWARD_STEPS, QUEUE_STEPS, BATCH = 10, 13, 2
+CAMERAS = {"agentview_rgb": "agentview", "eye_in_hand_rgb": "wrist"}  # LIBERO's name -> ours
+CONSTANTS = ("pos_x", "pos_y", "inv_freq")  # entries of LIBERO's state_dict that are not learned: kept, and pinned too
+
+
+def normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal float32, fixed by the name (RandomState's stream is frozen for all time)."""
+    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+
+
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The value of one entry of LIBERO's state_dict; scaled so that activations neither vanish nor saturate."""
+    if name.endswith("num_batches_tracked"):
+        return np.array(7, dtype=np.int64)
+    noise = normal(name.replace("proprio_mlp", "encoders.1"), shape)  # one layer of LIBERO's under two names
+    if name.endswith("running_var"):
+        return 1 + 0.5 * np.abs(noise)
+    if name.endswith("weight") and len(shape) == 1:
+        return 1 + 0.1 * noise  # a norm's scale
+    if name.endswith("weight"):
+        return noise / np.sqrt(np.float32(np.prod(shape[1:])))
+    return 0.1 * noise
+
+
+def inputs(steps: int, batch: int) -> dict[str, np.ndarray]:
+    """LIBERO's names -> (B, T, ...) float32; images are multiples of 1/255, task_emb (B, 768)."""
+    label = f"{batch}x{steps} "
+    images = {}
+    for name in CAMERAS:
+        random = np.random.RandomState(zlib.crc32((label + name).encode()))
+        images[name] = random.randint(0, 256, (batch, steps, 3, 128, 128)).astype(np.float32) / np.float32(255)
+    return {
+        **images,
+        "joint_states": normal(label + "joint_states", (batch, steps, 7)),
+        "gripper_states": 0.04 * normal(label + "gripper_states", (batch, steps, 2)),
+        "task_emb": np.tanh(normal(label + "task_emb", (batch, 768))),
+    }
+
+
+def build_libero(checkout: Path):
+    """LIBERO's policy with its default configuration and the weights of the formula, in eval mode."""
+    sys.path.insert(0, str(checkout))
+    import libero
+
+    from m2distill_policy.torchvision_mend import mend_torchvision
+
+    libero.__path__ = [str(checkout / "libero")]  # where the PyPI package is installed too, it would win over the clone
+    mend_torchvision()
+    import torch
+    import yaml
+    from easydict import EasyDict
+    from hydra import compose, initialize_config_dir
+    from libero.lifelong.models.bc_transformer_policy import BCTransformerPolicy
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(checkout / "libero" / "configs"), version_base=None):
+        cfg = EasyDict(yaml.safe_load(OmegaConf.to_yaml(compose("config"))))
+    cfg.device = "cpu"
+    shapes = {**dict.fromkeys(CAMERAS, (3, 128, 128)), "gripper_states": (2,), "joint_states": (7,)}
+    policy = BCTransformerPolicy(cfg, {"all_shapes": shapes, "ac_dim": 7}).eval()
+    for name, tensor in policy.state_dict().items():
+        if not name.endswith(CONSTANTS):
+            tensor.copy_(torch.from_numpy(np.asarray(weight(name, tuple(tensor.shape)))))
+    return policy
+
+
+def answers(policy) -> dict[str, np.ndarray]:
+    import torch
+
+    def batch(arrays):
+        tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        return {"task_emb": tensors.pop("task_emb"), "obs": tensors}
+
+    def numbers(dist):
+        return {"means": dist.component_distribution.mean.numpy(), "scales": dist.component_distribution.stddev.numpy(),
+                "logits": dist.mixture_distribution.logits.numpy()}
+
+    with torch.no_grad():
+        dist = policy(batch(inputs(FORWARD_STEPS, BATCH)))
+    result = {f"forward_{key}": value for key, value in numbers(dist).items()}
+    heard = []
+    policy.policy_head.register_forward_hook(lambda module, args, dist: heard.append(numbers(dist)))
+    policy.reset()
+    episode = inputs(QUEUE_STEPS, 1)
+    for t in range(QUEUE_STEPS):
+        now = {name: value if name == "task_emb" else value[:, t] for name, value in episode.items()}
+        policy.get_action(batch(now))
+    result.update({f"queue_{key}": np.stack([one[key][0] for one in heard]) for key in heard[0]})
+    shapes = {}
+    for name, tensor in policy.state_dict().items():
+        shapes[name] = list(tensor.shape)
+        if name.endswith(CONSTANTS):
+            result[name] = tensor.numpy()
+    result["shapes_json"] = np.array(json.dumps(shapes))
+    result["parameters"] = np.array(sum(p.numel() for p in policy.parameters()))
+    return result
+
+
+if __name__ == "__main__":
+    np.savez_compressed(sys.argv[2], **answers(build_libero(Path(sys.argv[1]).resolve())))

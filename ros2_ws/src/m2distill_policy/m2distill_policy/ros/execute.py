@@ -1,0 +1,95 @@
+"""The action server `~/execute`: one goal at a time follows one instruction for a limited time."""
+
+import time
+from collections.abc import Callable
+
+from builtin_interfaces.msg import Duration
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.task import Future
+
+from m2distill_interfaces.action import ExecuteInstruction
+from m2distill_policy.errors import UserError
+
+Result = ExecuteInstruction.Result
+FEEDBACK_PERIOD_S = 0.2
+
+
+class ExecuteServer:
+    """Runs goals on behalf of the policy node.
+
+    `begin(instruction)` starts acting and raises UserError when it cannot; `end(why)` holds the arm. The node tells of
+    each command it sends (`count_step`), of every other event that ends a goal (`finish`), and calls `poll` regularly.
+    """
+
+    def __init__(self, node: Node, is_active: Callable[[], bool], begin: Callable[[str], None],
+                 end: Callable[[str], None]):
+        self._log = node.get_logger()
+        self._is_active, self._begin, self._end = is_active, begin, end
+        self._goal: ServerGoalHandle | None = None
+        self._outcome = Future()  # of the running goal: (termination reason, message)
+        self._started_s = self._fed_back_s = 0.0
+        self._steps = 0
+        self._server = ActionServer(node, ExecuteInstruction, "~/execute", self._execute,
+                                    goal_callback=self._judge, cancel_callback=lambda _: CancelResponse.ACCEPT)
+
+    def destroy(self) -> None:
+        self._server.destroy()
+
+    def count_step(self) -> None:
+        self._steps += 1
+
+    def finish(self, reason: int, message: str) -> None:
+        """End the running goal, if there is one. Holding the arm is the caller's part."""
+        if self._goal is not None:
+            self._goal = None
+            self._outcome.set_result((reason, message))
+
+    def poll(self, hold_reason: str) -> None:
+        """Feed back, and end the goal when it is cancelled or its time is over."""
+        if self._goal is None:
+            return
+        now_s = time.monotonic()
+        elapsed_s = now_s - self._started_s
+        if self._goal.is_cancel_requested:
+            self._end("cancelled")
+            self.finish(Result.CANCELED, f"cancelled after {elapsed_s:.1f} s and {self._steps} steps")
+        elif elapsed_s >= _seconds(self._goal.request.time_limit):
+            self._end("time limit reached")
+            self.finish(Result.TIME_LIMIT, f"time limit reached after {self._steps} steps")
+        elif now_s - self._fed_back_s >= FEEDBACK_PERIOD_S:
+            self._fed_back_s = now_s
+            self._goal.publish_feedback(ExecuteInstruction.Feedback(
+                elapsed=Duration(sec=int(elapsed_s), nanosec=int(elapsed_s % 1 * 1e9)), steps=self._steps,
+                hold_reason=hold_reason))
+
+    def _judge(self, request: ExecuteInstruction.Goal) -> GoalResponse:
+        limit_s = _seconds(request.time_limit)
+        if self._is_active() and limit_s > 0:
+            return GoalResponse.ACCEPT
+        reason = f"time_limit is {limit_s} s, expected above 0" if self._is_active() else "the node is not active"
+        self._log.warning(f"goal {request.instruction!r} rejected: {reason}")
+        return GoalResponse.REJECT
+
+    async def _execute(self, goal: ServerGoalHandle) -> Result:
+        self.finish(Result.SUPERSEDED, f"superseded by the goal {goal.request.instruction!r}")
+        self._goal, self._outcome, self._steps = goal, Future(), 0
+        self._started_s = self._fed_back_s = time.monotonic()
+        outcome = self._outcome
+        try:
+            self._begin(goal.request.instruction)
+        except UserError as error:
+            self.finish(Result.STOPPED, str(error))
+        reason, message = await outcome
+        if reason == Result.TIME_LIMIT:
+            goal.succeed()
+        elif reason == Result.CANCELED:
+            goal.canceled()
+        else:
+            goal.abort()
+        return Result(termination_reason=reason, message=message)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.sec + duration.nanosec * 1e-9

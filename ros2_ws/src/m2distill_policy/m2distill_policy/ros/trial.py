@@ -1,0 +1,164 @@
+"""Trials: tells a running policy node what to do in a running simulator, and counts how often it did it.
+
+    python -m m2distill_policy.ros.trial --suite libero_object --tasks 0 1 --initial-states 40 41 --out trials.json
+
+For every task and initial state: resets the simulator, publishes the task's instruction on the topic `instruction`, and
+waits for success or the end of the episode. Prints one JSON object per trial and writes all of them to --out. It is an
+ordinary ROS 2 client: what it does, a dashboard or `ros2 topic pub` can do as well.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
+
+from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_policy.errors import UserError
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+START_TIMEOUT_S = 90.0  # for both nodes to come up
+CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build
+SILENCE_TIMEOUT_S = 30.0  # without one action of the policy, a trial is given up
+
+
+class Examiner(Node):
+    """Drives one simulator and one policy, both by relative names."""
+
+    def __init__(self):
+        super().__init__("examiner")
+        self._status: PolicyStatus | None = None
+        self._success = self._over = False
+        self._steps, self._heard_s = 0, 0.0
+        self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
+        self.create_subscription(Bool, "sim/success", self._on_success, LATCHED)
+        self.create_subscription(Bool, "sim/episode_over", self._on_over, LATCHED)
+        self.create_subscription(PolicyAction, "policy/action", self._on_action, 100)
+        self._instruction_pub = self.create_publisher(String, "instruction", 10)
+        self._parameters = AsyncParameterClient(self, "sim")
+        self._reset = self.create_client(Trigger, "sim/reset")
+
+    def wait_until_ready(self) -> None:
+        ready = (lambda: self._status is not None and self._instruction_pub.get_subscription_count() > 0
+                 and self._reset.service_is_ready() and self._parameters.services_are_ready())
+        self._wait(ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
+
+    def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
+        """One episode. Returns task, initial_state, instruction, success, steps and the video's path or None."""
+        self._tell("")  # whatever the policy does, it stops before the world changes
+        self._wait(lambda: self._status.state != PolicyStatus.RUNNING, CALL_TIMEOUT_S, "the policy does not stop")
+        self._set({"suite": suite, "task": task, "initial_state": initial_state, "video": str(video or "")})
+        self._success = self._over = False
+        self._steps, self._heard_s = 0, time.monotonic()
+        instruction = self._reset_simulator()
+        self._tell(instruction)
+        self._wait(lambda: self._success or self._over, None, "")
+        return {"task": task, "initial_state": initial_state, "instruction": instruction, "success": self._success,
+                "steps": self._steps, "video": str(video) if video else None}
+
+    def finish(self) -> None:
+        """Stop the policy and end the last episode, so that its video is written."""
+        self._tell("")
+        self._set({"video": ""})
+        self._reset_simulator()
+
+    # --- what is heard
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self._status = message
+
+    def _on_success(self, message: Bool) -> None:
+        self._success = message.data
+
+    def _on_over(self, message: Bool) -> None:
+        self._over = message.data
+
+    def _on_action(self, message: PolicyAction) -> None:
+        self._steps, self._heard_s = self._steps + 1, time.monotonic()
+
+    # --- what is asked
+
+    def _tell(self, instruction: str) -> None:
+        self._instruction_pub.publish(String(data=instruction))
+
+    def _set(self, values: dict) -> None:
+        future = self._parameters.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+        self._wait(future.done, CALL_TIMEOUT_S, "the simulator does not take parameters")
+        refused = [result.reason for result in future.result().results if not result.successful]
+        if refused:
+            raise UserError(f"the simulator refused {values}: {'; '.join(refused)}")
+
+    def _reset_simulator(self) -> str:
+        """Returns the instruction of the task."""
+        future = self._reset.call_async(Trigger.Request())
+        self._wait(future.done, CALL_TIMEOUT_S, "the simulator does not reset")
+        if not future.result().success:
+            raise UserError(future.result().message)
+        return future.result().message
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float | None, otherwise: str) -> None:
+        """Spin until `done`. Without a time limit of its own, an episode may take as long as actions keep coming."""
+        begun_s = time.monotonic()
+        while not done():
+            rclpy.spin_once(self, timeout_sec=0.1)
+            now_s = time.monotonic()
+            if timeout_s is not None and now_s - begun_s > timeout_s:
+                raise UserError(f"{otherwise} ({timeout_s:.0f} s)")
+            if timeout_s is None and now_s - self._heard_s > SILENCE_TIMEOUT_S:
+                raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
+
+
+def run_trials(suite: str, tasks: list[int], initial_states: list[int], out: Path, video_dir: Path | None) -> None:
+    """All trials, printed one by one; `out` appears when all are done."""
+    rclpy.init()
+    examiner = Examiner()
+    results = []
+    try:
+        examiner.wait_until_ready()
+        for task in tasks:
+            for initial_state in initial_states:
+                video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir else None
+                results.append(examiner.trial(suite, task, initial_state, video))
+                print(json.dumps(results[-1]), flush=True)
+        examiner.finish()
+    finally:
+        examiner.destroy_node()
+        rclpy.try_shutdown()
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        json.dump(results, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="trial", description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", default="libero_object")
+    parser.add_argument("--tasks", type=int, nargs="+", required=True, help="indices within the suite")
+    parser.add_argument("--initial-states", type=int, nargs="+", required=True, help="indices, the same for every task")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
+    parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each episode")
+    options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
+    try:
+        run_trials(options.suite, options.tasks, options.initial_states, options.out, options.video_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

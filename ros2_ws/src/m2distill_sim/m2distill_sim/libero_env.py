@@ -94,9 +94,10 @@ class LiberoEnv:
         self._env._post_process()
         self._robot.controller.sim = _SteppedSim(self._sim)
         self._robot.controller.update(force=True)
+        self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)  # robosuite keeps the last episode's
         for _ in range(settle_steps):
             self.step(np.zeros(7), render=False)
-        return self._observe(render=True)
+        return self.observe()
 
     def step(self, action: np.ndarray, render: bool = True) -> SimObservation:
         """One control step of 50 ms. `action` (7,) in [-1, 1], clipped: see ActionSpec for its meaning."""
@@ -110,7 +111,18 @@ class LiberoEnv:
             self._robot.control(action, policy_step=substep == 0)
             mujoco.mj_step2(self.model, self.data)
         self._env._post_process()
-        return self._observe(render)
+        return self.observe(render)
+
+    def observe(self, render: bool = True) -> SimObservation:
+        robot, qpos = self._robot, self.data.qpos
+        quat_wxyz = self.data.xquat[self.model.body(robot.robot_model.eef_name).id]
+        return SimObservation(
+            images={name: self.render(name) for name in self.cameras} if render else {},
+            joint_positions=qpos[robot._ref_joint_pos_indexes].copy(),
+            gripper_positions=qpos[robot._ref_gripper_joint_pos_indexes].copy(),
+            ee_pos=self.data.site_xpos[robot.eef_site_id].copy(),
+            ee_quat_xyzw=np.roll(quat_wxyz, -1),
+            time_s=float(self.data.time))
 
     def render(self, camera: str) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright, of one of this environment's cameras."""
@@ -134,9 +146,16 @@ class LiberoEnv:
         """Names of the objects the goal is about, for experts: what to move, then where to."""
         return tuple(self._env.obj_of_interest)
 
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        return tuple(self._env.objects_dict)
+
+    def object_body(self, name: str) -> int:
+        return self._env.obj_body_id[name]
+
     def object_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Privileged: position (3,) and rotation matrix (3, 3) of an object's body, world frame."""
-        body = self._env.obj_body_id[name]
+        body = self.object_body(name)
         return self.data.xpos[body].copy(), self.data.xmat[body].reshape(3, 3).copy()
 
     def close(self) -> None:
@@ -153,17 +172,6 @@ class LiberoEnv:
     @property
     def _robot(self):
         return self._env.robots[0]
-
-    def _observe(self, render: bool) -> SimObservation:
-        robot, qpos = self._robot, self.data.qpos
-        quat_wxyz = self.data.xquat[self.model.body(robot.robot_model.eef_name).id]
-        return SimObservation(
-            images={name: self.render(name) for name in self.cameras} if render else {},
-            joint_positions=qpos[robot._ref_joint_pos_indexes].copy(),
-            gripper_positions=qpos[robot._ref_gripper_joint_pos_indexes].copy(),
-            ee_pos=self.data.site_xpos[robot.eef_site_id].copy(),
-            ee_quat_xyzw=np.roll(quat_wxyz, -1),
-            time_s=float(self.data.time))
 
 
 class _SteppedSim:

@@ -3,6 +3,7 @@
 The context belongs to the thread that made it, and is freed by close() or before the interpreter exits.
 """
 
+import atexit
 import os
 import weakref
 
@@ -48,7 +49,9 @@ class Renderer:
                 self._scene.flags[flag] = 0
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._free = weakref.finalize(self, _free, self._gl, self._context)
+        _open.add(self)
+        atexit.unregister(_close_all)  # exit handlers run last in, first out: this one has to stand behind mujoco's,
+        atexit.register(_close_all)  # which ends the display that the contexts belong to
 
     def render(self, data: mujoco.MjData, camera: str, height: int, width: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, upright."""
@@ -65,10 +68,20 @@ class Renderer:
         return picture if self._scale == 1 else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
     def close(self) -> None:
-        self._free()
+        """Free the context; a second call does nothing."""
+        if self in _open:
+            _open.remove(self)
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
+
+    def __del__(self):
+        self.close()
 
 
-def _free(gl, context) -> None:
-    gl.make_current()
-    context.free()
-    gl.free()
+_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()

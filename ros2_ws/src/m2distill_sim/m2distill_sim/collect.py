@@ -1,0 +1,269 @@
+"""Demonstrations: scripted experts, disturbed and recorded, as LIBERO-format HDF5.
+
+    OUT/<task>_demo.hdf5        one file per task, the first N successful attempts in order of attempt
+    OUT/.unfinished/<task>-<settings>/   finished attempts of a run that is not complete; a second run goes on from them
+
+Attempt k of a task starts from LIBERO's initial state DEMO_STATES[k], and from a newly drawn placement once those are
+used up; its random numbers come from (seed, task, k) alone. So the result does not depend on the number of workers or
+on interruptions, and held-out initial states never occur in it.
+
+Format (LIBERO's and robomimic's): obs[j] is what was seen AFTER actions[j], states[j] the state before it, pictures are
+stored bottom row first. Ours beside it: `disturbances`, what was added to `actions` when they were executed.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from m2distill_policy.errors import DataError, UserError
+from m2distill_sim.assets import AssetSource, find_assets
+from m2distill_sim.experts import make_expert
+from m2distill_sim.experts.noise import Disturbance
+from m2distill_sim.libero_env import LiberoEnv, SimObservation
+from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
+
+MAX_STEPS = 220  # an attempt that takes longer has gone astray and is no example
+LINGER_STEPS = 4  # recorded after the expert is done, so that the end is seen as rest
+MAX_FAILURES = 3  # attempts per wanted episode before collection gives up
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """What, besides the task, decides the content of a demonstration file."""
+
+    seed: int
+    size_px: int
+    assets: str  # AssetSource.label
+    format: int = 1
+
+
+@dataclass
+class Episode:
+    """T steps of one attempt: dataset path inside a demo -> array (T, ...), and the model it ran in."""
+
+    datasets: dict[str, np.ndarray]
+    model_xml: str
+
+
+def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Path, *, workers: int = 2, seed: int = 0,
+            size_px: int = 128, assets: AssetSource | None = None, progress: bool = True) -> list[Path]:
+    """Write `episodes` successful demonstrations of each task to `out`; returns the files in the order of `tasks`.
+
+    Goes on from an interrupted run with the same arguments, and leaves finished files alone. Raises UserError, DataError
+    (a file of other settings is in the way) or AssetError.
+    """
+    if episodes < 1 or workers < 1:
+        raise UserError(f"episodes is {episodes} and workers {workers}, expected at least 1 of each")
+    if not 16 <= size_px <= 1024:
+        raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+    assets = find_assets() if assets is None else assets
+    settings = CollectSettings(seed, size_px, assets.label)
+    wanted = [find_task(suite, task) for task in tasks]
+    out = Path(out)
+    paths = [out / f"{task.name}_demo.hdf5" for task in wanted]
+    open_tasks = [(task, path) for task, path in zip(wanted, paths) if not _is_finished(path, settings, episodes)]
+    if open_tasks:
+        out.mkdir(parents=True, exist_ok=True)
+        context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
+        with ProcessPoolExecutor(workers, mp_context=context) as pool, _progress(progress) as bar:
+            for task, path in open_tasks:
+                _collect_task(pool, bar, task, path, episodes, settings, assets)
+    return paths
+
+
+def collect_command(suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1), episodes: int = 50,
+                    out: Path = Path("data/demos"), workers: int = 2, seed: int = 0, size_px: int = 128,
+                    assets: str | None = None) -> None:
+    """The body of `m2distill collect`; every argument is a flag of the same name."""
+    for path in collect(suite, tasks, episodes, out, workers=workers, seed=seed, size_px=size_px,
+                        assets=find_assets(assets)):
+        print(path)
+
+
+def start_state(task: Task, attempt: int) -> np.ndarray | None:
+    """The initial state of an attempt, or None where a new placement is drawn."""
+    return initial_states(task.suite, task.name)[DEMO_STATES[attempt]] if attempt < len(DEMO_STATES) else None
+
+
+def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
+    """One disturbed attempt, or None where it failed. Needs both cameras."""
+    rng = np.random.default_rng([seed, env.task.index, attempt])
+    env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
+    expert, disturbance = make_expert(env, rng), Disturbance(rng)
+    rows: list[dict[str, np.ndarray]] = []
+    linger = LINGER_STEPS
+    while linger > 0:
+        if len(rows) == MAX_STEPS:
+            return None
+        state = env.state()
+        intent = expert.act(env)
+        added = disturbance.step(expert.phase, intent)
+        observation = env.step(intent + added)
+        rows.append({"actions": intent, "disturbances": added, "states": state, **_observed(observation)})
+        linger -= expert.done
+    if not env.success():
+        return None
+    datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    last = np.zeros(len(rows), np.uint8)
+    last[-1] = 1
+    return Episode(datasets | {"rewards": last, "dones": last}, env.model_xml())
+
+
+def _observed(observation: SimObservation) -> dict[str, np.ndarray]:
+    orientation = _axis_angle(observation.ee_quat_xyzw)
+    return {
+        "obs/agentview_rgb": observation.images["agentview"][::-1],
+        "obs/eye_in_hand_rgb": observation.images["wrist"][::-1],
+        "obs/joint_states": observation.joint_positions,
+        "obs/gripper_states": observation.gripper_positions,
+        "obs/ee_pos": observation.ee_pos,
+        "obs/ee_ori": orientation,
+        "obs/ee_states": np.concatenate([observation.ee_pos, orientation]),
+        "robot_states": np.concatenate([observation.gripper_positions, observation.ee_pos, observation.ee_quat_xyzw]),
+    }
+
+
+def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
+    """(3,) rad, by robosuite's formula: the angle runs to 2 pi, so that it does not jump when the hand points down."""
+    x, y, z, w = quat_xyzw
+    sine = np.sqrt(max(1.0 - w * w, 0.0))
+    return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
+
+
+def _collect_task(pool, bar, task: Task, path: Path, episodes: int, settings: CollectSettings,
+                  assets: AssetSource) -> None:
+    key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
+    folder = path.parent / ".unfinished" / f"{task.name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stray in folder.glob("*.tmp"):  # of a run that was killed while writing
+        stray.unlink()
+    line = bar.add_task(task.instruction, total=episodes)
+    attempts = 0
+    while True:
+        done = _attempts_done(folder, attempts)
+        kept = [attempt for attempt, succeeded in done.items() if succeeded]
+        bar.update(line, completed=len(kept))
+        if len(kept) >= episodes:
+            break
+        if attempts - len(kept) > MAX_FAILURES * episodes:
+            raise UserError(f"the expert failed {attempts - len(kept)} of {attempts} attempts at {task.name}; "
+                            f"the assets {settings.assets} may be damaged")
+        attempts += episodes - len(kept)
+        todo = [attempt for attempt in range(attempts) if attempt not in done and not _exists(folder, attempt)]
+        jobs = [pool.submit(_work, task, assets, settings, attempt, folder) for attempt in todo]
+        try:
+            for job in as_completed(jobs):
+                bar.advance(line, job.result())
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+    _write_task(path, task, [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]], settings)
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def _exists(folder: Path, attempt: int) -> bool:
+    return (folder / f"{attempt}.hdf5").exists() or (folder / f"{attempt}.failed").exists()
+
+
+def _attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
+    """Attempt -> success, of the first `attempts`, in order."""
+    return {attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _exists(folder, attempt)}
+
+
+_env: LiberoEnv | None = None  # of this worker process: making one takes longer than an episode
+
+
+def _work(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
+    """In a worker process: one attempt, stored in `folder`; whether it succeeded."""
+    global _env
+    if _env is None or _env.task != task:
+        if _env is not None:
+            _env.close()
+        size = (settings.size_px, settings.size_px)
+        _env = LiberoEnv(task.suite, task.index, assets, {"agentview": size, "wrist": size})
+    episode = record_attempt(_env, settings.seed, attempt)
+    temporary = folder / f"{attempt}.tmp"
+    if episode is None:
+        temporary.touch()
+        temporary.rename(folder / f"{attempt}.failed")
+        return False
+    with h5py.File(temporary, "w") as file:
+        _write_demo(file, episode)
+    _publish(temporary, folder / f"{attempt}.hdf5")
+    return True
+
+
+def _write_demo(group: h5py.Group, episode: Episode) -> None:
+    for name, array in episode.datasets.items():
+        picture = array.dtype == np.uint8 and array.ndim == 4
+        group.create_dataset(name, data=array, chunks=(1, *array.shape[1:]) if picture else None,
+                             compression="lzf" if picture else None)
+    group.attrs["num_samples"] = len(episode.datasets["actions"])
+    group.attrs["init_state"] = episode.datasets["states"][0]
+    group.attrs["model_file"] = episode.model_xml
+
+
+def _write_task(path: Path, task: Task, demos: list[Path], settings: CollectSettings) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with h5py.File(temporary, "w") as file:
+        data = file.create_group("data")
+        total = 0
+        for index, demo in enumerate(demos):
+            with h5py.File(demo) as source:
+                group = data.create_group(f"demo_{index}")
+                for name in source:
+                    source.copy(name, group)
+                for name, value in source.attrs.items():
+                    group.attrs[name] = value
+                total += int(group.attrs["num_samples"])
+        problem = {"problem_name": "libero_floor_manipulation", "domain_name": "robosuite",
+                   "language_instruction": task.instruction}
+        bddl = f"{task.suite}/{task.name}.bddl"
+        data.attrs.update({
+            "env_name": "Libero_Floor_Manipulation", "problem_info": json.dumps(problem), "bddl_file_name": bddl,
+            "env_args": json.dumps({"type": 1, "env_name": "Libero_Floor_Manipulation", "bddl_file": bddl,
+                                    "env_kwargs": {"robots": ["Panda"], "control_freq": 20}}),
+            "macros_image_convention": "opengl", "num_demos": len(demos), "total": total,
+            "obs_after_action": True, "collect_settings": json.dumps(asdict(settings)), "assets": settings.assets})
+    _publish(temporary, path)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with h5py.File(path) as file:
+            found = json.loads(file["data"].attrs["collect_settings"]) | {"episodes": int(file["data"].attrs["num_demos"])}
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
+    asked = asdict(settings) | {"episodes": episodes}
+    if found != asked:
+        different = ", ".join(f"{name} {found.get(name)} (asked: {asked[name]})" for name in asked
+                              if found.get(name) != asked[name])
+        raise DataError(f"{path} exists with other settings: {different}; choose another folder or remove the file")
+    return True
+
+
+def _progress(visible: bool):
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                    disable=not visible)

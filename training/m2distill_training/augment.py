@@ -18,7 +18,7 @@ _YIQ = torch.tensor([_GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
 
 def augment(images: dict[str, Tensor], config: AugmentConfig) -> dict[str, Tensor]:
-    """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range. Draws from torch's global CPU generator."""
+    """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range. Draws from torch's CPU generator."""
     B = len(next(iter(images.values())))
     if config.color > 0:
         matrix_B33, contrast_B = _draw_colors(B, config)
@@ -53,4 +53,4 @@ def _shift(x: Tensor, pad: int, offsets: list[list[int]]) -> Tensor:
     """Replicate-pad by `pad` and cut back to size at each sample's (row, column) offset in 0 .. 2 pad."""
     H, W = x.shape[-2:]
     padded = F.pad(x.flatten(0, 1), (pad,) * 4, mode="replicate").unflatten(0, x.shape[:2])
-    return torch.stack([p[..., row:row + H, col:col + W] for p, (row, col) in zip(padded, offsets)])
+    return torch.stack([p[..., row:row + H, col:col + W] for p, (row, col) in zip(padded, offsets, strict=True)])

@@ -81,6 +81,124 @@ def _train(argv: list[str]) -> None:
     print(f"done: {run.path}")
 
 
+def _collect(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_sim.collect import collect_command
+
+    tyro.cli(collect_command, args=argv, prog="m2distill collect")
+
+
+def _evaluate(argv: list[str]) -> None:
+    import tyro
+
+    @dataclass
+    class Arguments:
+        """Success on initial states that no demonstration used. Of a run folder, every step on every task learned so
+        far (writes evaluation.json and videos there); of a checkpoint, the tasks it has learned or --tasks."""
+
+        path: tyro.conf.Positional[Path]  # a run folder or a checkpoint
+        suite: str = "libero_object"
+        tasks: tuple[int, ...] = ()  # task numbers in the suite, for a checkpoint
+        episodes: int = 10  # per task
+        acting: str = "mode_mean"  # sample (LIBERO's), low_noise or mode_mean
+        seed: int = 0
+        max_steps: int = 600  # LIBERO's
+        workers: int = 2
+        assets: str | None = None  # builtin, installed, hub or a folder; default: the first that is there
+        out: Path | None = None  # of a checkpoint: folder for evaluation.json and videos
+
+    a = tyro.cli(Arguments, args=argv, prog="m2distill evaluate")
+
+    from m2distill_policy.checkpoint import load_checkpoint
+    from m2distill_training import evaluate
+    from m2distill_training.run import RunFolder
+
+    options = {"acting": a.acting, "seed": a.seed, "max_steps": a.max_steps, "workers": a.workers, "assets": a.assets,
+               "on_result": _print_result}
+    if (a.path / "data.json").is_file():
+        result = evaluate.evaluate_run(a.path, a.suite, a.episodes, **options)
+        for i, step in enumerate(result["steps"]):
+            print(f"after step {i + 1}")
+            _print_tasks(step["tasks"])
+        print("  ".join(f"{name} {value}" for name, value in result["metrics"].items()))
+        return
+    instructions = sorted(load_checkpoint(a.path).instructions)
+    tasks = list(a.tasks) or evaluate.find_tasks(a.suite, instructions)
+    result = evaluate.evaluate_checkpoint(a.path, a.suite, tasks, a.episodes, **options,
+                                          videos=a.out / "videos" if a.out else None)
+    _print_tasks(result["tasks"])
+    if a.out:
+        RunFolder(a.out).write_json("evaluation.json", result)
+
+
+def _print_result(result) -> None:
+    outcome = "success" if result.success else f"failure{f' ({result.held})' if result.held else ''}"
+    print(f"task {result.job.task} state {result.job.state}: {outcome} after {result.steps} steps", flush=True)
+
+
+def _print_tasks(tasks: list[dict]) -> None:
+    for t in tasks:
+        low, high = t["wilson_95"]
+        print(f"  {t['successes']}/{t['episodes']}  [{low:.0%} to {high:.0%}]  {t['instruction']}")
+
+
+def _report(argv: list[str]) -> None:
+    import tyro
+
+    @dataclass
+    class Arguments:
+        """One self-contained HTML page: success matrix, loss curves, videos. Several runs are set side by side."""
+
+        runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, evaluated before
+        out: Path | None = None  # default: report.html in the first run folder
+
+    a = tyro.cli(Arguments, args=argv, prog="m2distill report")
+
+    from m2distill_training.report import write_report
+
+    if not a.runs:
+        raise UserError("no run folder given; name the --out of m2distill train")
+    out = a.out or a.runs[0] / "report.html"
+    write_report(out, list(a.runs))
+    print(out)
+
+
+def _import(argv: list[str]) -> None:
+    import tyro
+
+    def libero_checkpoint(file: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path],
+                          instructions: tuple[str, ...] = (), bert: Path | None = None) -> None:
+        """LIBERO's task*_model.pth becomes a checkpoint directory, without running anything that the pickle asks for.
+
+        Args:
+            file: LIBERO's checkpoint.
+            out: the new checkpoint directory.
+            instructions: what it shall obey; the file does not say. Each is embedded with bert-base-cased.
+            bert: folder with bert-base-cased; default: the hub's local cache, then the hub.
+        """
+        from m2distill_policy.text import BERT, load_text_encoder
+        from m2distill_training.data.libero_checkpoint import import_libero_checkpoint
+
+        embeddings = {}
+        if instructions:
+            embeddings = dict(zip(instructions, load_text_encoder(BERT, bert).encode(instructions), strict=True))
+        print(f"{out}: {import_libero_checkpoint(file, out, embeddings)}")
+        if not instructions:
+            print("it knows no instruction yet; repeat with --instructions to use it on a robot")
+
+    tyro.extras.subcommand_cli_from_dict({"libero-checkpoint": libero_checkpoint}, args=argv, prog="m2distill import",
+                                         use_underscores=False)
+
+
+def _demo(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.demo import demo
+
+    tyro.cli(demo, args=argv, prog="m2distill demo")
+
+
 def _take_option(argv: list[str], option: str, default: str) -> tuple[str, list[str]]:
     """The value of `--option value` or `--option=value`, and the other arguments."""
     for i, argument in enumerate(argv):
@@ -109,5 +227,6 @@ def _device(name: str) -> str:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}; use --device cpu") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name!r} cannot be used here ({reason}); use --device cpu") from None
     return name

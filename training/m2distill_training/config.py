@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.spec import strict_from_json
-
 from m2distill_training.data.libero_hdf5 import PAIRINGS
 
 STRATEGY_NAMES = ("finetune", "m2distill")
@@ -107,7 +106,7 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    preset: str  # where the values come from; any of them may have been changed since
+    preset: str  # where the values come from: libero, small or debug; any may have been changed since
     strategy: str
     seed: int
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was

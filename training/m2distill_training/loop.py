@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_policy.text import default_text_encoder, load_text_encoder
-
 from m2distill_training.augment import augment
 from m2distill_training.config import OptimConfig, TrainConfig
 from m2distill_training.data.replay import choose_demos
@@ -61,7 +61,8 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
     spec = libero_spec(config.image_px, config.history, encoder.name, encoder.width)
     stores = [open_store(path, spec, config.pairing, cache) for path in datasets]
     steps = _task_steps(stores, config.first_step_tasks)
-    embeddings = dict(zip((s.instruction for s in stores), encoder.encode([s.instruction for s in stores])))
+    instructions = [s.instruction for s in stores]
+    embeddings = dict(zip(instructions, encoder.encode(instructions), strict=True))
     data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
     with open_run(out, config, data, resume) as run, _deferred_interrupt() as interrupted:
         policy: Policy | None = None
@@ -120,8 +121,8 @@ class _Learner:
             self.policy.load_state_dict(previous.state_dict())
         self.policy.to(self.device)
         self.strategy.begin_task(None if previous is None else previous.to(self.device))
-        self.average = {name: x.clone() for name, x in self.policy.state_dict().items()} if config.optim.ema_decay else None
         o = config.optim
+        self.average = {name: x.clone() for name, x in self.policy.state_dict().items()} if o.ema_decay > 0 else None
         self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2),
                                            weight_decay=o.weight_decay, fused=True)
         self.per_epoch = math.ceil(len(self.current) / o.batch_size)

@@ -4,7 +4,6 @@ import dataclasses
 
 from m2distill_policy import models
 from m2distill_policy.errors import unknown_name
-
 from m2distill_training.config import (
     AugmentConfig,
     ConfigError,

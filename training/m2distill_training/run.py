@@ -23,8 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from m2distill_policy.errors import UserError
 
+from m2distill_policy.errors import UserError
 from m2distill_training.config import TrainConfig, differences
 
 PACKAGES = ("torch", "numpy", "transformers")
@@ -92,8 +92,8 @@ class RunFolder:
 
 @contextmanager
 def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) -> Iterator[RunFolder]:
-    """A new run folder, or with `resume` the one that is there, locked. Raises RunError when that would overwrite a run,
-    when config or data differ from what the run began with, or when another process trains in it."""
+    """A new run folder, or with `resume` the one that is there, locked. Raises RunError when that would overwrite a
+    run, when config or data differ from what the run began with, or when another process trains in it."""
     begun = (path / "config.json").is_file()
     if begun and not resume:
         raise RunError(f"{path} already holds a run; add --resume to go on with it, or choose another --out")
@@ -102,7 +102,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
     path.mkdir(parents=True, exist_ok=True)
     with (path / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system when the process ends, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
         except BlockingIOError:
             raise RunError(f"{path} is being trained by another process; wait for it or choose another --out") from None
         run = RunFolder(path)

@@ -7,7 +7,7 @@ Pairing. LIBERO stores obs[j] AFTER actions[j] has been executed and trains obs[
 SequenceDataset takes both at the same index), so the label of a picture is the action that led to it. "before" pairs
 each action with the observation it was chosen from, obs[j-1] -> actions[j], and loses each demo's first action.
 "as_stored" keeps the file's own indices and is for comparison with LIBERO's numbers. A file that already stores the
-observation before the action says so with the attribute /data obs_is_after_action = False; without the attribute
+observation before the action says so with the attribute /data obs_after_action = False; without the attribute
 LIBERO's convention holds.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
 from m2distill_policy.errors import DataError
 
 PAIRINGS = ("before", "as_stored")
@@ -50,7 +51,7 @@ class LiberoFile:
         self.demo_names = sorted((n for n in self._data if n.startswith("demo_")), key=self._demo_number)
         if not self.demo_names:
             raise DataError(f"{path}: /data holds no demo_<number> group, expected at least one")
-        after = bool(self._data.attrs.get("obs_is_after_action", True))
+        after = bool(self._data.attrs.get("obs_after_action", True))
         self._shift = 1 if after and pairing == "before" else 0
         convention = self._data.attrs.get("macros_image_convention", "opengl")
         if convention not in ("opengl", "opencv"):
@@ -110,8 +111,8 @@ class LiberoFile:
         if not np.issubdtype(dataset.dtype, np.number):
             raise DataError(f"{self.path}: {demo}/{key} has type {dataset.dtype}, expected numbers")
         values = dataset[:].astype(np.float32)
-        if not np.isfinite(values).all():
-            raise DataError(f"{self.path}: {demo}/{key} is not finite at step {np.argwhere(~np.isfinite(values))[0][0]}")
+        if len(bad := np.argwhere(~np.isfinite(values))):
+            raise DataError(f"{self.path}: {demo}/{key} is not finite at step {bad[0][0]}; drop the demo from the file")
         return values
 
     def _pictures(self, demo: str, key: str, steps: int) -> np.ndarray:

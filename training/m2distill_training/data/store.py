@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from m2distill_policy.errors import DataError
 from m2distill_policy.observation import prepare_image
 from m2distill_policy.spec import PolicySpec
-
-from m2distill_training.data.libero_hdf5 import ACTION_WIDTH, CAMERA_KEYS, LiberoFile, open_libero
+from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, LiberoFile, open_libero
 
 STORE_VERSION = 1  # counts up when the same source would give other arrays
 
@@ -78,7 +78,7 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
         images = {c.name: np.lib.format.open_memmap(temporary / f"image_{c.name}.npy", mode="w+", dtype=np.uint8,
                                                     shape=(frames, c.height, c.width, 3)) for c in spec.cameras}
         low_dim: dict[str, list[np.ndarray]] = {"joint": [], "gripper": [], "action": []}
-        for demo, start in zip(file.demos(), bounds):
+        for demo, start in zip(file.demos(), bounds[:-1], strict=True):
             for camera in spec.cameras:
                 for i, image in enumerate(demo.images[camera.name]):
                     images[camera.name][start + i] = prepare_image(image, camera)

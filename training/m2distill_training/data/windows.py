@@ -71,4 +71,4 @@ def batch_ids(n: int, batch_size: int, step: int, seed: tuple[int, ...]) -> np.n
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     rounds = positions // n
     shuffles = {r: np.random.default_rng([*seed, int(r)]).permutation(n) for r in np.unique(rounds)}
-    return np.array([shuffles[r][position % n] for r, position in zip(rounds, positions)])
+    return np.array([shuffles[r][position % n] for r, position in zip(rounds, positions, strict=True)])

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from m2distill_policy.models import Batch, Policy
 from torch import Tensor
+
+from m2distill_policy.models import Batch, Policy
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Strategy(Protocol):
     uses_replay: bool
 
     def begin_task(self, previous: Policy | None) -> None:
-        """`previous` is the policy as the step before left it (None before the first step); it may be kept, not changed."""
+        """`previous`: the policy as the step before left it, None before the first step; keep it, do not change it."""
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
         """Scalars by name; "loss" is the one to minimise, the others are its unweighted terms."""

@@ -1,8 +1,8 @@
 """Plain fine-tuning: what forgets. The control beside which M2Distill is shown."""
 
-from m2distill_policy.models import Policy
 from torch import Tensor
 
+from m2distill_policy.models import Policy
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.strategies.base import Samples
 

@@ -8,10 +8,10 @@ statistics, no dropout) and sees the very same augmented tensors.
 import copy
 
 import torch
-from m2distill_policy.models import Batch, Policy
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
+from m2distill_policy.models import Batch, Policy
 from m2distill_training.config import DistillConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, token_distance

@@ -1,0 +1,207 @@
+"""Success rates: closed-loop episodes from initial states that no demonstration used.
+
+Episodes run in worker processes, each with its own simulator, and depend on nothing but their own job, so the number of
+workers does not change a result.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
+from m2distill_policy.errors import UserError
+from m2distill_policy.session import PolicySession, normalise
+from m2distill_sim.suites import HELD_OUT, initial_states, suites
+from m2distill_training.metrics import final_success_metrics, wilson_interval
+from m2distill_training.run import RunError, write_atomic
+
+VIDEO_FPS = 20
+
+
+@dataclass(frozen=True)
+class Job:
+    checkpoint: Path
+    suite: str
+    task: int
+    state: int  # number of the initial state
+    acting: str  # see inference.ACTING
+    seed: int
+    max_steps: int
+    assets: str | None
+    video: Path | None
+
+
+@dataclass(frozen=True)
+class Result:
+    job: Job
+    success: bool
+    steps: int
+    held: str
+
+
+def run_jobs(jobs: list[Job], workers: int, on_result: Callable[[Result], None] = lambda result: None) -> list[Result]:
+    """Results in the order of `jobs`; `on_result` is called as each one ends."""
+    if workers == 1:
+        results = []
+        for job in jobs:
+            results.append(_run_job(job))
+            on_result(results[-1])
+        return results
+    context = multiprocessing.get_context("spawn")  # a forked GL context is unusable
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_begin_worker) as pool:
+        futures = {pool.submit(_run_job, job): i for i, job in enumerate(jobs)}
+        results = [None] * len(jobs)
+        try:
+            for future in as_completed(futures):
+                results[futures[future]] = future.result()
+                on_result(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def evaluate_checkpoint(checkpoint: Path, suite: str, tasks: list[int], episodes: int, *, acting: str, seed: int = 0,
+                        max_steps: int = 600, workers: int = 2, assets: str | None = None, videos: Path | None = None,
+                        on_result: Callable[[Result], None] = lambda result: None) -> dict:
+    """A JSON-ready summary of `episodes` held-out episodes for each of `tasks`."""
+    jobs = make_jobs(checkpoint, suite, tasks, episodes, acting, seed, max_steps, assets, videos)
+    results = run_jobs(jobs, workers, on_result)
+    return {"checkpoint": str(checkpoint), "checkpoint_id": load_checkpoint(checkpoint).id, "suite": suite,
+            "acting": acting, "seed": seed, "max_steps": max_steps,
+            "tasks": [summary(suite, task, [r for r in results if r.job.task == task]) for task in tasks]}
+
+
+def make_jobs(checkpoint: Path, suite: str, tasks: list[int], episodes: int, acting: str, seed: int, max_steps: int,
+              assets: str | None, videos: Path | None) -> list[Job]:
+    """The first `episodes` held-out states of every task; the first of them filmed when `videos` names a folder."""
+    if not 1 <= episodes <= len(HELD_OUT):
+        raise UserError(f"{episodes} episodes per task asked for, allowed 1 to {len(HELD_OUT)}: "
+                        "so many initial states are held out from demonstrations")
+    return [Job(checkpoint, suite, task, state, acting, seed, max_steps, assets,
+                videos / f"task{task}_state{state}.mp4" if videos is not None and state == HELD_OUT[0] else None)
+            for task in tasks for state in HELD_OUT[:episodes]]
+
+
+def summary(suite: str, task: int, results: list[Result]) -> dict:
+    successes = sum(r.success for r in results)
+    return {"task": task, "instruction": suites()[suite][task].instruction, "successes": successes,
+            "episodes": len(results), "success_rate": successes / len(results),
+            "wilson_95": wilson_interval(successes, len(results)),
+            "runs": [{"state": r.job.state, "success": r.success, "steps": r.steps, "held": r.held,
+                      "video": str(r.job.video) if r.job.video else None} for r in results]}
+
+
+def find_tasks(suite: str, instructions: list[str]) -> list[int]:
+    """The suite's task index of every instruction; raises UserError for one that the suite does not have."""
+    if suite not in suites():
+        raise UserError(f"unknown suite {suite!r} (allowed: {', '.join(sorted(suites()))})")
+    index = {normalise(task.instruction): task.index for task in suites()[suite]}
+    missing = [text for text in instructions if normalise(text) not in index]
+    if missing:
+        raise UserError(f"{suite} has no task {missing[0]!r}; choose the suite that the demonstrations are from")
+    return [index[normalise(text)] for text in instructions]
+
+
+def evaluate_run(run: Path, suite: str, episodes: int, *, acting: str, seed: int = 0, max_steps: int = 600,
+                 workers: int = 2, assets: str | None = None,
+                 on_result: Callable[[Result], None] = lambda result: None) -> dict:
+    """Every step's checkpoint on every task learned so far -> evaluation.json in the run folder, and its content.
+
+    "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean. Videos show
+    the first held-out state of each task under the last checkpoint.
+    """
+    if not (run / "data.json").is_file():
+        raise RunError(f"{run} is no run folder; give the --out of m2distill train")
+    instructions = [d["instruction"] for d in json.loads((run / "data.json").read_text())]
+    tasks = find_tasks(suite, instructions)
+    folders = [run / "steps" / str(k) / "checkpoint" for k in range(len(tasks))]
+    checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
+    if not checkpoints:
+        raise RunError(f"{run} holds no finished step yet; train on with --resume")
+    learned = [[task for task, text in zip(tasks, instructions, strict=True) if text in checkpoint.instructions]
+               for checkpoint in checkpoints.values()]
+    last = list(checkpoints)[-1]
+    jobs = [job for folder, known in zip(checkpoints, learned, strict=True)
+            for job in make_jobs(folder, suite, known, episodes, acting, seed, max_steps, assets,
+                                 run / "videos" if folder == last else None)]
+    results = run_jobs(jobs, workers, on_result)
+    steps = [{"checkpoint_id": checkpoints[folder].id,
+              "tasks": [summary(suite, task, [r for r in results if (r.job.checkpoint, r.job.task) == (folder, task)])
+                        for task in known]} for folder, known in zip(checkpoints, learned, strict=True)]
+    S = success_matrix([{t["task"]: t["success_rate"] for t in step["tasks"]} for step in steps])
+    evaluation = {"suite": suite, "episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps,
+                  "steps": steps, "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
+                  "metrics": asdict(final_success_metrics(S))}
+    write_atomic(run / "evaluation.json", (json.dumps(evaluation, indent=2) + "\n").encode())
+    return evaluation
+
+
+def success_matrix(rates: list[dict[int, float]]) -> np.ndarray:
+    """S (K, K), NaN above the diagonal, from each step's {task: success rate}. Column k is the mean over the tasks that
+    are new in step k."""
+    K = len(rates)
+    new = [rate.keys() - (rates[k - 1].keys() if k else set()) for k, rate in enumerate(rates)]
+    S = np.full((K, K), np.nan)
+    for i in range(K):
+        for k in range(i + 1):
+            S[i, k] = np.mean([rates[i][task] for task in new[k]])
+    return S
+
+
+def write_video(path: Path, frames: list[np.ndarray]) -> None:
+    """H.264 in an mp4 that browsers play."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = frames[0].shape[:2]
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=VIDEO_FPS, macro_block_size=2, quality=6)
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def _begin_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # one process per core is the parallelism
+
+
+class _Stage:
+    """What a worker keeps between jobs: its simulator and its checkpoint, each made anew only when it must change."""
+
+    env = None
+    env_key: tuple | None = None
+    checkpoint: Checkpoint | None = None
+    checkpoint_path: Path | None = None
+
+
+def _run_job(job: Job) -> Result:
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    from m2distill_policy.inference import LoadedPolicy
+    from m2distill_sim.assets import find_assets
+    from m2distill_sim.libero_env import LiberoEnv
+    from m2distill_training.rollout import run_episode
+
+    if _Stage.checkpoint_path != job.checkpoint:
+        _Stage.checkpoint, _Stage.checkpoint_path = load_checkpoint(job.checkpoint), job.checkpoint
+    checkpoint = _Stage.checkpoint
+    cameras = {c.name: (c.height, c.width) for c in checkpoint.spec.cameras}
+    key = (job.suite, job.task, job.assets, tuple(cameras.items()))
+    if _Stage.env_key != key:
+        if _Stage.env is not None:
+            _Stage.env.close()
+        _Stage.env, _Stage.env_key = LiberoEnv(job.suite, job.task, find_assets(job.assets), cameras), key
+    policy = LoadedPolicy(checkpoint, job.acting, seed=job.seed * 1000 + job.state)
+    session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
+    episode = run_episode(_Stage.env, session, _Stage.env.instruction, initial_states(job.suite, job.task)[job.state],
+                          job.max_steps, record=job.video is not None)
+    if job.video is not None:
+        write_video(job.video, episode.frames)
+    return Result(job, episode.success, episode.steps, episode.held)

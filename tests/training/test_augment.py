@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from m2distill_training.augment import augment
+from m2distill_training.config import AugmentConfig
+
+
+def pictures(B=3, T=2, H=8, W=8):
+    g = torch.Generator().manual_seed(1)
+    return {camera: torch.rand(B, T, 3, H, W, generator=g) for camera in ("agentview", "wrist")}
+
+
+def test_switched_off_changes_nothing():
+    images = pictures()
+    out = augment(images, AugmentConfig(color=0.0, color_probability=0.9, crop_pad_px=0))
+    assert all(torch.equal(out[name], images[name]) for name in images)
+
+
+def test_one_shift_per_sample_shared_by_views_and_frames():
+    """A picture that holds its own pixel's row and column tells how far it was shifted."""
+    B, T, H, W, pad = 40, 3, 8, 8, 2
+    grid = torch.stack([torch.arange(H)[:, None].expand(H, W), torch.arange(W).expand(H, W), torch.zeros(H, W)])
+    image = grid.float().expand(B, T, 3, H, W)
+    torch.manual_seed(0)
+    out = augment({"agentview": image, "wrist": image}, AugmentConfig(0.0, 0.0, pad))
+    assert torch.equal(out["agentview"], out["wrist"])
+    middle = out["agentview"][:, :, :2, 4, 4]  # (B, T, 2), the row and column that came to (4, 4)
+    assert (middle == middle[:, :1]).all()
+    shifts = middle[:, 0] - 4
+    assert set(shifts.flatten().tolist()) == {-2, -1, 0, 1, 2}
+    row, column = (int(s) for s in shifts[0])
+    expected_rows = (torch.arange(H) + row).clamp(0, H - 1)
+    expected_columns = (torch.arange(W) + column).clamp(0, W - 1)
+    assert torch.equal(out["agentview"][0, 0, 0, :, 0], expected_rows.float())
+    assert torch.equal(out["agentview"][0, 0, 1, 0], expected_columns.float())
+
+
+def test_color_keeps_the_range_and_leaves_the_others_of_the_batch_alone():
+    images = pictures(B=400, T=1, H=2, W=2)
+    torch.manual_seed(0)
+    out = augment(images, AugmentConfig(color=0.3, color_probability=0.5, crop_pad_px=0))
+    assert all(0 <= x.min() and x.max() <= 1 for x in out.values())
+    kept = {name: (out[name] - images[name]).abs().flatten(1).amax(1) < 1e-4 for name in images}
+    assert torch.equal(kept["agentview"], kept["wrist"])  # one draw for both views
+    assert 150 < kept["wrist"].sum() < 250  # binomial(400, 0.5), standard deviation 10
+
+
+@pytest.mark.parametrize("gray", [0.0, 0.5])
+def test_gray_stays_gray(gray):
+    """Saturation and hue turn about the gray axis."""
+    torch.manual_seed(0)
+    out = augment({"wrist": torch.full((50, 1, 3, 4, 4), gray)}, AugmentConfig(0.3, 1.0, 0))["wrist"]
+    assert (out - out[:, :, :1]).abs().max() < 2e-3  # NTSC's YIQ coefficients are rounded to three digits
+    assert out.flatten(1).mean(1).std() > (0.03 if gray else -1)  # brightness differs from sample to sample

@@ -1,0 +1,188 @@
+"""The loop on the `debug` preset with the real text encoder, network and files."""
+
+import dataclasses
+import json
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_training.config import ConfigError
+from m2distill_training.data.replay import choose_demos
+from m2distill_training.loop import learning_rate, train
+from m2distill_training.presets import debug, libero, preset
+from m2distill_training.run import RunError, RunFolder
+
+
+@pytest.fixture
+def files(libero_file) -> list[Path]:
+    return [libero_file("a", instruction="pick up the milk"), libero_file("b", instruction="open the drawer", seed=1)]
+
+
+def weights(run: Path, k: int) -> dict[str, torch.Tensor]:
+    return load_checkpoint(RunFolder(run).checkpoint(k)).state_dict
+
+
+def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt_at(*moments):
+    def on_step(progress):
+        if (progress.task_step, progress.step) in moments:
+            signal.raise_signal(signal.SIGINT)
+    return on_step
+
+
+def test_interrupted_and_resumed_ends_in_the_very_weights_of_the_uninterrupted_run(files, tmp_path):
+    whole = tmp_path / "whole"
+    train(debug(), files, whole)
+    parts = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        train(debug(), files, parts, on_step=interrupt_at((0, 3)))
+    with pytest.raises(KeyboardInterrupt):
+        train(debug(), files, parts, resume=True, on_step=interrupt_at((1, 5)))
+    train(debug(), files, parts, resume=True)
+    for k in (0, 1):
+        assert_equal_weights(weights(whole, k), weights(parts, k))
+
+    def lines(run):  # all but the speed
+        return [{name: x for name, x in line.items() if name != "steps_per_s"} for line in RunFolder(run).metrics()]
+
+    assert lines(parts) == lines(whole)
+    assert [(line["task_step"], line["step"]) for line in lines(parts)] == [(k, s) for k in (0, 1) for s in range(1, 9)]
+
+
+def test_a_crash_goes_on_from_the_last_saved_state(files, tmp_path):
+    def crash(progress):
+        if progress.step == 7:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(debug(), files[:1], tmp_path / "run", on_step=crash)
+    steps = []
+    train(debug(), files[:1], tmp_path / "run", resume=True, on_step=lambda p: steps.append(p.step))
+    assert steps == [5, 6, 7, 8]  # debug saves every 4
+    train(debug(), files[:1], tmp_path / "whole")
+    assert_equal_weights(weights(tmp_path / "run", 0), weights(tmp_path / "whole", 0))
+
+
+def test_the_run_folder_tells_what_was_done(files, tmp_path):
+    run = train(debug(), files, tmp_path / "run")
+    checkpoint = load_checkpoint(run.checkpoint(1))
+    assert set(checkpoint.instructions) == {"pick up the milk", "open the drawer"}
+    assert set(load_checkpoint(run.checkpoint(0)).instructions) == {"pick up the milk"}
+    kept = list(choose_demos(3, 1, seed=0, task=0))
+    assert checkpoint.metrics["replayed_demos"] == {"pick up the milk": kept}
+    assert json.loads((run.path / "steps/1/replay.json").read_text()) == {"pick up the milk": kept}
+    assert json.loads((run.path / "config.json").read_text())["text_encoder"] == checkpoint.spec.text_encoder != "auto"
+    assert json.loads((run.path / "versions.json").read_text())["torch"] == torch.__version__
+    assert not list(run.path.glob("steps/*/state.pt"))
+    terms = [set(line) & {"bc", "image", "text", "extra", "policy"} for line in run.metrics()]
+    assert terms == [{"bc"}] * 8 + [{"bc", "image", "text", "extra", "policy"}] * 8
+
+
+def test_a_changed_setting_or_file_is_refused_on_resume(files, tmp_path, libero_file):
+    with pytest.raises(KeyboardInterrupt):
+        train(debug(), files, tmp_path / "run", on_step=interrupt_at((0, 2)))
+    other = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, lr=0.5))
+    with pytest.raises(RunError, match=r"optim.lr was 0.001, now 0.5"):
+        train(other, files, tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="other data"):
+        train(debug(), [files[0], libero_file("c", instruction="x", seed=3)], tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="add --resume"):
+        train(debug(), files, tmp_path / "run")
+    with pytest.raises(RunError, match="no run to resume"):
+        train(debug(), files, tmp_path / "nothing", resume=True)
+
+
+def test_two_processes_cannot_train_in_one_folder(files, tmp_path):
+    def second(progress):
+        with pytest.raises(RunError, match="by another process"):
+            train(debug(), files, tmp_path / "run", resume=True)
+
+    one = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
+    train(one, files[:1], tmp_path / "run", on_step=second)
+
+
+def test_divergence_stops_with_the_reason_and_keeps_the_saved_state(files, tmp_path):
+    wild = dataclasses.replace(debug(), optim=dataclasses.replace(
+        debug().optim, lr=1e30, min_lr=1e30, warmup_steps=5, ema_decay=0.0, budget=60))
+    with pytest.raises(RunError, match="training diverged at gradient step"):
+        train(wild, files[:1], tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").checkpoint(0).exists()
+
+
+def test_a_control_run_starts_from_another_run_s_first_step(files, tmp_path):
+    first = train(debug(), files, tmp_path / "m2distill")
+    finetune = dataclasses.replace(debug(), strategy="finetune")
+    steps = []
+    train(finetune, files, tmp_path / "control", start_from=first.checkpoint(0),
+          on_step=lambda p: steps.append(p.task_step))
+    assert set(steps) == {1}
+    assert_equal_weights(weights(tmp_path / "control", 0), weights(tmp_path / "m2distill", 0))
+    train(finetune, files, tmp_path / "alone")
+    assert_equal_weights(weights(tmp_path / "control", 1), weights(tmp_path / "alone", 1))
+    assert any(not torch.equal(a, b) for a, b in zip(weights(tmp_path / "control", 1).values(),
+                                                     weights(tmp_path / "m2distill", 1).values(), strict=True))
+    with pytest.raises(RunError, match="the first step here is"):
+        train(finetune, files[::-1], tmp_path / "wrong", start_from=first.checkpoint(0))
+
+
+def test_a_joint_first_step_learns_several_tasks(files, tmp_path, libero_file):
+    config = dataclasses.replace(debug(), first_step_tasks=2)
+    run = train(config, [*files, libero_file("c", instruction="close it", seed=2)], tmp_path / "run")
+    assert len(load_checkpoint(run.checkpoint(0)).instructions) == 2
+    assert len(load_checkpoint(run.checkpoint(1)).instructions) == 3
+    assert not run.checkpoint(2).exists()
+
+
+def test_averaged_weights_are_what_is_saved(files, tmp_path):
+    """With a budget of one step the average is 1/11 of the way back to the initial weights, whatever the decay."""
+    def after_one_step(decay: float, name: str) -> dict[str, torch.Tensor]:
+        config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1, ema_decay=decay))
+        train(config, files[:1], tmp_path / name)
+        return weights(tmp_path / name, 0)
+
+    last, averaged = after_one_step(0.0, "last"), after_one_step(0.99, "averaged")
+    moved = [(last[name] - averaged[name]).abs().max().item() for name in last]
+    step = debug().optim.lr / debug().optim.warmup_steps  # Adam's first step has length lr
+    assert max(moved) == pytest.approx(step / 11, rel=0.05)
+
+
+def test_learning_rate_by_hand():
+    o = dataclasses.replace(debug().optim, lr=1.0, min_lr=0.1, warmup_steps=4, budget=100)
+    assert [learning_rate(o, s, 100, 7) for s in (0, 3)] == [0.25, 1.0]
+    assert learning_rate(o, 50, 100, 7) == pytest.approx(0.55)
+    assert learning_rate(o, 100, 100, 7) == pytest.approx(0.1)
+
+
+def test_learning_rate_of_an_epoch_budget_equals_torch_s_cosine():
+    o = libero().optim
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.AdamW([parameter], lr=o.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=o.budget, eta_min=o.min_lr)
+    for epoch in range(o.budget):
+        for step in (epoch * 7, epoch * 7 + 6):
+            assert math.isclose(learning_rate(o, step, 350, 7), schedule.get_last_lr()[0], rel_tol=1e-9)
+        optimiser.step()
+        schedule.step()
+
+
+def test_repeated_instructions_and_unknown_names_are_refused(files, tmp_path):
+    with pytest.raises(RunError, match="two datasets hold the instruction 'pick up the milk'"):
+        train(debug(), [files[0], files[0]], tmp_path / "run")
+    with pytest.raises(ConfigError, match="did you mean 'small'"):
+        preset("smal")
+    with pytest.raises(ConfigError, match="did you mean 'm2distill'"):
+        dataclasses.replace(debug(), strategy="m2distil")
+
+
+@pytest.mark.parametrize("name", ["libero", "small", "debug"])
+def test_presets_survive_json(name):
+    config = preset(name)
+    assert type(config).from_json(config.to_json()) == config

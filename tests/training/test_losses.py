@@ -1,0 +1,80 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
+
+from m2distill_training.losses.bc import bc_loss
+from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, token_distance
+
+
+def mixture(mean_BTKA, std_BTKA, logits_BTK):
+    return MixtureSameFamily(Categorical(logits=logits_BTK), Independent(Normal(mean_BTKA, std_BTKA), 1))
+
+
+def gaussian(mean, std, B=1, T=1, A=2):
+    return mixture(torch.full((B, T, 1, A), mean), torch.full((B, T, 1, A), std), torch.zeros(B, T, 1))
+
+
+def test_bc_loss_of_a_standard_normal_by_hand():
+    action = torch.tensor([[[0.0, 0.0], [1.0, 2.0]]])  # (B=1, T=2, A=2)
+    per_step = [math.log(2 * math.pi), math.log(2 * math.pi) + (1 + 4) / 2]
+    assert bc_loss(gaussian(0.0, 1.0, T=2), action).item() == pytest.approx(sum(per_step) / 2, rel=1e-6)
+
+
+def test_token_distance_is_the_mean_of_squares_by_hand():
+    student = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]])  # (B=2, T=1, D=2)
+    teacher = torch.tensor([[[0.0, 0.0]], [[0.0, 3.0]]])
+    assert token_distance(student, teacher).item() == pytest.approx((1 + 4 + 0 + 9) / 4)
+
+
+def test_no_gradient_reaches_the_teacher():
+    student, teacher = torch.ones(1, 1, 2, requires_grad=True), torch.zeros(1, 1, 2, requires_grad=True)
+    token_distance(student, teacher).backward()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_monte_carlo_kl_agrees_with_the_analytic_kl_of_one_gaussian(direction):
+    """40,000 draws in all. The estimator's standard error is that of log p - log q, measured on as many draws; 4 of
+    them are allowed."""
+    torch.manual_seed(0)
+    B, T, N = 20, 20, 100
+    teacher, student = gaussian(0.1, 0.5, B, T), gaussian(0.4, 0.8, B, T)
+    source, other = (teacher, student) if direction == "forward" else (student, teacher)
+    analytic = kl_divergence(source.component_distribution, other.component_distribution).mean().item()
+    draws = source.sample((N,))
+    error = (source.log_prob(draws) - other.log_prob(draws)).std().item() / math.sqrt(B * T * N)
+    assert error < 0.0125
+    estimate = (policy_kl if direction == "forward" else reverse_policy_kl)(student, teacher, N).item()
+    assert analytic > 0.1
+    assert abs(estimate - analytic) < 4 * error
+
+
+def random_mixture(seed, **options):
+    g = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(2, 3, 4, 5, generator=g), torch.rand(2, 3, 4, 5, generator=g) + 0.3,
+             torch.randn(2, 3, 4, generator=g)]
+    parts = [part.requires_grad_(options.get("grad", False)) for part in parts]
+    return parts, mixture(*parts)
+
+
+@pytest.mark.parametrize("kl", [policy_kl, reverse_policy_kl])
+def test_kl_of_a_mixture_with_itself_is_zero_and_its_gradient_reaches_every_parameter_otherwise(kl):
+    _, teacher = random_mixture(0)
+    assert kl(teacher, teacher, 8).item() == pytest.approx(0, abs=1e-6)
+    parts, student = random_mixture(1, grad=True)
+    torch.manual_seed(0)
+    kl(student, teacher, 8).backward()
+    assert all(part.grad.abs().sum() > 0 for part in parts)
+
+
+def test_reverse_kl_of_mixtures_agrees_with_plain_sampling():
+    _, student = random_mixture(1)
+    _, teacher = random_mixture(2)
+    torch.manual_seed(0)
+    draws = student.sample((20000,))
+    gaps = (student.log_prob(draws) - teacher.log_prob(draws)).flatten(1).mean(1)  # (20000,), each a mean over B and T
+    error = gaps.std().item() / math.sqrt(len(gaps))
+    assert reverse_policy_kl(student, teacher, 20000).item() == pytest.approx(gaps.mean().item(), abs=5 * error)

@@ -174,7 +174,7 @@ def test_learning_rate_of_an_epoch_budget_equals_torch_s_cosine():
 
 
 def test_repeated_instructions_and_unknown_names_are_refused(files, tmp_path):
-    with pytest.raises(RunError, match="two datasets hold the instruction 'pick up the milk'"):
+    with pytest.raises(RunError, match="holds the instruction 'pick up the milk' like another"):
         train(debug(), [files[0], files[0]], tmp_path / "run")
     with pytest.raises(ConfigError, match="did you mean 'small'"):
         preset("smal")

@@ -18,7 +18,7 @@ import numpy as np
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.session import PolicySession, normalise
-from m2distill_sim.suites import HELD_OUT, initial_states, suites
+from m2distill_sim.suites import HELD_OUT, find_task, initial_states, suites
 from m2distill_training.metrics import final_success_metrics, wilson_interval
 from m2distill_training.run import RunError, write_atomic
 
@@ -75,8 +75,7 @@ def evaluate_checkpoint(checkpoint: Path, suite: str, tasks: list[int], episodes
     jobs = make_jobs(checkpoint, suite, tasks, episodes, acting, seed, max_steps, assets, videos)
     results = run_jobs(jobs, workers, on_result)
     return {"checkpoint": str(checkpoint), "checkpoint_id": load_checkpoint(checkpoint).id, "suite": suite,
-            "acting": acting, "seed": seed, "max_steps": max_steps,
-            "tasks": [summary(suite, task, [r for r in results if r.job.task == task]) for task in tasks]}
+            "acting": acting, "seed": seed, "max_steps": max_steps, "tasks": _task_summaries(results, videos or Path())}
 
 
 def make_jobs(checkpoint: Path, suite: str, tasks: list[int], episodes: int, acting: str, seed: int, max_steps: int,
@@ -90,19 +89,24 @@ def make_jobs(checkpoint: Path, suite: str, tasks: list[int], episodes: int, act
             for task in tasks for state in HELD_OUT[:episodes]]
 
 
-def summary(suite: str, task: int, results: list[Result]) -> dict:
-    successes = sum(r.success for r in results)
-    return {"task": task, "instruction": suites()[suite][task].instruction, "successes": successes,
+def _task_summaries(results: list[Result], base: Path) -> list[dict]:
+    """One entry per task, in the order in which the tasks appear; paths of videos relative to `base`."""
+    return [_task_summary([r for r in results if r.job.task == task], base)
+            for task in dict.fromkeys(r.job.task for r in results)]
+
+
+def _task_summary(results: list[Result], base: Path) -> dict:
+    job, successes = results[0].job, sum(r.success for r in results)
+    return {"task": job.task, "instruction": find_task(job.suite, job.task).instruction, "successes": successes,
             "episodes": len(results), "success_rate": successes / len(results),
-            "wilson_95": wilson_interval(successes, len(results)),
+            "wilson_95": list(wilson_interval(successes, len(results))),
             "runs": [{"state": r.job.state, "success": r.success, "steps": r.steps, "held": r.held,
-                      "video": str(r.job.video) if r.job.video else None} for r in results]}
+                      "video": os.path.relpath(r.job.video, base) if r.job.video else None} for r in results]}
 
 
 def find_tasks(suite: str, instructions: list[str]) -> list[int]:
     """The suite's task index of every instruction; raises UserError for one that the suite does not have."""
-    if suite not in suites():
-        raise UserError(f"unknown suite {suite!r} (allowed: {', '.join(sorted(suites()))})")
+    find_task(suite, 0)  # refuses an unknown suite
     index = {normalise(task.instruction): task.index for task in suites()[suite]}
     missing = [text for text in instructions if normalise(text) not in index]
     if missing:
@@ -113,11 +117,8 @@ def find_tasks(suite: str, instructions: list[str]) -> list[int]:
 def evaluate_run(run: Path, suite: str, episodes: int, *, acting: str, seed: int = 0, max_steps: int = 600,
                  workers: int = 2, assets: str | None = None,
                  on_result: Callable[[Result], None] = lambda result: None) -> dict:
-    """Every step's checkpoint on every task learned so far -> evaluation.json in the run folder, and its content.
-
-    "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean. Videos show
-    the first held-out state of each task under the last checkpoint.
-    """
+    """Every step's checkpoint on every task learned so far; see `write_evaluation`. Videos show the first held-out
+    state of each task under the last checkpoint."""
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
     instructions = [d["instruction"] for d in json.loads((run / "data.json").read_text())]
@@ -133,12 +134,21 @@ def evaluate_run(run: Path, suite: str, episodes: int, *, acting: str, seed: int
             for job in make_jobs(folder, suite, known, episodes, acting, seed, max_steps, assets,
                                  run / "videos" if folder == last else None)]
     results = run_jobs(jobs, workers, on_result)
-    steps = [{"checkpoint_id": checkpoints[folder].id,
-              "tasks": [summary(suite, task, [r for r in results if (r.job.checkpoint, r.job.task) == (folder, task)])
-                        for task in known]} for folder, known in zip(checkpoints, learned, strict=True)]
+    settings = {"episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps}
+    return write_evaluation(run, suite, [[r for r in results if r.job.checkpoint == folder] for folder in checkpoints],
+                            settings)
+
+
+def write_evaluation(run: Path, suite: str, results: list[list[Result]], settings: dict) -> dict:
+    """evaluation.json in the run folder, and its content, from the episodes after each step.
+
+    "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean.
+    """
+    steps = [{"checkpoint_id": load_checkpoint(run / "steps" / str(i) / "checkpoint").id,
+              "tasks": _task_summaries(after, run)} for i, after in enumerate(results)]
     S = success_matrix([{t["task"]: t["success_rate"] for t in step["tasks"]} for step in steps])
-    evaluation = {"suite": suite, "episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps,
-                  "steps": steps, "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
+    evaluation = {"suite": suite, **settings, "steps": steps,
+                  "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
                   "metrics": asdict(final_success_metrics(S))}
     write_atomic(run / "evaluation.json", (json.dumps(evaluation, indent=2) + "\n").encode())
     return evaluation

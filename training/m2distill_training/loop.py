@@ -25,8 +25,9 @@ from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_policy.text import default_text_encoder, load_text_encoder
 from m2distill_training.augment import augment
 from m2distill_training.config import OptimConfig, TrainConfig
+from m2distill_training.data.libero_hdf5 import open_libero
 from m2distill_training.data.replay import choose_demos
-from m2distill_training.data.store import Store, open_store
+from m2distill_training.data.store import open_store
 from m2distill_training.data.windows import Part, Windows, batch_ids
 from m2distill_training.run import RunError, RunFolder, open_run
 from m2distill_training.strategies import Samples, Strategy, make_strategy
@@ -56,12 +57,13 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
     is the same, so a control run need not repeat it). Ctrl-C saves the state after the gradient step in progress and
     raises KeyboardInterrupt; `resume` goes on from there. Raises UserError.
     """
+    instructions = _instructions(datasets, config)  # first: what is wrong with the files shows at once
     encoder = default_text_encoder() if config.text_encoder == "auto" else load_text_encoder(config.text_encoder)
     config = dataclasses.replace(config, text_encoder=encoder.name)
     spec = libero_spec(config.image_px, config.history, encoder.name, encoder.width)
     stores = [open_store(path, spec, config.pairing, cache) for path in datasets]
-    steps = _task_steps(stores, config.first_step_tasks)
-    instructions = [s.instruction for s in stores]
+    first = config.first_step_tasks
+    steps = [stores[:first]] + [[store] for store in stores[first:]]
     embeddings = dict(zip(instructions, encoder.encode(instructions), strict=True))
     data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
     with open_run(out, config, data, resume) as run, _deferred_interrupt() as interrupted:
@@ -81,14 +83,19 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
         return run
 
 
-def _task_steps(stores: list[Store], first: int) -> list[list[Store]]:
-    if len(stores) < first:
-        raise RunError(f"{len(stores)} datasets given, the first step alone learns {first}; add datasets or lower "
-                       "first_step_tasks")
-    names = [s.instruction for s in stores]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise RunError(f"two datasets hold the instruction {repeated.pop()!r}; give one file per task")
-    return [stores[:first]] + [[store] for store in stores[first:]]
+def _instructions(datasets: list[Path], config: TrainConfig) -> list[str]:
+    """The instruction of every dataset; RunError unless there are enough of them and no two are the same task."""
+    if len(datasets) < config.first_step_tasks:
+        raise RunError(f"{len(datasets)} datasets given, the first step alone learns {config.first_step_tasks}; "
+                       "add datasets or lower first_step_tasks")
+    instructions = []
+    for path in datasets:
+        with open_libero(path, config.pairing) as file:
+            if file.instruction in instructions:
+                raise RunError(f"{path} holds the instruction {file.instruction!r} like another dataset before it; "
+                               "give one file per task")
+            instructions.append(file.instruction)
+    return instructions
 
 
 def _adopt(source: Path, run: RunFolder, config: TrainConfig, spec: PolicySpec, instructions: list[str]) -> None:

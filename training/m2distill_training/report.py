@@ -24,6 +24,7 @@ video{width:30rem;max-width:100%;background:#000}svg{max-width:100%;height:auto}
 
 @dataclass(frozen=True)
 class _Run:
+    path: Path
     label: str
     config: dict
     data: list[dict]
@@ -53,7 +54,7 @@ def _load(path: Path) -> _Run:
     if not (path / "evaluation.json").is_file():
         raise RunError(f"{path} has no evaluation.json; run: m2distill evaluate {path}")
     config = json.loads((path / "config.json").read_text())
-    return _Run(f"{config['strategy']} ({path.name})", config, json.loads((path / "data.json").read_text()),
+    return _Run(path, f"{config['strategy']} ({path.name})", config, json.loads((path / "data.json").read_text()),
                 json.loads((path / "evaluation.json").read_text()), RunFolder(path).metrics())
 
 
@@ -98,8 +99,8 @@ def _videos(run: _Run) -> str:
     figures = []
     for task in run.evaluation["steps"][-1]["tasks"]:
         for episode in task["runs"]:
-            if episode["video"] and Path(episode["video"]).is_file():
-                data = base64.b64encode(Path(episode["video"]).read_bytes()).decode()
+            if episode["video"] and (run.path / episode["video"]).is_file():
+                data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
                 outcome = "success" if episode["success"] else "failure"
                 figures.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
                                f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "

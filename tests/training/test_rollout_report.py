@@ -1,0 +1,119 @@
+"""Closed loop in the real simulator with a network that has learned nothing, and the page made from it."""
+
+import dataclasses
+import json
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import numpy as np
+import pytest
+
+from m2distill_policy.action import ActionSample
+from m2distill_policy.errors import UserError
+from m2distill_policy.session import PolicySession
+from m2distill_policy.spec import libero_spec
+from m2distill_sim.libero_env import LiberoEnv
+from m2distill_sim.suites import HELD_OUT, initial_states, instruction
+from m2distill_training import cli
+from m2distill_training.evaluate import evaluate_run, find_tasks, make_jobs
+from m2distill_training.loop import train
+from m2distill_training.presets import debug
+from m2distill_training.report import write_report
+from m2distill_training.rollout import run_episode
+
+SUITE = "libero_object"
+CAMERAS = {"agentview": (16, 16), "wrist": (16, 16)}
+
+
+class Scripted:
+    """A policy that plays back a list of actions."""
+
+    def __init__(self, actions):
+        self.actions, self.step_number, self.observations = actions, 0, []
+
+    def reset(self):
+        self.step_number, self.observations = 0, []
+
+    def set_text(self, embedding_L):
+        pass
+
+    def step(self, observation):
+        self.observations.append(observation)
+        self.step_number += 1
+        return ActionSample(self.actions[self.step_number - 1], 0, 0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def env():
+    with LiberoEnv(SUITE, 0, cameras=CAMERAS) as env:
+        yield env
+
+
+def test_an_episode_equals_the_same_actions_given_to_the_simulator_directly(env):
+    """Action -> Command in SI units -> action loses nothing, and the session sees what the simulator shows."""
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (6, 7)).astype(np.float32)
+    state = initial_states(SUITE, 0)[HELD_OUT[0]]
+    env.reset(state)
+    direct = [env.observe()] + [env.step(action.astype(np.float64)) for action in actions]
+
+    policy = Scripted(actions)
+    session = PolicySession(libero_spec(16, text_encoder="test", text_width=1), policy, {"go": np.zeros(1, np.float32)})
+    episode = run_episode(env, session, "go", state, max_steps=6, record=True)
+    assert (episode.success, episode.steps, episode.held) == (False, 6, "")
+    for seen, shown in zip(policy.observations, direct[:-1], strict=True):
+        np.testing.assert_allclose(seen.joint, shown.joint_positions, atol=1e-6)
+        np.testing.assert_allclose(seen.gripper, shown.gripper_positions, atol=1e-6)
+        np.testing.assert_array_equal(seen.images["wrist"], shown.images["wrist"][::-1])
+    np.testing.assert_allclose(env.observe(render=False).joint_positions, direct[-1].joint_positions, atol=1e-6)
+    assert episode.frames[0].shape == (256 + 32, 512, 3)
+    assert len(episode.frames) == 6
+
+
+def test_an_action_that_is_not_finite_ends_the_episode_with_its_reason(env):
+    actions = np.zeros((2, 7), np.float32)
+    actions[1, 0] = np.nan
+    session = PolicySession(libero_spec(16, text_encoder="test", text_width=1), Scripted(actions),
+                            {"go": np.zeros(1, np.float32)})
+    episode = run_episode(env, session, "go", initial_states(SUITE, 0)[HELD_OUT[0]], max_steps=5)
+    assert (episode.success, episode.steps) == (False, 1)
+    assert "not finite" in episode.held
+
+
+def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
+    files = [libero_file(str(task), instruction=instruction(SUITE, task), seed=task) for task in (1, 0)]
+    config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
+    run = train(config, files, tmp_path / "run").path
+    with pytest.raises(UserError, match="m2distill evaluate"):
+        write_report(tmp_path / "report.html", [run])
+    evaluation = evaluate_run(run, SUITE, 1, acting="mode_mean", max_steps=2, workers=1)
+    assert evaluation == json.loads((run / "evaluation.json").read_text())
+    assert [[t["task"] for t in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 0]]
+    assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
+    episode = evaluation["steps"][1]["tasks"][0]["runs"][0]
+    assert (episode["steps"], episode["held"], episode["state"]) == (2, "", HELD_OUT[0])
+    assert evaluation["steps"][0]["tasks"][0]["runs"][0]["video"] is None
+
+    assert cli.run(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == 2
+    assert page.count("<svg") == 1
+    assert instruction(SUITE, 0) in page
+    assert not any(link in page for link in ('src="http', 'href="http', "<script"))
+
+
+def test_only_held_out_states_are_used(tmp_path):
+    jobs = make_jobs(tmp_path, SUITE, [0, 1], 10, "sample", 0, 600, None, tmp_path)
+    assert {job.state for job in jobs} == set(HELD_OUT)
+    assert sum(job.video is not None for job in jobs) == 2
+    with pytest.raises(UserError, match="allowed 1 to 10"):
+        make_jobs(tmp_path, SUITE, [0], 11, "sample", 0, 600, None, None)
+
+
+def test_tasks_are_found_by_their_instruction():
+    assert find_tasks(SUITE, [instruction(SUITE, 7), instruction(SUITE, 2)]) == [7, 2]
+    with pytest.raises(UserError, match="has no task 'fly'"):
+        find_tasks(SUITE, ["fly"])
+    with pytest.raises(UserError, match="unknown suite"):
+        find_tasks("libero_objects", ["fly"])

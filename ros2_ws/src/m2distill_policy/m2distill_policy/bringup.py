@@ -105,6 +105,7 @@ class NodeProcesses:
     """Nodes as processes, each in a process group of its own, with its output in `<log_dir>/<name>.log`.
 
     A context manager: whatever ends the block, no node outlives it. A node also ends when this process is killed.
+    `environment` is what the nodes see; give it to other ROS processes that are to find them.
     """
 
     def __init__(self, nodes: Sequence[NodeDescription], log_dir: Path):
@@ -114,13 +115,13 @@ class NodeProcesses:
 
     def __enter__(self) -> "NodeProcesses":
         self._log_dir.mkdir(parents=True, exist_ok=True)
-        child_environment = {**os.environ, **environment(), "ROS_LOG_DIR": str(self._log_dir.resolve()),
-                             "PYTHONUNBUFFERED": "1", STARTER_PID: str(os.getpid())}
+        self.environment = {**os.environ, **environment(), "ROS_LOG_DIR": str(self._log_dir.resolve()),
+                            "PYTHONUNBUFFERED": "1", STARTER_PID: str(os.getpid())}
         try:
             for node in self._nodes:
                 with self.log_path(node.name).open("wb") as log:
                     self._processes[node.name] = subprocess.Popen(
-                        command_line(node), env=child_environment, stdin=subprocess.DEVNULL, stdout=log,
+                        command_line(node), env=self.environment, stdin=subprocess.DEVNULL, stdout=log,
                         stderr=subprocess.STDOUT, start_new_session=True)
         except BaseException:
             self.stop()
@@ -141,9 +142,7 @@ class NodeProcesses:
         """Raise UserError with the end of its log when a node has ended by itself."""
         for name, process in self._processes.items():
             if process.poll() is not None:
-                path = self.log_path(name)
-                last = "\n".join(path.read_text(errors="replace").splitlines()[-5:])
-                raise UserError(f"node {name} ended with status {process.returncode}; {path} ends with:\n{last}")
+                raise UserError(f"node {name} ended with status {process.returncode}; {_ending(self.log_path(name))}")
 
     def stop(self) -> None:
         """Ask, then insist, then kill; returns when all groups are gone. The policy is asked first."""
@@ -173,6 +172,11 @@ def die_with_starter() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(starter):  # it died before the call above
         raise SystemExit(1)
+
+
+def _ending(log_path: Path) -> str:
+    last_lines = log_path.read_text(errors="replace").splitlines()[-5:]
+    return "\n".join([f"{log_path} ends with:", *last_lines])
 
 
 def run(config: SystemConfig, log_dir: Path) -> None:

@@ -230,7 +230,7 @@ class PolicyNode(LifecycleNode):
         self._paused = False
         self._hold("waiting for the next observation")
         answered_ns = self._answer[0].stamp_ns if self._answer else None
-        if self._complete_ns != answered_ns:  # lockstep: the simulator already waits
+        if self._complete_ns not in (None, answered_ns):  # lockstep: the simulator already waits
             self._act_in_lockstep()
 
     def _halt(self, notice: str) -> None:

@@ -45,12 +45,12 @@ class Examiner(Node):
         self.create_subscription(Bool, "sim/episode_over", self._on_over, LATCHED)
         self.create_subscription(PolicyAction, "policy/action", self._on_action, 100)
         self._instruction_pub = self.create_publisher(String, "instruction", 10)
-        self._parameters = AsyncParameterClient(self, "sim")
+        self._sim_parameters = AsyncParameterClient(self, "sim")
         self._reset = self.create_client(Trigger, "sim/reset")
 
     def wait_until_ready(self) -> None:
         ready = (lambda: self._status is not None and self._instruction_pub.get_subscription_count() > 0
-                 and self._reset.service_is_ready() and self._parameters.services_are_ready())
+                 and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
         self._wait(ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
 
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
@@ -92,7 +92,7 @@ class Examiner(Node):
         self._instruction_pub.publish(String(data=instruction))
 
     def _set(self, values: dict) -> None:
-        future = self._parameters.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+        future = self._sim_parameters.set_parameters([Parameter(name, value=value) for name, value in values.items()])
         self._wait(future.done, CALL_TIMEOUT_S, "the simulator does not take parameters")
         refused = [result.reason for result in future.result().results if not result.successful]
         if refused:

@@ -1,0 +1,57 @@
+"""Tests over real ROS 2: a private corner of the network, a tiny checkpoint, and a client of the policy node."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2distill_policy.bringup import environment
+
+# before rclpy starts: a domain of our own, away from every other ROS system on this machine
+os.environ.update(environment() | {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+                                   "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")})
+sys.path.insert(0, str(Path(__file__).parent))  # for harness.py
+
+try:
+    import rclpy
+
+    import m2distill_interfaces.msg  # noqa: F401
+except ImportError as error:
+    raise pytest.UsageError(f"tests/ros needs ROS 2 and the built messages ({error}): run `make setup`; on a ROS 2 "
+                            "distribution source it and ros2_ws/install/setup.bash") from error
+
+import torch
+from harness import KNOWN, Client
+
+from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
+from m2distill_policy.models import Policy, small
+from m2distill_policy.spec import libero_spec
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(tmp_path_factory) -> Path:
+    """An untrained policy for 64 px that knows two instructions, by embeddings of 8 numbers."""
+    torch.manual_seed(0)
+    spec = libero_spec(64, text_encoder="none", text_width=8)
+    instructions = {text: np.full(8, sign, np.float32) for text, sign in zip(KNOWN, (1.0, -1.0), strict=True)}
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    save_checkpoint(path, Checkpoint(spec, small(), Policy(small(), spec).state_dict(), instructions))
+    return path
+
+
+@pytest.fixture(scope="session")
+def ros() -> Iterator[None]:
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def client(ros) -> Iterator[Client]:
+    client = Client()
+    yield client
+    client.destroy_node()

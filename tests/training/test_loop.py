@@ -45,10 +45,11 @@ def test_interrupted_and_resumed_ends_in_the_very_weights_of_the_uninterrupted_r
     with pytest.raises(KeyboardInterrupt):
         train(debug(), files, parts, on_step=interrupt_at((0, 3)))
     with pytest.raises(KeyboardInterrupt):
-        train(debug(), files, parts, resume=True, on_step=interrupt_at((1, 5)))
+        train(debug(), files, parts, resume=True, on_step=interrupt_at((1, 8)))  # only the checkpoint is missing
     train(debug(), files, parts, resume=True)
     for k in (0, 1):
         assert_equal_weights(weights(whole, k), weights(parts, k))
+        assert len({load_checkpoint(RunFolder(run).checkpoint(k)).id for run in (whole, parts)}) == 1
 
     def lines(run):  # all but the speed
         return [{name: x for name, x in line.items() if name != "steps_per_s"} for line in RunFolder(run).metrics()]

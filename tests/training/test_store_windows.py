@@ -36,6 +36,12 @@ def test_a_bad_demo_leaves_no_store_behind(libero_file, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_named(libero_file, tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(DataError, match=r"cache \(.*\); choose another place with --cache"):
+        open_store(libero_file(), SPEC, "before", tmp_path / "cache")
+
+
 def test_windows_repeat_the_last_step_of_their_demo(libero_file):
     store = open_store(libero_file(demos=2, steps=3), SPEC, "before")  # 2 and 3 paired steps: frames 0 1 | 2 3 4
     windows = Windows([Part(store, TEXT)], length=4)

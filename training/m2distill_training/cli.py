@@ -40,9 +40,7 @@ def run(argv: list[str]) -> int:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resume = rest if "--resume" in rest else [*rest, "--resume"]
-        hint = f"; go on with: m2distill train {shlex.join(resume)}" if command == "train" else ""
-        print(f"m2distill: interrupted{hint}", file=sys.stderr)
+        print("m2distill: interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -75,9 +73,15 @@ def _train(argv: list[str]) -> None:
 
     device = _device(arguments.device)
     print(f"training {arguments.config.strategy} ({name}) on {device}")
-    with show_training(arguments.config.strategy) as on_step:
-        run = train(arguments.config, _files(arguments.data), arguments.out, resume=arguments.resume, device=device,
-                    start_from=arguments.start_from, cache=arguments.cache, on_step=on_step)
+    try:
+        with show_training(arguments.config.strategy) as on_step:
+            run = train(arguments.config, _files(arguments.data), arguments.out, resume=arguments.resume, device=device,
+                        start_from=arguments.start_from, cache=arguments.cache, on_step=on_step)
+    except KeyboardInterrupt:
+        if (arguments.out / "config.json").is_file():
+            again = argv if arguments.resume else [*argv, "--resume"]
+            print(f"state saved; go on with: m2distill train {shlex.join(again)}", file=sys.stderr)
+        raise
     print(f"done: {run.path}")
 
 

@@ -200,11 +200,11 @@ class _Learner:
                 self.average[name].copy_(x)
 
     def _state(self) -> dict:
-        return {"step": self.step, "policy": self.policy.state_dict(), "average": self.average,
+        return {"step": self.step, "losses": self.losses, "policy": self.policy.state_dict(), "average": self.average,
                 "optimiser": self.optimiser.state_dict()}
 
     def _restore(self, state: dict) -> None:
-        self.step = state["step"]
+        self.step, self.losses = state["step"], state["losses"]
         self.policy.load_state_dict(state["policy"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:

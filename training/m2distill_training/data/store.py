@@ -73,7 +73,11 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
     bounds = np.concatenate([[0], np.cumsum(file.lengths())]).astype(np.int64)
     frames = int(bounds[-1])
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"decoded frames cannot be kept in {folder.parent} ({error.strerror}); choose another place "
+                        "with --cache") from None
     try:
         images = {c.name: np.lib.format.open_memmap(temporary / f"image_{c.name}.npy", mode="w+", dtype=np.uint8,
                                                     shape=(frames, c.height, c.width, 3)) for c in spec.cameras}

@@ -36,6 +36,11 @@ def test_a_bad_demo_leaves_no_store_behind(libero_file, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_pictures_smaller_than_the_model_s_are_refused(libero_file, tmp_path):
+    with pytest.raises(DataError, match="a_demo.hdf5: demo_0: camera agentview: got 8x8 px"):
+        open_store(libero_file("a", size_px=8), SPEC, "before", tmp_path / "cache")
+
+
 def test_a_cache_that_cannot_be_written_is_named(libero_file, tmp_path):
     (tmp_path / "cache").touch()
     with pytest.raises(DataError, match=r"cache \(.*\); choose another place with --cache"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2distill_policy.errors import DataError
+from m2distill_policy.errors import DataError, SpecError
 from m2distill_policy.observation import prepare_image
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, LiberoFile, open_libero
@@ -84,8 +84,11 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
         low_dim: dict[str, list[np.ndarray]] = {"joint": [], "gripper": [], "action": []}
         for demo, start in zip(file.demos(), bounds[:-1], strict=True):
             for camera in spec.cameras:
-                for i, image in enumerate(demo.images[camera.name]):
-                    images[camera.name][start + i] = prepare_image(image, camera)
+                try:
+                    for i, image in enumerate(demo.images[camera.name]):
+                        images[camera.name][start + i] = prepare_image(image, camera)
+                except SpecError as error:
+                    raise DataError(f"{file.path}: {demo.name}: {error}") from None
             for name, parts in low_dim.items():
                 parts.append(getattr(demo, name))
         for array in images.values():

@@ -54,7 +54,8 @@ def _load(path: Path) -> _Run:
     if not (path / "evaluation.json").is_file():
         raise RunError(f"{path} has no evaluation.json; run: m2distill evaluate {path}")
     config = json.loads((path / "config.json").read_text())
-    return _Run(path, f"{config['strategy']} ({path.name})", config, json.loads((path / "data.json").read_text()),
+    strategy = config["strategy"]
+    return _Run(path, strategy if path.name == strategy else f"{strategy} ({path.name})", config, json.loads((path / "data.json").read_text()),
                 json.loads((path / "evaluation.json").read_text()), RunFolder(path).metrics())
 
 

@@ -1,7 +1,7 @@
 """LIBERO as a robot: simulation, assets, scripted experts and demonstration collection.
 
 Map (read in this order):
-    suites.py          which suites and tasks exist, their instructions, their initial states, which of them are held out
+    suites.py          which suites and tasks exist, their instructions, their initial states, which are held out
     assets.py          where 3-D assets come from: a given folder, an installation, the hub, or the built-in set
     builtin_assets.py  the built-in set: LIBERO-OBJECT in boxes, cylinders and flat colours, written as MJCF
     renderer.py        offscreen pictures of a MuJoCo model, upright
@@ -10,7 +10,8 @@ Map (read in this order):
     collect.py         experts -> LIBERO-format HDF5
     ros/               the thin ROS shell: the simulator as a node
 
-Import rule: nothing here imports m2distill_training; only ros/ imports rclpy; of the policy core this package uses errors.
+Import rule: nothing here imports m2distill_training; only ros/ imports rclpy; of the policy core, only errors is used
+outside ros/.
 
 This file imports nothing, so that importing one module never pays for another.
 """

@@ -61,7 +61,7 @@ def cache_folder() -> Path:
 def libero_package() -> Path:
     """The folder of the inner `libero.libero` package, found without importing it (importing it asks on stdin)."""
     spec = importlib.util.find_spec("libero")
-    folder = Path(list(spec.submodule_search_locations)[0]) / "libero" if spec else None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "libero" if spec else None
     if folder is None or not (folder / "bddl_files").is_dir():
         raise AssetError("the package `libero` is not installed; run `make setup`, or pip install hf-libero")
     return folder
@@ -122,4 +122,5 @@ def _download() -> Path:
     try:
         return Path(snapshot_download("lerobot/libero-assets", repo_type="dataset"))
     except Exception as error:  # the hub's errors share no base class; every one of them means: not downloadable now
-        raise AssetError(f"LIBERO's assets could not be downloaded: {error}; give a folder, or use \"builtin\"") from error
+        raise AssetError(f"LIBERO's assets could not be downloaded: {error}; "
+                         f"give a folder, or use \"builtin\"") from error

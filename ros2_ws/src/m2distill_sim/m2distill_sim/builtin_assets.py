@@ -1,14 +1,14 @@
 """The built-in assets: LIBERO-OBJECT's ten groceries, basket and floor scene as primitives in flat colours.
 
-LIBERO's object classes load these files unchanged, because folders, body names, sites and the basket's containing region
-are LIBERO's. Sizes are those of LIBERO's collision boxes to the millimetre where it matters (resting height, width
+LIBERO's object classes load these files unchanged, because folders, body names, sites and the basket's containing
+region are LIBERO's. Sizes are those of LIBERO's collision boxes where it matters (resting height, width
 between the fingers); density, friction and contact parameters are LIBERO's. Everything is drawn by a few polygons
 without texture, reflection or shadow, which makes a picture an order of magnitude cheaper on a software renderer.
 
-Lengths are metres, in the frame of LIBERO's object: z is up for the flat boxes, y is up for cans, bottles and cartons.
+Lengths are metres, in the frame of LIBERO's object: z is up for flat boxes, y for most of what stands.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 PHYSICS = 'solimp="0.998 0.998 0.001" solref="0.001 1" density="100" friction="0.95 0.3 0.1"'
 ALONG_Y = "0.70711 0.70711 0 0"  # wxyz, turns a cylinder's axis from z to y
 
-WHITE, SILVER = (0.95, 0.95, 0.95), (0.70, 0.72, 0.75)
+WHITE, SILVER, ORANGE = (0.95, 0.95, 0.95), (0.70, 0.72, 0.75), (0.98, 0.55, 0.05)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ def _bottle(shoulder, neck, base_half, base_y, body, label, cap):
             Part(neck[0], cap, (0, neck[1], 0)), Part(band, label, (0, base_y, 0), solid=False))
 
 
+def _along_z(parts):
+    """The same thing standing on z instead of y, for boxes."""
+    return tuple(replace(part, half=_swap(part.half), pos=_swap(part.pos)) for part in parts)
+
+
+def _swap(xyz):
+    return (xyz[0], xyz[2], xyz[1])
+
+
 def _carton(body, top):
     """A 52 mm square carton standing on y, 131 mm high with its gable."""
     return (Part((0.0263, 0.0548, 0.0263), body, (0, -0.015, 0)),
@@ -80,8 +89,8 @@ GROCERIES = {
     "salad_dressing": (_bottle(((0.0180, 0.0190, 0.0150), 0.0090), ((0.0128, 0.0224, 0.0128), 0.0504),
                                (0.0264, 0.0314, 0.0173), -0.0414, (0.10, 0.55, 0.12), WHITE, WHITE),
                        (-0.06, 0.04, 0.025)),
-    "bbq_sauce": (_bottle(((0.0181, 0.0146, 0.0143), 0.0123), ((0.0143, 0.0134, 0.0140), 0.0391),
-                          (0.0235, 0.0268, 0.0145), -0.0278, (0.15, 0.06, 0.03), (0.98, 0.55, 0.05), (0.98, 0.55, 0.05)),
+    "bbq_sauce": (_along_z(_bottle(((0.0181, 0.0146, 0.0143), 0.0123), ((0.0143, 0.0134, 0.0140), 0.0391),
+                                   (0.0235, 0.0268, 0.0145), -0.0278, (0.15, 0.06, 0.03), ORANGE, ORANGE)),
                   (-0.06, 0.06, 0.015)),
     "ketchup": (_bottle(((0.0213, 0.0213, 0.0183), 0.0150), ((0.0141, 0.0185, 0.0141), 0.0547),
                         (0.0281, 0.0331, 0.0170), -0.0394, (0.75, 0.02, 0.25), WHITE, WHITE), (-0.06, 0.04, 0.025)),
@@ -109,7 +118,8 @@ SCENE = """<mujoco model="floor_scene">
     <body name="floor" pos="0 0 0">
       <geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" rgba="0.45 0.43 0.41 1"/>
     </body>
-    <light dir="-.6 -.2 -1" directional="true" diffuse=".6 .6 .6" ambient=".25 .25 .25" specular="0 0 0" castshadow="false"/>
+    <light dir="-.6 -.2 -1" directional="true" diffuse=".6 .6 .6" ambient=".25 .25 .25" specular="0 0 0"
+           castshadow="false"/>
     <camera name="frontview" mode="fixed" pos="1.0 0 1.45" quat="0.56 0.43 0.43 0.56"/>
     <camera name="agentview" mode="fixed" pos="0.5 0 1.35" quat="0.653 0.271 0.271 0.653"/>
   </worldbody>

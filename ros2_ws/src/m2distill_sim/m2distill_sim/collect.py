@@ -11,6 +11,7 @@ Format (LIBERO's and robomimic's): obs[j] is what was seen AFTER actions[j], sta
 stored bottom row first. Ours beside it: `disturbances`, what was added to `actions` when they were executed.
 """
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -58,8 +59,8 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
             size_px: int = 128, assets: AssetSource | None = None, progress: bool = True) -> list[Path]:
     """Write `episodes` successful demonstrations of each task to `out`; returns the files in the order of `tasks`.
 
-    Goes on from an interrupted run with the same arguments, and leaves finished files alone. Raises UserError, DataError
-    (a file of other settings is in the way) or AssetError.
+    Goes on from an interrupted run with the same arguments, and leaves finished files alone. Raises UserError,
+    DataError (a file of other settings is in the way) or AssetError.
     """
     if episodes < 1 or workers < 1:
         raise UserError(f"episodes is {episodes} and workers {workers}, expected at least 1 of each")
@@ -70,7 +71,8 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     wanted = [find_task(suite, task) for task in tasks]
     out = Path(out)
     paths = [out / f"{task.name}_demo.hdf5" for task in wanted]
-    open_tasks = [(task, path) for task, path in zip(wanted, paths) if not _is_finished(path, settings, episodes)]
+    open_tasks = [(task, path) for task, path in zip(wanted, paths, strict=True)
+                  if not _is_finished(path, settings, episodes)]
     if open_tasks:
         out.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
@@ -182,18 +184,15 @@ def _attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
     return {attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _exists(folder, attempt)}
 
 
-_env: LiberoEnv | None = None  # of this worker process: making one takes longer than an episode
+@functools.lru_cache(maxsize=1)
+def _worker_env(task: Task, assets: AssetSource, size_px: int) -> LiberoEnv:
+    """This worker process's environment: making one takes longer than an episode."""
+    return LiberoEnv(task.suite, task.index, assets, {"agentview": (size_px, size_px), "wrist": (size_px, size_px)})
 
 
 def _work(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
     """In a worker process: one attempt, stored in `folder`; whether it succeeded."""
-    global _env
-    if _env is None or _env.task != task:
-        if _env is not None:
-            _env.close()
-        size = (settings.size_px, settings.size_px)
-        _env = LiberoEnv(task.suite, task.index, assets, {"agentview": size, "wrist": size})
-    episode = record_attempt(_env, settings.seed, attempt)
+    episode = record_attempt(_worker_env(task, assets, settings.size_px), settings.seed, attempt)
     temporary = folder / f"{attempt}.tmp"
     if episode is None:
         temporary.touch()
@@ -251,7 +250,8 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
         return False
     try:
         with h5py.File(path) as file:
-            found = json.loads(file["data"].attrs["collect_settings"]) | {"episodes": int(file["data"].attrs["num_demos"])}
+            attributes = file["data"].attrs
+            found = json.loads(attributes["collect_settings"]) | {"episodes": int(attributes["num_demos"])}
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
     asked = asdict(settings) | {"episodes": episodes}

@@ -15,10 +15,8 @@ import numpy as np
 
 from m2distill_policy.errors import AssetError, UserError, unknown_name
 from m2distill_sim.assets import AssetSource, cache_folder, find_assets, libero_package, write_folder
-from m2distill_sim.renderer import VISUAL_GROUP, Renderer
+from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import find_task
-
-import mujoco  # after renderer, which chooses the GL platform
 
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name -> LIBERO's
 SETTLE_STEPS = 5  # zero actions after a reset, LIBERO's evaluation protocol: objects fall onto the floor
@@ -52,8 +50,8 @@ class LiberoEnv:
             if name not in CAMERAS:
                 raise UserError(unknown_name("camera", name, CAMERAS))
         if self.assets.is_builtin and suite not in BUILTIN_SUITES:
-            raise AssetError(f"the built-in assets cover {', '.join(BUILTIN_SUITES)}, not {suite}; give LIBERO's assets "
-                             f"with $M2DISTILL_ASSETS, or download them with \"hub\"")
+            raise AssetError(f"the built-in assets cover {', '.join(BUILTIN_SUITES)}, not {suite}; give LIBERO's "
+                             f"assets with $M2DISTILL_ASSETS, or download them with \"hub\"")
         self._env = _make_env(self.task.bddl_file, self.assets)
         self._sim = self._env.sim
         self.model: mujoco.MjModel = self._sim.model._model
@@ -86,8 +84,8 @@ class LiberoEnv:
         else:
             initial_state = np.asarray(initial_state, dtype=np.float64)
             if initial_state.shape != state.shape or not np.isfinite(initial_state).all():
-                raise UserError(f"initial state has shape {initial_state.shape}, expected {state.shape} finite numbers: "
-                                f"[time, qpos, qvel] of {self.task.name}; see suites.initial_states")
+                raise UserError(f"initial state has shape {initial_state.shape}, expected {state.shape} finite "
+                                f"numbers: [time, qpos, qvel] of {self.task.name}; see suites.initial_states")
             state = initial_state
         self._sim.set_state_from_flattened(state)
         mujoco.mj_forward(self.model, self.data)

@@ -7,13 +7,28 @@ import atexit
 import os
 import weakref
 
-os.environ.setdefault("MUJOCO_GL", "egl")  # read by mujoco on import; software or hardware, no display needed
-
 import cv2
-import mujoco
 import numpy as np
 
 from m2distill_policy.errors import UserError
+
+PLATFORMS = ("egl", "osmesa")  # without a display; robosuite overrides any other
+MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
+
+
+def _import_mujoco():
+    """mujoco chooses its GL platform while it is imported."""
+    platform = os.environ.setdefault("MUJOCO_GL", "egl")
+    if platform not in PLATFORMS:
+        raise UserError(f"MUJOCO_GL is {platform!r}, allowed {' or '.join(PLATFORMS)}; unset it")
+    try:
+        import mujoco
+    except (ImportError, AttributeError) as error:  # the second is PyOpenGL's, for a library that is not there
+        raise UserError(f"no offscreen renderer with MUJOCO_GL={platform}: {error}; {MEND}") from error
+    return mujoco
+
+
+mujoco = _import_mujoco()
 
 VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, what is seen in group 1
 
@@ -21,8 +36,8 @@ VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, what is seen in g
 class Renderer:
     """Pictures of up to `height` x `width` pixels.
 
-    `plain` is for a scene of few polygons: without reflections, shadows and sky, meshes drawn as their convex hulls, and
-    smoothed by drawing at twice the size, which a software renderer does in a quarter of the time of multisampling.
+    `plain` is for a scene of few polygons: without reflections, shadows and sky, meshes drawn as their convex hulls,
+    and smoothed by drawing at twice the size, which a software renderer does in a quarter of the time of multisampling.
     """
 
     def __init__(self, model: mujoco.MjModel, height: int, width: int, plain: bool = False):
@@ -35,8 +50,8 @@ class Renderer:
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except (RuntimeError, ImportError, mujoco.FatalError) as error:
-            raise UserError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {error}; install "
-                            f"libegl1 and libgl1-mesa-dri, or set MUJOCO_GL=osmesa with libosmesa6") from error
+            raise UserError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {error}; "
+                            f"{MEND}") from error
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         self._options = mujoco.MjvOption()

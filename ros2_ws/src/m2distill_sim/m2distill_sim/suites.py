@@ -12,6 +12,7 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -90,8 +91,9 @@ def _instruction(name: str) -> str:
 class _ArrayUnpickler(pickle.Unpickler):
     """Loads what a pickled numpy array needs and nothing else."""
 
-    ALLOWED = {("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-               ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): codecs.encode}
+    ALLOWED: ClassVar = {("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+                         ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
+                         ("_codecs", "encode"): codecs.encode}
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:

@@ -28,8 +28,8 @@ class SmoothNoise:
 class Disturbance:
     """What is added to an expert's intent before it is executed, so that demonstrations show how to recover.
 
-    The recorded action stays the intent (as in DART, Laskey et al. 2017): steady smooth noise all the time, now and then
-    a push of a few centimetres, now and then fingers that close too early.
+    The recorded action stays the intent (as in DART, Laskey et al. 2017): steady smooth noise all the time, now and
+    then a push of a few centimetres, now and then fingers that close too early.
     """
 
     def __init__(self, rng: np.random.Generator):

@@ -11,12 +11,12 @@ Lengths in m, world frame, z up; "hand" is the point between the fingertips.
 
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from m2distill_sim.experts.noise import SmoothNoise
 from m2distill_sim.libero_env import LiberoEnv, SimObservation
+from m2distill_sim.renderer import mujoco
 
 FINGER_JOINT = "gripper0_finger_joint1"
 POINTING_DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])  # xyzw; fingers open along the world's y axis
@@ -35,6 +35,7 @@ ALIGNED, NOT_ALIGNED = 0.010, 0.025  # sideways error at which the hand goes all
 SLIPPED = 0.035  # a closing hand further than this from the grasp has missed
 SNUG = 0.006  # fingers not wider than the object by more than this hold it
 FINGERS_STILL_M_S = 0.01
+EMPTY_WIDTH = 0.012  # fingers closer together than this hold nothing
 OPEN_WIDTH = 0.075  # fingers further apart than this are open
 RIM_CLEARANCE = 0.025  # of the object's underside over the basket's rim while it is carried
 PLACE_DEPTH = 0.03  # of the object's underside below the rim when it is let go
@@ -96,7 +97,7 @@ class PickAndPlace:
         error = grasp - hand
         sideways = np.linalg.norm(error[:2])
         reached = max(sideways, abs(error[2])) < (ALIGNED if fingers_open else SLIPPED)
-        if not reached:
+        if not reached or width < EMPTY_WIDTH:
             self.phase = "reach" if sideways > NOT_ALIGNED else "grasp"
             return self._approach(error, sideways, hand, thing, fingers_open), -1.0
         finger_speed = abs(env.data.joint(FINGER_JOINT).qvel[0])

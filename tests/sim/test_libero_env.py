@@ -1,0 +1,169 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from m2distill_policy.errors import UserError
+from m2distill_sim.libero_env import LiberoEnv
+from m2distill_sim.suites import initial_states
+
+SOUP = initial_states("libero_object", 0)
+
+
+def test_an_initial_state_applies_to_the_last_number(soup_env):
+    soup_env.reset(SOUP[3], settle_steps=0)
+    np.testing.assert_array_equal(soup_env.state(), SOUP[3])
+
+
+def test_objects_come_to_rest_on_the_floor(soup_env):
+    soup_env.reset(SOUP[0], settle_steps=30)
+    before = {name: soup_env.object_pose(name)[0] for name in soup_env.object_names}
+    assert before["alphabet_soup_1"][2] == pytest.approx(0.0385, abs=0.002)  # LIBERO's can: 0.0384
+    assert before["cream_cheese_1"][2] == pytest.approx(0.0089, abs=0.001)
+    for _ in range(10):
+        soup_env.step(np.zeros(7), render=False)
+    for name, position in before.items():
+        np.testing.assert_allclose(soup_env.object_pose(name)[0], position, atol=1e-3, err_msg=name)
+
+
+def test_success_is_liberos_predicate(soup_env):
+    """The can in the middle of the basket is success, beside the basket it is not."""
+    soup_env.reset(SOUP[0])
+    assert not soup_env.success()
+    basket = soup_env.object_pose("basket_1")[0]
+    joint = soup_env.model.joint("alphabet_soup_1_joint0").qposadr[0]
+    for offset_m, expected in ((0.0, True), (0.2, False)):
+        state = soup_env.state()
+        state[1 + joint:4 + joint] = basket + np.array([offset_m, 0.0, 0.08])
+        soup_env.reset(state)
+        assert soup_env.success() is expected
+
+
+def test_physics_is_robosuites(soup_env):
+    """LIBERO's own step, with all its forward passes, comes to the same state."""
+    actions = np.cumsum(np.random.default_rng(0).normal(0, 0.1, (30, 7)), axis=0).clip(-1, 1)
+    soup_env.reset(SOUP[0])
+    for action in actions:
+        soup_env.step(action, render=False)
+    ours = soup_env.state()
+    soup_env.reset(SOUP[0], settle_steps=0)
+    soup_env._robot.controller.sim = soup_env._sim
+    for action in [np.zeros(7)] * 5 + list(actions):
+        soup_env._env.step(action)
+    np.testing.assert_allclose(ours, soup_env.state(), atol=2e-4)
+
+
+def test_the_action_moves_the_hand_along_world_axes(soup_env):
+    for axis in range(3):
+        start = soup_env.reset(SOUP[0]).ee_pos
+        action = np.zeros(7)
+        action[axis] = 0.5
+        for _ in range(5):
+            end = soup_env.step(action, render=False).ee_pos
+        moved = end - start
+        assert moved[axis] > 0.015
+        assert np.abs(np.delete(moved, axis)).max() < 0.008
+
+
+def test_the_gripper_opens_at_minus_one_and_closes_at_plus_one(soup_env):
+    soup_env.reset(SOUP[0])
+    for grip, width_m in ((-1.0, 0.078), (1.0, 0.002)):
+        for _ in range(20):
+            fingers = soup_env.step([0, 0, 0, 0, 0, 0, grip], render=False).gripper_positions
+        assert fingers[0] - fingers[1] == pytest.approx(width_m, abs=0.003)
+        assert fingers[0] >= 0 >= fingers[1]  # robosuite's signs
+
+
+def test_the_gripper_starts_anew_with_every_episode(soup_env):
+    first = soup_env.reset(SOUP[0]).gripper_positions
+    for _ in range(10):
+        soup_env.step([0, 0, 0, 0, 0, 0, 1.0], render=False)
+    np.testing.assert_allclose(soup_env.reset(SOUP[0]).gripper_positions, first, atol=1e-12)
+
+
+def test_pictures_are_upright(soup_env):
+    """agentview looks at the robot across the floor: the white arm is at the top, only floor at the bottom."""
+    pictures = soup_env.reset(SOUP[0]).images
+    assert {name: picture.shape for name, picture in pictures.items()} == {
+        "agentview": (64, 64, 3), "wrist": (64, 64, 3)}
+    agentview = pictures["agentview"].astype(int)
+    assert (agentview[:16].min(axis=2) > 200).sum() > 30
+    assert np.ptp(agentview[56:], axis=(0, 1)).max() < 25
+    basket = (np.abs(agentview - agentview[60, 32]).max(axis=2) > 30) & (agentview[..., 0] > agentview[..., 2] + 40)
+    assert np.argwhere(basket)[:, 1].mean() > 40  # at y = +0.25, right of the middle
+    assert (pictures["wrist"][-8:].max(axis=2) < 60).mean() > 0.9  # the hand is below, at the picture's foot
+
+
+def test_every_object_differs_in_colour_from_floor_and_from_each_other(soup_env):
+    """At 64 px the six groceries of the first task are told apart by the reddest, bluest ... pixel near each."""
+    picture = soup_env.reset(SOUP[0]).images["agentview"].reshape(-1, 3).astype(int)
+    for colour in ((190, 20, 15), (20, 50, 190), (60, 200, 230), (230, 200, 40), (25, 130, 30), (230, 230, 230)):
+        assert np.abs(picture - colour).max(axis=1).min() < 60, colour
+
+
+def test_rendering_is_left_out_when_asked(soup_env):
+    soup_env.reset(SOUP[0])
+    assert soup_env.step(np.zeros(7), render=False).images == {}
+
+
+def test_a_drawn_placement_depends_on_the_seed_alone(soup_env):
+    np.random.seed(1)
+    before = np.random.get_state()[1].copy()
+    first, other = (soup_env.reset(None, seed=seed) and soup_env.state() for seed in (5, 6))
+    soup_env.step(np.ones(7))
+    again = soup_env.reset(None, seed=5) and soup_env.state()
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # the caller's generator is not touched
+
+
+@pytest.mark.parametrize("action, message", [
+    (np.zeros(6), "shape (6,), expected (7,)"),
+    (np.zeros((1, 7)), "shape (1, 7), expected (7,)"),
+    ([0, 0, np.nan, 0, 0, 0, 0], "not finite"),
+    ([0, 0, np.inf, 0, 0, 0, 0], "not finite"),
+])
+def test_bad_actions_are_refused_and_move_nothing(soup_env, action, message):
+    soup_env.reset(SOUP[0])
+    before = soup_env.state()
+    with pytest.raises(UserError) as error:
+        soup_env.step(action)
+    assert message in str(error.value)
+    np.testing.assert_array_equal(soup_env.state(), before)
+
+
+def test_an_initial_state_of_another_task_and_an_unknown_camera_are_refused(soup_env, builtin):
+    with pytest.raises(UserError, match=r"shape \(109,\), expected \(110,\)"):
+        soup_env.reset(SOUP[0][:-1])
+    with pytest.raises(UserError, match="unknown camera 'agentveiw'; did you mean 'agentview'"):
+        LiberoEnv("libero_object", 0, builtin, {"agentveiw": (64, 64)})
+    with pytest.raises(UserError, match="unknown camera 'front'"):
+        soup_env.render("front")
+
+
+SCRIPT = """
+from m2distill_sim.assets import find_assets
+from m2distill_sim.libero_env import LiberoEnv
+env = LiberoEnv("libero_object", 0, find_assets("builtin"), {"agentview": (32, 32)})
+env.reset()
+print("ran")
+"""
+
+
+def _run(script, **environment):
+    return subprocess.run([sys.executable, "-c", script], check=False, env=os.environ | environment, input="",
+                          text=True, capture_output=True, timeout=60)
+
+
+def test_nothing_is_asked_printed_or_complained_about_up_to_the_exit():
+    """LIBERO asks on stdin for a config, robosuite warns, EGL contexts fail at exit: none of it shows."""
+    result = _run(SCRIPT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "ran\n", "")
+
+
+def test_a_gl_platform_that_needs_a_display_is_refused():
+    result = _run(SCRIPT, MUJOCO_GL="glfw")
+    assert result.returncode != 0
+    assert "UserError: MUJOCO_GL is 'glfw', allowed egl or osmesa" in result.stderr

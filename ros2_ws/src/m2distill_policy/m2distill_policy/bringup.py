@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -76,8 +76,8 @@ def environment() -> dict[str, str]:
     """What every node needs in its environment, beyond what is there; a value the user has set is kept."""
     wanted = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # the name that Fast DDS 2 reads
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # read by Fast DDS 2, Jazzy's
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # by Fast DDS 3
         "MUJOCO_GL": "egl",
         "OMP_NUM_THREADS": "1",  # numpy and MuJoCo; the policy sets torch's by its parameter
     }
@@ -104,19 +104,20 @@ def _yaml(value: bool | int | float | str) -> str:
 class NodeProcesses:
     """Nodes as processes, each in a process group of its own, with its output in `<log_dir>/<name>.log`.
 
-    A context manager: whatever ends the block, no node outlives it. A node also ends when this process is killed.
-    `environment` is what the nodes see; give it to other ROS processes that are to find them.
+    A context manager: whatever ends the block, no node outlives it. A node also ends when the thread that started it
+    does, however that happens. `environment` is what the nodes see, `variables` (ROS_DOMAIN_ID, say) included; give it
+    to other ROS processes that are to find them.
     """
 
-    def __init__(self, nodes: Sequence[NodeDescription], log_dir: Path):
+    def __init__(self, nodes: Sequence[NodeDescription], log_dir: Path, variables: Mapping[str, str] | None = None):
         self._nodes = nodes
         self._log_dir = Path(log_dir)
+        self.environment = {**os.environ, **environment(), "ROS_LOG_DIR": str(self._log_dir.resolve()),
+                            "PYTHONUNBUFFERED": "1", STARTER_PID: str(os.getpid()), **(variables or {})}
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "NodeProcesses":
         self._log_dir.mkdir(parents=True, exist_ok=True)
-        self.environment = {**os.environ, **environment(), "ROS_LOG_DIR": str(self._log_dir.resolve()),
-                            "PYTHONUNBUFFERED": "1", STARTER_PID: str(os.getpid())}
         try:
             for node in self._nodes:
                 with self.log_path(node.name).open("wb") as log:
@@ -164,7 +165,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def die_with_starter() -> None:
-    """Called by a node: SIGTERM reaches it when the process that started it dies, even by SIGKILL."""
+    """Called by a node: SIGTERM reaches it when the thread that started it ends, even by SIGKILL of its process."""
     starter = os.environ.get(STARTER_PID)
     if starter is None:
         return

@@ -55,7 +55,8 @@ def _load(path: Path) -> _Run:
         raise RunError(f"{path} has no evaluation.json; run: m2distill evaluate {path}")
     config = json.loads((path / "config.json").read_text())
     strategy = config["strategy"]
-    return _Run(path, strategy if path.name == strategy else f"{strategy} ({path.name})", config, json.loads((path / "data.json").read_text()),
+    label = strategy if path.name == strategy else f"{strategy} ({path.name})"
+    return _Run(path, label, config, json.loads((path / "data.json").read_text()),
                 json.loads((path / "evaluation.json").read_text()), RunFolder(path).metrics())
 
 

@@ -1,0 +1,132 @@
+"""LoadedPolicy: its history, its ways of acting, and its draws."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from m2distill_policy.checkpoint import Checkpoint
+from m2distill_policy.errors import UserError
+from m2distill_policy.inference import LOW_NOISE_STD, LoadedPolicy
+from m2distill_policy.models import Policy, small
+from m2distill_policy.observation import Observation
+from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.spec import libero_spec
+
+SPEC = libero_spec(size_px=64, history=3, text_encoder="all-MiniLM-L6-v2", text_width=384)
+CONFIG = dataclasses.replace(small(), layers=1, mixture_hidden=32)
+TEXTS = np.random.default_rng(7).normal(size=(2, 384)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    torch.manual_seed(0)
+    return Checkpoint(SPEC, CONFIG, Policy(CONFIG, SPEC).state_dict(), {})
+
+
+@pytest.fixture(scope="module")
+def observations():
+    random = np.random.default_rng(0)
+    return [Observation({c.name: random.integers(0, 256, (64, 64, 3), dtype=np.uint8) for c in SPEC.cameras},
+                        random.normal(size=7).astype(np.float32), random.normal(size=2).astype(np.float32), stamp_ns=t)
+            for t in range(6)]
+
+
+def mixture_of_window(checkpoint, window, text):
+    """The whole network at once on the last `history` observations: the oracle of the queue."""
+    with torch.no_grad():
+        output = checkpoint.build_policy().eval()(to_model_input(
+            {c.name: np.stack([o.images[c.name] for o in window])[None] for c in SPEC.cameras},
+            np.stack([o.joint for o in window])[None], np.stack([o.gripper for o in window])[None], text[None]))
+    dist = output.dist
+    return (dist.component_distribution.mean[0, -1].numpy(), dist.component_distribution.stddev[0, -1].numpy(),
+            dist.mixture_distribution.logits[0, -1].numpy())
+
+
+def loaded(checkpoint, **kwargs):
+    policy = LoadedPolicy(checkpoint, **kwargs)
+    policy.set_text(TEXTS[0])
+    return policy
+
+
+def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, observations):
+    policy = loaded(checkpoint, acting="mode_mean")
+    for t, observation in enumerate(observations):
+        sample = policy.step(observation)
+        means, stds, logits = mixture_of_window(checkpoint, observations[max(0, t + 1 - SPEC.history):t + 1], TEXTS[0])
+        assert sample.mode == logits.argmax()
+        np.testing.assert_allclose(sample.action, means[sample.mode], atol=1e-5)
+        densities = (-0.5 * ((sample.action - means) / stds) ** 2 - np.log(stds) - 0.5 * np.log(2 * np.pi)).sum(1)
+        assert sample.log_prob == pytest.approx(np.logaddexp.reduce(logits + densities), abs=1e-4)
+        assert sample.entropy == pytest.approx(-(np.exp(logits) * logits).sum(), abs=1e-5)
+        assert sample.action.dtype == np.float32
+
+
+@pytest.mark.parametrize("forget", [lambda policy: policy.reset(), lambda policy: policy.set_text(TEXTS[0])])
+def test_reset_and_a_new_instruction_forget_the_history(checkpoint, observations, forget):
+    fresh, used = loaded(checkpoint, acting="mode_mean"), loaded(checkpoint, acting="mode_mean")
+    for observation in observations[:3]:
+        used.step(observation)
+    with_history = used.step(observations[4]).action
+    forget(used)
+    expected = fresh.step(observations[5]).action
+    np.testing.assert_array_equal(used.step(observations[5]).action, expected)
+    assert not np.array_equal(with_history, expected)
+
+
+def test_the_instruction_changes_the_action(checkpoint, observations):
+    policy = loaded(checkpoint, acting="mode_mean")
+    first = policy.step(observations[0]).action
+    policy.set_text(TEXTS[1])
+    assert not np.allclose(policy.step(observations[0]).action, first, atol=1e-4)
+
+
+def test_a_seed_fixes_the_draws_whatever_the_global_generator_does(checkpoint, observations):
+    def run(seed):
+        policy = loaded(checkpoint, seed=seed)
+        actions = []
+        for observation in observations:
+            torch.rand(3)
+            actions.append(policy.step(observation).action)
+        return np.stack(actions)
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert not np.array_equal(run(1), run(2))
+
+
+def draws(checkpoint, observation, acting, count=1500):
+    policy = loaded(checkpoint, acting=acting, seed=3)
+    samples = []
+    for _ in range(count):
+        policy.reset()
+        samples.append(policy.step(observation))
+    return np.stack([s.action for s in samples]), np.array([s.mode for s in samples])
+
+
+def test_samples_have_the_mixtures_weights_means_and_deviations(checkpoint, observations):
+    means, stds, logits = mixture_of_window(checkpoint, observations[:1], TEXTS[0])
+    actions, modes = draws(checkpoint, observations[0], "sample")
+    weights = np.exp(logits)
+    np.testing.assert_allclose(np.bincount(modes, minlength=5) / len(modes), weights, atol=0.05)  # 4 standard errors
+    standard = (actions - means[modes]) / stds[modes]
+    np.testing.assert_allclose(standard.mean(0), 0, atol=0.12)  # 4.6 standard errors
+    np.testing.assert_allclose(standard.std(0), 1, atol=0.09)
+
+
+def test_low_noise_draws_the_mode_and_hardly_anything_else(checkpoint, observations):
+    means, _, logits = mixture_of_window(checkpoint, observations[:1], TEXTS[0])
+    actions, modes = draws(checkpoint, observations[0], "low_noise", count=400)
+    np.testing.assert_allclose(np.bincount(modes, minlength=5) / len(modes), np.exp(logits), atol=0.1)
+    noise = actions - means[modes]
+    assert 0.8 * LOW_NOISE_STD < noise.std() < 1.2 * LOW_NOISE_STD
+
+
+def test_an_unknown_way_of_acting_is_refused_with_a_suggestion(checkpoint):
+    with pytest.raises(UserError, match="did you mean 'sample'"):
+        LoadedPolicy(checkpoint, acting="sampel")
+
+
+def test_a_step_before_any_instruction_is_a_defect_of_the_caller(checkpoint, observations):
+    with pytest.raises(RuntimeError, match="set_text"):
+        LoadedPolicy(checkpoint).step(observations[0])

@@ -163,7 +163,8 @@ def with_nan(weights):
 WRONG_WEIGHTS = [
     (without_one, r"missing \[head.mean.bias\]"), (with_another, r"unknown \[head.extra\]"),
     (of_another_shape, r"head.mean.bias is torch.float32 \(34,\), expected torch.float32 \(35,\)"),
-    (of_another_dtype, "head.mean.bias is torch.float16"), (with_nan, "head.mean.bias holds values that are not finite"),
+    (of_another_dtype, "head.mean.bias is torch.float16"),
+    (with_nan, "head.mean.bias holds values that are not finite"),
 ]
 
 

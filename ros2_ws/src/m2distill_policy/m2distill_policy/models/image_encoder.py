@@ -74,7 +74,7 @@ class ImageEncoder(nn.Module):
         for block in self.blocks:
             h = block(h, text_BL)
         h = self.heatmaps(h)  # (n, P, H'', W'')
-        # A keypoint in bfloat16 would be off by a third of a pixel, so from here on the precision is full.
+        # bfloat16 resolves 1/256 of the picture at best, and its sums lose more: full precision from here on.
         with torch.autocast(h.device.type, enabled=False):
             return self.project(spatial_softmax(h.float())).view(B, T, -1)
 

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MixtureSameFamily
 
+from m2distill_policy.errors import SpecError
 from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.mixture_head import MixtureHead
 from m2distill_policy.models.transformer import TemporalTransformer
 from m2distill_policy.spec import PolicySpec
+
+OTHER_TOKENS = ("text", "joint", "gripper")
 
 
 class Batch(TypedDict):
@@ -35,6 +38,9 @@ class PolicyOutput:
 class Policy(nn.Module):
     def __init__(self, config: ModelConfig, spec: PolicySpec):
         super().__init__()
+        for camera in spec.cameras:
+            if camera.name in OTHER_TOKENS:
+                raise SpecError(f"a camera is named {camera.name!r}, which is the name of another input; rename it")
         self.config, self.spec = config, spec
         self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)  # spec's order
         self.text = nn.Linear(spec.text_width, config.width)
@@ -42,7 +48,7 @@ class Policy(nn.Module):
         self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
-        self.to(memory_format=torch.channels_last)  # convolutions of a CPU run about twice as fast
+        self.to(memory_format=torch.channels_last)  # faster convolutions
 
     def forward(self, batch: Batch) -> PolicyOutput:
         latents = self.encode(batch)

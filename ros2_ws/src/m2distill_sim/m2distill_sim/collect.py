@@ -96,6 +96,12 @@ def start_state(task: Task, attempt: int) -> np.ndarray | None:
     return initial_states(task.suite, task.name)[DEMO_STATES[attempt]] if attempt < len(DEMO_STATES) else None
 
 
+def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
+    """Where the attempts of a run that is not complete are kept: <attempt>.hdf5, or an empty <attempt>.failed."""
+    key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
+    return out / ".unfinished" / f"{task.name}-{key}"
+
+
 def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
     """One disturbed attempt, or None where it failed. Needs both cameras."""
     rng = np.random.default_rng([seed, env.task.index, attempt])
@@ -143,8 +149,7 @@ def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
 
 def _collect_task(pool, bar, task: Task, path: Path, episodes: int, settings: CollectSettings,
                   assets: AssetSource) -> None:
-    key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
-    folder = path.parent / ".unfinished" / f"{task.name}-{key}"
+    folder = unfinished_folder(path.parent, task, settings)
     folder.mkdir(parents=True, exist_ok=True)
     for stray in folder.glob("*.tmp"):  # of a run that was killed while writing
         stray.unlink()

@@ -61,9 +61,9 @@ class Client(Node):
         self.sensors = self.create_timer(0.05, self.sense)
         self.sensors.cancel()
 
-    def sense(self) -> None:
-        """One set of sensor data, stamped now. The timer `sensors` does so at 20 Hz."""
-        now_ns = self.get_clock().now().nanoseconds
+    def sense(self, stamp_ns: int | None = None) -> None:
+        """One set of sensor data, stamped now unless told otherwise. The timer `sensors` sends one at 20 Hz."""
+        now_ns = self.get_clock().now().nanoseconds if stamp_ns is None else stamp_ns
         names = [*PANDA_JOINTS, *PANDA_FINGERS]
         self.joints_pub.publish(messages.joint_state_from_numpy(names, self.positions, now_ns))
         for name, size in self.sizes.items():

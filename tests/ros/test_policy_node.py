@@ -104,7 +104,7 @@ def test_a_camera_that_stops_holds_the_arm_until_it_comes_back(running):
 
 
 def test_pictures_of_480_px_arrive(running):
-    """Each is larger than Fast DDS's default shared-memory segment: without our profile four of five are lost."""
+    """Each is larger than Fast DDS's default shared-memory segment: without our profile half of them are lost."""
     running.sizes = dict.fromkeys(running.sizes, 480)
     sent = running.sent
     running.wait(lambda: running.sent > sent + 5, "the first large pictures")
@@ -112,8 +112,7 @@ def test_pictures_of_480_px_arrive(running):
     sent = running.sent
     running.wait(lambda: running.sent == sent + 40, "two seconds of large pictures")
     answered = {stamp_to_ns(action.header.stamp) for action in running.of("policy/action")}
-    assert len(answered) > 20
-    running.sizes = dict.fromkeys(running.sizes, 64)
+    assert len(answered) > 30
 
 
 def test_an_unknown_instruction_is_refused_with_the_known_ones_and_the_arm_is_held(running):

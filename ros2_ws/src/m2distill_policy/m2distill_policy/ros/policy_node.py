@@ -85,7 +85,7 @@ class PolicyNode(LifecycleNode):
         self._session.reset()
         self._stamps: dict[str, int] = {}  # lockstep: of the inputs heard since the last complete set
         self._complete_ns: int | None = None  # lockstep: stamp of the last complete set
-        self._answer: tuple[Command, list] | None = None  # last command, and the messages that carried it
+        self._answer: tuple[Command, list] | None = None  # last command, and the (publisher, message) pairs it became
         self._hold_reason = self._last_instruction = ""
         self._paused = False
         self._active = True
@@ -288,7 +288,7 @@ class PolicyNode(LifecycleNode):
             command, answer = self._answer
             if stamp_ns == command.stamp_ns:
                 if time.monotonic() - self._answered_s > RESEND_AFTER_S:  # the simulator missed it
-                    self._publish(answer)
+                    self._send(answer)
                 return
             if self._session.instruction and stamp_ns - command.stamp_ns != self._session.spec.period_ns:
                 self._session.set_instruction(self._session.instruction)  # a step is missing: begin a new history
@@ -311,14 +311,12 @@ class PolicyNode(LifecycleNode):
             return
         self._monitor.stepped(time.perf_counter() - started_s)
         self._execute.count_step()
-        answer = self._encode(outcome)
-        self._answer = (outcome, answer)
-        self._publish(answer)
+        self._command(outcome)
         self._hold_reason = ""
         self._publish_status()
 
-    def _encode(self, command: Command) -> list[tuple]:
-        """(publisher, message) pairs. The twist goes last: its stamp completes the command."""
+    def _command(self, command: Command) -> None:
+        """Encode everything, then publish. The twist goes last: its stamp completes the command."""
         frame_id = self._session.spec.action.frame_id
         sample = command.sample
         action = PolicyAction(action=sample.action, mode=sample.mode, log_prob=sample.log_prob, entropy=sample.entropy,
@@ -326,12 +324,14 @@ class PolicyNode(LifecycleNode):
         action.header.stamp = messages.stamp_from_ns(command.stamp_ns)
         action.header.frame_id = frame_id
         twist = messages.twist_from_numpy(command.linear_m_s, command.angular_rad_s, command.stamp_ns, frame_id)
-        return [(self._gripper_pub, Float64(data=command.gripper_width_m)), (self._action_pub, action),
-                (self._twist_pub, twist)]
+        answer = [(self._gripper_pub, Float64(data=command.gripper_width_m)), (self._twist_pub, twist)]
+        self._answer = (command, answer)
+        self._action_pub.publish(action)
+        self._send(answer)
 
-    def _publish(self, encoded: list[tuple]) -> None:
+    def _send(self, answer: list) -> None:
         self._answered_s = time.monotonic()
-        for publisher, message in encoded:
+        for publisher, message in answer:
             publisher.publish(message)
 
     def _hold(self, reason: str) -> None:

@@ -9,15 +9,17 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root/ros2_ws"
 
-if [[ -n "${ROS_DISTRO:-}" ]]; then
+venv="$root/.venv"
+python="$venv/bin/python"
+if [[ ! -d "$venv/share/rosidl_default_generators" ]]; then  # no wheels
+    [[ -n "${ROS_DISTRO:-}" ]] || { echo "build_workspace: no ROS 2; run \`make setup\`, or source a distribution" >&2; exit 1; }
     exec colcon build --merge-install --cmake-args -DBUILD_TESTING=OFF
 fi
 
-venv="$root/.venv"
-python="$venv/bin/python"
 "$python" "$root/scripts/mend_ros_wheels.py"
 export PATH="$venv/bin:$PATH" AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"
 colcon() { "$venv/bin/colcon" --log-base log build --merge-install --event-handlers console_cohesion- "$@"; }
-colcon --packages-select m2distill_interfaces --build-base build/venv --install-base "$venv" \
+tag=$("$python" -c 'import sys; print(sys.implementation.cache_tag)')  # CMake's cache is for one Python only
+colcon --packages-select m2distill_interfaces --build-base "build/$tag" --install-base "$venv" \
     --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$python"
 colcon --packages-ignore m2distill_interfaces

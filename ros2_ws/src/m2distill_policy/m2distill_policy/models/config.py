@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from m2distill_policy.errors import SpecError
 from m2distill_policy.spec import strict_from_json
 
-NORMS = ("batch", "group")
+NORMS = ("batch", "group", "instance")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class ModelConfig:
     stem_stride: int
     stem_pool: bool  # 3x3/2 maximum after the first convolution
     stages: tuple[StageConfig, ...]
-    norm: str  # "batch", or "group": no statistics over the batch, so tasks mixed in one cannot disturb each other
+    # "batch"; or without statistics over the batch, so that tasks mixed in one cannot disturb each other: "group" (of 8
+    # channels) or "instance" (each channel of each picture by itself)
+    norm: str
     keypoints: int  # per view
     gripper_gain: float  # multiplies finger positions (m) before their projection
     width: int  # D, of every token and latent
@@ -90,6 +92,6 @@ def small() -> ModelConfig:
     return ModelConfig(
         stem_width=16, stem_kernel=7, stem_stride=2, stem_pool=False,
         stages=(StageConfig(16, 2, 1), StageConfig(32, 2, 2)),
-        norm="group", keypoints=32, gripper_gain=25.0,
+        norm="instance", keypoints=32, gripper_gain=25.0,
         width=64, layers=2, heads=4, head_width=16, mlp_width=128, dropout=0.1, position_base=10.0,
         mixture_hidden=256, modes=5, min_std=0.03)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from m2distill_policy.models.config import ModelConfig
 
-GROUP_CHANNELS = 8  # channels that GroupNorm normalises together
+GROUP_CHANNELS = {"group": 8, "instance": 1}  # channels that GroupNorm normalises together
 
 
 class GroupNorm(nn.GroupNorm):
@@ -21,7 +21,9 @@ class GroupNorm(nn.GroupNorm):
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels) if kind == "batch" else GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return GroupNorm(max(1, channels // GROUP_CHANNELS[kind]), channels)
 
 
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -30,7 +30,8 @@ from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 KNOWN = ("pick up the alphabet soup and place it in the basket", "wave")  # instructions of the tiny checkpoint
 CAMERAS = ("agentview", "wrist")
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-LIMIT_S = 20.0
+LIMIT_S = 30.0
+START_LIMIT_S = 90.0  # of a node's process on a busy machine: it imports torch
 
 
 def policy_node(checkpoint: Path, **parameters) -> NodeDescription:
@@ -85,12 +86,12 @@ class Client(Node):
         return future.result()
 
     def transition(self, transition: int) -> bool:
-        self.wait(self.change_state.service_is_ready, "the lifecycle services")
+        self.wait(self.change_state.service_is_ready, "the lifecycle services", START_LIMIT_S)
         request = ChangeState.Request(transition=Transition(id=transition))
         return self.result(self.change_state.call_async(request), f"transition {transition}").success
 
     def state(self) -> str:
-        self.wait(self.get_state.service_is_ready, "the lifecycle services")
+        self.wait(self.get_state.service_is_ready, "the lifecycle services", START_LIMIT_S)
         return self.result(self.get_state.call_async(GetState.Request()), "the state").current_state.label
 
     def start(self) -> None:
@@ -98,12 +99,17 @@ class Client(Node):
         if self.state() == State(label="unconfigured").label:
             assert self.transition(Transition.TRANSITION_CONFIGURE)
         assert self.transition(Transition.TRANSITION_ACTIVATE)
-        self.wait(lambda: self.instruction_pub.get_subscription_count() and self.count_publishers("twist_cmd")
-                  and self.status, "the policy's topics")
+        self.wait_until_active()
         self.sensors.reset()
 
+    def wait_until_active(self) -> None:
+        """Until an active node tells its status and hears all that this client sends."""
+        ears = (self.instruction_pub, self.joints_pub, *self.image_pubs.values())
+        self.wait(lambda: self.status and all(pub.get_subscription_count() for pub in ears), "an active node",
+                  START_LIMIT_S)
+
     def set_parameter(self, name: str, value) -> None:
-        self.wait(self.policy_parameters.services_are_ready, "the parameter services")
+        self.wait(self.policy_parameters.services_are_ready, "the parameter services", START_LIMIT_S)
         answer = self.result(self.policy_parameters.set_parameters([Parameter(name, value=value)]), "a parameter")
         assert answer.results[0].successful, answer.results[0].reason
 

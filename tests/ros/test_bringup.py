@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import KNOWN, policy_node
+from harness import KNOWN, START_LIMIT_S, policy_node
 
 from m2distill_policy import bringup
 from m2distill_policy.bringup import NodeDescription, NodeProcesses, SystemConfig, command_line, system
@@ -71,20 +71,20 @@ def test_the_launch_file_starts_the_nodes_of_the_description(monkeypatch):
 
 def test_a_node_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path):
     with NodeProcesses([policy_node("/nowhere", autostart=True)], tmp_path) as nodes:
-        assert psutil.Process(nodes.pids["policy"]).wait(30) == 2
+        assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
         with pytest.raises(UserError, match="no checkpoint at /nowhere"):
             nodes.check()
 
 
 def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):
     with NodeProcesses([policy_node("c", pacing="hurry")], tmp_path) as nodes:
-        assert psutil.Process(nodes.pids["policy"]).wait(30) == 2
+        assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
     assert "pacing is 'hurry', allowed: real_time, lockstep" in nodes.log_path("policy").read_text().splitlines()[-1]
 
 
 def test_sigterm_ends_an_active_node_with_the_zero_command_and_status_0(client, checkpoint_path, tmp_path):
     with NodeProcesses([policy_node(checkpoint_path, autostart=True)], tmp_path) as nodes:
-        client.wait(lambda: client.status and client.instruction_pub.get_subscription_count(), "the node")
+        client.wait_until_active()
         client.sensors.reset()
         client.say(KNOWN[0])
         client.wait_for_motion(True)
@@ -143,7 +143,7 @@ def test_no_node_outlives_a_starter_that_is_killed(client, tmp_path):
     starter = subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     node = psutil.Process(int(starter.stdout.readline()))
     starter.stdout.close()
-    client.wait(client.get_state.service_is_ready, "the node")
+    client.wait(client.get_state.service_is_ready, "the node", START_LIMIT_S)
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait()
     node.wait(20)

@@ -6,7 +6,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
-from harness import LATCHED, Client
+from harness import LATCHED, START_LIMIT_S, Client
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from std_msgs.msg import Bool, String
@@ -65,8 +65,8 @@ class Episode:
         self._parameters = AsyncParameterClient(client, "sim")
 
     def wait_until_up(self) -> None:
-        self.client.wait(lambda: self.over and self.tasks and self.client.status, "both nodes", limit_s=60)
-        self.client.wait(self.client.instruction_pub.get_subscription_count, "the policy's ear")
+        self.client.wait_until_active()
+        self.client.wait(lambda: self.over and self.tasks, "the simulator", START_LIMIT_S)
 
     def reset(self, **parameters) -> Trigger.Response:
         chosen = [Parameter(name, value=value) for name, value in parameters.items()]
@@ -96,7 +96,7 @@ def test_an_episode_over_ros_is_the_episode_without_it(client, sim, checkpoint_p
     episode.wait_until_up()
     assert client.of("policy/action") == []
     client.say(episode.tasks[-1])
-    client.wait(lambda: episode.over[-1], "the end of the episode", limit_s=60)
+    client.wait(lambda: episode.over[-1], "the end of the episode", 60)
     actions = client.of("policy/action")
     assert [stamp_to_ns(a.header.stamp) for a in actions] == [10**9 + 50_000_000 * step for step in range(STEPS)]
     expected = offline_actions(checkpoint_path)
@@ -131,4 +131,4 @@ def test_the_policy_holds_when_the_simulator_dies_and_goes_on_when_another_one_s
     client.wait_for_motion(False)
     count = len(client.of("policy/action"))
     with NodeProcesses(system(config)[:1], tmp_path):
-        client.wait(lambda: len(client.of("policy/action")) > count + 5, "new actions", limit_s=60)
+        client.wait(lambda: len(client.of("policy/action")) > count + 5, "new actions", START_LIMIT_S)

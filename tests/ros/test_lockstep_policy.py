@@ -24,9 +24,7 @@ def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 
 @pytest.fixture
 def simulator(client, node) -> Client:
-    client.wait(lambda: client.status and client.instruction_pub.get_subscription_count(), "the node")
-    client.wait(lambda: all(pub.get_subscription_count() for pub in (*client.image_pubs.values(), client.joints_pub)),
-                "the policy's ears")
+    client.wait_until_active()
     client.say(KNOWN[0])
     client.wait_for_state(PolicyStatus.HOLDING, "waiting for the next observation")
     yield client
@@ -80,3 +78,10 @@ def test_a_missing_step_begins_a_new_history(simulator):
     np.testing.assert_array_equal(one_after_gap.action, one.action)
     np.testing.assert_array_equal(two_after_gap.action, two.action)
     assert not np.array_equal(ask(simulator, start_ns + 7 * PERIOD_NS, 10).action, one.action)
+
+
+def test_no_picture_of_480_px_is_lost(simulator):
+    """Each is larger than Fast DDS's default shared-memory segment: without our profile half of them are lost."""
+    simulator.sizes = dict.fromkeys(simulator.sizes, 480)
+    for step in range(10):
+        ask(simulator, 9_000_000_000 + step * PERIOD_NS, step)

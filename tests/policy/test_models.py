@@ -9,7 +9,7 @@ import torch
 
 from m2distill_policy.errors import SpecError
 from m2distill_policy.models import PRESETS, ModelConfig, Policy, StageConfig, small
-from m2distill_policy.models.image_encoder import FilmBlock, spatial_softmax
+from m2distill_policy.models.image_encoder import FilmBlock, InstanceNorm, spatial_softmax
 from m2distill_policy.models.transformer import Layer, time_code
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
@@ -152,6 +152,24 @@ def test_spatial_softmax_gives_the_place_of_a_peak_rows_first():
     heatmaps[0, 0, 4, 0] = 100.0  # bottom left
     heatmaps[0, 1, 1, 6] = 100.0
     torch.testing.assert_close(spatial_softmax(heatmaps), torch.tensor([[1.0, -0.5, -1.0, 0.5]]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_instance_norm_and_its_gradients_are_those_of_torch(layout):
+    torch.manual_seed(0)
+    ours, oracle = InstanceNorm(6), torch.nn.GroupNorm(6, 6)
+    for name in ("weight", "bias"):
+        torch.nn.init.normal_(getattr(oracle, name))
+    ours.load_state_dict(oracle.state_dict())
+    results = []
+    h, upstream = torch.randn(3, 6, 5, 7) + 2, torch.randn(3, 6, 5, 7)
+    for module in (ours, oracle):
+        leaf = h.clone(memory_format=layout).requires_grad_()
+        out = module(leaf)
+        out.backward(upstream)
+        results.append((out, leaf.grad, module.weight.grad, module.bias.grad))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 def test_film_scales_by_one_plus_gamma_and_adds_beta():

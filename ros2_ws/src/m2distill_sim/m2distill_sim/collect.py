@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -76,7 +77,7 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     if open_tasks:
         out.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
-        with ProcessPoolExecutor(workers, mp_context=context) as pool, _progress(progress) as bar:
+        with ProcessPoolExecutor(workers, context, _ignore_interrupt) as pool, _progress(progress) as bar:
             for task, path in open_tasks:
                 _collect_task(pool, bar, task, path, episodes, settings, assets)
     return paths
@@ -187,6 +188,11 @@ def _exists(folder: Path, attempt: int) -> bool:
 def _attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
     """Attempt -> success, of the first `attempts`, in order."""
     return {attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _exists(folder, attempt)}
+
+
+def _ignore_interrupt() -> None:
+    """In a worker process: Ctrl-C is the parent's, which lets the running attempts finish and starts no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @functools.lru_cache(maxsize=1)

@@ -32,7 +32,7 @@ MAX_SHIFT = 0.02  # of the grasp along the object, to keep the palm off a taller
 TRANSIT = 0.18  # height of the hand that passes over every grocery
 HOVER = 0.04  # of the hand over its object before it goes down
 ALIGNED, NOT_ALIGNED = 0.010, 0.025  # sideways error at which the hand goes all the way down, and not at all
-SLIPPED = 0.035  # a closing hand further than this from the grasp has missed
+SLIPPED, DROPPED = 0.018, 0.035  # a closing hand further than this from the grasp misses; in the air, it has lost it
 SNUG = 0.006  # fingers not wider than the object by more than this hold it
 FINGERS_STILL_M_S = 0.01
 EMPTY_WIDTH = 0.012  # fingers closer together than this hold nothing
@@ -96,13 +96,14 @@ class PickAndPlace:
         grasp = _grasp(thing, bounds.values())
         error = grasp - hand
         sideways = np.linalg.norm(error[:2])
-        reached = max(sideways, abs(error[2])) < (ALIGNED if fingers_open else SLIPPED)
+        lifted = thing.low[2] > FINGERTIP
+        reached = max(sideways, abs(error[2])) < (ALIGNED if fingers_open else DROPPED if lifted else SLIPPED)
         if not reached or width < EMPTY_WIDTH:
             self.phase = "reach" if sideways > NOT_ALIGNED else "grasp"
             return self._approach(error, sideways, hand, thing, fingers_open), -1.0
         finger_speed = abs(env.data.joint(FINGER_JOINT).qvel[0])
         held = width < thing.high[1] - thing.low[1] + SNUG
-        if not held or (finger_speed > FINGERS_STILL_M_S and thing.low[2] < FINGERTIP):
+        if not held or (finger_speed > FINGERS_STILL_M_S and not lifted):
             self.phase = "grasp"
             return error, 1.0
         self.phase = "carry"

@@ -5,7 +5,6 @@ Letters: B batch, T steps, n = B*T, C channels, H W pixels or cells, L text widt
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from m2distill_policy.models.config import ModelConfig
@@ -21,45 +20,8 @@ class GroupNorm(nn.GroupNorm):
             return super().forward(h.float()).to(h.dtype)
 
 
-class InstanceNorm(GroupNorm):
-    """GroupNorm with a group for every channel, differentiated in a third of the time on a CPU."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, channels)
-
-    def forward(self, h: Tensor) -> Tensor:
-        with torch.autocast(h.device.type, enabled=False):
-            return _InstanceNorm.apply(h.float(), self.weight, self.bias, self.eps).to(h.dtype)
-
-
-class _InstanceNorm(torch.autograd.Function):
-    """torch's own backward pass walks channels-last memory once per group, which here is once per channel."""
-
-    @staticmethod
-    def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        n, C, H, W = h.shape
-        y, mean, inverse_std = torch.native_group_norm(h, weight, bias, n, C, H * W, C, eps)
-        ctx.save_for_backward(h, weight, mean.view(n, C, 1, 1), inverse_std.view(n, C, 1, 1))
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        h, weight, mean, inverse_std = ctx.saved_tensors
-        cells = h.shape[2] * h.shape[3]
-        sum_grad = grad.sum((2, 3), keepdim=True)  # (n, C, 1, 1), as all that follows but the last line
-        sum_grad_normed = ((grad * h).sum((2, 3), keepdim=True) - mean * sum_grad) * inverse_std
-        scale = weight[:, None, None] * inverse_std
-        slope = -scale * inverse_std * sum_grad_normed / cells
-        offset = -scale * sum_grad / cells - slope * mean
-        grad_h = torch.addcmul(offset, h, slope).addcmul_(grad, scale)
-        return grad_h, sum_grad_normed.sum((0, 2, 3)), sum_grad.sum((0, 2, 3)), None
-
-
 def make_norm(kind: str, channels: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    return InstanceNorm(channels) if kind == "instance" else GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
+    return nn.BatchNorm2d(channels) if kind == "batch" else GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
 
 
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Conv2d:

@@ -49,9 +49,15 @@ class Examiner(Node):
         self._reset = self.create_client(Trigger, "sim/reset")
 
     def wait_until_ready(self) -> None:
-        ready = (lambda: self._status is not None and self._instruction_pub.get_subscription_count() > 0
-                 and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
+        def ready() -> bool:
+            return (self._status is not None and self._instruction_pub.get_subscription_count() > 0
+                    and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
+
         self._wait(ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
+
+    def _is_ready(self) -> bool:
+        return (self._status is not None and self._instruction_pub.get_subscription_count() > 0
+                and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
 
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
         """One episode. Returns task, initial_state, instruction, success, steps and the video's path or None."""
@@ -127,7 +133,8 @@ def run_trials(suite: str, tasks: list[int], initial_states: list[int], out: Pat
         examiner.wait_until_ready()
         for task in tasks:
             for initial_state in initial_states:
-                video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir else None
+                filmed = video_dir is not None and initial_state == initial_states[0]
+                video = video_dir / f"task{task}_state{initial_state}.mp4" if filmed else None
                 results.append(examiner.trial(suite, task, initial_state, video))
                 print(json.dumps(results[-1]), flush=True)
         examiner.finish()
@@ -148,7 +155,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, nargs="+", required=True, help="indices within the suite")
     parser.add_argument("--initial-states", type=int, nargs="+", required=True, help="indices, the same for every task")
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
-    parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each episode")
+    parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each task's first episode")
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     try:
         run_trials(options.suite, options.tasks, options.initial_states, options.out, options.video_dir)

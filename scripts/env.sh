@@ -1,0 +1,6 @@
+# Source this: the venv's commands first on PATH, and on a ROS 2 distribution the built workspace.
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PATH="$_root/.venv/bin:$PATH"
+export MUJOCO_GL=${MUJOCO_GL:-egl}
+if [[ -n ${ROS_DISTRO:-} ]]; then source "$_root/ros2_ws/install/setup.bash"; fi
+unset _root

@@ -1,0 +1,197 @@
+"""`m2distill demo`: the whole promise in one command.
+
+Collects demonstrations of two LIBERO-OBJECT tasks, learns the first, then the second with M2Distill and, as a control,
+with plain fine-tuning; then starts simulator and policy as separate ROS 2 processes, tells the policy each task's
+instruction on the topic, and counts successes from initial states that no demonstration used.
+
+    OUT/data/            demonstrations
+    OUT/m2distill/       run folder of the method: checkpoints, metrics, evaluation.json
+    OUT/finetune/        run folder of the control; its first step is the method's
+    OUT/trials/          results, videos and node logs of the trials over ROS 2
+    OUT/summary.json     every number
+    OUT/report.html      the same for people
+
+A stage that is finished is not repeated, so the same command goes on after an interruption.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from m2distill_policy.bringup import NodeProcesses, SystemConfig, system
+from m2distill_policy.errors import UserError
+from m2distill_sim.assets import find_assets
+from m2distill_sim.collect import collect
+from m2distill_sim.suites import HELD_OUT, find_task
+from m2distill_training.evaluate import Job, Result, write_evaluation
+from m2distill_training.loop import train
+from m2distill_training.presets import preset
+from m2distill_training.progress import show_training
+from m2distill_training.report import write_report
+from m2distill_training.run import write_atomic
+
+SUITE = "libero_object"
+MAX_STEPS = 300  # of a trial: twice what a demonstration takes
+ACTING = "low_noise"
+CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the user chooses; see `demo`."""
+
+    out: Path
+    tasks: tuple[int, int]
+    episodes: int
+    trials: int
+    seed: int
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        return {strategy: self.out / strategy for strategy in ("m2distill", "finetune")}
+
+
+def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episodes: int = 40, trials: int = 5,
+         seed: int = 0) -> None:
+    """Collect, learn two tasks one after the other, obey over ROS 2, report. Run it again to go on after Ctrl-C.
+
+    Args:
+        out: folder of everything it writes.
+        tasks: two task numbers of LIBERO-OBJECT, in the order of learning.
+        episodes: demonstrations per task.
+        trials: episodes per task and policy over ROS 2, each from a held-out initial state.
+        seed: of demonstrations, training and acting.
+    """
+    if len(set(tasks)) != 2 or not 1 <= trials <= len(HELD_OUT):
+        raise UserError(f"tasks {tasks} and {trials} trials given; allowed: two different tasks, "
+                        f"1 to {len(HELD_OUT)} trials")
+    chosen = Demo(out, tasks, episodes, trials, seed)
+    console, clock = Console(), _Clock()
+    console.print(f"m2distill demo: task {tasks[0]} first, then task {tasks[1]}; everything goes to {out}/")
+    with clock.stage(console, f"1/4  collect {episodes} demonstrations of each task"):
+        files = collect(SUITE, tasks, episodes, out / "data", seed=seed, assets=find_assets("builtin"))
+    with clock.stage(console, "2/4  learn the first task, then the second with M2Distill"):
+        _learn(chosen, "m2distill", files)
+    with clock.stage(console, "3/4  the control: learn the second task by plain fine-tuning"):
+        _learn(chosen, "finetune", files)
+    with clock.stage(console, "4/4  obey instructions over ROS 2"):
+        evaluations = _examine(chosen)
+    _summarise(chosen, console, clock, evaluations)
+
+
+class _Clock:
+    """Wall time by stage, in s."""
+
+    def __init__(self):
+        self.stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, console: Console, title: str) -> Iterator[None]:
+        console.rule(title, align="left")
+        began = time.monotonic()
+        yield
+        self.stages[title[5:]] = round(time.monotonic() - began, 1)
+        console.print(f"[dim]{self.stages[title[5:]]:.0f} s[/dim]")
+
+
+def _learn(chosen: Demo, strategy: str, files: list[Path]) -> None:
+    config = dataclasses.replace(preset("small"), strategy=strategy, seed=chosen.seed)
+    start_from = None
+    if strategy == "finetune":
+        start_from = chosen.folders["m2distill"] / "steps" / "0" / "checkpoint"
+        budget = round(config.optim.budget * CONTROL_BUDGET)
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, budget=budget))
+    folder = chosen.folders[strategy]
+    with show_training(strategy) as on_step:
+        train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
+
+
+def _examine(chosen: Demo) -> dict[str, dict]:
+    """Trials of three policies; the evaluation of each strategy, also written into its run folder."""
+    first, second = chosen.tasks
+    m2distill, finetune = (folder / "steps" for folder in chosen.folders.values())
+    sessions = {  # name -> checkpoint, tasks; the two longest first, side by side on two cores
+        "m2distill": (m2distill / "1" / "checkpoint", [first, second]),
+        "finetune": (finetune / "1" / "checkpoint", [first, second]),
+        "first_step": (m2distill / "0" / "checkpoint", [first]),
+    }
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        running = {name: pool.submit(_trials, chosen, number, name, *session)
+                   for number, (name, session) in enumerate(sessions.items())}
+        results = {name: future.result() for name, future in running.items()}
+    settings = {"acting": ACTING, "seed": chosen.seed, "max_steps": MAX_STEPS, "episodes_per_task": chosen.trials}
+    return {strategy: write_evaluation(folder, SUITE, [results["first_step"], results[strategy]], settings)
+            for strategy, folder in chosen.folders.items()}
+
+
+def _trials(chosen: Demo, number: int, name: str, checkpoint: Path, tasks: list[int]) -> list[Result]:
+    """One session over ROS 2, on a DDS domain of its own: simulator, policy, and a client that instructs and counts."""
+    folder = chosen.out / "trials" / name
+    out = folder / "trials.json"
+    if not out.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        config = SystemConfig(checkpoint=str(checkpoint.resolve()), suite=SUITE, task=tasks[0], assets="builtin",
+                              pacing="lockstep", acting=ACTING, seed=chosen.seed, step_limit=MAX_STEPS)
+        domain = {"ROS_DOMAIN_ID": str(1 + (os.getpid() + number) % 100)}
+        command = [sys.executable, "-m", "m2distill_policy.ros.trial", "--suite", SUITE, "--out", str(out),
+                   "--video-dir", str((folder / "videos").resolve()), "--tasks", *map(str, tasks),
+                   "--initial-states", *map(str, HELD_OUT[:chosen.trials])]
+        with NodeProcesses(system(config), folder / "logs", domain) as nodes:
+            client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
+            try:
+                for line in client.stdout:
+                    _show_trial(name, json.loads(line))
+                    nodes.check()
+            finally:
+                client.terminate()
+                client.wait()
+        if client.returncode != 0:
+            raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
+    return [_result(checkpoint, chosen.seed, trial) for trial in json.loads(out.read_text())]
+
+
+def _show_trial(name: str, trial: dict) -> None:
+    outcome = "success" if trial["success"] else "failure"
+    print(f"{name:10}  {trial['instruction']!r} from state {trial['initial_state']}: {outcome} after "
+          f"{trial['steps']} steps", flush=True)
+
+
+def _result(checkpoint: Path, seed: int, trial: dict) -> Result:
+    job = Job(checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, seed, MAX_STEPS, "builtin",
+              Path(trial["video"]) if trial["video"] else None)
+    return Result(job, trial["success"], trial["steps"], held="")
+
+
+def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[str, dict]) -> None:
+    old, new = (find_task(SUITE, task).instruction for task in chosen.tasks)
+    table = Table(title="successes over ROS 2 after the second task, 95 % Wilson interval")
+    table.add_column("")
+    for kind, instruction in (("old task", old), ("new task", new)):
+        table.add_column(f"{kind}\n{instruction}")
+    for strategy, evaluation in evaluations.items():
+        table.add_row(strategy, *(_score(task) for task in evaluation["steps"][-1]["tasks"]))
+    console.print(table)
+    summary = {"tasks": list(chosen.tasks), "instructions": [old, new], "episodes": chosen.episodes,
+               "trials_per_task": chosen.trials, "seed": chosen.seed, "seconds": clock.stages,
+               "seconds_total": round(sum(clock.stages.values()), 1), "evaluations": evaluations}
+    write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_report(chosen.out / "report.html", list(chosen.folders.values()), title="m2distill demo",
+                 notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.episodes} scripted "
+                       "demonstrations each, then instructed over ROS 2.")
+    console.print(f"{sum(clock.stages.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")
+
+
+def _score(task: dict) -> str:
+    low, high = task["wilson_95"]
+    return f"{task['successes']} of {task['episodes']}  ({low:.0%} to {high:.0%})"

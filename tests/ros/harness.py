@@ -55,6 +55,9 @@ class Client(Node):
         self.change_state = self.create_client(ChangeState, "policy/change_state")
         self.get_state = self.create_client(GetState, "policy/get_state")
         self.policy_parameters = AsyncParameterClient(self, "policy")
+        # made early: before the node knows of a client, it cannot answer it
+        self.triggers = {name: self.create_client(Trigger, f"policy/{name}") for name in
+                         ("start", "stop", "pause", "reset_fault")}
         self.execute = ActionClient(self, ExecuteInstruction, "policy/execute")
         self.sent = 0  # sets of sensor data
         self.sizes = dict.fromkeys(CAMERAS, 64)  # of the pictures; 0: the camera is dead
@@ -114,11 +117,8 @@ class Client(Node):
         assert answer.results[0].successful, answer.results[0].reason
 
     def call(self, service: str) -> Trigger.Response:
-        caller = self.create_client(Trigger, f"policy/{service}")
-        self.wait(caller.service_is_ready, service)
-        answer = self.result(caller.call_async(Trigger.Request()), service)
-        self.destroy_client(caller)
-        return answer
+        self.wait(self.triggers[service].service_is_ready, service)
+        return self.result(self.triggers[service].call_async(Trigger.Request()), service)
 
     def say(self, instruction: str) -> None:
         self.instruction_pub.publish(String(data=instruction))

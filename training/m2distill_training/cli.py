@@ -17,8 +17,10 @@ COMMANDS = {
     "train": "learn a sequence of tasks; a checkpoint after every one",
     "evaluate": "closed-loop episodes in simulation; success matrix and forgetting",
     "report": "one HTML page from a run folder",
+    "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
     "import": "import libero-checkpoint FILE.pth OUT: LIBERO's own checkpoint -> one of ours",
 }
+RESUMING = ("demo", "collect")  # the same command goes on where it was; train says how
 
 
 def main() -> None:
@@ -40,7 +42,8 @@ def run(argv: list[str]) -> int:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("m2distill: interrupted", file=sys.stderr)
+        hint = "; the same command goes on where it was" if command in RESUMING else ""
+        print(f"m2distill: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
@@ -193,6 +196,13 @@ def _import(argv: list[str]) -> None:
 
     tyro.extras.subcommand_cli_from_dict({"libero-checkpoint": libero_checkpoint}, args=argv, prog="m2distill import",
                                          use_underscores=False)
+
+
+def _run(argv: list[str]) -> None:
+    from m2distill_policy.bringup import main as start
+
+    if status := start(argv):
+        sys.exit(status)
 
 
 def _demo(argv: list[str]) -> None:

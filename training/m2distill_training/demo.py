@@ -34,15 +34,14 @@ from m2distill_policy.errors import UserError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
+from m2distill_training import presets
 from m2distill_training.evaluate import Job, Result, write_evaluation
 from m2distill_training.loop import train
-from m2distill_training.presets import preset
 from m2distill_training.progress import show_training
 from m2distill_training.report import write_report
 from m2distill_training.run import write_atomic
 
 SUITE = "libero_object"
-MAX_STEPS = 300  # of a trial: twice what a demonstration takes
 ACTING = "low_noise"
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
 
@@ -55,6 +54,8 @@ class Demo:
     tasks: tuple[int, int]
     episodes: int
     trials: int
+    max_steps: int
+    preset: str
     seed: int
 
     @property
@@ -63,7 +64,7 @@ class Demo:
 
 
 def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episodes: int = 40, trials: int = 5,
-         seed: int = 0) -> None:
+         max_steps: int = 300, preset: str = "small", seed: int = 0) -> None:
     """Collect, learn two tasks one after the other, obey over ROS 2, report. Run it again to go on after Ctrl-C.
 
     Args:
@@ -71,12 +72,14 @@ def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episode
         tasks: two task numbers of LIBERO-OBJECT, in the order of learning.
         episodes: demonstrations per task.
         trials: episodes per task and policy over ROS 2, each from a held-out initial state.
+        max_steps: of a trial; a demonstration takes about 100.
+        preset: of training: small learns within minutes, debug learns nothing within seconds.
         seed: of demonstrations, training and acting.
     """
     if len(set(tasks)) != 2 or not 1 <= trials <= len(HELD_OUT):
         raise UserError(f"tasks {tasks} and {trials} trials given; allowed: two different tasks, "
                         f"1 to {len(HELD_OUT)} trials")
-    chosen = Demo(out, tasks, episodes, trials, seed)
+    chosen = Demo(out, tasks, episodes, trials, max_steps, preset, seed)
     console, clock = Console(), _Clock()
     console.print(f"m2distill demo: task {tasks[0]} first, then task {tasks[1]}; everything goes to {out}/")
     with clock.stage(console, f"1/4  collect {episodes} demonstrations of each task"):
@@ -106,7 +109,7 @@ class _Clock:
 
 
 def _learn(chosen: Demo, strategy: str, files: list[Path]) -> None:
-    config = dataclasses.replace(preset("small"), strategy=strategy, seed=chosen.seed)
+    config = dataclasses.replace(presets.preset(chosen.preset), strategy=strategy, seed=chosen.seed)
     start_from = None
     if strategy == "finetune":
         start_from = chosen.folders["m2distill"] / "steps" / "0" / "checkpoint"
@@ -126,29 +129,39 @@ def _examine(chosen: Demo) -> dict[str, dict]:
         "finetune": (finetune / "1" / "checkpoint", [first, second]),
         "first_step": (m2distill / "0" / "checkpoint", [first]),
     }
+    clients: list[subprocess.Popen] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        running = {name: pool.submit(_trials, chosen, number, name, *session)
+        running = {name: pool.submit(_trials, chosen, clients, number, name, *session)
                    for number, (name, session) in enumerate(sessions.items())}
-        results = {name: future.result() for name, future in running.items()}
-    settings = {"acting": ACTING, "seed": chosen.seed, "max_steps": MAX_STEPS, "episodes_per_task": chosen.trials}
+        try:
+            results = {name: future.result() for name, future in running.items()}
+        except BaseException:  # Ctrl-C, or one session failed: the others end too, and no further one begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            for client in clients:
+                client.terminate()
+            raise
+    settings = {"acting": ACTING, "seed": chosen.seed, "max_steps": chosen.max_steps,
+                "episodes_per_task": chosen.trials}
     return {strategy: write_evaluation(folder, SUITE, [results["first_step"], results[strategy]], settings)
             for strategy, folder in chosen.folders.items()}
 
 
-def _trials(chosen: Demo, number: int, name: str, checkpoint: Path, tasks: list[int]) -> list[Result]:
+def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: str, checkpoint: Path,
+            tasks: list[int]) -> list[Result]:
     """One session over ROS 2, on a DDS domain of its own: simulator, policy, and a client that instructs and counts."""
     folder = chosen.out / "trials" / name
     out = folder / "trials.json"
     if not out.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         config = SystemConfig(checkpoint=str(checkpoint.resolve()), suite=SUITE, task=tasks[0], assets="builtin",
-                              pacing="lockstep", acting=ACTING, seed=chosen.seed, step_limit=MAX_STEPS)
+                              pacing="lockstep", acting=ACTING, seed=chosen.seed, step_limit=chosen.max_steps)
         domain = {"ROS_DOMAIN_ID": str(1 + (os.getpid() + number) % 100)}
         command = [sys.executable, "-m", "m2distill_policy.ros.trial", "--suite", SUITE, "--out", str(out),
                    "--video-dir", str((folder / "videos").resolve()), "--tasks", *map(str, tasks),
                    "--initial-states", *map(str, HELD_OUT[:chosen.trials])]
         with NodeProcesses(system(config), folder / "logs", domain) as nodes:
             client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
+            clients.append(client)
             try:
                 for line in client.stdout:
                     _show_trial(name, json.loads(line))
@@ -158,7 +171,7 @@ def _trials(chosen: Demo, number: int, name: str, checkpoint: Path, tasks: list[
                 client.wait()
         if client.returncode != 0:
             raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
-    return [_result(checkpoint, chosen.seed, trial) for trial in json.loads(out.read_text())]
+    return [_result(checkpoint, chosen, trial) for trial in json.loads(out.read_text())]
 
 
 def _show_trial(name: str, trial: dict) -> None:
@@ -167,9 +180,10 @@ def _show_trial(name: str, trial: dict) -> None:
           f"{trial['steps']} steps", flush=True)
 
 
-def _result(checkpoint: Path, seed: int, trial: dict) -> Result:
-    job = Job(checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, seed, MAX_STEPS, "builtin",
-              Path(trial["video"]) if trial["video"] else None)
+def _result(checkpoint: Path, chosen: Demo, trial: dict) -> Result:
+    video = Path(trial["video"]) if trial["video"] else None
+    job = Job(checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, chosen.seed, chosen.max_steps,
+              "builtin", video)
     return Result(job, trial["success"], trial["steps"], held="")
 
 
@@ -183,7 +197,7 @@ def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[
         table.add_row(strategy, *(_score(task) for task in evaluation["steps"][-1]["tasks"]))
     console.print(table)
     summary = {"tasks": list(chosen.tasks), "instructions": [old, new], "episodes": chosen.episodes,
-               "trials_per_task": chosen.trials, "seed": chosen.seed, "seconds": clock.stages,
+               "trials_per_task": chosen.trials, "preset": chosen.preset, "seed": chosen.seed, "seconds": clock.stages,
                "seconds_total": round(sum(clock.stages.values()), 1), "evaluations": evaluations}
     write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     write_report(chosen.out / "report.html", list(chosen.folders.values()), title="m2distill demo",

@@ -30,8 +30,8 @@ def libero() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """Learned by two CPU cores in minutes, from scripted demos at 64 px. A short history costs little and holds what the
-    experts act on: how far the fingers are apart and whether they move."""
+    """Learned by two CPU cores in minutes, from scripted demos, at 64 px. A short history costs little and holds what
+    the experts act on: how far the fingers are apart and whether they move."""
     return TrainConfig(
         preset="small", strategy="m2distill", seed=0, text_encoder="auto", image_px=64, history=3,
         pairing="before", first_step_tasks=1, precision="bfloat16", log_every=20, save_every=500,

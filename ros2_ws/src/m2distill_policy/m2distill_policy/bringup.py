@@ -190,7 +190,7 @@ def run(config: SystemConfig, log_dir: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m m2distill_policy.bringup",
+    parser = argparse.ArgumentParser(prog="m2distill run",
                                      description="Start the simulator and a policy that drives it.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for option in fields(SystemConfig):

@@ -1,0 +1,57 @@
+"""`m2distill demo` from end to end with a network that learns nothing: collection, both trainings, ROS 2 processes,
+instructions on the topic, summary and report. What it proves is the path; what a real run learns is in the README."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TIMEOUT_S = 300
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The output folder, the command that made it and what it printed."""
+    out = tmp_path_factory.mktemp("demo")
+    command = [str(Path(sys.executable).with_name("m2distill")), "demo", "--out", str(out), "--episodes", "1",
+               "--trials", "1", "--max-steps", "20", "--preset", "debug"]
+    environment = {**os.environ, "COLUMNS": "120"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, command, done.stdout
+
+
+def test_the_table_counts_old_and_new_task_for_method_and_control(demo):
+    _, _, printed = demo
+    assert "old task" in printed and "new task" in printed
+    assert printed.count("0 of 1  (0% to 79%)") == 4
+
+
+def test_the_summary_holds_every_trial_of_the_second_step(demo):
+    out, _, _ = demo
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["evaluations"]) == {"m2distill", "finetune"}
+    for evaluation in summary["evaluations"].values():
+        assert [[len(task["runs"]) for task in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 1]]
+        assert evaluation["steps"][1]["tasks"][0]["runs"][0]["steps"] == 20
+    ids = [evaluation["steps"][0]["checkpoint_id"] for evaluation in summary["evaluations"].values()]
+    assert ids[0] == ids[1]  # the control shares the first step
+
+
+def test_the_report_is_one_file_with_a_video_of_each_task(demo):
+    out, _, _ = demo
+    page = (out / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == 4  # two tasks, method and control
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_a_second_run_repeats_nothing(demo):
+    out, command, _ = demo
+    made = [path for path in out.rglob("*") if path.name in ("trials.json", "weights.safetensors")]
+    before = {path: path.stat().st_mtime_ns for path in made}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -81,7 +81,6 @@ def test_the_run_folder_tells_what_was_done(files, tmp_path):
     assert checkpoint.metrics["replayed_demos"] == {"pick up the milk": kept}
     assert json.loads((run.path / "steps/1/replay.json").read_text()) == {"pick up the milk": kept}
     assert json.loads((run.path / "config.json").read_text())["text_encoder"] == checkpoint.spec.text_encoder != "auto"
-    assert json.loads((run.path / "versions.json").read_text())["torch"] == torch.__version__
     assert not list(run.path.glob("steps/*/state.pt"))
     terms = [set(line) & {"bc", "image", "text", "extra", "policy"} for line in run.metrics()]
     assert terms == [{"bc"}] * 8 + [{"bc", "image", "text", "extra", "policy"}] * 8
@@ -91,7 +90,7 @@ def test_a_changed_setting_or_file_is_refused_on_resume(files, tmp_path, libero_
     with pytest.raises(KeyboardInterrupt):
         train(debug(), files, tmp_path / "run", on_step=interrupt_at((0, 2)))
     other = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, lr=0.5))
-    with pytest.raises(RunError, match=r"optim.lr was 0.001, now 0.5"):
+    with pytest.raises(RunError, match=r"optim.lr was 0.0007, now 0.5"):
         train(other, files, tmp_path / "run", resume=True)
     with pytest.raises(RunError, match="other data"):
         train(debug(), [files[0], libero_file("c", instruction="x", seed=3)], tmp_path / "run", resume=True)

@@ -1,33 +1,37 @@
 """A run folder: what a training run writes, and the rules for going on with one.
 
-    config.json          the TrainConfig, text encoder resolved
+    config.json          the TrainConfig, seed included, text encoder resolved
     data.json            the datasets in task order, with their content keys
-    versions.json        of Python and the packages that decide the numbers
+    environment.json     versions, machine, threads and source: one entry for each time the run was begun or resumed
     metrics.jsonl        one line per logged gradient step
-    steps/<k>/checkpoint the policy after task step k
+    tensorboard/step_<k> the same as events
+    steps/<k>/checkpoint the policy after task step k; its metrics.json names its parent and its datasets
     steps/<k>/replay.json  demos kept for step k
     steps/<k>/state.pt   of the step in progress: weights, average, optimiser, gradient step
+    episodes.jsonl       one line per episode of m2distill evaluate
+    evaluation.json      success after every step, success matrix, metrics
     lock                 held while a process trains here
 
-Every file is written under a temporary name, flushed and renamed.
+Every file is written under a temporary name, flushed and renamed, except the .jsonl and the events: they grow by
+lines, and a last line cut short is dropped on resume.
 """
 
 import fcntl
+import hashlib
 import io
 import json
 import os
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
+from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_training.config import TrainConfig, differences
-
-PACKAGES = ("torch", "numpy", "transformers")
+from m2distill_training.environment import environment
+from m2distill_training.events import ScalarEvents
 
 
 class RunError(UserError):
@@ -35,20 +39,64 @@ class RunError(UserError):
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """All of `content` at `path`, or what was there before."""
+    """All of `content` at `path`, or RunError and what was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    with _writing(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def read_json(path: Path) -> object:
+    """Raises RunError for a file that is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}); restore it from a copy") from None
+
+
+def append_line(path: Path, line: dict) -> None:
+    with _writing(path), path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The lines of a .jsonl, none without a file; a last line cut short by a crash is left out. Raises RunError."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); restore it from a copy") from None
+
+
+def write_lines(path: Path, lines: Iterable[dict]) -> None:
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk and its like become one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}); what was saved before is untouched. Mend that "
+                       "and repeat the command, train with --resume") from None
 
 
 class RunFolder:
-    """Made by `open_run`, which holds the lock."""
+    """Made by `open_run`, which holds the lock; without it, for reading."""
 
     def __init__(self, path: Path):
         self.path = path
+        self._events: ScalarEvents | None = None
 
     def checkpoint(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "checkpoint"
@@ -56,38 +104,67 @@ class RunFolder:
     def state(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "state.pt"
 
+    def lineage(self, k: int, instructions: list[str]) -> dict:
+        """What the checkpoint of step k comes from, JSON-ready: the id of the one before it, null for the first, and
+        the content key of every dataset learned so far."""
+        keys = {d["instruction"]: d["key"] for d in read_json(self.path / "data.json")}
+        return {"parent": load_checkpoint(self.checkpoint(k - 1)).id if k > 0 else None,
+                "data": {text: keys[text] for text in instructions}}
+
     def write_json(self, name: str, value: object) -> None:
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
 
     def save_state(self, k: int, state: dict) -> None:
-        self.state(k).parent.mkdir(parents=True, exist_ok=True)
+        """A line with the sha256 of all that follows, then torch's format."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.state(k), buffer.getvalue())
+        content = buffer.getvalue()
+        with _writing(self.state(k)):
+            self.state(k).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.state(k), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def load_state(self, k: int) -> dict | None:
-        """The saved state of step k, or None when it has not begun."""
+        """The saved state of step k on the CPU, or None when it has not begun. Raises RunError for a damaged one."""
         if not self.state(k).is_file():
             return None
-        return torch.load(self.state(k), map_location="cpu", weights_only=True)
-
-    def log(self, line: dict) -> None:
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        digest, _, content = self.state(k).read_bytes().partition(b"\n")
+        if digest != hashlib.sha256(content).hexdigest().encode():
+            raise RunError(f"{self.state(k)} is damaged; restore it from a copy, or remove it to repeat task step {k} "
+                           "from its beginning. Earlier checkpoints are untouched")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     def metrics(self) -> list[dict]:
-        """All logged lines; a last line cut short by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return read_lines(self.path / "metrics.jsonl")
 
     def forget_metrics_after(self, k: int, step: int) -> None:
-        """Drop the lines that a resumed run is about to write again."""
+        """Task step k goes on after gradient step `step`: drop the lines and events that it writes again."""
         kept = [line for line in self.metrics() if (line["task_step"], line["step"]) <= (k, step)]
-        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_lines(self.path / "metrics.jsonl", kept)
+        self.close()
+        with _writing(self.path / "tensorboard"):
+            self._events = ScalarEvents(self.path / "tensorboard" / f"step_{k}")
+        for line in kept:
+            if line["task_step"] == k:
+                self._write_events(line)
+
+    def log(self, line: dict) -> None:
+        """One line of "task_step", "step" and named numbers; `forget_metrics_after` has begun that task step."""
+        append_line(self.path / "metrics.jsonl", line)
+        self._write_events(line)
+
+    def _write_events(self, line: dict) -> None:
+        values = {name: x for name, x in line.items() if name not in ("task_step", "step")}
+        with _writing(self.path / "tensorboard"):
+            self._events.write(line["step"], values)
+
+    def close(self) -> None:
+        if self._events is not None:
+            with suppress(OSError):  # every line has been flushed, and one that could not be has been reported
+                self._events.close()
+            self._events = None
 
 
 @contextmanager
@@ -99,8 +176,10 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         raise RunError(f"{path} already holds a run; add --resume to go on with it, or choose another --out")
     if resume and not begun:
         raise RunError(f"{path} holds no run to resume; leave --resume out to begin one")
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "lock").open("w") as lock:
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "lock").open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
         except BlockingIOError:
@@ -108,23 +187,35 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         run = RunFolder(path)
         if begun:
             _check_unchanged(path, config, data)
-        else:
+        _record_environment(run, first=not begun)
+        if not begun:
             run.write_json("data.json", data)
-            run.write_json("versions.json", _versions())
             write_atomic(path / "config.json", config.to_json().encode())  # last: from here on the run counts as begun
-        yield run
+        try:
+            yield run
+        finally:
+            run.close()
 
 
 def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
-    changed = differences(TrainConfig.from_json((path / "config.json").read_text()), config)
-    if changed:
+    try:
+        before = TrainConfig.from_json((path / "config.json").read_text())
+    except (UserError, ValueError) as error:
+        raise RunError(f"{path / 'config.json'} is damaged or of another version ({error}); restore it from a copy or "
+                       "choose another --out") from None
+    if changed := differences(before, config):
         raise RunError(f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
                        "repeat the original settings or choose another --out")
-    before = json.loads((path / "data.json").read_text())
-    if [d["key"] for d in before] != [d["key"] for d in data]:
-        raise RunError(f"{path} cannot be resumed with other data: it began with "
-                       f"{[d['path'] for d in before]} as they were then, got {[d['path'] for d in data]}")
+    begun_with = read_json(path / "data.json")
+    if [d["key"] for d in begun_with] == [d["key"] for d in data]:
+        return
+    now = {d["key"] for d in data}
+    lost = [f"{d['instruction']!r} from {d['path']}" for d in begun_with if d["key"] not in now]
+    what = f"changed or missing: {', '.join(lost)}" if lost else "the same tasks in another number or order"
+    raise RunError(f"{path} cannot be resumed with other data: {what}; give the {len(begun_with)} files that it began "
+                   "with, unchanged and in order, or choose another --out")
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+def _record_environment(run: RunFolder, first: bool) -> None:
+    entries = [] if first else read_json(run.path / "environment.json")
+    run.write_json("environment.json", [*entries, environment()])

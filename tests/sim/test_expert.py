@@ -79,12 +79,12 @@ def test_no_action_dimension_is_constant_and_few_are_extreme(soup_env):
     assert (np.abs(actions[:, :3]) < 0.99).all()
 
 
-def test_the_fingers_rest_on_the_can_before_it_is_lifted_and_open_before_the_hand_rises(soup_env):
+def test_the_lift_begins_slowly_while_the_fingers_grow_firm_and_they_open_before_the_hand_rises(soup_env):
     soup_env.reset(SOUP[2])
     actions, _ = run(soup_env, np.random.default_rng(2))
     closing = int(np.argmax(actions[:, 6] > 0))
     lifting = closing + int(np.argmax(actions[closing:, 2] > 0.25))
-    assert 4 <= lifting - closing <= 12
+    assert 8 <= lifting - closing <= 18
     opening = closing + int(np.argmax(actions[closing:, 6] < 0))
     rising = opening + int(np.argmax(actions[opening:, 2] > 0.25))
     assert 6 <= rising - opening <= 18

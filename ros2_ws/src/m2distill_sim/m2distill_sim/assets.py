@@ -122,5 +122,5 @@ def _download() -> Path:
     try:
         return Path(snapshot_download("lerobot/libero-assets", repo_type="dataset"))
     except Exception as error:  # the hub's errors share no base class; every one of them means: not downloadable now
-        raise AssetError(f"LIBERO's assets could not be downloaded: {error}; "
+        raise AssetError(f"LIBERO's assets could not be downloaded ({str(error).partition(chr(10))[0]}); "
                          f"give a folder, or use \"builtin\"") from error

@@ -28,7 +28,7 @@ import numpy as np
 
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim.assets import AssetSource, find_assets
-from m2distill_sim.experts import make_expert
+from m2distill_sim.experts import find_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv, SimObservation
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
@@ -67,9 +67,14 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
         raise UserError(f"episodes is {episodes} and workers {workers}, expected at least 1 of each")
     if not 16 <= size_px <= 1024:
         raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+    if seed < 0:
+        raise UserError(f"seed is {seed}, expected 0 or more")
     assets = find_assets() if assets is None else assets
     settings = CollectSettings(seed, size_px, assets.label)
     wanted = [find_task(suite, task) for task in tasks]
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise UserError(f"tasks {list(tasks)} given, expected at least one and none twice")
+    find_expert(suite)
     out = Path(out)
     paths = [out / f"{task.name}_demo.hdf5" for task in wanted]
     open_tasks = [(task, path) for task, path in zip(wanted, paths, strict=True)
@@ -86,7 +91,21 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
 def collect_command(suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1), episodes: int = 50,
                     out: Path = Path("data/demos"), workers: int = 2, seed: int = 0, size_px: int = 128,
                     assets: str | None = None) -> None:
-    """The body of `m2distill collect`; every argument is a flag of the same name."""
+    """Let a scripted expert solve tasks in simulation, disturbed now and then, and keep its successes as
+    demonstrations: one LIBERO-format HDF5 file per task. The same command goes on after Ctrl-C.
+
+    Example: m2distill collect --suite libero_object --tasks 0 1 --episodes 40 --out data/demos
+
+    Args:
+        suite: LIBERO's suite; there is an expert for libero_object.
+        tasks: task numbers in the suite, from 0.
+        episodes: successful demonstrations of each task.
+        out: folder of the files, <task>_demo.hdf5.
+        workers: processes, each with a simulator of its own; the result does not depend on it.
+        seed: of the expert's variation, of the disturbances, and of placements beyond LIBERO's initial states.
+        size_px: side of the two cameras' pictures.
+        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
+    """
     for path in collect(suite, tasks, episodes, out, workers=workers, seed=seed, size_px=size_px,
                         assets=find_assets(assets)):
         print(path)

@@ -50,8 +50,8 @@ class LiberoEnv:
             if name not in CAMERAS:
                 raise UserError(unknown_name("camera", name, CAMERAS))
         if self.assets.is_builtin and suite not in BUILTIN_SUITES:
-            raise AssetError(f"the built-in assets cover {', '.join(BUILTIN_SUITES)}, not {suite}; give LIBERO's "
-                             f"assets with $M2DISTILL_ASSETS, or download them with \"hub\"")
+            raise AssetError(f"the built-in assets cover {', '.join(BUILTIN_SUITES)}, not {suite}; name the folder of "
+                             f"LIBERO's assets, or \"hub\" to download them, as `assets` or in $M2DISTILL_ASSETS")
         self._env = _make_env(self.task.bddl_file, self.assets)
         self._sim = self._env.sim
         self.model: mujoco.MjModel = self._sim.model._model

@@ -1,4 +1,4 @@
-"""Scripted experts: privileged state in, action out. `make_expert` knows which expert solves which suite."""
+"""Scripted experts: privileged state in, action out. `find_expert` knows which expert solves which suite."""
 
 import numpy as np
 
@@ -9,9 +9,14 @@ from m2distill_sim.libero_env import LiberoEnv
 EXPERTS = {"libero_object": PickAndPlace}
 
 
+def find_expert(suite: str) -> type:
+    """The class of the expert that solves `suite`; raises UserError."""
+    if suite not in EXPERTS:
+        raise UserError(f"no scripted expert for {suite} (there is one for: {', '.join(EXPERTS)}); "
+                        f"use LIBERO's own demonstrations for this suite")
+    return EXPERTS[suite]
+
+
 def make_expert(env: LiberoEnv, rng: np.random.Generator):
     """An expert for the episode that `env` has just been reset to: `.act(env) -> action (7,)`, `.done`."""
-    if env.task.suite not in EXPERTS:
-        raise UserError(f"no scripted expert for {env.task.suite} (there is one for: {', '.join(EXPERTS)}); "
-                        f"use LIBERO's own demonstrations for this suite")
-    return EXPERTS[env.task.suite](env, rng)
+    return find_expert(env.task.suite)(env, rng)

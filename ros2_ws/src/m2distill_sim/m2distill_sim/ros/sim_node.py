@@ -128,6 +128,8 @@ class SimNode(Node):
                 raise UserError(f"initial_state is {chosen.initial_state}, {chosen.suite} task {chosen.task} has "
                                 f"{len(states)} (allowed: 0 to {len(states) - 1}, or -1)")
             initial_state = states[chosen.initial_state]
+        if chosen.video:
+            _make_folder(Path(chosen.video).parent)
         self._use_env(chosen)
         self._end_video()
         self._settings, self._video = chosen, chosen.video
@@ -155,8 +157,11 @@ class SimNode(Node):
 
     def _end_video(self) -> None:
         if self._frames:
-            write_video(Path(self._video), self._frames, RATE_HZ)
-            self.get_logger().info(f"wrote {self._video}")
+            try:
+                write_video(Path(self._video), self._frames, RATE_HZ)
+                self.get_logger().info(f"wrote {self._video}")
+            except OSError as error:  # a full disk, say: the world goes on
+                self.get_logger().error(f"the video {self._video} could not be written: {error}")
         self._frames = []
 
     # --- commands
@@ -231,6 +236,13 @@ class SimNode(Node):
     def _publish_observation(self) -> None:
         for publisher, message in self._observation:
             publisher.publish(message)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"video: {folder} is no folder to write to ({error.strerror}); choose another place") from None
 
 
 def main() -> int:

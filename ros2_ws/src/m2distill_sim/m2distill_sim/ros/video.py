@@ -10,8 +10,7 @@ MIN_HEIGHT_PX = 256  # small pictures are enlarged, pixel by pixel
 
 
 def write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
-    """Write (H, W, 3) uint8 RGB frames as H.264; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write (H, W, 3) uint8 RGB frames as H.264 into a folder that exists; the file appears whole or not at all."""
     temporary = path.with_name(f".{path.stem}.tmp.mp4")
     scale = -(-MIN_HEIGHT_PX // frames[0].shape[0])
     with imageio.get_writer(temporary, fps=rate_hz, codec="libx264", macro_block_size=2) as writer:

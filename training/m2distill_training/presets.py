@@ -36,7 +36,7 @@ def small() -> TrainConfig:
         preset="small", strategy="m2distill", seed=0, text_encoder="auto", image_px=64, history=3,
         pairing="before", first_step_tasks=1, precision="bfloat16", log_every=20, save_every=500,
         model=models.small(),
-        optim=OptimConfig(batch_size=24, budget=2500, budget_unit="steps", lr=7e-4, min_lr=2e-5, warmup_steps=50,
+        optim=OptimConfig(batch_size=24, budget=3000, budget_unit="steps", lr=7e-4, min_lr=2e-5, warmup_steps=50,
                           weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=10.0, ema_decay=0.99),
         augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0),
         replay=ReplayConfig(demos_per_task=10, batch_size=24),

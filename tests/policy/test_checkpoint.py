@@ -126,6 +126,7 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path):
     ("spec.json", b"{", "PolicySpec is not JSON"),
     ("spec.json", b"{}", "missing keys"),
     ("spec.json", b"\xff", "not a checkpoint of this version"),
+    ("spec.json", b"[" * 100_000, "not a checkpoint of this version"),
     ("model.json", b'{"colour": 1}', "unknown keys"),
     ("weights.safetensors", b"PK\x03\x04", "not a checkpoint of this version"),
     ("weights.safetensors", b"\x80\x02}q\x00.", "not a checkpoint of this version"),

@@ -8,8 +8,10 @@ import copy
 import importlib.util
 import json
 import os
+import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -225,11 +227,16 @@ def test_what_cannot_be_imported_is_refused_with_the_reason(tmp_path, contents, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00."])
-def test_a_file_of_other_bytes_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.",
+                                     pickle.dumps(os.getcwd, protocol=4)])
+def test_a_file_of_other_bytes_is_refused_without_warnings_or_advice(tmp_path, content):
+    """Torch would have it loaded "with weights_only=False": the message is ours alone."""
     (tmp_path / "model.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="is not a LIBERO checkpoint"):
+    with warnings.catch_warnings(), pytest.raises(CheckpointError) as error:
+        warnings.simplefilter("error")
         import_libero_checkpoint(tmp_path / "model.pth", tmp_path / "out", {})
+    assert str(error.value).startswith(f"{tmp_path / 'model.pth'} is not a LIBERO checkpoint: ")
+    assert "give a task*_model.pth" in str(error.value) and "weights_only" not in str(error.value)
 
 
 def test_a_truncated_file_is_refused(tmp_path, contents):

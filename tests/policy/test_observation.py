@@ -55,6 +55,7 @@ ALL = PANDA_JOINTS + PANDA_FINGERS
     (ALL + ALL[:1], [0.0] * 10, "repeats"),
     (ALL, [0.0] * 8 + [float("nan")], r"not finite at \['panda_finger_joint2'\]"),
     (ALL, [float("inf")] + [0.0] * 8, r"not finite at \['panda_joint1'\]"),
+    (ALL, [1e300] + [0.0] * 8, r"not finite at \['panda_joint1'\]"),  # as float32, which the model reads
     ((), (), "lacks"),
 ])
 def test_malformed_joints_are_refused(names, positions, named):

@@ -148,6 +148,10 @@ def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements
     ({"episodes": 0}, "expected at least 1"),
     ({"workers": 0}, "expected at least 1"),
     ({"size_px": 8}, "allowed 16 to 1024"),
+    ({"tasks": []}, "expected at least one and none twice"),
+    ({"tasks": [0, NAME]}, "expected at least one and none twice"),
+    ({"suite": "libero_goal"}, "no scripted expert for libero_goal"),
+    ({"seed": -1}, "seed is -1, expected at least 0"),
 ])
 def test_bad_requests_write_nothing(builtin, tmp_path, arguments, message):
     out = tmp_path / "out"

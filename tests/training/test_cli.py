@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,11 +22,21 @@ def test_help_names_every_command_without_importing_torch():
 @pytest.mark.parametrize(("argv", "said"), [
     (["trian"], "unknown command 'trian'; did you mean 'train'?"),
     (["train", "--preset", "smal"], "unknown preset 'smal'; did you mean 'small'?"),
-    (["train", "--preset=debug", "--strategy", "ewc", "--data", "x", "--out", "y"], "unknown strategy 'ewc'"),
+    (["train", "--preset=debug", "--strategy", "lwf", "--data", "x", "--out", "y"], "unknown strategy 'lwf'"),
     (["train", "--preset", "debug", "--data", "absent.hdf5", "--out", "y"], "absent.hdf5: no such file"),
-    (["train", "--preset", "debug", "--device", "abacus", "--data", "x", "--out", "y"], "device 'abacus' cannot be"),
+    (["train", "--preset", "debug", "--device", "abacus", "--data", "x", "--out", "y"], "unknown device 'abacus'"),
+    (["train", "--preset", "debug", "--device", "meta", "--data", "x", "--out", "y"], "unknown device 'meta'"),
+    (["collect", "--suite", "libero_objekt"], "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
+    (["collect", "--suite", "libero_goal"], "no scripted expert for libero_goal"),
+    (["collect", "--tasks", "3", "3"], "tasks [3, 3] given"),
+    (["collect", "--assets", "nowhere"], "nowhere does not exist"),
+    (["collect", "--out", "/dev/null/demos"], "/dev/null/demos: Not a directory; choose another path"),
+    (["collect", "--out", "n" * 300], "File name too long"),
     (["report", "nowhere"], "nowhere has no evaluation.json"),
     (["evaluate", "nowhere"], "no checkpoint at nowhere"),
+    (["evaluate", "nowhere", "--max-steps", "0"], "max_steps is 0, expected at least 1"),
+    (["evaluate", "nowhere", "--workers", "-1"], "workers is -1, expected at least 1"),
+    (["evaluate", "nowhere", "--tasks", "4", "4"], "tasks [4, 4] given, expected none twice"),
     (["import", "libero-checkpoint", "absent.pth", "out"], "absent.pth"),
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
@@ -36,6 +47,37 @@ def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_p
     assert printed.startswith("m2distill: ")
     assert printed.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+# Between an option's name and its default stands nothing but its type.
+UNDESCRIBED = re.compile(r"(--[a-z-]+) (?:[][{}|A-Z. ]|None)*\((?:default|required)")
+
+
+@pytest.mark.parametrize("command", [["demo"], ["collect"], ["evaluate"], ["report"], ["import", "libero-checkpoint"]])
+def test_help_describes_every_option_and_gives_an_example(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        cli.run([*command, "--help"])
+    page = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"Example: m2distill {' '.join(command)} " in page
+    assert "(default" in page and UNDESCRIBED.findall(page) == []
+
+
+def test_an_option_without_a_description_would_be_found():
+    page = "--suite STR (default: x) --tasks [INT [INT ...]] (required) --out PATH where (default: x)"
+    assert UNDESCRIBED.findall(page) == ["--suite", "--tasks"]
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "_report", lambda argv: Path("/nowhere/at/all").read_text())
+    with pytest.raises(FileNotFoundError):
+        cli.run(["report"])
+
+
+def test_what_means_nothing_for_a_run_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "data.json").write_text("[]")
+    assert cli.run(["evaluate", str(tmp_path), "--tasks", "3"]) == 2
+    assert "is a run folder" in capsys.readouterr().err
 
 
 def test_a_folder_without_data_is_named(tmp_path, capsys):

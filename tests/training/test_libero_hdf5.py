@@ -87,6 +87,9 @@ def with_value(value):
     (spoil("demo_2/obs/joint_states", with_value(np.nan)), "demo_2/obs/joint_states is not finite at step 2"),
     (spoil("demo_0/actions", with_value(1.5)), "demo_0/actions reaches 1.5, allowed -1 to 1"),
     (spoil("demo_0/actions", lambda a: a[:1]), "demo_0 has 1 steps, expected at least 2"),
+    (spoil("demo_0/actions", lambda a: 0.5), r"demo_0/actions has shape \(\), expected \(T, 7\)"),
+    (spoil("demo_0/actions", lambda a: a.astype(complex)), "demo_0/actions has type complex128, expected real numbers"),
+    (spoil("demo_1/obs/joint_states", lambda a: a * 1e300), "demo_1/obs/joint_states is not finite"),
     (spoil("demo_0/obs/agentview_rgb", lambda a: a / 255.0), "demo_0/obs/agentview_rgb is float64"),
     (spoil("demo_0/obs/eye_in_hand_rgb", lambda a: a[..., :1]), r"expected uint8 \(9, H, W, 3\)"),
 ])
@@ -97,6 +100,50 @@ def test_damage_is_named_by_file_demo_and_key(libero_file, damage, said):
         read(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("stored", ['""', "null", "[1, 2]", '{"a": "b"}'])
+def test_an_instruction_without_words_is_refused(libero_file, stored):
+    path = libero_file(demos=1)
+    with h5py.File(path, "a") as file:
+        file["data"].attrs["problem_info"] = f'{{"language_instruction": {stored}}}'
+    with pytest.raises(DataError, match="language_instruction in problem_info of /data is .*, expected words"):
+        read(path)
+
+
+def test_datasets_in_place_of_groups_are_refused(libero_file, tmp_path):
+    path = libero_file()
+    with h5py.File(path, "a") as file:
+        del file["data/demo_1"]
+        file["data/demo_1"] = 1
+    with pytest.raises(DataError, match="demo_1/actions is missing"):
+        read(path)
+    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
+        file["data"] = 1
+    with pytest.raises(DataError, match="group /data is missing"):
+        read(tmp_path / "flat.hdf5")
+
+
+def test_rotten_bytes_inside_a_file_are_noticed(libero_file):
+    path = libero_file(demos=1)
+    with h5py.File(path, "a") as file:
+        frames = file["data/demo_0/obs/agentview_rgb"][:]
+        del file["data/demo_0/obs/agentview_rgb"]
+        stored = file["data/demo_0/obs"].create_dataset("agentview_rgb", data=frames, compression="gzip",
+                                                        fletcher32=True)
+        place = stored.id.get_chunk_info(0).byte_offset + 10
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="demo_0 is not readable"):
+        read(path)
+
+
+def test_a_file_whose_only_demo_is_empty_is_refused_before_a_store_is_made(libero_file):
+    path = libero_file(demos=1)
+    spoil("demo_0/actions", lambda a: a[:0])(path)
+    with open_libero(path, "before") as file, pytest.raises(DataError, match="demo_0 has 0 steps"):
+        file.lengths()
 
 
 def test_files_that_are_none(tmp_path, libero_file):

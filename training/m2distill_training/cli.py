@@ -3,13 +3,15 @@
 Exit codes: 0 done, 2 something the user can mend (one line on stderr), 130 interrupted.
 """
 
+import errno
+import re
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.errors import UserError, require_at_least, unknown_name
 
 COMMANDS = {
     "demo": "the whole promise in half an hour: two tasks learned one after the other, obeyed over ROS 2",
@@ -21,6 +23,9 @@ COMMANDS = {
     "import": "import libero-checkpoint FILE.pth OUT: LIBERO's own checkpoint -> one of ours",
 }
 RESUMING = ("demo", "collect")  # the same command goes on where it was; train says how
+# What the system says of a path that the user gave, or of a full disk. Any other OSError is a defect of ours.
+REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
+            errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def main() -> None:
@@ -41,6 +46,12 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"m2distill: {where}{error.strerror}; choose another path, or make this one usable", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         hint = "; the same command goes on where it was" if command in RESUMING else ""
         print(f"m2distill: interrupted{hint}", file=sys.stderr)
@@ -56,7 +67,13 @@ def _train(argv: list[str]) -> None:
 
     @dataclass
     class Arguments:
-        """Learn the given tasks, one after the other. Every value of the preset can be overridden."""
+        """Learn the given tasks, one after the other, and keep a checkpoint after each in OUT/steps/.
+
+        --preset small (64 px, minutes on two CPU cores), libero (LIBERO's network and training) or debug (seconds,
+        learns nothing) gives every value below; any of them can be overridden.
+
+        Example: m2distill train --preset small --data data/demos/*.hdf5 --out runs/two_tasks --optim.budget 1000
+        """
 
         data: tuple[Path, ...]  # HDF5 files, one per task, in the order of learning; a folder stands for its *.hdf5
         out: Path  # run folder
@@ -102,20 +119,27 @@ def _evaluate(argv: list[str]) -> None:
     @dataclass
     class Arguments:
         """Success on initial states that no demonstration used. Of a run folder, every step on every task learned so
-        far (writes evaluation.json and videos there); of a checkpoint, the tasks it has learned or --tasks."""
+        far (writes evaluation.json and videos there); of a checkpoint, the tasks it has learned or --tasks.
+
+        Example: m2distill evaluate runs/two_tasks --episodes 10
+        """
 
         path: tyro.conf.Positional[Path]  # a run folder or a checkpoint
-        suite: str = "libero_object"
+        suite: str = "libero_object"  # LIBERO's suite that the tasks are from
         tasks: tuple[int, ...] = ()  # task numbers in the suite, for a checkpoint
-        episodes: int = 10  # per task
+        episodes: int = 10  # per task, each from another held-out initial state; at most 10
         acting: str = "mode_mean"  # sample (LIBERO's), low_noise or mode_mean
-        seed: int = 0
-        max_steps: int = 600  # LIBERO's
-        workers: int = 2
+        seed: int = 0  # of the draws from the policy's mixture
+        max_steps: int = 600  # after which an episode has failed; LIBERO's number
+        workers: int = 2  # processes, each with a simulator of its own; the result does not depend on it
         assets: str | None = None  # builtin, installed, hub or a folder; default: the first that is there
         out: Path | None = None  # of a checkpoint: folder for evaluation.json and videos
 
     a = tyro.cli(Arguments, args=argv, prog="m2distill evaluate")
+    require_at_least(1, max_steps=a.max_steps, workers=a.workers)
+    require_at_least(0, seed=a.seed)
+    if len(set(a.tasks)) < len(a.tasks):
+        raise UserError(f"tasks {list(a.tasks)} given, expected none twice: an episode repeated is no further evidence")
 
     from m2distill_policy.checkpoint import load_checkpoint
     from m2distill_training import evaluate
@@ -124,6 +148,9 @@ def _evaluate(argv: list[str]) -> None:
     options = {"acting": a.acting, "seed": a.seed, "max_steps": a.max_steps, "workers": a.workers, "assets": a.assets,
                "on_result": _print_result}
     if (a.path / "data.json").is_file():
+        if a.tasks or a.out:
+            raise UserError(f"{a.path} is a run folder: all its tasks are evaluated and the result is kept in it; "
+                            "leave --tasks and --out away, or name one of its checkpoints")
         result = evaluate.evaluate_run(a.path, a.suite, a.episodes, **options)
         for i, step in enumerate(result["steps"]):
             print(f"after step {i + 1}")
@@ -132,6 +159,12 @@ def _evaluate(argv: list[str]) -> None:
         return
     instructions = sorted(load_checkpoint(a.path).instructions)
     tasks = list(a.tasks) or evaluate.find_tasks(a.suite, instructions)
+    if not tasks:
+        raise UserError(f"{a.path} knows no instruction; import it again with --instructions")
+    if a.out:
+        if (a.out / "data.json").is_file():
+            raise UserError(f"{a.out} is a run folder with an evaluation of its own; choose another --out")
+        a.out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written shows before the episodes
     result = evaluate.evaluate_checkpoint(a.path, a.suite, tasks, a.episodes, **options,
                                           videos=a.out / "videos" if a.out else None)
     _print_tasks(result["tasks"])
@@ -155,7 +188,10 @@ def _report(argv: list[str]) -> None:
 
     @dataclass
     class Arguments:
-        """One self-contained HTML page: success matrix, loss curves, videos. Several runs are set side by side."""
+        """One self-contained HTML page: success matrix, loss curves, videos. Several runs are set side by side.
+
+        Example: m2distill report runs/m2distill runs/finetune --out compared.html
+        """
 
         runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, evaluated before
         out: Path | None = None  # default: report.html in the first run folder
@@ -177,6 +213,8 @@ def _import(argv: list[str]) -> None:
     def libero_checkpoint(file: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path],
                           instructions: tuple[str, ...] = (), bert: Path | None = None) -> None:
         """LIBERO's task*_model.pth becomes a checkpoint directory, without running anything that the pickle asks for.
+
+        Example: m2distill import libero-checkpoint task9_model.pth runs/libero --instructions "open the top drawer"
 
         Args:
             file: LIBERO's checkpoint.
@@ -238,6 +276,8 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, or one GPU as in cuda:1)")
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -8,6 +8,7 @@ instruction on the topic, and counts successes from initial states that no demon
     OUT/m2distill/       run folder of the method: checkpoints, metrics, evaluation.json
     OUT/finetune/        run folder of the control; its first step is the method's
     OUT/trials/          results, videos and node logs of the trials over ROS 2
+    OUT/demo.json        what was asked for; another demo in the same folder is refused
     OUT/summary.json     every number
     OUT/report.html      the same for people
 
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from m2distill_policy.bringup import NodeProcesses, SystemConfig, system
-from m2distill_policy.errors import UserError
+from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -67,6 +68,8 @@ def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episode
          max_steps: int = 300, preset: str = "small", seed: int = 0) -> None:
     """Collect, learn two tasks one after the other, obey over ROS 2, report. Run it again to go on after Ctrl-C.
 
+    Example: m2distill demo --out runs/milk --tasks 7 1
+
     Args:
         out: folder of everything it writes.
         tasks: two task numbers of LIBERO-OBJECT, in the order of learning.
@@ -76,10 +79,9 @@ def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episode
         preset: of training: small learns within minutes, debug learns nothing within seconds.
         seed: of demonstrations, training and acting.
     """
-    if len(set(tasks)) != 2 or not 1 <= trials <= len(HELD_OUT):
-        raise UserError(f"tasks {tasks} and {trials} trials given; allowed: two different tasks, "
-                        f"1 to {len(HELD_OUT)} trials")
     chosen = Demo(out, tasks, episodes, trials, max_steps, preset, seed)
+    _check(chosen)
+    _begin(chosen)
     console, clock = Console(), _Clock()
     console.print(f"m2distill demo: task {tasks[0]} first, then task {tasks[1]}; everything goes to {out}/")
     with clock.stage(console, f"1/4  collect {episodes} demonstrations of each task"):
@@ -91,6 +93,35 @@ def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episode
     with clock.stage(console, "4/4  obey instructions over ROS 2"):
         evaluations = _examine(chosen)
     _summarise(chosen, console, clock, evaluations)
+
+
+def _check(chosen: Demo) -> None:
+    """Everything that would stop a later stage is said before the first."""
+    for task in chosen.tasks:
+        find_task(SUITE, task)
+    presets.preset(chosen.preset)
+    if len(set(chosen.tasks)) != 2 or not 1 <= chosen.trials <= len(HELD_OUT):
+        raise UserError(f"tasks {chosen.tasks} and {chosen.trials} trials given; allowed: two different tasks, "
+                        f"1 to {len(HELD_OUT)} trials")
+    require_at_least(1, episodes=chosen.episodes, max_steps=chosen.max_steps)
+    require_at_least(0, seed=chosen.seed)
+
+
+def _begin(chosen: Demo) -> None:
+    """A new folder, or one in which the same demo began."""
+    asked = {"tasks": list(chosen.tasks), "episodes": chosen.episodes, "trials": chosen.trials,
+             "max_steps": chosen.max_steps, "preset": chosen.preset, "seed": chosen.seed}
+    settings = chosen.out / "demo.json"
+    if settings.is_file():
+        begun = json.loads(settings.read_text())
+        other = [f"{name} {begun[name]} (asked: {value})" for name, value in asked.items() if begun[name] != value]
+        if other:
+            raise UserError(f"{chosen.out} holds a demo of other settings: {', '.join(other)}; choose another --out")
+        return
+    if chosen.out.is_dir() and any(chosen.out.iterdir()):
+        raise UserError(f"{chosen.out} is not empty and holds no demo; choose another --out")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
 
 
 class _Clock:
@@ -169,6 +200,8 @@ def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: st
             finally:
                 client.terminate()
                 client.wait()
+            if client.returncode != 0:
+                nodes.check()  # a node that has ended knows better than its client what is wrong
         if client.returncode != 0:
             raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
     return [_result(checkpoint, chosen, trial) for trial in json.loads(out.read_text())]

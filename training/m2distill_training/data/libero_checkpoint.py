@@ -6,6 +6,7 @@ unpickler, which builds tensors and plain containers and nothing else; EasyDict 
 
 import dataclasses
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -164,13 +165,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no LIBERO checkpoint at {path}")
     try:
-        with torch.serialization.safe_globals([(OrderedDict, "easydict.EasyDict")]):
+        with torch.serialization.safe_globals([(OrderedDict, "easydict.EasyDict")]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's thoughts about formats that are refused below
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged or hostile bytes fail in whatever way they like
+    except Exception as error:  # damaged or hostile bytes fail in whatever way; torch's message says to trust them
         asked = re.search(r"GLOBAL (\S+)", str(error))
-        what = str(error).partition("\n")[0] or type(error).__name__
-        reason = f"it asks for {asked[1]}, which is not plain data" if asked else what
-        raise CheckpointError(f"{path} is not a LIBERO checkpoint: {reason}") from None
+        reason = f"it asks for {asked[1]}, which is not plain data" if asked else "damaged, or of another format"
+        raise CheckpointError(f"{path} is not a LIBERO checkpoint: {reason}; give a task*_model.pth as LIBERO's "
+                              "training writes it") from None
     expected = {"state_dict": Mapping, "cfg": Mapping, "previous_masks": (Mapping, type(None))}
     for name, kind in expected.items():
         if not isinstance(contents, dict) or not isinstance(contents.get(name), kind):

@@ -45,7 +45,7 @@ class LiberoFile:
         if pairing not in PAIRINGS:
             raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
         self.path = path
-        if "data" not in file:
+        if not isinstance(file.get("data"), h5py.Group):
             raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
         self._data = file["data"]
         self.demo_names = sorted((n for n in self._data if n.startswith("demo_")), key=self._demo_number)
@@ -61,12 +61,16 @@ class LiberoFile:
 
     def lengths(self) -> list[int]:
         """Paired steps of each demo, without reading the arrays."""
-        return [self._dataset(name, "actions").shape[0] - self._shift for name in self.demo_names]
+        return [self._steps(name) - self._shift for name in self.demo_names]
 
     def demos(self) -> Iterator[Demo]:
         """The demos in numerical order, each checked whole before it is given out; raises DataError."""
         for name in self.demo_names:
-            yield self._read_demo(name)
+            try:
+                demo = self._read_demo(name)
+            except OSError as error:
+                raise DataError(f"{self.path}: {name} is not readable ({error}); copy or collect it again") from None
+            yield demo
 
     def _demo_number(self, name: str) -> int:
         if not name[5:].isdecimal():
@@ -80,20 +84,29 @@ class LiberoFile:
             raise DataError(f"{self.path}: attribute problem_info of /data is missing or holds no "
                             "language_instruction; write it as JSON, as LIBERO does") from None
         # LIBERO's files quote some instructions and split others into words.
-        words = " ".join(instruction) if isinstance(instruction, list) else str(instruction)
-        return " ".join(words.replace('"', " ").split())
+        parts = instruction if isinstance(instruction, list) else [instruction]
+        text = " ".join(" ".join(parts).replace('"', " ").split()) if all(isinstance(p, str) for p in parts) else ""
+        if not text:
+            raise DataError(f"{self.path}: language_instruction in problem_info of /data is {instruction!r}, "
+                            "expected words")
+        return text
 
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
-        dataset = self._data[demo].get(key)
+        group = self._data[demo]
+        dataset = group.get(key) if isinstance(group, h5py.Group) else None
         if not isinstance(dataset, h5py.Dataset):
             raise DataError(f"{self.path}: {demo}/{key} is missing; collect the demo again or drop it from the file")
         return dataset
 
-    def _read_demo(self, demo: str) -> Demo:
-        action = self._numbers(demo, "actions", ACTION_WIDTH)
-        steps = len(action)
+    def _steps(self, demo: str) -> int:
+        steps = len(self._table(demo, "actions", ACTION_WIDTH))
         if steps <= self._shift:
             raise DataError(f"{self.path}: {demo} has {steps} steps, expected at least {self._shift + 1}")
+        return steps
+
+    def _read_demo(self, demo: str) -> Demo:
+        steps = self._steps(demo)
+        action = self._numbers(demo, "actions", ACTION_WIDTH)
         if np.abs(action).max() > 1.0:
             raise DataError(f"{self.path}: {demo}/actions reaches {np.abs(action).max():.4g}, allowed -1 to 1")
         joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
@@ -103,14 +116,19 @@ class LiberoFile:
         return Demo(demo, {camera: frames[:until] for camera, frames in images.items()},
                     joint[:until], gripper[:until], action[self._shift:])
 
-    def _numbers(self, demo: str, key: str, width: int, steps: int | None = None) -> np.ndarray:
+    def _table(self, demo: str, key: str, width: int, steps: int | None = None) -> h5py.Dataset:
+        """A dataset of real numbers, one row of `width` per step, not read yet."""
         dataset = self._dataset(demo, key)
         expected = f"({'T' if steps is None else steps}, {width})"
         if dataset.ndim != 2 or dataset.shape[1] != width or (steps is not None and len(dataset) != steps):
             raise DataError(f"{self.path}: {demo}/{key} has shape {dataset.shape}, expected {expected}")
-        if not np.issubdtype(dataset.dtype, np.number):
-            raise DataError(f"{self.path}: {demo}/{key} has type {dataset.dtype}, expected numbers")
-        values = dataset[:].astype(np.float32)
+        if dataset.dtype.kind not in "fiu":
+            raise DataError(f"{self.path}: {demo}/{key} has type {dataset.dtype}, expected real numbers")
+        return dataset
+
+    def _numbers(self, demo: str, key: str, width: int, steps: int | None = None) -> np.ndarray:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as that
+            values = self._table(demo, key, width, steps)[:].astype(np.float32)
         if len(bad := np.argwhere(~np.isfinite(values))):
             raise DataError(f"{self.path}: {demo}/{key} is not finite at step {bad[0][0]}; drop the demo from the file")
         return values

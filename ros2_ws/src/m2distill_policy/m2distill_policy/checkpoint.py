@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: {altered} does not match {SUMS}; restore it from a copy")
     try:
         checkpoint = _decode(contents, _sha256(sums))
-    except (SpecError, SafetensorError, ValueError) as error:
+    except (SpecError, SafetensorError, ValueError, RecursionError) as error:  # the last: JSON nested without end
         raise CheckpointError(f"{path} is not a checkpoint of this version: {error}") from None
     _check(checkpoint, str(path))
     return checkpoint

@@ -34,3 +34,10 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, options, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(options)})"
+
+
+def require_at_least(least: int, **values: int) -> None:
+    """Raise UserError for the first of `values` that is below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"{name} is {value}, expected at least {least}")

@@ -59,10 +59,10 @@ def order_joints(spec: PolicySpec, names: Sequence[str], positions: Sequence[flo
     missing = [name for name in wanted if name not in by_name]
     if missing:
         raise SpecError(f"joint_states lacks {missing}, got {list(names)}; set the spec's joint names or the driver's")
-    values = np.array([by_name[name] for name in wanted], dtype=np.float64)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as that
+        values = np.array([by_name[name] for name in wanted], dtype=np.float64).astype(np.float32)
     if not np.isfinite(values).all():
         bad = [name for name, value in zip(wanted, values, strict=True) if not np.isfinite(value)]
         raise SpecError(f"joint_states is not finite at {bad}")
     count = len(spec.joint_names)
-    gripper = values[count:] * np.array(spec.gripper_joint_signs)
-    return values[:count].astype(np.float32), gripper.astype(np.float32)
+    return values[:count], values[count:] * np.array(spec.gripper_joint_signs, dtype=np.float32)

@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.experts import find_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
@@ -63,12 +63,10 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     Goes on from an interrupted run with the same arguments, and leaves finished files alone. Raises UserError,
     DataError (a file of other settings is in the way) or AssetError.
     """
-    if episodes < 1 or workers < 1:
-        raise UserError(f"episodes is {episodes} and workers {workers}, expected at least 1 of each")
+    require_at_least(1, episodes=episodes, workers=workers)
+    require_at_least(0, seed=seed)
     if not 16 <= size_px <= 1024:
         raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
-    if seed < 0:
-        raise UserError(f"seed is {seed}, expected 0 or more")
     assets = find_assets() if assets is None else assets
     settings = CollectSettings(seed, size_px, assets.label)
     wanted = [find_task(suite, task) for task in tasks]

@@ -8,6 +8,7 @@ from m2distill_policy.errors import SpecError
 from m2distill_policy.spec import strict_from_json
 
 NORMS = ("batch", "group")
+GROUP_CHANNELS = 8  # channels that a group norm takes together; fewer make one group
 
 
 @dataclass(frozen=True)
@@ -27,23 +28,23 @@ class ModelConfig:
     keypoints on what is left.
     """
 
-    stem_width: int
-    stem_kernel: int
-    stem_stride: int
+    stem_width: int  # channels of the first convolution
+    stem_kernel: int  # its side, px
+    stem_stride: int  # its stride, px
     stem_pool: bool  # 3x3/2 maximum after the first convolution
     stages: tuple[StageConfig, ...]
     norm: str  # "batch", or "group": no statistics over the batch, so tasks mixed in one cannot disturb each other
     keypoints: int  # per view
     gripper_gain: float  # multiplies finger positions (m) before their projection
     width: int  # D, of every token and latent
-    layers: int
-    heads: int
+    layers: int  # of the transformer
+    heads: int  # of its attention
     head_width: int  # per attention head
-    mlp_width: int
+    mlp_width: int  # hidden units of the transformer's MLPs
     dropout: float  # in the transformer; also the DropPath rate of its MLP branches
     position_base: float  # of the sinusoidal time code
-    mixture_hidden: int
-    modes: int  # K
+    mixture_hidden: int  # hidden units of the mixture head
+    modes: int  # K, of the mixture
     min_std: float  # floor of every standard deviation, in action units
 
     def __post_init__(self):
@@ -59,6 +60,10 @@ class ModelConfig:
                 raise SpecError(f"model.stages holds {stage}, expected positive width, blocks and stride")
         if self.norm not in NORMS:
             raise SpecError(f"model.norm is {self.norm!r}, allowed {', '.join(NORMS)}")
+        for channels in (self.stem_width, *(stage.width for stage in self.stages)):
+            if self.norm == "group" and channels > GROUP_CHANNELS and channels % GROUP_CHANNELS:
+                raise SpecError(f"model has a convolution of {channels} channels, expected a multiple of "
+                                f"{GROUP_CHANNELS} (or fewer) with norm 'group'")
         if self.width % 2:
             raise SpecError(f"model.width is {self.width}, expected an even number (half sines, half cosines)")
         if not 0 <= self.dropout < 1:

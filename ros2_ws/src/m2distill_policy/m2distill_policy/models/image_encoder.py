@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from m2distill_policy.models.config import ModelConfig
-
-GROUP_CHANNELS = 8  # channels that GroupNorm normalises together
+from m2distill_policy.models.config import GROUP_CHANNELS, ModelConfig
 
 
 class GroupNorm(nn.GroupNorm):

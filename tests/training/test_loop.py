@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.config import ConfigError
+from m2distill_training.config import ConfigError, ProtocolConfig
 from m2distill_training.data.replay import choose_demos
 from m2distill_training.loop import learning_rate, train
 from m2distill_training.presets import debug, libero, preset
@@ -117,6 +117,15 @@ def test_divergence_stops_with_the_reason_and_keeps_the_saved_state(files, tmp_p
     assert not RunFolder(tmp_path / "run").checkpoint(0).exists()
 
 
+def test_weights_that_an_update_has_spoiled_are_not_saved(files, tmp_path):
+    """The gradient step whose update overflows has itself a finite loss and gradient."""
+    wild = dataclasses.replace(debug(), save_every=1, optim=dataclasses.replace(
+        debug().optim, lr=3e38, min_lr=3e38, warmup_steps=0, weight_decay=1e9, ema_decay=0.0))
+    with pytest.raises(RunError, match="diverged at gradient step 1 of task step 0: weight .* is not finite after it"):
+        train(wild, files[:1], tmp_path / "run")
+    assert RunFolder(tmp_path / "run").load_state(0) is None
+
+
 def test_a_control_run_starts_from_another_run_s_first_step(files, tmp_path):
     first = train(debug(), files, tmp_path / "m2distill")
     finetune = dataclasses.replace(debug(), strategy="finetune")
@@ -134,11 +143,13 @@ def test_a_control_run_starts_from_another_run_s_first_step(files, tmp_path):
 
 
 def test_a_joint_first_step_learns_several_tasks(files, tmp_path, libero_file):
-    config = dataclasses.replace(debug(), first_step_tasks=2)
+    config = dataclasses.replace(debug(), protocol=ProtocolConfig("custom", step_tasks=(2, 1), step_demos=()))
     run = train(config, [*files, libero_file("c", instruction="close it", seed=2)], tmp_path / "run")
     assert len(load_checkpoint(run.checkpoint(0)).instructions) == 2
     assert len(load_checkpoint(run.checkpoint(1)).instructions) == 3
     assert not run.checkpoint(2).exists()
+    steps = [load_checkpoint(run.checkpoint(k)).metrics["gradient_steps"] for k in (0, 1)]
+    assert steps == [2 * debug().optim.budget, debug().optim.budget]  # a budget of gradient steps is one per task
 
 
 def test_averaged_weights_are_what_is_saved(files, tmp_path):

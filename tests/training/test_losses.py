@@ -5,6 +5,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
 from m2distill_training.losses.bc import bc_loss
+from m2distill_training.losses.consolidation import quadratic_penalty
 from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, token_distance
 
 
@@ -78,3 +79,13 @@ def test_reverse_kl_of_mixtures_agrees_with_plain_sampling():
     gaps = (student.log_prob(draws) - teacher.log_prob(draws)).flatten(1).mean(1)  # (20000,), each a mean over B and T
     error = gaps.std().item() / math.sqrt(len(gaps))
     assert reverse_policy_kl(student, teacher, 20000).item() == pytest.approx(gaps.mean().item(), abs=5 * error)
+
+
+def test_quadratic_penalty_and_its_gradient_by_hand():
+    weights = {"a": torch.tensor([1.0, 2.0], requires_grad=True), "b": torch.tensor([[3.0]], requires_grad=True)}
+    anchor = {"a": torch.tensor([0.0, 2.0]), "b": torch.tensor([[1.0]])}
+    penalty = quadratic_penalty(weights, anchor, {"a": torch.tensor([5.0, 7.0]), "b": torch.tensor([[0.5]])})
+    penalty.backward()
+    assert penalty.item() == 5 * 1 + 7 * 0 + 0.5 * 4
+    assert weights["a"].grad.tolist() == [2 * 5 * 1, 0]
+    assert weights["b"].grad.tolist() == [[2 * 0.5 * 2]]

@@ -8,9 +8,12 @@ import torch
 from m2distill_policy.models import Policy
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
+from m2distill_training.config import STRATEGY_NAMES, EwcConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
 from m2distill_training.strategies import STRATEGIES, Samples, make_strategy
+from m2distill_training.strategies.m2distill import _rows_of
+from m2distill_training.strategies.packnet import OURS, packed_weights, smallest
 
 SPEC = libero_spec(size_px=16, history=4, text_encoder="test", text_width=8)
 CURRENT, REPLAYED = 3, 2
@@ -31,21 +34,33 @@ def make_policy(seed: int = 0, norm: str = "group") -> Policy:
 
 
 def strategy_with(**distill):
+    distill = {"on": "both"} | distill
     return make_strategy(dataclasses.replace(debug(), distill=dataclasses.replace(debug().distill, **distill)))
 
 
-def test_finetune_is_behaviour_cloning_on_the_whole_batch():
-    policy, samples = make_policy(), make_samples()
-    losses = STRATEGIES["finetune"](debug()).loss(policy, samples)
+def strategy_named(name: str):
+    return make_strategy(dataclasses.replace(debug(), strategy=name))
+
+
+def test_every_name_of_the_configuration_has_its_strategy():
+    assert tuple(STRATEGIES) == STRATEGY_NAMES
+
+
+@pytest.mark.parametrize(("name", "replays"), [("finetune", False), ("er", True), ("multitask", False)])
+def test_behaviour_cloning_on_the_whole_batch_with_or_without_replay(name, replays):
+    policy, samples, strategy = make_policy(), make_samples(), strategy_named(name)
+    strategy.begin_task(policy, make_policy(1))
+    losses = strategy.loss(policy, samples)
     expected = bc_loss(policy(samples.inputs).dist, samples.action)
     torch.testing.assert_close(losses["loss"], expected)
+    assert strategy.uses_replay is replays
 
 
 @pytest.mark.parametrize("on", ["current", "replay", "both"])
 def test_every_term_is_zero_when_student_and_teacher_are_the_same(on):
     policy = make_policy()
     strategy = strategy_with(on=on)
-    strategy.begin_task(policy)
+    strategy.begin_task(policy, policy)
     losses = strategy.loss(policy, make_samples())
     for term in ("image", "text", "extra", "policy"):
         assert losses[term].item() == pytest.approx(0, abs=1e-6)
@@ -56,7 +71,7 @@ def test_every_term_is_zero_when_student_and_teacher_are_the_same(on):
     ("image", "image_encoders"), ("text", "text"), ("extra", "joint gripper"), ("policy", "head transformer text")])
 def test_every_term_pulls_on_its_own_modules(term, modules):
     student, strategy = make_policy(1), strategy_with()
-    strategy.begin_task(make_policy(0))
+    strategy.begin_task(student, make_policy(0))
     strategy.loss(student, make_samples())[term].backward()
     for name in modules.split():
         for parameter, p in student.named_parameters():
@@ -68,16 +83,30 @@ def test_every_term_pulls_on_its_own_modules(term, modules):
 
 def test_the_loss_is_the_weighted_sum():
     strategy = strategy_with(image=2.0, text=3.0, extra=5.0, policy=7.0)
-    strategy.begin_task(make_policy(0))
-    x = strategy.loss(make_policy(1), make_samples())
+    student = make_policy(1)
+    strategy.begin_task(student, make_policy(0))
+    x = strategy.loss(student, make_samples())
     torch.testing.assert_close(
         x["loss"], x["bc"] + 2 * x["image"] + 3 * x["text"] + 5 * x["extra"] + 7 * x["policy"])
+
+
+@pytest.mark.parametrize("off", ["image", "text", "extra", "policy"])
+def test_a_term_of_weight_zero_is_switched_off(off):
+    student, teacher, samples = make_policy(1), make_policy(0), make_samples()
+    with torch.no_grad():  # were the term computed, it would be infinite and 0 times it not a number
+        {"image": teacher.image_encoders[0].project, "text": teacher.text, "extra": teacher.joint,
+         "policy": teacher.head.mean}[off].weight.fill_(torch.inf)
+    strategy = strategy_with(**{off: 0.0, "policy": 0.0})  # the policy term sees what any of the others sees
+    strategy.begin_task(student, teacher)
+    losses = strategy.loss(student, samples)
+    assert off not in losses
+    assert losses["loss"].isfinite()
 
 
 def test_image_and_extra_terms_count_every_token_once():
     student, teacher, samples = make_policy(1), make_policy(0), make_samples()
     strategy = strategy_with()
-    strategy.begin_task(teacher)
+    strategy.begin_task(student, teacher)
     losses = strategy.loss(student, samples)
     with torch.no_grad():
         s, t = student.encode(samples.inputs), teacher.encode(samples.inputs)
@@ -93,7 +122,7 @@ def test_image_and_extra_terms_count_every_token_once():
 def test_distillation_sees_only_the_samples_it_is_told_to(on, rows):
     student, teacher, samples = make_policy(1), make_policy(0), make_samples()
     strategy = strategy_with(on=on)
-    strategy.begin_task(teacher)
+    strategy.begin_task(student, teacher)
     losses = strategy.loss(student, samples)
     with torch.no_grad():
         s, t = student.encode(samples.inputs), teacher.encode(samples.inputs)
@@ -105,7 +134,7 @@ def test_the_teacher_stays_as_it_was_and_the_student_remembers_statistics_of_the
     statistics of current and replayed samples together."""
     policy, samples = make_policy(norm="batch"), make_samples()
     strategy = strategy_with()
-    strategy.begin_task(policy)
+    strategy.begin_task(policy, policy)
     before = {name: x.clone() for name, x in strategy.teacher.state_dict().items()}
     alone = copy.deepcopy(policy)
     strategy.loss(policy.train(), samples)["loss"].backward()
@@ -122,7 +151,109 @@ def test_the_teacher_stays_as_it_was_and_the_student_remembers_statistics_of_the
 def test_the_teacher_is_a_copy():
     policy = make_policy()
     strategy = strategy_with()
-    strategy.begin_task(policy)
+    strategy.begin_task(policy, policy)
     with torch.no_grad():
         policy.text.weight.add_(1)
     assert not torch.equal(policy.text.weight, strategy.teacher.text.weight)
+
+
+def ewc(weight: float = 3.0, decay: float = 0.5):
+    return STRATEGIES["ewc"](dataclasses.replace(debug(), ewc=EwcConfig(weight, decay)))
+
+
+def epoch_of(*sizes: int) -> list[Samples]:
+    """Batches of different numbers drawn from the same samples."""
+    samples = make_samples()
+    return [Samples(_rows_of(samples.inputs, slice(0, n)), samples.action[:n], n) for n in sizes]
+
+
+def libero_fisher(policy: Policy, epoch: list[Samples]) -> dict[str, torch.Tensor]:
+    """The mean over batches of the squared gradient of the mean log-likelihood, by .backward() as LIBERO has it."""
+    policy = copy.deepcopy(policy).eval()
+    squares = []
+    for samples in epoch:
+        policy.zero_grad()
+        policy(samples.inputs).dist.log_prob(samples.action).mean().backward()
+        squares.append({name: p.grad.square() for name, p in policy.named_parameters()})
+    return {name: torch.stack([s[name] for s in squares]).mean(0) for name in squares[0]}
+
+
+def test_ewc_keeps_one_decayed_sum_of_fisher_information_and_leaves_the_policy_alone():
+    policy, epoch = make_policy(norm="batch"), epoch_of(5, 3)
+    before = {name: x.clone() for name, x in policy.state_dict().items()}
+    fisher, strategy = libero_fisher(policy, epoch), ewc(decay=0.5)
+    strategy.begin_task(policy, None)
+    strategy.end_task(policy, epoch)
+    torch.testing.assert_close(strategy.memory, fisher)
+    strategy.end_task(policy, epoch)  # a second step with the same outcome
+    torch.testing.assert_close(strategy.memory, {name: 1.5 * f for name, f in fisher.items()})
+    assert all(torch.equal(x, before[name]) for name, x in policy.state_dict().items())
+    assert sum(f.sum().item() for f in fisher.values()) > 0
+
+
+def test_ewc_holds_the_weights_that_mattered_where_they_were():
+    previous, policy, samples = make_policy(0), make_policy(0), make_samples()
+    strategy = ewc(weight=3.0)
+    strategy.begin_task(previous, None)
+    assert set(strategy.loss(previous, samples)) == {"loss", "bc"}
+    strategy.end_task(previous, epoch_of(5))
+    strategy.begin_task(policy, previous)
+    assert strategy.loss(policy, samples)["ewc"].item() == 0
+    with torch.no_grad():
+        policy.joint.bias[2] += 0.5
+        policy.text.weight[1, 3] -= 2.0
+    losses = strategy.loss(policy, samples)
+    by_hand = 0.25 * strategy.memory["joint.bias"][2] + 4.0 * strategy.memory["text.weight"][1, 3]
+    torch.testing.assert_close(losses["ewc"].detach(), by_hand)
+    torch.testing.assert_close(losses["loss"], losses["bc"] + 3 * losses["ewc"])
+
+
+def test_smallest_by_hand():
+    size = torch.tensor([[4.0, 1.0, 2.0], [9.0, 2.0, 0.5]])
+    ours = torch.tensor([[True, True, True], [True, True, False]])
+    assert smallest(size, ours, 0.2).tolist() == [[False, True, False], [False, False, False]]  # 1 of 5
+    assert smallest(size, ours, 0.4).tolist() == [[False, True, True], [False, True, False]]  # 2 of 5, and a tie
+    assert not smallest(size, ours, 0.05).any()
+    assert not smallest(size, torch.zeros_like(ours), 0.5).any()
+
+
+def learn(strategy, policy: Policy) -> None:
+    """A step in miniature: two phases of three updates with an optimiser that moves every weight it may."""
+    for phase in range(2):
+        if phase == 1:
+            strategy.begin_phase(policy)
+        optimiser = torch.optim.AdamW(policy.parameters(), lr=0.1, weight_decay=0.5)
+        for _ in range(3):
+            optimiser.zero_grad()
+            strategy.loss(policy, make_samples())["loss"].backward()
+            strategy.update(policy, optimiser)
+    strategy.end_task(policy, [])
+
+
+def test_packnet_never_moves_what_an_earlier_step_kept_and_packs_nothing_but_weights():
+    policy = make_policy(norm="batch").train()
+    initial = {name: x.clone() for name, x in policy.state_dict().items()}
+    first = strategy_named("packnet")
+    first.begin_task(policy, None)
+    learn(first, policy)
+    after_first = copy.deepcopy(policy.state_dict())
+    kept = {name: state == OURS for name, state in first.memory.items()}
+    assert set(kept) == set(packed_weights(policy))
+    for name, mask in kept.items():
+        assert mask.sum() == mask.numel() - round(0.75 * mask.numel()), name
+        assert (after_first[name][~mask] == 0).all(), name
+        assert (after_first[name][mask] != initial[name][mask]).any(), name
+    second = strategy_named("packnet")
+    second.memory = {name: state.clone() for name, state in first.memory.items()}
+    second.begin_task(policy, policy)
+    learn(second, policy)
+    for name, x in policy.state_dict().items():
+        if name not in kept:
+            assert torch.equal(x, initial[name]), name
+            continue
+        assert torch.equal(x[kept[name]], after_first[name][kept[name]]), name
+        of_second = second.memory[name] == OURS
+        free = int((~kept[name]).sum())
+        assert of_second.sum() <= free - round(0.75 * free), name  # fewer where equal values went together
+        # what serves the first step's task, the second's weights taken out, is the network after the first step
+        assert torch.equal(torch.where(of_second, 0, x), after_first[name]), name

@@ -13,7 +13,7 @@ from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.spec import strict_from_json
 from m2distill_training.data.libero_hdf5 import PAIRINGS
 
-STRATEGY_NAMES = ("finetune", "m2distill")
+STRATEGY_NAMES = ("finetune", "er", "ewc", "packnet", "m2distill", "multitask")
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
 DISTILL_ON = ("current", "replay", "both")
@@ -40,8 +40,8 @@ class OptimConfig:
     """AdamW, made anew at every task step; the rate falls along a cosine from lr to min_lr over the budget."""
 
     batch_size: int  # windows of the current task per gradient step
-    budget: int  # per task step, in budget_unit
-    budget_unit: str  # "steps" (gradient steps), or "epochs": then the rate changes once per epoch, as in LIBERO
+    budget: int  # of a task step, in budget_unit
+    budget_unit: str  # "steps": gradient steps per task that it learns; "epochs": the rate changes once per epoch
     lr: float
     min_lr: float
     warmup_steps: int  # linear rise of the rate, in gradient steps
@@ -75,18 +75,59 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class ProtocolConfig:
+    """How the tasks are divided into steps, and how much of each is learned; see protocols.py."""
+
+    name: str  # where the values come from; any may have been changed since
+    step_tasks: tuple[int, ...]  # of every step, the tasks it learns jointly; empty: one task per step
+    step_demos: tuple[int, ...]  # of every step, the demos it learns of each task; one number: of all steps; empty: all
+
+    def __post_init__(self):
+        for name in ("step_tasks", "step_demos"):
+            for value in getattr(self, name):
+                _in_range(f"protocol.{name}", value, 1)
+        if len(self.step_demos) > 1 and self.step_tasks and len(self.step_demos) != len(self.step_tasks):
+            raise ConfigError(f"protocol.step_demos has {len(self.step_demos)} numbers for "
+                              f"{len(self.step_tasks)} steps; give one per step, or one for all")
+
+
+@dataclass(frozen=True)
 class ReplayConfig:
+    """The memory of earlier tasks, see data/replay.py. Both limits hold."""
+
     demos_per_task: int  # whole demos kept of every earlier task
+    total_demos: int  # whole demos kept of all earlier tasks together; 0: no limit
     batch_size: int  # windows of earlier tasks added to every batch
 
     def __post_init__(self):
         _in_range("replay.demos_per_task", self.demos_per_task, 1)
+        _in_range("replay.total_demos", self.total_demos, 0)
         _in_range("replay.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
+class EwcConfig:
+    weight: float  # of the penalty
+    decay: float  # of the Fisher information at every further step
+
+    def __post_init__(self):
+        _in_range("ewc.weight", self.weight, 0)
+        _in_range("ewc.decay", self.decay, 0, 1)
+
+
+@dataclass(frozen=True)
+class PackNetConfig:
+    prune: float  # share of a step's weights that is given up for later steps
+    retrain: float  # gradient steps after pruning, as a share of the budget
+
+    def __post_init__(self):
+        _in_range("packnet.prune", self.prune, 0.01, 0.99)
+        _in_range("packnet.retrain", self.retrain, 0.01, 10)
+
+
+@dataclass(frozen=True)
 class DistillConfig:
-    """Weights of the four distillation terms, see losses/distill.py."""
+    """Weights of the four distillation terms, see losses/distill.py; a term of weight 0 is not computed."""
 
     image: float
     text: float
@@ -113,22 +154,24 @@ class TrainConfig:
     image_px: int
     history: int  # T, steps in a window
     pairing: str  # see data/libero_hdf5.py
-    first_step_tasks: int  # tasks learned jointly in the first step; every later step learns one
     precision: str
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
     model: ModelConfig
     optim: OptimConfig
     augment: AugmentConfig
+    protocol: ProtocolConfig
     replay: ReplayConfig
     distill: DistillConfig
+    ewc: EwcConfig
+    packnet: PackNetConfig
 
     def __post_init__(self):
         _one_of("strategy", self.strategy, STRATEGY_NAMES)
         _one_of("pairing", self.pairing, PAIRINGS)
         _one_of("precision", self.precision, PRECISIONS)
         _in_range("seed", self.seed, 0, 2**31 - 1)
-        for name in ("first_step_tasks", "log_every", "save_every"):
+        for name in ("log_every", "save_every"):
             _in_range(name, getattr(self, name), 1)
 
     def to_json(self) -> str:

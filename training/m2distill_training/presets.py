@@ -8,10 +8,17 @@ from m2distill_training.config import (
     AugmentConfig,
     ConfigError,
     DistillConfig,
+    EwcConfig,
     OptimConfig,
+    PackNetConfig,
+    ProtocolConfig,
     ReplayConfig,
     TrainConfig,
 )
+
+_CUSTOM = ProtocolConfig(name="custom", step_tasks=(), step_demos=())
+_EWC = EwcConfig(weight=50000.0, decay=0.9)  # LIBERO's configs/lifelong/ewc.yaml
+_PACKNET = PackNetConfig(prune=0.75, retrain=1.0)  # LIBERO's configs/lifelong/packnet.yaml: 50 epochs, then 50 more
 
 
 def libero() -> TrainConfig:
@@ -19,29 +26,29 @@ def libero() -> TrainConfig:
     configs/lifelong/er.yaml). The weights of the distillation terms are ours: the paper's are not published."""
     return TrainConfig(
         preset="libero", strategy="m2distill", seed=10000, text_encoder="bert-base-cased", image_px=128, history=10,
-        pairing="as_stored", first_step_tasks=1, precision="bfloat16", log_every=20, save_every=500,
+        pairing="as_stored", precision="bfloat16", log_every=20, save_every=500,
         model=models.libero(),
         optim=OptimConfig(batch_size=32, budget=50, budget_unit="epochs", lr=1e-4, min_lr=1e-5, warmup_steps=0,
                           weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=100.0, ema_decay=0.0),
         augment=AugmentConfig(color=0.3, color_probability=0.9, crop_pad_px=4),
-        replay=ReplayConfig(demos_per_task=5, batch_size=32),
+        protocol=_CUSTOM, replay=ReplayConfig(demos_per_task=5, total_demos=0, batch_size=32),
         distill=DistillConfig(image=1.0, text=1.0, extra=1.0, policy=1.0, kl_samples=16,
-                              kl_direction="teacher_student", on="both"))
+                              kl_direction="teacher_student", on="both"), ewc=_EWC, packnet=_PACKNET)
 
 
 def small() -> TrainConfig:
-    """Learned by two CPU cores in minutes, from scripted demos, at 64 px. A short history costs little and holds what
-    the experts act on: how far the fingers are apart and whether they move."""
+    """Learned by two CPU cores in minutes, from scripted demos, at 64 px. A short history costs little, and the experts
+    act on what can be seen now."""
     return TrainConfig(
         preset="small", strategy="m2distill", seed=0, text_encoder="auto", image_px=64, history=3,
-        pairing="before", first_step_tasks=1, precision="bfloat16", log_every=20, save_every=500,
+        pairing="before", precision="bfloat16", log_every=20, save_every=500,
         model=models.small(),
         optim=OptimConfig(batch_size=24, budget=3000, budget_unit="steps", lr=7e-4, min_lr=2e-5, warmup_steps=50,
                           weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=10.0, ema_decay=0.99),
         augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0),
-        replay=ReplayConfig(demos_per_task=10, batch_size=24),
+        protocol=_CUSTOM, replay=ReplayConfig(demos_per_task=10, total_demos=0, batch_size=24),
         distill=DistillConfig(image=1.0, text=1.0, extra=1.0, policy=1.0, kl_samples=16,
-                              kl_direction="teacher_student", on="replay"))
+                              kl_direction="teacher_student", on="replay"), ewc=_EWC, packnet=_PACKNET)
 
 
 def debug() -> TrainConfig:
@@ -54,7 +61,7 @@ def debug() -> TrainConfig:
         base, preset="debug", image_px=16, history=4, precision="float32", log_every=1, save_every=4, model=model,
         optim=dataclasses.replace(base.optim, batch_size=4, budget=8, warmup_steps=2),
         augment=AugmentConfig(color=0.3, color_probability=0.9, crop_pad_px=1),
-        replay=ReplayConfig(demos_per_task=1, batch_size=2))
+        replay=ReplayConfig(demos_per_task=1, total_demos=0, batch_size=2))
 
 
 PRESETS = {"libero": libero, "small": small, "debug": debug}

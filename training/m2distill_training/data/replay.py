@@ -1,13 +1,32 @@
-"""Replay memory: which demos of a finished task are kept."""
+"""Which demos are learned and which are kept: uniform random choices of whole demos, made by the run's seed alone.
+
+Every task has one random order of its demos, a function of (seed, task), and every choice is a beginning of it. So what
+is kept of a task is always part of what was learned of it, a demo once given up never comes back, and a resumed run
+chooses alike. LIBERO keeps the first windows of the file instead, that is the start of a few demos: not followed.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 
 def choose_demos(n_demos: int, keep: int, seed: int, task: int) -> tuple[int, ...]:
-    """A uniform random choice of `keep` whole demos out of `n_demos` (all when fewer), ascending.
-
-    A function of (seed, task) alone, so the memory of task k is the same however often a run is resumed. LIBERO keeps
-    the first windows of the file instead, that is the start of a few demos: not followed.
-    """
+    """A uniform random choice of `keep` whole demos out of `n_demos` (all when fewer), ascending."""
     rng = np.random.default_rng([seed, task])
     return tuple(int(i) for i in np.sort(rng.permutation(n_demos)[:keep]))
+
+
+def choose_memory(n_demos: Sequence[int], learned: Sequence[int], per_task: int, total: int,
+                  seed: int) -> list[tuple[int, ...]]:
+    """The demos kept of each of the earlier tasks, which hold `n_demos` each and of which `learned` were learned.
+
+    At most `per_task` of every task, and `total` of all together (0: no limit). A total is shared out evenly: every
+    task keeps its first demo before any keeps a second, and where it does not come out even, a random rank decides,
+    which is each task's own, so further tasks only ever take places away.
+    """
+    quota = [min(per_task, n) for n in learned]
+    if total > 0:
+        ranks = [np.random.default_rng([seed, task, 1]).random() for task in range(len(quota))]
+        places = sorted((place, ranks[task], task) for task, n in enumerate(quota) for place in range(n))[:total]
+        quota = np.bincount([task for _, _, task in places], minlength=len(quota)).tolist()
+    return [choose_demos(n, keep, seed, task) for task, (n, keep) in enumerate(zip(n_demos, quota, strict=True))]

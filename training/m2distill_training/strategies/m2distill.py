@@ -15,25 +15,29 @@ from m2distill_policy.models import Batch, Policy
 from m2distill_training.config import DistillConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, token_distance
-from m2distill_training.strategies.base import Samples
+from m2distill_training.strategies.base import Samples, Strategy
+
+TERMS = ("image", "text", "extra", "policy")
 
 
-class M2Distill:
+class M2Distill(Strategy):
     uses_replay = True
 
     def __init__(self, config: DistillConfig):
+        super().__init__()
         self.config = config
         self.teacher: Policy | None = None
         self._kl = policy_kl if config.kl_direction == "teacher_student" else reverse_policy_kl
 
-    def begin_task(self, previous: Policy | None) -> None:
+    def begin_task(self, policy: Policy, previous: Policy | None) -> None:
         self.teacher = None if previous is None else copy.deepcopy(previous).eval().requires_grad_(False)
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
+        weights = {name: weight for name in TERMS if (weight := getattr(self.config, name)) > 0}
+        if self.teacher is None or not weights:
+            return super().loss(policy, samples)
         student = policy(samples.inputs)
         bc = bc_loss(student.dist, samples.action)
-        if self.teacher is None:
-            return {"loss": bc, "bc": bc}
         rows = {"current": slice(None, samples.n_current), "replay": slice(samples.n_current, None),
                 "both": slice(None)}[self.config.on]
         with torch.no_grad():
@@ -42,13 +46,14 @@ class M2Distill:
         def distance(latent: str) -> Tensor:
             return token_distance(student.latents[latent][rows], teacher.latents[latent])
 
-        image = sum(distance(camera) for camera in samples.inputs["images"])
-        text, extra = distance("text"), distance("joint") + distance("gripper")
-        policy_term = self._kl(_mixture_rows(student.dist, rows), teacher.dist, self.config.kl_samples)
-        weights = self.config
-        total = (bc + weights.image * image + weights.text * text + weights.extra * extra
-                 + weights.policy * policy_term)
-        return {"loss": total, "bc": bc, "image": image, "text": text, "extra": extra, "policy": policy_term}
+        compute = {
+            "image": lambda: sum(distance(camera) for camera in samples.inputs["images"]),
+            "text": lambda: distance("text"),
+            "extra": lambda: distance("joint") + distance("gripper"),
+            "policy": lambda: self._kl(_mixture_rows(student.dist, rows), teacher.dist, self.config.kl_samples)}
+        terms = {name: compute[name]() for name in weights}
+        total = sum((weights[name] * term for name, term in terms.items()), start=bc)
+        return {"loss": total, "bc": bc, **terms}
 
 
 def _rows_of(batch: Batch, rows: slice) -> Batch:

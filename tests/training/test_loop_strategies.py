@@ -1,0 +1,148 @@
+"""Every strategy through the whole loop: interrupted anywhere, over several tasks, and what it leaves on disk."""
+
+import dataclasses
+import itertools
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_training.config import STRATEGY_NAMES, ProtocolConfig, TrainConfig
+from m2distill_training.data.replay import choose_demos
+from m2distill_training.loop import train
+from m2distill_training.presets import debug
+from m2distill_training.run import RunError, RunFolder
+
+
+@pytest.fixture
+def files(libero_file) -> list[Path]:
+    texts = ("pick up the milk", "open the drawer", "close it", "turn on the stove")
+    return [libero_file(f"{i}", instruction=text, seed=i) for i, text in enumerate(texts)]
+
+
+def quick(strategy: str, budget: int = 3, **changes) -> TrainConfig:
+    return dataclasses.replace(debug(), strategy=strategy, save_every=2,
+                               optim=dataclasses.replace(debug().optim, budget=budget, warmup_steps=1), **changes)
+
+
+def outcome(run: RunFolder) -> dict:
+    """All that a run leaves, but for its speed."""
+    steps = sorted((run.path / "steps").iterdir())
+    return {"ids": [load_checkpoint(step / "checkpoint").id for step in steps],
+            "memories": [path.read_bytes() for step in steps for path in step.glob("memory.safetensors")],
+            "metrics": [{name: x for name, x in line.items() if name != "steps_per_s"} for line in run.metrics()],
+            "files": sorted(path.name for step in steps for path in step.iterdir())}
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_interrupted_or_killed_at_every_gradient_step_ends_like_the_uninterrupted_run(strategy, files, tmp_path):
+    """Ctrl-C after one gradient step, a crash without a word after the next that is new, and so on to the end."""
+    config, whole, broken = quick(strategy), tmp_path / "whole", tmp_path / "broken"
+    seen = []
+    train(config, files[:2], whole, on_step=lambda p: seen.append((p.task_step, p.step)))
+    stops = itertools.cycle([lambda: signal.raise_signal(signal.SIGINT), _crash])
+    for moment, stop in zip(seen, stops, strict=False):
+        def on_step(progress, moment=moment, stop=stop):
+            if (progress.task_step, progress.step) == moment:
+                stop()
+        with pytest.raises((KeyboardInterrupt, MemoryError)):
+            train(config, files[:2], broken, resume=broken.exists(), on_step=on_step)
+    train(config, files[:2], broken, resume=True)
+    assert outcome(RunFolder(broken)) == outcome(RunFolder(whole))
+
+
+def _crash() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGY_NAMES if name != "multitask"])
+def test_what_a_step_leaves_does_not_grow_with_the_tasks_learned(strategy, files, tmp_path):
+    run = train(quick(strategy, budget=1), files, tmp_path / "run")
+
+    def size(k: int, name: str) -> int:
+        return sum(path.stat().st_size for path in (run.path / "steps" / str(k)).rglob(name))
+
+    for name in ("weights.safetensors", "memory.safetensors"):
+        assert len({size(k, name) for k in range(len(files))}) == 1, name
+    assert (size(0, "memory.safetensors") > 0) == (strategy in ("ewc", "packnet"))
+    width = load_checkpoint(run.checkpoint(0)).spec.text_width
+    known = [len(load_checkpoint(run.checkpoint(k)).instructions) for k in range(len(files))]
+    assert known == ([1] * 4 if strategy == "packnet" else [1, 2, 3, 4])
+    grown = size(3, "instructions.safetensors") - size(0, "instructions.safetensors")
+    assert grown <= (known[3] - known[0]) * (4 * width + 200)  # one embedding each, and its name
+
+
+def test_packnet_keeps_every_earlier_network_within_the_present_one(files, tmp_path):
+    config = quick("packnet", budget=4)
+    run = train(config, files[:2], tmp_path / "run")
+    first, second = (load_checkpoint(run.checkpoint(k)).state_dict for k in (0, 1))
+    moved = 0
+    for name, x in first.items():
+        kept = x != 0
+        assert torch.equal(second[name][kept], x[kept]), name
+        moved += int((second[name] != x).sum())
+    assert moved > 0
+    assert [line["step"] for line in run.metrics() if line["task_step"] == 0] == list(range(1, 9))  # and retrained
+    rates = [line["lr"] for line in run.metrics() if line["task_step"] == 0]
+    assert rates[:4] == rates[4:]
+
+
+def test_er_and_m2distill_replay_the_same_demos_within_the_total_budget(files, tmp_path):
+    config = quick("er", budget=1)
+    config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, demos_per_task=2, total_demos=3))
+    er = train(config, files, tmp_path / "er")
+    m2distill = train(dataclasses.replace(config, strategy="m2distill"), files, tmp_path / "m2distill")
+    for k in range(len(files)):
+        kept = load_checkpoint(er.checkpoint(k)).metrics["replayed_demos"]
+        assert kept == load_checkpoint(m2distill.checkpoint(k)).metrics["replayed_demos"]
+        assert sorted(len(demos) for demos in kept.values()) == [[], [2], [1, 2], [1, 1, 1]][k]
+
+
+def test_a_step_learns_only_the_demos_that_its_protocol_gives_it(files, tmp_path):
+    config = quick("er", budget=1, protocol=ProtocolConfig("custom", (2, 1), (2, 1)))
+    run = train(config, files[:3], tmp_path / "run")
+    kept = load_checkpoint(run.checkpoint(1)).metrics["replayed_demos"]
+    learned = {"pick up the milk": choose_demos(3, 2, seed=0, task=0), "open the drawer": choose_demos(3, 2, 0, 1)}
+    assert kept.keys() == learned.keys()
+    assert all(set(kept[text]) < set(demos) for text, demos in learned.items())
+
+
+def test_multitask_learns_all_at_once(files, tmp_path):
+    run = train(quick("multitask"), files[:3], tmp_path / "run")
+    checkpoint = load_checkpoint(run.checkpoint(0))
+    assert len(checkpoint.instructions) == 3
+    assert checkpoint.metrics["gradient_steps"] == 3 * 3  # the budget of every task
+    assert not run.checkpoint(1).exists()
+
+
+def test_instructions_given_replace_those_of_the_files(files, tmp_path):
+    run = train(quick("er", budget=1), files[:2], tmp_path / "run", instructions=["lift the milk", "pull the drawer"])
+    checkpoint = load_checkpoint(run.checkpoint(1))
+    assert list(checkpoint.metrics["replayed_demos"]) == ["lift the milk"]
+    assert set(checkpoint.instructions) == {"lift the milk", "pull the drawer"}
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "packnet"])
+def test_a_strategy_that_remembers_begins_with_its_own_first_step(strategy, files, tmp_path):
+    with pytest.raises(RunError, match=f"{strategy} needs more of the first step than a checkpoint holds"):
+        train(quick(strategy), files[:2], tmp_path / "run", start_from=tmp_path)
+
+
+def test_a_lost_or_damaged_memory_is_named(files, tmp_path):
+    out = tmp_path / "run"
+
+    def stop(progress):
+        if progress.task_step == 1:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(quick("ewc", budget=1), files[:2], out, on_step=stop)
+    memory = out / "steps" / "0" / "memory.safetensors"
+    memory.write_bytes(memory.read_bytes()[:-10])
+    with pytest.raises(RunError, match=r"memory.safetensors, which the next step needs, cannot be read"):
+        train(quick("ewc", budget=1), files[:2], out, resume=True)
+    memory.unlink()
+    with pytest.raises(RunError, match=r"memory.safetensors, which the next step needs, cannot be read"):
+        train(quick("ewc", budget=1), files[:2], out, resume=True)

@@ -1,0 +1,7 @@
+"""Experience replay (LIBERO's ER): behaviour cloning on current and replayed samples, one batch and one mean."""
+
+from m2distill_training.strategies.base import Strategy
+
+
+class ExperienceReplay(Strategy):
+    uses_replay = True

@@ -69,11 +69,20 @@ def test_the_launch_file_starts_the_nodes_of_the_description(monkeypatch):
         system(SystemConfig(checkpoint="c", task=3)))
 
 
-def test_a_node_that_cannot_start_is_reported_with_the_end_of_its_log(tmp_path):
-    with NodeProcesses([policy_node("/nowhere", autostart=True)], tmp_path) as nodes:
-        assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
-        with pytest.raises(UserError, match="no checkpoint at /nowhere"):
+@pytest.mark.parametrize(("name", "chosen", "said"), [
+    ("policy", {"checkpoint": "/nowhere"}, "no checkpoint at /nowhere: it is not a directory"),
+    ("sim", {"suite": "libero_objekt"}, "unknown suite 'libero_objekt'; did you mean 'libero_object'? (allowed: "
+                                        "libero_10, libero_90, libero_goal, libero_object, libero_spatial)"),
+])
+def test_a_node_that_cannot_start_is_reported_by_one_line_that_says_why(name, chosen, said, tmp_path):
+    description = next(node for node in system(SystemConfig(**chosen)) if node.name == name)
+    with NodeProcesses([description], tmp_path) as nodes:
+        assert psutil.Process(nodes.pids[name]).wait(START_LIMIT_S) == 2
+        with pytest.raises(UserError) as error:
             nodes.check()
+    assert str(error.value).endswith(f": {said} (log: {tmp_path / name}.log)")
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in nodes.log_path(name).read_text()
 
 
 def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):

@@ -113,6 +113,8 @@ def test_reset_takes_up_another_task_refuses_what_does_not_exist_and_leaves_a_vi
     assert not refused.success and "libero_object task 0 has 50 (allowed: 0 to 49, or -1)" in refused.message
     refused = episode.reset(suite="libero_objects")
     assert not refused.success and "did you mean 'libero_object'?" in refused.message
+    refused = episode.reset(suite=SUITE, initial_state=40, video="/dev/null/film.mp4")
+    assert not refused.success and "video: /dev/null is no folder to write to" in refused.message
     answer = episode.reset(suite=SUITE, task=1, initial_state=40, video="")
     assert answer.success and answer.message == "pick up the cream cheese and place it in the basket"
     client.wait(lambda: episode.tasks[-1] == answer.message and not episode.over[-1], "the new episode")

@@ -41,7 +41,7 @@ class SystemConfig:
     acting: str = _option("sample", "how the policy's mixture becomes an action: sample, low_noise or mode_mean")
     seed: int = _option(0, "of the policy's draws")
     step_limit: int = _option(600, "steps of an episode (LIBERO's number); 0: endless")
-    video: str = _option("", "folder for an mp4 of each episode; empty: none")
+    video: str = _option("", "mp4 file of the first episode, written when it ends; empty: none")
     namespace: str = _option("", "of all nodes: one per robot")
 
 
@@ -140,10 +140,13 @@ class NodeProcesses:
         return self._log_dir / f"{name}.log"
 
     def check(self) -> None:
-        """Raise UserError with the end of its log when a node has ended by itself."""
+        """Raise UserError with the last line of its log when a node has ended by itself."""
         for name, process in self._processes.items():
             if process.poll() is not None:
-                raise UserError(f"node {name} ended with status {process.returncode}; {_ending(self.log_path(name))}")
+                log = self.log_path(name)
+                lines = log.read_text(errors="replace").splitlines() or ["it said nothing"]
+                raise UserError(f"node {name} ended with status {process.returncode}: "
+                                f"{lines[-1].removeprefix('error: ')} (log: {log})")
 
     def stop(self) -> None:
         """Ask, then insist, then kill; returns when all groups are gone. The policy is asked first."""
@@ -173,11 +176,6 @@ def die_with_starter() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(starter):  # it died before the call above
         raise SystemExit(1)
-
-
-def _ending(log_path: Path) -> str:
-    last_lines = log_path.read_text(errors="replace").splitlines()[-5:]
-    return "\n".join([f"{log_path} ends with:", *last_lines])
 
 
 def run(config: SystemConfig, log_dir: Path) -> None:

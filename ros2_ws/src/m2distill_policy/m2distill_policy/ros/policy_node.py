@@ -56,6 +56,7 @@ class PolicyNode(LifecycleNode):
         params.declare(self, PolicyParameters)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on when the simulation's clock stands still
         self._active = self._finalized = False
+        self.problem = ""  # why the last `configure` failed
         self._teardown = []  # undoes what configure made, last first
 
     # --- lifecycle
@@ -69,7 +70,8 @@ class PolicyNode(LifecycleNode):
             checkpoint = load_checkpoint(Path(parameters.checkpoint))
             policy = LoadedPolicy(checkpoint, parameters.acting, parameters.seed)
         except UserError as error:
-            self.get_logger().error(str(error))
+            self.problem = str(error)
+            self.get_logger().error(self.problem)
             return TransitionCallbackReturn.FAILURE
         self._session = PolicySession(checkpoint.spec, policy, checkpoint.instructions, parameters.limits)
         self._checkpoint_id = checkpoint.id
@@ -383,7 +385,7 @@ def make_node() -> PolicyNode:
     if node.get_parameter("autostart").value:
         success = TransitionCallbackReturn.SUCCESS
         if node.trigger_configure() != success or node.trigger_activate() != success:
-            raise SystemExit(2)  # the log says why
+            raise UserError(node.problem or "the node could not start; the lines above say why")
     return node
 
 

@@ -89,6 +89,18 @@ def test_packnet_keeps_every_earlier_network_within_the_present_one(files, tmp_p
     assert rates[:4] == rates[4:]
 
 
+@pytest.mark.parametrize("strategy", ["finetune", "packnet"])
+def test_the_learning_curve_has_a_checkpoint_at_equal_distances_from_first_to_last_gradient_step(strategy, files,
+                                                                                                 tmp_path):
+    run = train(quick(strategy, budget=6, curve_points=3), files[:1], tmp_path / "run")
+    points = [load_checkpoint(path) for path in run.curve(0)]
+    assert [point.metrics["gradient_steps"] for point in points] == [0, 2, 4, 6]
+    assert len({point.id for point in points}) == 4
+    last = load_checkpoint(run.checkpoint(0)).state_dict
+    same = all(torch.equal(x, last[name]) for name, x in points[-1].state_dict.items())
+    assert same == (strategy == "finetune")  # packnet prunes and retrains after the last point
+
+
 def test_er_and_m2distill_replay_the_same_demos_within_the_total_budget(files, tmp_path):
     config = quick("er", budget=1)
     config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, demos_per_task=2, total_demos=3))

@@ -1,13 +1,17 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim.suites import suites
+from m2distill_training import cli
 from m2distill_training.config import ConfigError, ProtocolConfig
 from m2distill_training.presets import debug, libero, small
 from m2distill_training.protocols import PROTOCOLS, in_suite_order, plan, with_protocol
+from m2distill_training.run import RunFolder
 
 TEN = [Path(f"{i}.hdf5") for i in range(10)]
 
@@ -115,3 +119,36 @@ def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_refused(libero_
         in_suite_order(files, "libero_goals")
     with pytest.raises(UserError, match="libero_goal has no task 10"):
         in_suite_order(files, "libero_goal", [10])
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--protocol", "base7"], "unknown protocol 'base7' (allowed: base6_plus4, custom, ten_steps)"),
+    (["--protocol=base6_plus4"], "protocol base6_plus4 learns 10 tasks in steps of [6, 1, 1, 1, 1], got 1 datasets"),
+    (["--protocol.step-demos", "4"], "holds 3 demos, step 0 of protocol custom learns 4"),
+    (["--suite", "libero_goals"], "unknown suite 'libero_goals'"),
+    (["--suite", "libero_object"], "libero_object needs one file for task 0"),
+    (["--tasks", "3"], "name the suite with --suite"),
+    (["--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
+])
+def test_the_command_line_refuses_in_one_line_and_writes_nothing(options, said, libero_file, tmp_path, capsys):
+    path = libero_file()
+    argv = ["train", "--preset", "debug", "--data", str(path), "--out", str(tmp_path / "run"), *options]
+    assert cli.run(argv) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_suite_s_tasks_jointly_from_the_command_line(libero_file, tmp_path):
+    tasks = suites()["libero_object"]
+    for i in (4, 7):
+        libero_file(f"{9 - i}", instruction=f"Pick the thing number {i}", seed=i).rename(
+            tmp_path / f"{tasks[i].name}_demo.hdf5")  # LIBERO's own files word their instructions like this
+    argv = ["train", "--preset", "debug", "--strategy", "multitask", "--data", str(tmp_path), "--suite",
+            "libero_object", "--tasks", "7", "4", "--protocol.step-demos", "2", "--optim.budget", "1", "--out",
+            str(tmp_path / "run"), "--device", "cpu"]
+    assert cli.run(argv) == 0
+    run = RunFolder(tmp_path / "run")
+    assert [Path(d["path"]).name for d in json.loads((run.path / "data.json").read_text())] == [
+        f"{tasks[7].name}_demo.hdf5", f"{tasks[4].name}_demo.hdf5"]
+    assert set(load_checkpoint(run.checkpoint(0)).instructions) == {tasks[7].instruction, tasks[4].instruction}

@@ -64,13 +64,15 @@ def _train(argv: list[str]) -> None:
 
     from m2distill_training.config import TrainConfig
     from m2distill_training.presets import preset
+    from m2distill_training.protocols import in_suite_order, with_protocol
 
     @dataclass
     class Arguments:
         """Learn the given tasks, one after the other, and keep a checkpoint after each in OUT/steps/.
 
         --preset small (64 px, minutes on two CPU cores), libero (LIBERO's network and training) or debug (seconds,
-        learns nothing) gives every value below; any of them can be overridden.
+        learns nothing) gives every value below; any of them can be overridden. --protocol ten_steps or base6_plus4
+        sets those that the benchmark prescribes.
 
         Example: m2distill train --preset small --data data/demos/*.hdf5 --out runs/two_tasks --optim.budget 1000
         """
@@ -82,21 +84,30 @@ def _train(argv: list[str]) -> None:
         start_from: Path | None = None  # another run's checkpoint in place of the first step
         device: str = "auto"  # cpu, cuda, cuda:1 ...; auto takes a GPU when there is one, and says so
         cache: Path | None = None  # where decoded frames are kept; default: beside each data file
+        suite: str | None = None  # learn the files in the order and with the instructions of this suite of LIBERO
+        tasks: tuple[int, ...] = ()  # with --suite: only these of its tasks, in this order
 
     name, rest = _take_option(argv, "--preset", "small")
-    settings = preset(name)
+    protocol, rest = _take_option(rest, "--protocol", "custom")
+    settings = with_protocol(preset(name), protocol)
     arguments = tyro.cli(Arguments, args=rest, prog=f"m2distill train --preset {name}",
                          default=Arguments(tyro.MISSING, tyro.MISSING, settings))
 
     from m2distill_training.loop import train
     from m2distill_training.progress import show_training
 
+    files, instructions = _files(arguments.data), None
+    if arguments.suite is not None:
+        files, instructions = in_suite_order(files, arguments.suite, arguments.tasks)
+    elif arguments.tasks:
+        raise UserError("--tasks are numbers of a suite's tasks; name the suite with --suite")
     device = _device(arguments.device)
     print(f"training {arguments.config.strategy} ({name}) on {device}")
     try:
         with show_training(arguments.config.strategy) as on_step:
-            run = train(arguments.config, _files(arguments.data), arguments.out, resume=arguments.resume, device=device,
-                        start_from=arguments.start_from, cache=arguments.cache, on_step=on_step)
+            run = train(arguments.config, files, arguments.out, resume=arguments.resume, device=device,
+                        start_from=arguments.start_from, cache=arguments.cache, instructions=instructions,
+                        on_step=on_step)
     except KeyboardInterrupt:
         if (arguments.out / "config.json").is_file():
             again = argv if arguments.resume else [*argv, "--resume"]
@@ -195,6 +206,7 @@ def _report(argv: list[str]) -> None:
 
         runs: tyro.conf.Positional[tuple[Path, ...]]  # run folders, evaluated before
         out: Path | None = None  # default: report.html in the first run folder
+        drift: bool = False  # measure latent drift first, from the runs' checkpoints and demonstrations
 
     a = tyro.cli(Arguments, args=argv, prog="m2distill report")
 
@@ -202,6 +214,11 @@ def _report(argv: list[str]) -> None:
 
     if not a.runs:
         raise UserError("no run folder given; name the --out of m2distill train")
+    if a.drift:
+        from m2distill_training.drift import measure_drift
+
+        for run in a.runs:
+            measure_drift(run)
     out = a.out or a.runs[0] / "report.html"
     write_report(out, list(a.runs))
     print(out)

@@ -157,6 +157,7 @@ class TrainConfig:
     precision: str
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
+    curve_points: int  # checkpoints kept while a step is learned, from its first to its last gradient step; 0: none
     model: ModelConfig
     optim: OptimConfig
     augment: AugmentConfig
@@ -171,6 +172,7 @@ class TrainConfig:
         _one_of("pairing", self.pairing, PAIRINGS)
         _one_of("precision", self.precision, PRECISIONS)
         _in_range("seed", self.seed, 0, 2**31 - 1)
+        _in_range("curve_points", self.curve_points, 0)
         for name in ("log_every", "save_every"):
             _in_range(name, getattr(self, name), 1)
 

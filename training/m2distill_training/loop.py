@@ -173,6 +173,8 @@ class _Learner:
             self._restore(state)
         run.forget_metrics_after(self.k, self.step)
         run.write_json(f"steps/{self.k}/replay.json", self.kept)
+        curve = self._curve_points()
+        self._keep_point(curve)
         began, begun_at = time.monotonic(), self.step
         while self.step < self.steps:
             lr, grad_norm = self._gradient_step()
@@ -180,6 +182,7 @@ class _Learner:
             if self.step % self.config.log_every == 0 or self.step == self.steps:
                 run.log({"task_step": self.k, "step": self.step, **self.losses, "lr": lr, "grad_norm": grad_norm,
                          "steps_per_s": round(rate, 3)})
+            self._keep_point(curve)
             on_step(Progress(self.k, task_steps, self.step, self.steps, self.losses, lr, rate))
             if interrupted.is_set() or self.step % self.config.save_every == 0 or self.step == self.steps:
                 run.save_state(self.k, self._state())
@@ -195,14 +198,26 @@ class _Learner:
         save_checkpoint(self.folder.checkpoint(self.k), self._checkpoint())
         self.folder.state(self.k).unlink(missing_ok=True)
 
+    def _curve_points(self) -> dict[int, int]:
+        """Gradient step -> number of the curve's point. LIBERO's forward transfer is the mean success over epochs 0, 5,
+        .. 50, which curve_points=10 gives; what PackNet learns after pruning does not count, there as here."""
+        n = self.config.curve_points
+        return {round(i * self.phases[0] / n): i for i in range(n + 1)} if n > 0 else {}
+
+    def _keep_point(self, curve: dict[int, int]) -> None:
+        if self.step in curve:
+            path = self.folder.checkpoint(self.k).with_name("curve") / str(curve[self.step])
+            save_checkpoint(path, self._checkpoint())
+
     def _checkpoint(self) -> Checkpoint:
+        weights = self.policy.state_dict() if self.average is None else self.average
         known = [*self.old, *self.new] if self.strategy.knows_all else self.new
         metrics = {"task_step": self.k, "strategy": self.config.strategy, "preset": self.config.preset,
                    "protocol": self.config.protocol.name, "seed": self.config.seed, "gradient_steps": self.step,
                    "losses": self.losses, "replayed_demos": self.kept,
                    **self.folder.lineage(self.k, [part.store.instruction for part in (*self.old, *self.new)])}
         return Checkpoint(spec=self.policy.spec, model_config=self.config.model,
-                          state_dict={name: x.detach().cpu() for name, x in self.policy.state_dict().items()},
+                          state_dict={name: x.detach().cpu() for name, x in weights.items()},
                           instructions={part.store.instruction: part.text for part in known}, metrics=metrics)
 
     def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:

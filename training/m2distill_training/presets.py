@@ -26,7 +26,7 @@ def libero() -> TrainConfig:
     configs/lifelong/er.yaml). The weights of the distillation terms are ours: the paper's are not published."""
     return TrainConfig(
         preset="libero", strategy="m2distill", seed=10000, text_encoder="bert-base-cased", image_px=128, history=10,
-        pairing="as_stored", precision="bfloat16", log_every=20, save_every=500,
+        pairing="as_stored", precision="bfloat16", log_every=20, save_every=500, curve_points=0,
         model=models.libero(),
         optim=OptimConfig(batch_size=32, budget=50, budget_unit="epochs", lr=1e-4, min_lr=1e-5, warmup_steps=0,
                           weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=100.0, ema_decay=0.0),
@@ -41,7 +41,7 @@ def small() -> TrainConfig:
     act on what can be seen now."""
     return TrainConfig(
         preset="small", strategy="m2distill", seed=0, text_encoder="auto", image_px=64, history=3,
-        pairing="before", precision="bfloat16", log_every=20, save_every=500,
+        pairing="before", precision="bfloat16", log_every=20, save_every=500, curve_points=0,
         model=models.small(),
         optim=OptimConfig(batch_size=24, budget=3000, budget_unit="steps", lr=7e-4, min_lr=2e-5, warmup_steps=50,
                           weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=10.0, ema_decay=0.99),

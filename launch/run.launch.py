@@ -1,4 +1,4 @@
-"""Simulator and policy:  ros2 launch m2distill_policy run.launch.py checkpoint:=runs/demo/m2distill/task_1
+"""Simulator and policy:  ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY
 
 The nodes and their parameters come from m2distill_policy.bringup, the same description that the starter without
 ros2 launch uses. `ros2 launch m2distill_policy run.launch.py --show-args` lists the arguments.

@@ -49,11 +49,7 @@ class Examiner(Node):
         self._reset = self.create_client(Trigger, "sim/reset")
 
     def wait_until_ready(self) -> None:
-        def ready() -> bool:
-            return (self._status is not None and self._instruction_pub.get_subscription_count() > 0
-                    and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
-
-        self._wait(ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
+        self._wait(self._is_ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
 
     def _is_ready(self) -> bool:
         return (self._status is not None and self._instruction_pub.get_subscription_count() > 0

@@ -30,6 +30,12 @@ def write_libero_file(path: Path, instruction: str = "pick up the milk", demos: 
     return path
 
 
+@pytest.fixture(scope="session")
+def write_libero() -> Callable[..., Path]:
+    """`write_libero_file`, for fixtures that serve many tests."""
+    return write_libero_file
+
+
 @pytest.fixture
 def libero_file(tmp_path) -> Callable[..., Path]:
     """libero_file(name="a", **options) -> path of a new file."""

@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
+from m2distill_sim.suites import DEMO_STATES, HELD_OUT
 from m2distill_training.evaluate import success_matrix
-from m2distill_training.metrics import final_success_metrics, libero_metrics, wilson_interval
+from m2distill_training.metrics import (
+    final_success_metrics,
+    jeffreys_draws,
+    libero_metrics,
+    metric_intervals,
+    wilson_interval,
+)
 
 S = np.array([[0.8, 0.0, 0.0],
               [0.6, 0.9, 0.0],
@@ -23,6 +30,39 @@ def test_libero_variant_by_hand():
     assert m.fwt == pytest.approx(sum(fwt) / 3)
     assert m.nbt == pytest.approx(((0.2 + 0.4) / 2 + 0.2 + 0) / 3)
     assert m.auc == pytest.approx(((fwt[0] + 0.6 + 0.4) / 3 + (fwt[1] + 0.7) / 2 + fwt[2]) / 3)
+
+
+def libero_s_formula(curves: list[list[float]], S: list[list[float]]) -> tuple[float, float, float]:
+    """FWT, NBT and AUC written out as LIBERO defines them, tasks numbered 1 to K, without numpy."""
+    K = len(S)
+    s = {(i, k): S[i - 1][k - 1] for i in range(1, K + 1) for k in range(1, i + 1)}
+    fwt, nbt, auc = {}, {}, {}
+    for k in range(1, K + 1):
+        curve = curves[k - 1]
+        best = curve.index(max(curve))
+        fwt[k] = sum(curve[e] if e < best else curve[best] for e in range(len(curve))) / len(curve)
+        later = range(k + 1, K + 1)
+        nbt[k] = sum(s[k, k] - s[i, k] for i in later) / (K - k) if k < K else 0.0
+        auc[k] = (fwt[k] + sum(s[i, k] for i in later)) / (K - k + 1)
+    return tuple(sum(values.values()) / K for values in (fwt, nbt, auc))
+
+
+def final_success_formula(S: list[list[float]]) -> tuple[float, float, float]:
+    K = len(S)
+    nbt = [sum(S[k][k] - S[i][k] for i in range(k + 1, K)) / (K - 1 - k) for k in range(K - 1)]
+    auc = [sum(S[i][k] for i in range(k, K)) / (K - k) for k in range(K)]
+    return sum(S[k][k] for k in range(K)) / K, sum(nbt) / (K - 1), sum(auc) / K
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_both_variants_equal_their_formulas_on_random_matrices(seed):
+    rng = np.random.default_rng(seed)
+    K, episodes = int(rng.integers(2, 12)), 20
+    S = rng.integers(0, episodes + 1, (K, K)) / episodes
+    curves = (rng.integers(0, episodes + 1, (K, 11)) / episodes).tolist()  # ties for the best are common
+    libero, final = libero_metrics(curves, S), final_success_metrics(S)
+    assert (libero.fwt, libero.nbt, libero.auc) == pytest.approx(libero_s_formula(curves, S.tolist()), abs=1e-12)
+    assert (final.fwt, final.nbt, final.auc) == pytest.approx(final_success_formula(S.tolist()), abs=1e-12)
 
 
 def test_forgetting_is_undefined_for_one_step():
@@ -51,3 +91,29 @@ def test_wilson_interval_against_published_values(successes, n, low, high):
 def test_a_joint_first_step_is_one_column():
     matrix = success_matrix([{3: 1.0, 5: 0.5}, {3: 0.6, 5: 0.4, 0: 0.9}])
     np.testing.assert_allclose(matrix, [[0.75, np.nan], [0.5, 0.9]])
+
+
+def test_states_of_demonstrations_and_of_reported_success_are_disjoint_and_all():
+    """Nothing is chosen by success in training, so these two are all the uses that initial states have."""
+    assert set(DEMO_STATES).isdisjoint(HELD_OUT)
+    assert sorted((*DEMO_STATES, *HELD_OUT)) == list(range(50))
+
+
+def test_drawn_rates_cover_the_true_one_as_often_as_claimed():
+    """1000 experiments of 10 episodes: 95 % intervals of the draws hold the rate that the experiment came from."""
+    rng = np.random.default_rng(0)
+    rates = rng.random(1000)
+    held = 0
+    for rate in rates:
+        low, high = np.quantile(jeffreys_draws(rng.binomial(10, rate), 10, 400, rng), (0.025, 0.975))
+        held += low <= rate <= high
+    assert held / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+def test_metric_intervals_hold_the_middle_95_percent_of_the_drawn_metrics():
+    drawn = [np.array([[x, np.nan], [x / 2, 1.0]]) for x in np.linspace(0, 1, 1001)]
+    intervals = metric_intervals(drawn)
+    assert intervals["fwt"] == pytest.approx(((1 + 0.025) / 2, (1 + 0.975) / 2))
+    assert intervals["nbt"] == pytest.approx((0.025 / 2, 0.975 / 2))
+    assert intervals["auc"] == pytest.approx(((0.75 * 0.025 + 1) / 2, (0.75 * 0.975 + 1) / 2))
+    assert metric_intervals([np.array([[0.5]])] * 3)["nbt"] is None

@@ -1,7 +1,8 @@
 """Success rates: closed-loop episodes from initial states that no demonstration used.
 
 Episodes run in worker processes, each with its own simulator, and depend on nothing but their own job, so the number of
-workers does not change a result.
+workers does not change a result. They start from suites.HELD_OUT, demonstrations from suites.DEMO_STATES; no checkpoint
+is chosen by its success, so no state is used both for choosing and for reporting.
 """
 
 import json
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,8 +21,14 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.session import PolicySession, normalise
 from m2distill_sim.suites import HELD_OUT, find_task, initial_states, suites
-from m2distill_training.metrics import final_success_metrics, wilson_interval
-from m2distill_training.run import RunError, write_atomic
+from m2distill_training.metrics import (
+    final_success_metrics,
+    jeffreys_draws,
+    libero_metrics,
+    metric_intervals,
+    wilson_interval,
+)
+from m2distill_training.run import RunError, RunFolder, append_line, read_json, read_lines, write_lines
 
 VIDEO_FPS = 20
 
@@ -62,6 +70,9 @@ def run_jobs(jobs: list[Job], workers: int, on_result: Callable[[Result], None] 
             for future in as_completed(futures):
                 results[futures[future]] = future.result()
                 on_result(future.result())
+        except BrokenProcessPool:
+            raise UserError(f"a process of the {workers} that run episodes ended, perhaps for lack of memory; repeat "
+                            "the command with fewer --workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -117,41 +128,114 @@ def find_tasks(suite: str, instructions: list[str]) -> list[int]:
 def evaluate_run(run: Path, suite: str, episodes: int, *, acting: str, seed: int = 0, max_steps: int = 600,
                  workers: int = 2, assets: str | None = None,
                  on_result: Callable[[Result], None] = lambda result: None) -> dict:
-    """Every step's checkpoint on every task learned so far; see `write_evaluation`. Videos show the first held-out
-    state of each task under the last checkpoint."""
+    """Every task learned so far after every step; see `write_evaluation`. Videos show the first held-out state of each
+    task after the last step.
+
+    After step i a task is served by the newest checkpoint up to i that knows its instruction: by checkpoint i itself,
+    except for a strategy (packnet) whose checkpoints serve the tasks of their own step alone. Finished episodes are
+    kept in episodes.jsonl, so a repeated command runs only those that are missing, and those with a video.
+    """
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
-    instructions = [d["instruction"] for d in json.loads((run / "data.json").read_text())]
-    tasks = find_tasks(suite, instructions)
-    folders = [run / "steps" / str(k) / "checkpoint" for k in range(len(tasks))]
+    instructions = [d["instruction"] for d in read_json(run / "data.json")]
+    tasks = dict(zip(instructions, find_tasks(suite, instructions), strict=True))
+    folders = [RunFolder(run).checkpoint(k) for k in range(len(tasks))]
     checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
     if not checkpoints:
         raise RunError(f"{run} holds no finished step yet; train on with --resume")
-    learned = [[task for task, text in zip(tasks, instructions, strict=True) if text in checkpoint.instructions]
-               for checkpoint in checkpoints.values()]
-    last = list(checkpoints)[-1]
-    jobs = [job for folder, known in zip(checkpoints, learned, strict=True)
-            for job in make_jobs(folder, suite, known, episodes, acting, seed, max_steps, assets,
-                                 run / "videos" if folder == last else None)]
-    results = run_jobs(jobs, workers, on_result)
+    known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
+    serving = serving_steps(known)
+
+    def jobs_of(folder: Path, chosen: list[int], filmed: bool = False) -> list[Job]:
+        return make_jobs(folder, suite, chosen, episodes, acting, seed, max_steps, assets,
+                         run / "videos" if filmed else None)
+
+    steps = [[job for task in tasks.values() if task in served
+              for job in jobs_of(folders[served[task]], [task], filmed=i == len(serving) - 1)]
+             for i, served in enumerate(serving)]
+    curves = [[jobs_of(folder, sorted(served.keys() - (serving[k - 1].keys() if k else set())))
+               for folder in RunFolder(run).curve(k)] for k, served in enumerate(serving)]
+    unique = {(job.checkpoint, job.task, job.state): job  # a filmed one replaces the same without
+              for job in [*_flat(_flat(curves)), *_flat(steps)]}
+    done = _run_missing(run, list(unique.values()), workers, on_result)
+    results = {key: result for key, result in zip(unique, done, strict=True)}
+
+    def results_of(jobs: list[Job]) -> list[Result]:
+        return [results[job.checkpoint, job.task, job.state] for job in jobs]
+
     settings = {"episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps}
-    return write_evaluation(run, suite, [[r for r in results if r.job.checkpoint == folder] for folder in checkpoints],
-                            settings)
+    return write_evaluation(run, suite, [results_of(jobs) for jobs in steps], settings,
+                            [[float(np.mean([r.success for r in results_of(jobs)])) for jobs in curve]
+                             for curve in curves] if all(curves) else None)
 
 
-def write_evaluation(run: Path, suite: str, results: list[list[Result]], settings: dict) -> dict:
+def serving_steps(known: list[set[int]]) -> list[dict[int, int]]:
+    """For every step, {task: step whose checkpoint serves it}, from the tasks that each step's checkpoint knows."""
+    serving: list[dict[int, int]] = []
+    for i, tasks in enumerate(known):
+        serving.append((serving[-1] if serving else {}) | dict.fromkeys(tasks, i))
+    return serving
+
+
+def _flat(lists: list[list]) -> list:
+    return [item for items in lists for item in items]
+
+
+def _run_missing(run: Path, jobs: list[Job], workers: int, on_result: Callable[[Result], None]) -> list[Result]:
+    """Results in the order of `jobs`: those in episodes.jsonl from there, the others run now and added to it."""
+    path = run / "episodes.jsonl"
+    ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(job.checkpoint for job in jobs)}
+
+    def key(job: Job) -> dict:
+        return {"checkpoint_id": ids[job.checkpoint], "suite": job.suite, "task": job.task, "state": job.state,
+                "acting": job.acting, "seed": job.seed, "max_steps": job.max_steps, "assets": job.assets}
+
+    def keep(result: Result) -> None:
+        append_line(path, {**key(result.job), "success": result.success, "steps": result.steps, "held": result.held})
+        on_result(result)
+
+    lines = read_lines(path)
+    write_lines(path, lines)  # without a last line cut short
+    finished = {json.dumps({name: line[name] for name in key(jobs[0])}): line for line in lines}
+    known = {job: finished.get(json.dumps(key(job))) if job.video is None else None for job in jobs}
+    results = {job: Result(job, line["success"], line["steps"], line["held"]) for job, line in known.items() if line}
+    missing = [job for job in jobs if job not in results]
+    results |= {result.job: result for result in run_jobs(missing, workers, keep)} if missing else {}
+    return [results[job] for job in jobs]
+
+
+def write_evaluation(run: Path, suite: str, results: list[list[Result]], settings: dict,
+                     curves: list[list[float]] | None = None) -> dict:
     """evaluation.json in the run folder, and its content, from the episodes after each step.
 
-    "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean.
+    "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean. "metrics"
+    are the final-success variant's, "intervals_95" theirs. `curves`: for every step, the success on its own tasks at
+    equal distances while it learned, from before to after: they alone give LIBERO's variant, "libero_metrics".
     """
-    steps = [{"checkpoint_id": load_checkpoint(run / "steps" / str(i) / "checkpoint").id,
+    steps = [{"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id,
               "tasks": _task_summaries(after, run)} for i, after in enumerate(results)]
     S = success_matrix([{t["task"]: t["success_rate"] for t in step["tasks"]} for step in steps])
     evaluation = {"suite": suite, **settings, "steps": steps,
                   "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
-                  "metrics": asdict(final_success_metrics(S))}
-    write_atomic(run / "evaluation.json", (json.dumps(evaluation, indent=2) + "\n").encode())
+                  "metrics": asdict(final_success_metrics(S)), "intervals_95": _intervals(results)}
+    if curves is not None:
+        evaluation |= {"curves": curves, "libero_metrics": asdict(libero_metrics(curves, S))}
+    RunFolder(run).write_json("evaluation.json", evaluation)
     return evaluation
+
+
+def _intervals(results: list[list[Result]], draws: int = 1000) -> dict[str, list[float] | None]:
+    """Of the final-success metrics, from Jeffreys draws of every success rate; a checkpoint's rate on a task is drawn
+    once, however many steps it serves."""
+    rng = np.random.default_rng(0)
+    trials: dict[tuple[Path, int], list[bool]] = {}
+    for result in dict.fromkeys(_flat(results)):
+        trials.setdefault((result.job.checkpoint, result.job.task), []).append(result.success)
+    rates = {cell: jeffreys_draws(sum(won), len(won), draws, rng) for cell, won in trials.items()}
+    cells = [dict.fromkeys((r.job.checkpoint, r.job.task) for r in after) for after in results]
+    drawn = [success_matrix([{task: rates[checkpoint, task][d] for checkpoint, task in step} for step in cells])
+             for d in range(draws)]
+    return {name: None if x is None else list(x) for name, x in metric_intervals(drawn).items()}
 
 
 def success_matrix(rates: list[dict[int, float]]) -> np.ndarray:

@@ -31,7 +31,8 @@ def final_success_metrics(S: np.ndarray) -> LifelongMetrics:
 
 
 def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> LifelongMetrics:
-    """LIBERO's variant (its lifelong/metric.py). `curves[k]`: success on task k at the evaluated epochs of step k.
+    """LIBERO's variant (its notebooks/quick_guide_algo.ipynb). `curves[k]`: success on task k at the evaluated epochs
+    of step k.
 
     FWT_k = mean of curve k with the values after its best set to the best; NBT as above but averaged over all K, the
     last counting 0; AUC_k = (FWT_k + sum over i > k of S[i,k]) / (K - k), k from 0.
@@ -58,6 +59,25 @@ def wilson_interval(successes: int, episodes: int, z: float = 1.959964) -> tuple
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def jeffreys_draws(successes: int, episodes: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draws,) values of a success rate as probable as the episodes make them, under Jeffreys' prior."""
+    return rng.beta(successes + 0.5, episodes - successes + 0.5, draws)
+
+
+def metric_intervals(S_draws: Sequence[np.ndarray]) -> dict[str, tuple[float, float] | None]:
+    """95 % intervals of the final-success metrics by name, from success matrices drawn by `jeffreys_draws`.
+
+    What the count of episodes leaves open, and no more: training again with another seed varies on top of it.
+    """
+    drawn = [final_success_metrics(S) for S in S_draws]
+
+    def interval(name: str) -> tuple[float, float] | None:
+        values = [getattr(m, name) for m in drawn]
+        return None if values[0] is None else tuple(float(x) for x in np.quantile(values, (0.025, 0.975)))
+
+    return {name: interval(name) for name in ("fwt", "nbt", "auc")}
 
 
 def _checked(S: np.ndarray) -> np.ndarray:

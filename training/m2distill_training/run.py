@@ -39,9 +39,10 @@ class RunError(UserError):
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """All of `content` at `path`, or RunError and what was there before."""
+    """All of `content` at `path`, its folder made where needed; or RunError, and what was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(content)
@@ -101,6 +102,12 @@ class RunFolder:
     def checkpoint(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "checkpoint"
 
+    def curve(self, k: int) -> list[Path]:
+        """Checkpoints made while step k was learned, at equal distances from its first to its last gradient step;
+        none where the run keeps none."""
+        folders = (self.path / "steps" / str(k) / "curve").glob("*")
+        return sorted((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
+
     def state(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "state.pt"
 
@@ -112,18 +119,13 @@ class RunFolder:
                 "data": {text: keys[text] for text in instructions}}
 
     def write_json(self, name: str, value: object) -> None:
-        path = self.path / name
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+        write_atomic(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
 
     def save_state(self, k: int, state: dict) -> None:
         """A line with the sha256 of all that follows, then torch's format."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        with _writing(self.state(k)):
-            self.state(k).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.state(k), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def load_state(self, k: int) -> dict | None:

@@ -1,161 +1,203 @@
-"""One HTML page that shows what a run has learned and kept. Everything is inside the file: it can be mailed."""
+"""One HTML page that shows what runs have learned and kept. Everything is inside the file: it can be mailed. Its
+figures also lie beside it as PNG files, for slides and papers."""
 
 import base64
 import html
 import io
 import json
-from dataclasses import dataclass
+import re
+import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from m2distill_training.run import RunError, RunFolder, write_atomic
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from m2distill_training.report import figures
+from m2distill_training.report.runs import Run, load_runs
+from m2distill_training.run import write_atomic
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:68rem;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d8dee6}
-h3{font-size:1rem;margin:1.2rem 0 .4rem}.note{color:#5b6675}
-table{border-collapse:collapse;margin:.6rem 0}
+h3{font-size:1rem;margin:1.2rem 0 .4rem}.note{color:#5b6675;max-width:52rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0}
 th,td{padding:.35rem .8rem;text-align:left;border-bottom:1px solid #e6eaef}
 th{font-weight:600;color:#5b6675}td.n{text-align:right;font-variant-numeric:tabular-nums}
-.matrix td{text-align:center;min-width:4.5rem;border:2px solid #fff;font-variant-numeric:tabular-nums}
-.row{display:flex;flex-wrap:wrap;gap:1.2rem}figure{margin:0}figcaption{color:#5b6675;font-size:.85rem}
-video{width:30rem;max-width:100%;background:#000}svg{max-width:100%;height:auto}
+.row{display:flex;flex-wrap:wrap;gap:1.2rem;align-items:flex-end}figure{margin:0}
+figcaption{color:#5b6675;font-size:.85rem}
+video{width:30rem;max-width:100%;background:#000}img{max-width:100%;height:auto}pre{overflow-x:auto}
 """
-
-
-@dataclass(frozen=True)
-class _Run:
-    path: Path
-    label: str
-    config: dict
-    data: list[dict]
-    evaluation: dict
-    metrics: list[dict]
+MAIN_PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "transformers")
+PNG_DPI = 160
 
 
 def write_report(out: Path, runs: list[Path], title: str = "m2distill report", notes: str = "") -> None:
-    """Runs that were evaluated (evaluation.json), side by side, as one page at `out`. `notes` is plain text on top."""
-    loaded = [_load(path) for path in runs]
-    sections = [f"<h1>{html.escape(title)}</h1>", f'<p class="note">{html.escape(notes)}</p>' if notes else "",
-                "<h2>Result</h2>", _summary_table(loaded)]
-    sections += ["<h2>Success after every step</h2>", '<div class="row">', *(_matrix(run) for run in loaded), "</div>",
-                 '<p class="note">Row: after which step. Column: which task. Episodes start from initial states that '
-                 "no demonstration used.</p>",
-                 "<h2>Each task under the last checkpoint</h2>", _task_table(loaded),
-                 "<h2>Videos</h2>", *(_videos(run) for run in loaded),
-                 "<h2>Losses</h2>", *(_curves(run) for run in loaded),
-                 "<h2>Settings</h2>", *(_settings(run) for run in loaded)]
+    """Runs that were evaluated (evaluation.json), side by side, as one page at `out`, and its figures as PNG files in
+    the folder `<out without suffix>_figures`. `notes` is plain text on top. Raises RunError."""
+    loaded = load_runs(runs)
+    gallery = _Gallery()
+    body = [f"<h1>{html.escape(title)}</h1>", _note(notes) if notes else "", *_result(loaded, gallery),
+            *_success(loaded, gallery), *_tasks(loaded), *_losses(loaded, gallery), *_drift(loaded, gallery),
+            "<h2>Settings</h2>", *(_settings(run) for run in loaded)]
     page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-            f"<style>{STYLE}</style></head><body>{''.join(sections)}</body></html>\n")
-    out.parent.mkdir(parents=True, exist_ok=True)
+            f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n')
+    for name, figure in gallery.figures.items():
+        write_atomic(out.with_name(f"{out.stem}_figures") / f"{name}.png", _png(figure))
     write_atomic(out, page.encode())
 
 
-def _load(path: Path) -> _Run:
-    if not (path / "evaluation.json").is_file():
-        raise RunError(f"{path} has no evaluation.json; run: m2distill evaluate {path}")
-    config = json.loads((path / "config.json").read_text())
-    strategy = config["strategy"]
-    label = strategy if path.name == strategy else f"{strategy} ({path.name})"
-    return _Run(path, label, config, json.loads((path / "data.json").read_text()),
-                json.loads((path / "evaluation.json").read_text()), RunFolder(path).metrics())
+@dataclass
+class _Gallery:
+    """The figures of a page, by file name."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    def show(self, name: str, caption: str, figure: Figure) -> str:
+        """The figure as HTML; `caption` is read out where it cannot be seen."""
+        name = re.sub(r"[^\w.-]+", "_", name).strip("_")
+        self.figures[name] = figure
+        buffer = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}">'
 
 
-def _summary_table(runs: list[_Run]) -> str:
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.dpi = PNG_DPI
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
+
+
+def _result(runs: list[Run], gallery: _Gallery) -> list[str]:
     rows = []
     for run in runs:
-        m = run.evaluation["metrics"]
-        rows.append([run.label, _percent(m["fwt"]), _percent(m["nbt"]), _percent(m["auc"]), run.config["seed"],
+        m, intervals = run.evaluation["metrics"], run.evaluation["intervals_95"]
+        rows.append([run.label, *(_measured(m[name], intervals[name]) for name in figures.METRICS), run.config["seed"],
                      run.evaluation["episodes_per_task"]])
-    return (_table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task"], rows)
-            + '<p class="note">FWT: success on a task when it is learned (higher is better). NBT: success lost later '
-              "(lower is better). AUC: success averaged over all later steps. Final-success variant.</p>")
+    parts = ["<h2>Result</h2>",
+             _table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task and step"], rows),
+             gallery.show("comparison", "Bars of FWT, NBT and AUC of every run", figures.comparison(runs)),
+             _note("FWT: success on a task when it is learned (higher is better). NBT: success lost later (lower is "
+                   "better). AUC: success averaged over all later steps. Final-success variant. Intervals: 95 %, what "
+                   "the number of episodes leaves open; training with another seed varies on top of it.")]
+    if seeds := _over_seeds(runs):
+        parts += ["<h3>Mean and standard deviation over seeds</h3>",
+                  _table(["runs", "seeds", "FWT", "NBT", "AUC"], seeds)]
+    if any("libero_metrics" in run.evaluation for run in runs):
+        parts += ["<h3>LIBERO's variant</h3>",
+                  _table(["run", "FWT", "NBT", "AUC"],
+                         [[run.label, *(_percent(run.evaluation["libero_metrics"][name]) for name in figures.METRICS)]
+                          for run in runs if "libero_metrics" in run.evaluation]),
+                  _note("FWT averages the success while a task is learned, held at its best once that is reached; NBT "
+                        "counts the last task as 0. Not to be set beside the variant above.")]
+    return parts
 
 
-def _matrix(run: _Run) -> str:
-    matrix = run.evaluation["matrix"]
-    head = "".join(f"<th>task {k + 1}</th>" for k in range(len(matrix)))
-    rows = "".join(f"<tr><th>step {i + 1}</th>{''.join(_cell(x) for x in row)}</tr>" for i, row in enumerate(matrix))
-    return (f'<figure><h3>{html.escape(run.label)}</h3><table class="matrix"><tr><th></th>{head}</tr>{rows}</table>'
-            "</figure>")
+def _over_seeds(runs: list[Run]) -> list[list]:
+    rows = []
+    for method in dict.fromkeys(run.method for run in runs):
+        group = [run for run in runs if run.method == method]
+        if len({run.config["seed"] for run in group}) > 1:
+            values = {name: [run.evaluation["metrics"][name] for run in group] for name in figures.METRICS}
+            rows.append([", ".join(run.label for run in group), len(group),
+                         *("-" if None in x else f"{statistics.mean(x):.0%} ± {statistics.stdev(x):.0%}"
+                           for x in values.values())])
+    return rows
 
 
-def _cell(rate: float | None) -> str:
-    if rate is None:
-        return "<td></td>"
-    lightness = 94 - 52 * rate
-    return (f'<td style="background:hsl(158 45% {lightness:.0f}%);color:{"#fff" if lightness < 60 else "#1c2430"}">'
-            f"{rate:.0%}</td>")
+def _success(runs: list[Run], gallery: _Gallery) -> list[str]:
+    maps = [gallery.show(f"success_{run.label}", f"Success matrix of {run.label}", figures.matrix(run)) for run in runs]
+    return ["<h2>Success after every step</h2>", '<div class="row">', *maps, "</div>",
+            _note("Row: after which step. Column: the tasks that were learned in which step. Episodes start from "
+                  "initial states that no demonstration used."),
+            "<h2>Forgetting, task by task</h2>",
+            gallery.show("forgetting", "Success on every task after every step", figures.forgetting(runs)),
+            _note("Bars: 95 % Wilson intervals.")]
 
 
-def _task_table(runs: list[_Run]) -> str:
+def _tasks(runs: list[Run]) -> list[str]:
     rows = []
     for run in runs:
         for task in run.evaluation["steps"][-1]["tasks"]:
             low, high = task["wilson_95"]
             rows.append([run.label, task["instruction"], f"{task['successes']} of {task['episodes']}",
                          f"{low:.0%} to {high:.0%}"])
-    return _table(["run", "instruction", "successes", "95 % Wilson interval"], rows)
+    return ["<h2>Each task after the last step</h2>",
+            _table(["run", "instruction", "successes", "95 % Wilson interval"], rows),
+            "<h2>Videos</h2>", *(_videos(run) for run in runs)]
 
 
-def _videos(run: _Run) -> str:
-    figures = []
+def _videos(run: Run) -> str:
+    shown = []
     for task in run.evaluation["steps"][-1]["tasks"]:
         for episode in task["runs"]:
             if episode["video"] and (run.path / episode["video"]).is_file():
                 data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
                 outcome = "success" if episode["success"] else "failure"
-                figures.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
-                               f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
-                               "steps</figcaption></figure>")
-    body = "".join(figures) or '<p class="note">none recorded</p>'
+                shown.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
+                             f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
+                             "steps</figcaption></figure>")
+    body = "".join(shown) or _note("none recorded")
     return f'<h3>{html.escape(run.label)}</h3><div class="row">{body}</div>'
 
 
-def _curves(run: _Run) -> str:
-    """Every loss term over gradient steps, the task steps one after the other, as one inline SVG."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    names = [name for name in ("bc", "image", "text", "extra", "policy") if any(name in line for line in run.metrics)]
-    if not names:
-        return ""
-    figure = Figure(figsize=(2.6 * len(names), 2.3), layout="constrained")
-    ends = {k: max(line["step"] for line in run.metrics if line["task_step"] == k)
-            for k in {line["task_step"] for line in run.metrics}}
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        start = 0
-        for k in sorted(ends):
-            lines = [line for line in run.metrics if line["task_step"] == k and name in line]
-            axes.plot([start + line["step"] for line in lines], [line[name] for line in lines], linewidth=1,
-                      label=f"step {k + 1}")
-            start += ends[k]
-        axes.set_title(name, fontsize=9)
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.25)
-    axes.legend(fontsize=7)
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    svg = buffer.getvalue()
-    return f"<h3>{html.escape(run.label)}</h3>{svg[svg.index('<svg'):]}"
+def _losses(runs: list[Run], gallery: _Gallery) -> list[str]:
+    parts = ["<h2>Losses</h2>"]
+    for run in runs:
+        if (figure := figures.losses(run)) is not None:
+            parts += [f"<h3>{html.escape(run.label)}</h3>",
+                      gallery.show(f"losses_{run.label}", f"Loss terms of {run.label}", figure)]
+    return parts
 
 
-def _settings(run: _Run) -> str:
-    rows = [[d["instruction"], d["demos"], Path(d["path"]).name] for d in run.data]
-    config = html.escape(json.dumps(run.config, indent=1))
-    ids = ", ".join(step["checkpoint_id"][:12] for step in run.evaluation["steps"])
-    return (f"<h3>{html.escape(run.label)}</h3>{_table(['task', 'demos', 'file'], rows)}"
-            f'<p class="note">checkpoints {ids}</p>'
-            f"<details><summary>configuration</summary><pre>{config}</pre></details>")
+def _drift(runs: list[Run], gallery: _Gallery) -> list[str]:
+    figure = figures.drift(runs)
+    if figure is None:
+        return ["<h2>Latent drift</h2>", _note("Not measured, or no task had a later step; m2distill report --drift "
+                                               "measures it from the checkpoints and the demonstrations.")]
+    return ["<h2>Latent drift</h2>", gallery.show("drift", "Latent drift of old tasks by modality", figure),
+            _note("How far the latents of an old task have moved since it was learned: squared distance to those of "
+                  "the checkpoint that learned it, over their own mean square; for the policy, KL(then || now). "
+                  "Points: single tasks; lines: their mean. Measured on demonstrations that the replay memory did not "
+                  "hold.")]
+
+
+def _settings(run: Run) -> str:
+    tasks = [[d["instruction"], d["demos"], Path(d["path"]).name, d["key"]] for d in run.data]
+    steps = [[i + 1, step["checkpoint_id"][:12]] for i, step in enumerate(run.evaluation["steps"])]
+    now = run.environments[-1]
+    packages = ", ".join(f"{name} {now['packages'][name]}" for name in MAIN_PACKAGES if name in now["packages"])
+    machine = ", ".join([now["cpu"], f"{now['cores']} cores", f"{now['threads']} threads", *now["gpus"]])
+    starts = f" in {len(run.environments)} starts" if len(run.environments) > 1 else ""
+    trained = (f"Trained{starts} with Python {now['python']}, {packages}, on {machine}; "
+               f"source {now['source'] or 'unknown'}.")
+    return (f"<h3>{html.escape(run.label)}</h3>{_table(['task', 'demos', 'file', 'content key'], tasks)}"
+            f"{_table(['step', 'checkpoint'], steps)}"
+            f"{_note(trained)}"
+            f"<details><summary>configuration</summary><pre>{html.escape(json.dumps(run.config, indent=1))}</pre>"
+            "</details><details><summary>environment</summary>"
+            f"<pre>{html.escape(json.dumps(run.environments, indent=1))}</pre></details>")
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
 
 
 def _table(head: list[str], rows: list[list]) -> str:
     def cell(value: object) -> str:
-        numeric = isinstance(value, (int, float)) or str(value)[:1].isdigit() or value == "-"
+        numeric = isinstance(value, int | float) or str(value)[:1].isdigit() or value == "-"
         return f'<td class="n">{html.escape(str(value))}</td>' if numeric else f"<td>{html.escape(str(value))}</td>"
 
-    return (f"<table><tr>{''.join(f'<th>{html.escape(h)}</th>' for h in head)}</tr>"
-            + "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows) + "</table>")
+    return (f'<div class="wide"><table><tr>{"".join(f"<th>{html.escape(h)}</th>" for h in head)}</tr>'
+            + "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows) + "</table></div>")
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"
+def _measured(value: float | None, interval: list[float] | None) -> str:
+    return "-" if value is None else f"{value:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}"

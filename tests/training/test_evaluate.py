@@ -1,0 +1,110 @@
+"""Evaluation of a run in the real simulator, of a network that has learned nothing: what is run, kept and reported."""
+
+import dataclasses
+import json
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import pytest
+
+from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_sim.suites import HELD_OUT, instruction
+from m2distill_training.evaluate import Job, Result, evaluate_run, serving_steps, write_evaluation
+from m2distill_training.loop import train
+from m2distill_training.metrics import wilson_interval
+from m2distill_training.presets import debug
+from m2distill_training.run import RunFolder, read_lines
+
+SUITE = "libero_object"
+
+
+@pytest.fixture
+def run(libero_file, tmp_path) -> RunFolder:
+    files = [libero_file(str(task), instruction=instruction(SUITE, task), seed=task) for task in (1, 0)]
+    config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
+    return train(config, files, tmp_path / "run")
+
+
+def evaluate(run: RunFolder) -> tuple[dict, list[tuple[int, int, int]]]:
+    """The evaluation, and (step, task, state) of the episodes that were run for it."""
+    ran = []
+
+    def note(result: Result) -> None:
+        ran.append((int(result.job.checkpoint.parent.name), result.job.task, result.job.state))
+
+    return evaluate_run(run.path, SUITE, 2, acting="mode_mean", max_steps=2, workers=1, on_result=note), ran
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(run):
+    first, ran = evaluate(run)
+    a, b = HELD_OUT[:2]
+    assert sorted(ran) == sorted((step, task, state) for step, task in ((0, 1), (1, 1), (1, 0)) for state in (a, b))
+    kept = run.path / "episodes.jsonl"
+    lines = kept.read_text().splitlines(keepends=True)
+    assert len(lines) == 6
+    kept.write_text("".join(lines[1:5]) + lines[5][:30])  # the first is gone, the last cut short
+    again, ran = evaluate(run)
+    gone = [json.loads(line) for line in (lines[0], lines[5])]
+    ids = [load_checkpoint(run.checkpoint(k)).id for k in (0, 1)]
+    filmed = {(1, 1, a), (1, 0, a)}
+    assert set(ran) == filmed | {(ids.index(x["checkpoint_id"]), x["task"], x["state"]) for x in gone}
+    assert again == first
+    assert len(read_lines(kept)) == 4 + len(ran)
+
+
+def test_other_settings_or_weights_are_not_taken_for_finished(run):
+    evaluate(run)
+    checkpoint = load_checkpoint(run.checkpoint(0))
+    state = {name: x + 0.01 if name == "text.bias" else x for name, x in checkpoint.state_dict.items()}
+    save_checkpoint(run.checkpoint(0), dataclasses.replace(checkpoint, state_dict=state))
+    _, ran = evaluate(run)
+    assert {(step, task) for step, task, _ in ran} == {(0, 1), (1, 1), (1, 0)}
+    assert len(ran) == 4  # both of the changed checkpoint, and the two with a video
+
+
+def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
+    """LIBERO's FWT needs the success while a task is learned."""
+    assert "libero_metrics" not in evaluate(run)[0]
+    for k in (0, 1):
+        for step in (0, 8, 16):
+            save_checkpoint(run.checkpoint(k).parent / "curve" / str(step), load_checkpoint(run.checkpoint(k)))
+    evaluation, _ = evaluate(run)
+    assert evaluation["curves"] == [[0.0] * 3, [0.0] * 3]
+    assert evaluation["libero_metrics"] == {"variant": "LIBERO", "fwt": 0.0, "nbt": 0.0, "auc": 0.0}
+    assert [path.name for path in run.curve(1)] == ["0", "8", "16"]
+
+
+def test_a_checkpoint_that_serves_its_own_task_alone_goes_on_serving_it():
+    assert serving_steps([{3, 4}, {3, 4, 5}, {3, 4, 5, 6}]) == [
+        {3: 0, 4: 0}, {3: 1, 4: 1, 5: 1}, {3: 2, 4: 2, 5: 2, 6: 2}]
+    assert serving_steps([{3}, {4}, {5}]) == [{3: 0}, {3: 0, 4: 1}, {3: 0, 4: 1, 5: 2}]
+
+
+def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10) -> list[Result]:
+    """Made-up episodes: the first `wins[task]` of each task succeed."""
+    return [Result(Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None, None), n < won, 100, "")
+            for task, won in wins.items() for n, state in enumerate(HELD_OUT[:episodes])]
+
+
+def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
+    settings = {"episodes_per_task": 10, "acting": "sample", "seed": 0, "max_steps": 600}
+    evaluation = write_evaluation(run.path, SUITE, [results(run, 0, {1: 8}), results(run, 1, {1: 4, 0: 10})], settings)
+    assert evaluation["metrics"] == {"variant": "final success", "fwt": pytest.approx(0.9), "nbt": pytest.approx(0.4),
+                                     "auc": pytest.approx(0.8)}
+    for name, value in (("fwt", 0.9), ("nbt", 0.4), ("auc", 0.8)):
+        low, high = evaluation["intervals_95"][name]
+        assert low < value < high
+    low, high = evaluation["intervals_95"]["fwt"]
+    pooled = wilson_interval(18, 20)
+    assert (low, high) == (pytest.approx(pooled[0], abs=0.06), pytest.approx(pooled[1], abs=0.06))
+    fewer = write_evaluation(run.path, SUITE, [results(run, 0, {1: 4}, 5), results(run, 1, {1: 2, 0: 5}, 5)], settings)
+    assert fewer["metrics"]["fwt"] == pytest.approx(0.9)
+    assert fewer["intervals_95"]["nbt"][0] < evaluation["intervals_95"]["nbt"][0]
+
+
+def test_a_task_served_by_the_same_checkpoint_cannot_be_forgotten(run):
+    first = results(run, 0, {1: 8})
+    evaluation = write_evaluation(run.path, SUITE, [first, [*first, *results(run, 1, {0: 5})]], {})
+    assert evaluation["metrics"]["nbt"] == 0
+    assert evaluation["intervals_95"]["nbt"] == [0, 0]

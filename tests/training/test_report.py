@@ -1,0 +1,222 @@
+"""The page, from runs really trained and episodes made up; and as a browser lays it out, where one is installed."""
+
+import base64
+import dataclasses
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from m2distill_policy.errors import UserError
+from m2distill_sim.suites import HELD_OUT, instruction
+from m2distill_training import cli
+from m2distill_training.drift import measure_drift
+from m2distill_training.evaluate import Job, Result, write_evaluation, write_video
+from m2distill_training.loop import train
+from m2distill_training.presets import debug
+from m2distill_training.report import write_report
+from m2distill_training.run import RunFolder
+
+SUITE = "libero_object"
+TASKS = (4, 2, 7)
+SETTINGS = {"episodes_per_task": 10, "acting": "sample", "seed": 0, "max_steps": 600}
+WINS = {"m2distill": [[9], [8, 10], [8, 9, 7]], "finetune": [[9], [2, 10], [0, 1, 9]]}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, write_libero) -> dict[str, Path]:
+    """Two strategies trained on three tasks, with episodes of which the first WINS[strategy][step][task] succeed."""
+    root = tmp_path_factory.mktemp("runs")
+    files = [write_libero(root / f"{task}_demo.hdf5", instruction(SUITE, task), seed=task) for task in TASKS]
+    folders = {}
+    for strategy, wins in WINS.items():
+        config = dataclasses.replace(debug(), strategy=strategy)
+        run = train(config, files, root / strategy)
+        folders[strategy] = run.path
+        write_evaluation(run.path, SUITE, [episodes(run, step, won) for step, won in enumerate(wins)], SETTINGS)
+        measure_drift(run.path)
+    return folders
+
+
+def episodes(run: RunFolder, step: int, wins: list[int]) -> list[Result]:
+    results = []
+    for task, won in zip(TASKS, wins, strict=False):
+        for n, state in enumerate(HELD_OUT):
+            video = run.path / "videos" / f"{task}.mp4" if n == 0 and step == len(TASKS) - 1 else None
+            if video:
+                frames = [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(5)]
+                write_video(video, frames)
+            job = Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None, video)
+            results.append(Result(job, n < won, 100, ""))
+    return results
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "compared.html"
+    write_report(out, list(runs.values()), notes="a < b")
+    return out
+
+
+class Reader(html.parser.HTMLParser):
+    """The text of every table cell, row by row, and every address that the page refers to."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.rows, self.addresses, self.cell = [], [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        self.cell = tag in ("td", "th")
+
+    def handle_endtag(self, tag):
+        self.cell = False
+
+    def handle_data(self, data):
+        if self.cell:
+            self.rows[-1].append(data)
+
+
+def test_tables_tell_the_metrics_with_intervals_and_every_task(runs, report):
+    rows = Reader(report.read_text()).rows
+    result = next(row for row in rows if row[0] == "m2distill")
+    assert result[1].startswith("87% (")  # (9 + 10 + 7) / 30
+    assert result[2].startswith("10% (")  # ((1 + 1) / 2 + 1) / 2 of 10
+    control = next(row for row in rows if row[0] == "finetune")
+    assert control[2].startswith("85% (")  # ((7 + 9) / 2 + 9) / 2 of 10
+    assert ["finetune", instruction(SUITE, TASKS[0]), "0 of 10", "0% to 28%"] in rows
+
+
+def test_the_page_refers_to_nothing_outside_itself(report):
+    addresses = Reader(report.read_text()).addresses
+    assert all(address.startswith("data:") for address in addresses)
+    assert sum(address.startswith("data:image/svg+xml") for address in addresses) == 7
+    assert sum(address.startswith("data:video/mp4") for address in addresses) == 6
+    assert "<script" not in report.read_text()
+    assert "a &lt; b" in report.read_text()
+
+
+def test_every_figure_is_a_picture_of_its_own_too(report):
+    names = {path.name for path in (report.parent / "compared_figures").iterdir()}
+    assert names == {"comparison.png", "success_m2distill.png", "success_finetune.png", "forgetting.png",
+                     "losses_m2distill.png", "losses_finetune.png", "drift.png"}
+    for path in (report.parent / "compared_figures").iterdir():
+        picture = cv2.imread(str(path))
+        assert min(picture.shape[:2]) > 100
+        assert picture.std() > 5  # something is drawn
+
+
+def test_the_heat_map_is_darker_where_success_is_higher(report):
+    """Cells of the control's matrix, found in the figure by their colour: 0, 10, 20, 90, 90 and 100 percent."""
+    picture = cv2.imread(str(report.parent / "compared_figures" / "success_finetune.png"))
+    colours, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    cells = colours[counts > 0.02 * len(picture) * picture.shape[1]].astype(int)
+    green = {tuple(c) for c in cells} - {(255, 255, 255)}
+    assert len(green) == 5  # 90 % is there twice
+    assert max(sum(c) for c in green) - min(sum(c) for c in green) > 300
+
+
+def test_runs_that_differ_by_their_seed_are_averaged(runs, tmp_path):
+    other = tmp_path / "seed1"
+    shutil.copytree(runs["m2distill"], other)
+    for name, change in (("config.json", {"seed": 1}), ("evaluation.json", {})):
+        value = {**json.loads((other / name).read_text()), **change}
+        if name == "evaluation.json":
+            value["metrics"] = {**value["metrics"], "fwt": value["metrics"]["fwt"] - 0.2}
+        (other / name).write_text(json.dumps(value))
+    write_report(tmp_path / "report.html", [runs["m2distill"], other, runs["finetune"]])
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    mean = next(row for row in rows if row[0] == "m2distill, m2distill (seed1)")
+    assert mean[1:3] == ["2", "77% ± 14%"]
+
+
+def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+    copy = tmp_path / "m2distill"
+    shutil.copytree(runs["m2distill"], copy)
+    write_report(tmp_path / "report.html", [runs["m2distill"], copy])
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    assert [row[0] for row in rows[1:3]] == [f"m2distill ({runs['m2distill']})", f"m2distill ({copy})"]
+
+
+def test_libero_s_variant_is_shown_under_its_name(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["m2distill"], run)
+    results = [episodes(RunFolder(run), step, won) for step, won in enumerate(WINS["m2distill"])]
+    write_evaluation(run, SUITE, results, SETTINGS, curves=[[0.0, 0.9], [0.0, 1.0], [0.5, 0.7]])
+    write_report(tmp_path / "report.html", [run])
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    assert ["m2distill (run)", "52%", "7%", "66%"] in rows
+
+
+def test_the_command_measures_drift_when_asked(runs, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(runs["finetune"], run)
+    (run / "drift.json").unlink()
+    assert cli.run(["report", str(run)]) == 0
+    assert "Not measured" in (run / "report.html").read_text()
+    assert cli.run(["report", str(run), "--drift"]) == 0
+    assert "Not measured" not in (run / "report.html").read_text()
+    assert (run / "report_figures" / "drift.png").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
+
+
+def test_a_run_without_evaluation_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has no evaluation.json; run: m2distill evaluate"):
+        write_report(tmp_path / "report.html", [tmp_path])
+
+
+PROBE = """<script>
+addEventListener('load', () => {
+  const boxes = [...document.querySelectorAll('img,table,video,h2')].map(e => {
+    const b = e.getBoundingClientRect();
+    return [e.tagName, b.width, b.height, e.tagName != 'IMG' || e.naturalWidth > 0, b.right];
+  });
+  const pre = document.createElement('pre');
+  pre.id = 'probe';
+  pre.textContent = JSON.stringify({boxes, page: document.documentElement.scrollWidth, window: innerWidth});
+  document.body.append(pre);
+});
+</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
+@pytest.mark.parametrize("width", [1280, 600])
+def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width):
+    """A copy of the page with a script that tells the boxes; the browser's own errors come on its stderr."""
+    copy = tmp_path / "probed.html"
+    copy.write_text(report.read_text().replace("</body>", PROBE))
+    done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                           f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+                           "--enable-logging=stderr", "--timeout=60000", "--dump-dom", copy.as_uri()],
+                          capture_output=True, text=True, timeout=300, check=True)
+    assert ":CONSOLE" not in done.stderr, done.stderr
+    probe = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout).group(1))
+    assert len(probe["boxes"]) > 20
+    for tag, box_width, height, decoded, _ in probe["boxes"]:
+        assert box_width > 50 and height > 10 and decoded, (tag, box_width, height, decoded)
+    counts = {tag: sum(box[0] == tag for box in probe["boxes"]) for tag in ("IMG", "TABLE", "VIDEO")}
+    assert counts == {"IMG": 7, "TABLE": 6, "VIDEO": 6}
+    assert probe["page"] <= probe["window"]  # nothing sticks out to the side
+
+
+def test_figures_in_the_page_are_those_beside_it(report):
+    """Same aspect ratio, as the SVG says it and as the PNG is."""
+    page = report.read_text()
+    sources = [base64.b64decode(x).decode() for x in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
+    ratios = []
+    for svg in sources:
+        width, height = (float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', svg).group(1))
+                         for side in ("width", "height"))
+        ratios.append(width / height)
+    pictures = [cv2.imread(str(path)).shape for path in (report.parent / "compared_figures").iterdir()]
+    assert sorted(ratios) == pytest.approx(sorted(w / h for h, w, _ in pictures), rel=0.01)

@@ -1,0 +1,77 @@
+"""Latent drift: how far the policy's latents of an old task have moved since that task was learned.
+
+The teacher is the checkpoint of the step that learned the task, the student every later checkpoint that obeys it; both
+see the same windows, without augmentation, of demos that no replay memory of the run held: there the distillation terms
+have not acted, so the numbers say what became of the task and not of its kept samples. Any strategy can be measured so,
+afterwards, from what a run folder holds.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
+from m2distill_policy.models import Batch, PolicyOutput
+from m2distill_policy.observation_tensors import to_model_input
+from m2distill_training.config import TrainConfig
+from m2distill_training.data.store import Store, open_store
+from m2distill_training.data.windows import Part, Windows
+from m2distill_training.losses.distill import policy_kl, token_distance
+from m2distill_training.run import RunError, RunFolder, read_json
+
+WINDOWS = 32  # per task
+KL_SAMPLES = 16
+
+
+def measure_drift(path: Path, cache: Path | None = None) -> dict:
+    """drift.json of the run folder `path`, and its content: one entry per old task and later step. Raises UserError.
+
+    "distance" is the loss's own: squared L2, mean over windows, time and width; "relative" divides it by the mean
+    square of the teacher's latents, so that modalities compare. "policy_kl" is KL(teacher || student) in nats.
+    """
+    run = RunFolder(path)
+    data = read_json(path / "data.json")
+    config = TrainConfig.from_json((path / "config.json").read_text())
+    checkpoints = [load_checkpoint(run.checkpoint(k)) for k in range(len(data)) if run.checkpoint(k).is_dir()]
+    entries = []
+    for d in data:
+        text = d["instruction"]
+        k, *later = [i for i, c in enumerate(checkpoints) if text in c.instructions] or [None]
+        if not later:
+            continue
+        replayed = {demo for i in later for demo in checkpoints[i].metrics["replayed_demos"].get(text, [])}
+        store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache)
+        if store.key != d["key"]:
+            raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
+        batch = _batch(store, replayed, checkpoints[k].instructions[text], config.history)
+        teacher = _look(checkpoints[k], batch)
+        for i in later:
+            distances = _distances(_look(checkpoints[i], batch), teacher)
+            entries.append({"instruction": text, "learned_in": k, "step": i, **distances})
+    drift = {"windows_per_task": WINDOWS, "checkpoint_ids": [c.id for c in checkpoints], "entries": entries}
+    run.write_json("drift.json", drift)
+    return drift
+
+
+def _batch(store: Store, replayed: set[int], text: np.ndarray, history: int) -> Batch:
+    """The same windows whenever and for whichever strategy they are drawn, as long as the replayed demos agree."""
+    fresh = tuple(demo for demo in range(store.n_demos) if demo not in replayed)
+    windows = Windows([Part(store, text, fresh or None)], history)  # all demos where all were kept
+    ids = np.random.default_rng(0).permutation(len(windows))[:WINDOWS]
+    batch = windows.gather(ids)
+    return to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
+
+
+@torch.no_grad()
+def _look(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
+    return checkpoint.build_policy().eval()(batch)
+
+
+def _distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
+    distance = {name: token_distance(student.latents[name], x).item() for name, x in teacher.latents.items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kl = policy_kl(student.dist, teacher.dist, KL_SAMPLES).item()
+    return {"distance": distance, "policy_kl": kl,
+            "relative": {name: distance[name] / x.square().mean().item() for name, x in teacher.latents.items()}}

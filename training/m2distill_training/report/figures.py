@@ -1,0 +1,159 @@
+"""The figures of the report, drawn with matplotlib and without a display. Every function returns a Figure."""
+
+import textwrap
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from m2distill_training.report.runs import Run
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito: for all eyes
+SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
+NOT_A_TERM = {"task_step", "step", "loss", "lr", "grad_norm", "steps_per_s"}
+METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all steps"}
+
+
+def comparison(runs: list[Run]) -> Figure:
+    """Bars of the three metrics, one per run, with 95 % intervals."""
+    figure = Figure(figsize=(10, 0.8 + 0.34 * len(runs)), layout="constrained")
+    rows = np.arange(len(runs))[::-1]
+    for axes, (name, title) in zip(figure.subplots(1, 3, sharey=True), METRICS.items(), strict=True):
+        for row, run, color in zip(rows, runs, _colors(len(runs)), strict=True):
+            value, interval = run.evaluation["metrics"][name], run.evaluation["intervals_95"][name]
+            if value is not None:
+                axes.barh(row, value, color=color, height=0.62)
+                axes.plot(interval, [row, row], color="#1c2430", linewidth=1.5)
+        axes.set_title(title, fontsize=9)
+        axes.set_yticks(rows, [run.label for run in runs], fontsize=8)
+        axes.axvline(0, color="#1c2430", linewidth=0.8)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        _plain(axes, "x")
+    return figure
+
+
+def matrix(run: Run) -> Figure:
+    """Heat map of S[i, k]: success on the tasks of step k after step i."""
+    S = np.array(run.evaluation["matrix"], dtype=float)  # None becomes NaN
+    K = len(S)
+    figure = Figure(figsize=(1.3 + 0.52 * K, 1.1 + 0.44 * K), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(S, cmap=SUCCESS, vmin=0, vmax=1, aspect="auto")
+    for i, k in zip(*np.nonzero(np.isfinite(S)), strict=True):
+        axes.text(k, i, f"{S[i, k]:.0%}", ha="center", va="center", fontsize=8,
+                  color="white" if S[i, k] > 0.6 else "#1c2430")
+    axes.set_xticks(range(K), range(1, K + 1), fontsize=8)
+    axes.set_yticks(range(K), range(1, K + 1), fontsize=8)
+    axes.set_xlabel("tasks of step", fontsize=8)
+    axes.set_ylabel("after step", fontsize=8)
+    axes.set_xticks(np.arange(K + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(K + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(run.label, fontsize=9)
+    return figure
+
+
+def forgetting(runs: list[Run]) -> Figure:
+    """Success on each task after every step since it was learned, with 95 % Wilson intervals; one panel per task."""
+    instructions = list(dict.fromkeys(d["instruction"] for run in runs for d in run.data))
+    figure, panels = _panels(len(instructions), width=3.2, height=2.2)
+    steps = max(len(run.evaluation["steps"]) for run in runs)
+    for axes, text in zip(panels, instructions, strict=True):
+        for n, (run, color) in enumerate(zip(runs, _colors(len(runs)), strict=True)):
+            shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # intervals side by side
+            points = [(i + 1 + shift, t["success_rate"], *t["wilson_95"])
+                      for i, step in enumerate(run.evaluation["steps"]) for t in step["tasks"]
+                      if t["instruction"] == text]
+            if points:
+                x, y, low, high = np.array(points).T
+                axes.errorbar(x, y, np.maximum(0, [y - low, high - y]), color=color, marker="o", markersize=4,
+                              linewidth=1.2, elinewidth=0.8, capsize=2, label=run.label)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlim(0.6, steps + 0.4)
+        axes.set_xticks(range(1, steps + 1))
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+        axes.set_title(textwrap.fill(text, 44), fontsize=8)
+        _plain(axes, "y")
+    figure.supxlabel("after step", fontsize=8)
+    _legend(figure, panels)
+    return figure
+
+
+def losses(run: Run) -> Figure | None:
+    """Every loss term over gradient steps, the task steps one after the other; None for a run that logged nothing."""
+    names = list(dict.fromkeys(name for line in run.metrics for name in line if name not in NOT_A_TERM))
+    if not names:
+        return None
+    last = {line["task_step"]: line["step"] for line in run.metrics}
+    starts = dict(zip(last, np.cumsum([0, *last.values()])[:-1].tolist(), strict=True))
+    figure, panels = _panels(len(names), width=2.6, height=2.0)
+    for axes, name in zip(panels, names, strict=True):
+        for start in list(starts.values())[1:]:
+            axes.axvline(start, color="#b8c1cc", linewidth=0.8, linestyle=":")
+        for k, start in starts.items():
+            lines = [line for line in run.metrics if line["task_step"] == k and name in line]
+            axes.plot([start + line["step"] for line in lines], [line[name] for line in lines], linewidth=1,
+                      color=COLORS[k % len(COLORS)])
+        axes.set_xlim(0, starts[max(starts)] + last[max(last)])
+        axes.set_title(name, fontsize=9)
+        _plain(axes, "y")
+    figure.supxlabel("gradient steps; a dotted line begins a task step", fontsize=8)
+    return figure
+
+
+def drift(runs: list[Run]) -> Figure | None:
+    """How far latents of old tasks have moved, by steps since the task was learned; None when no run measured it."""
+    measured = [(run, color) for run, color in zip(runs, _colors(len(runs)), strict=True) if run.drift]
+    if not measured:
+        return None
+    modalities = list(measured[0][0].drift[0]["relative"])
+    figure, panels = _panels(len(modalities) + 1, width=2.6, height=2.0)
+    for axes, name in zip(panels, [*modalities, None], strict=True):
+        for run, color in measured:
+            by_age: dict[int, list[float]] = {}
+            for entry in run.drift:
+                value = entry["policy_kl"] if name is None else entry["relative"][name]
+                by_age.setdefault(entry["step"] - entry["learned_in"], []).append(value)
+            ages = sorted(by_age)
+            axes.plot(ages, [np.mean(by_age[age]) for age in ages], color=color, linewidth=1.2, label=run.label)
+            axes.plot([age for age in ages for _ in by_age[age]], [x for age in ages for x in by_age[age]], "o",
+                      color=color, markersize=3, alpha=0.6)
+        axes.set_title("policy: KL in nats" if name is None else name, fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _plain(axes, "y")
+    figure.supxlabel("steps since the task was learned", fontsize=8)
+    _legend(figure, panels)
+    return figure
+
+
+def _colors(n: int) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(n)]
+
+
+def _panels(n: int, width: float, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """A figure with n axes in rows; width and height of one, in inches."""
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[n:]:
+        axes.set_visible(False)
+    return figure, list(grid[:n])
+
+
+def _legend(figure: Figure, panels: list[Axes]) -> None:
+    """One for all panels, above them."""
+    handles = {label: handle for axes in panels
+               for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+
+
+def _plain(axes: Axes, grid: str) -> None:
+    axes.tick_params(labelsize=7, length=2)
+    axes.grid(axis=grid, alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -11,6 +11,14 @@ fail() { echo "setup: $*" >&2; exit 1; }
   fail "$("$PYTHON" --version 2>&1) found, Python 3.10 to 3.13 needed; set PYTHON=/path/to/python3"
 [[ $(uname -m) == x86_64 ]] || fail "$(uname -m) found, x86_64 needed: the ROS 2 wheels are built for it alone"
 
+log=.venv/m2distill-setup.log
+pip() {  # quiet but alive: what pip says goes to the log, its latest line to the terminal
+  .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt "$@" 2>&1 | tee -a "$log" |
+    while IFS= read -r line; do if [[ -t 2 ]]; then printf '\r\033[K  %.76s' "$line" >&2; fi; done ||
+    { tail -n 20 "$log" >&2; fail "pip stopped; $log has all it said"; }
+  if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
+}
+
 # --- system packages: a compiler for the interfaces, GL for the simulator's pictures
 needed=(cmake g++ make libegl1 libgl1 libgles2 libosmesa6 libgl1-mesa-dri)
 missing=()
@@ -41,10 +49,9 @@ want=$(cat constraints.txt requirements*.txt scripts/setup.sh scripts/mend_ros_w
 if [[ $(cat .venv/m2distill-setup 2>/dev/null) != "$want" ]]; then
   [[ -x .venv/bin/python ]] || "$PYTHON" -m venv "${venv_options[@]}" .venv
   echo "setup: installing Python packages into .venv (about 3 GB, 3 minutes)"
-  pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt)
-  "${pip[@]}" 'setuptools<80' wheel
-  "${pip[@]}" "${requirements[@]}"
-  "${pip[@]}" --no-deps --no-build-isolation -e ros2_ws/src/m2distill_policy -e ros2_ws/src/m2distill_sim -e training
+  pip 'setuptools<80' wheel
+  pip "${requirements[@]}"
+  pip --no-deps --no-build-isolation -e ros2_ws/src/m2distill_policy -e ros2_ws/src/m2distill_sim -e training
   if [[ $distribution_rclpy == no ]]; then .venv/bin/python scripts/mend_ros_wheels.py; fi
   echo "$want" > .venv/m2distill-setup
 fi

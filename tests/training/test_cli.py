@@ -113,3 +113,11 @@ def test_data_folders_are_taken_in_order_of_name(tmp_path):
     for name in ("b.hdf5", "a.hdf5", "notes.txt"):
         (tmp_path / name).touch()
     assert cli._files((tmp_path, Path("c.hdf5"))) == [tmp_path / "a.hdf5", tmp_path / "b.hdf5", Path("c.hdf5")]
+
+
+@pytest.mark.parametrize("tasks", [["0,3,1"], ["0", "3", "1"]])
+def test_numbers_may_be_parted_by_commas_or_spaces(tasks, monkeypatch, tmp_path):
+    taken = {}
+    monkeypatch.setattr("m2distill_sim.collect.collect", lambda suite, tasks, *_, **__: taken.update(tasks=tasks) or [])
+    assert cli.run(["collect", "--tasks", *tasks, "--episodes", "1", "--out", str(tmp_path)]) == 0
+    assert taken["tasks"] == (0, 3, 1)

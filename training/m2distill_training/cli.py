@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         print("usage: m2distill COMMAND ...   (m2distill COMMAND --help for its options)\n")
         print("\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items()))
         return 0 if argv else 2
-    command, rest = argv[0], argv[1:]
+    command, rest = argv[0], _spread_lists(argv[1:])
     try:
         if command not in COMMANDS:
             raise UserError(unknown_name("command", command, COMMANDS))
@@ -57,6 +57,11 @@ def run(argv: list[str]) -> int:
         print(f"m2distill: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
+
+
+def _spread_lists(argv: list[str]) -> list[str]:
+    """`--tasks 0,1` means `--tasks 0 1`."""
+    return [part for word in argv for part in (word.split(",") if re.fullmatch(r"\d+(,\d+)+", word) else [word])]
 
 
 def _train(argv: list[str]) -> None:

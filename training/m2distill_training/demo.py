@@ -9,7 +9,7 @@ instruction on the topic, and counts successes from initial states that no demon
     OUT/finetune/        run folder of the control; its first step is the method's
     OUT/trials/          results, videos and node logs of the trials over ROS 2
     OUT/demo.json        what was asked for; another demo in the same folder is refused
-    OUT/summary.json     every number
+    OUT/summary.json     every number; its seconds are those of the last invocation
     OUT/report.html      the same for people
 
 A stage that is finished is not repeated, so the same command goes on after an interruption.
@@ -230,8 +230,9 @@ def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[
         table.add_row(strategy, *(_score(task) for task in evaluation["steps"][-1]["tasks"]))
     console.print(table)
     summary = {"tasks": list(chosen.tasks), "instructions": [old, new], "episodes": chosen.episodes,
-               "trials_per_task": chosen.trials, "preset": chosen.preset, "seed": chosen.seed, "seconds": clock.stages,
-               "seconds_total": round(sum(clock.stages.values()), 1), "evaluations": evaluations}
+               "trials_per_task": chosen.trials, "preset": chosen.preset, "seed": chosen.seed,
+               "seconds_now": clock.stages, "seconds_now_total": round(sum(clock.stages.values()), 1),
+               "evaluations": evaluations}
     write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     write_report(chosen.out / "report.html", list(chosen.folders.values()), title="m2distill demo",
                  notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.episodes} scripted "

@@ -12,7 +12,7 @@ from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_sim.suites import HELD_OUT, instruction
 from m2distill_training.evaluate import Job, Result, evaluate_run, serving_steps, write_evaluation
 from m2distill_training.loop import train
-from m2distill_training.metrics import wilson_interval
+from m2distill_training.metrics import sum_interval
 from m2distill_training.presets import debug
 from m2distill_training.run import RunFolder, read_lines
 
@@ -95,9 +95,8 @@ def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
     for name, value in (("fwt", 0.9), ("nbt", 0.4), ("auc", 0.8)):
         low, high = evaluation["intervals_95"][name]
         assert low < value < high
-    low, high = evaluation["intervals_95"]["fwt"]
-    pooled = wilson_interval(18, 20)
-    assert (low, high) == (pytest.approx(pooled[0], abs=0.06), pytest.approx(pooled[1], abs=0.06))
+    assert evaluation["intervals_95"]["fwt"] == pytest.approx(list(sum_interval([0.5, 0.5], [(8, 10), (10, 10)])))
+    assert evaluation["intervals_95"]["nbt"] == pytest.approx(list(sum_interval([1, -1], [(8, 10), (4, 10)])))
     fewer = write_evaluation(run.path, SUITE, [results(run, 0, {1: 4}, 5), results(run, 1, {1: 2, 0: 5}, 5)], settings)
     assert fewer["metrics"]["fwt"] == pytest.approx(0.9)
     assert fewer["intervals_95"]["nbt"][0] < evaluation["intervals_95"]["nbt"][0]

@@ -21,13 +21,7 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.session import PolicySession, normalise
 from m2distill_sim.suites import HELD_OUT, find_task, initial_states, suites
-from m2distill_training.metrics import (
-    final_success_metrics,
-    jeffreys_draws,
-    libero_metrics,
-    metric_intervals,
-    wilson_interval,
-)
+from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.run import RunError, RunFolder, append_line, read_json, read_lines, write_lines
 
 VIDEO_FPS = 20
@@ -224,18 +218,21 @@ def write_evaluation(run: Path, suite: str, results: list[list[Result]], setting
     return evaluation
 
 
-def _intervals(results: list[list[Result]], draws: int = 1000) -> dict[str, list[float] | None]:
-    """Of the final-success metrics, from Jeffreys draws of every success rate; a checkpoint's rate on a task is drawn
-    once, however many steps it serves."""
-    rng = np.random.default_rng(0)
+def _intervals(results: list[list[Result]]) -> dict[str, list[float] | None]:
+    """95 % intervals of the final-success metrics: what the number of episodes leaves open, and no more.
+
+    The metrics are weighted sums of success rates, so a rate's weight is the metric of a run in which it alone is 1. A
+    checkpoint's rate on a task counts once, however many steps it serves.
+    """
     trials: dict[tuple[Path, int], list[bool]] = {}
     for result in dict.fromkeys(_flat(results)):
         trials.setdefault((result.job.checkpoint, result.job.task), []).append(result.success)
-    rates = {cell: jeffreys_draws(sum(won), len(won), draws, rng) for cell, won in trials.items()}
     cells = [dict.fromkeys((r.job.checkpoint, r.job.task) for r in after) for after in results]
-    drawn = [success_matrix([{task: rates[checkpoint, task][d] for checkpoint, task in step} for step in cells])
-             for d in range(draws)]
-    return {name: None if x is None else list(x) for name, x in metric_intervals(drawn).items()}
+    alone = [asdict(final_success_metrics(success_matrix([{cell[1]: float(cell == one) for cell in step}
+                                                          for step in cells]))) for one in trials]
+    counts = [(sum(won), len(won)) for won in trials.values()]
+    return {name: None if alone[0][name] is None else list(sum_interval([m[name] for m in alone], counts))
+            for name in ("fwt", "nbt", "auc")}
 
 
 def success_matrix(rates: list[dict[int, float]]) -> np.ndarray:

@@ -37,7 +37,7 @@ def matrix(run: Run) -> Figure:
     """Heat map of S[i, k]: success on the tasks of step k after step i."""
     S = np.array(run.evaluation["matrix"], dtype=float)  # None becomes NaN
     K = len(S)
-    figure = Figure(figsize=(1.3 + 0.52 * K, 1.1 + 0.44 * K), layout="constrained")
+    figure = Figure(figsize=(max(2.6, 1.0 + 0.46 * K), 1.0 + 0.4 * K), layout="constrained")
     axes = figure.subplots()
     axes.imshow(S, cmap=SUCCESS, vmin=0, vmax=1, aspect="auto")
     for i, k in zip(*np.nonzero(np.isfinite(S)), strict=True):

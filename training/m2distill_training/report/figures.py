@@ -29,6 +29,8 @@ def comparison(runs: list[Run]) -> Figure:
         axes.set_yticks(rows, [run.label for run in runs], fontsize=8)
         axes.axvline(0, color="#1c2430", linewidth=0.8)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        if name != "nbt":  # which may be negative
+            axes.set_xlim(0, 1)
         _plain(axes, "x")
     return figure
 
@@ -89,7 +91,7 @@ def losses(run: Run) -> Figure | None:
         return None
     last = {line["task_step"]: line["step"] for line in run.metrics}
     starts = dict(zip(last, np.cumsum([0, *last.values()])[:-1].tolist(), strict=True))
-    figure, panels = _panels(len(names), width=2.6, height=2.0)
+    figure, panels = _panels(len(names), width=2.3, height=1.9, columns=5)
     for axes, name in zip(panels, names, strict=True):
         for start in list(starts.values())[1:]:
             axes.axvline(start, color="#b8c1cc", linewidth=0.8, linestyle=":")
@@ -110,7 +112,7 @@ def drift(runs: list[Run]) -> Figure | None:
     if not measured:
         return None
     modalities = list(measured[0][0].drift[0]["relative"])
-    figure, panels = _panels(len(modalities) + 1, width=2.6, height=2.0)
+    figure, panels = _panels(len(modalities) + 1, width=2.3, height=1.9, columns=6)
     for axes, name in zip(panels, [*modalities, None], strict=True):
         for run, color in measured:
             by_age: dict[int, list[float]] = {}

@@ -119,15 +119,19 @@ def _success(runs: list[Run], gallery: _Gallery) -> list[str]:
 
 
 def _tasks(runs: list[Run]) -> list[str]:
-    rows = []
-    for run in runs:
-        for task in run.evaluation["steps"][-1]["tasks"]:
-            low, high = task["wilson_95"]
-            rows.append([run.label, task["instruction"], f"{task['successes']} of {task['episodes']}",
-                         f"{low:.0%} to {high:.0%}"])
+    last = [{task["instruction"]: task for task in run.evaluation["steps"][-1]["tasks"]} for run in runs]
+    rows = [[text, *(_successes(tasks[text]) if text in tasks else "-" for tasks in last)]
+            for text in dict.fromkeys(text for tasks in last for text in tasks)]
+    videos = [_videos(run) for run in runs]
     return ["<h2>Each task after the last step</h2>",
-            _table(["run", "instruction", "successes", "95 % Wilson interval"], rows),
-            "<h2>Videos</h2>", *(_videos(run) for run in runs)]
+            _table(["instruction", *(run.label for run in runs)], rows),
+            _note("Successes of episodes, with the 95 % Wilson interval."),
+            "<h2>Videos</h2>", "".join(videos) or _note("None recorded.")]
+
+
+def _successes(task: dict) -> str:
+    low, high = task["wilson_95"]
+    return f"{task['successes']} of {task['episodes']} ({low:.0%} to {high:.0%})"
 
 
 def _videos(run: Run) -> str:
@@ -140,8 +144,7 @@ def _videos(run: Run) -> str:
                 shown.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
                              f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
                              "steps</figcaption></figure>")
-    body = "".join(shown) or _note("none recorded")
-    return f'<h3>{html.escape(run.label)}</h3><div class="row">{body}</div>'
+    return f'<h3>{html.escape(run.label)}</h3><div class="row">{"".join(shown)}</div>' if shown else ""
 
 
 def _losses(runs: list[Run], gallery: _Gallery) -> list[str]:
@@ -162,7 +165,7 @@ def _drift(runs: list[Run], gallery: _Gallery) -> list[str]:
             _note("How far the latents of an old task have moved since it was learned: squared distance to those of "
                   "the checkpoint that learned it, over their own mean square; for the policy, KL(then || now). "
                   "Points: single tasks; lines: their mean. Measured on demonstrations that the replay memory did not "
-                  "hold.")]
+                  "hold, as far as there are such.")]
 
 
 def _settings(run: Run) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -90,6 +91,41 @@ def test_tensorboard_shows_every_logged_line_once_also_after_a_kill(files, tmp_p
         for (_, values), line in zip(shown, lines, strict=True):
             assert values == pytest.approx({name: x for name, x in line.items() if name not in ("task_step", "step")},
                                            rel=1e-6)
+
+
+def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_path):
+    """A real process, killed where it happens to be in the second step; leftovers of a write that it did not finish are
+    put there by hand, since no kill can be aimed at one."""
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-c", "from m2distill_training.cli import main; main()", "train", "--preset", "debug",
+                "--optim.budget", "60", "--data", *map(str, files), "--out", str(out)]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(command(killed), stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "step 2/2" in line:
+            break
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    (killed / "steps" / "1" / ".state.pt.1").write_bytes(b"half")
+    (killed / "steps" / "1" / ".checkpoint.x" / "new").mkdir(parents=True)
+    subprocess.run([*command(killed), "--resume"], check=True, capture_output=True, timeout=300)
+
+    def lines(run: Path) -> list[dict]:
+        return [{**line, "steps_per_s": None} for line in RunFolder(run).metrics()]
+
+    def names(run: Path) -> set[str]:
+        return {str(path.relative_to(run)) for path in run.rglob("*") if "tfevents" not in path.name}
+
+    assert lines(killed) == lines(whole)
+    assert names(killed) == names(whole)
+    for k in (0, 1):
+        sums = [(RunFolder(run).checkpoint(k) / "SHA256SUMS").read_bytes() for run in (whole, killed)]
+        assert sums[0] == sums[1]
+        steps = [step for step, _ in events(killed / "tensorboard" / f"step_{k}")]
+        assert steps == list(range(1, 61))
 
 
 DISK_FULL = """

@@ -21,6 +21,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -189,6 +190,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         run = RunFolder(path)
         if begun:
             _check_unchanged(path, config, data)
+            _remove_unfinished(path / "steps")
         _record_environment(run, first=not begun)
         if not begun:
             run.write_json("data.json", data)
@@ -197,6 +199,15 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
             yield run
         finally:
             run.close()
+
+
+def _remove_unfinished(steps: Path) -> None:
+    """What a killed process was writing: hidden until it would have been renamed."""
+    for leftover in list(steps.rglob(".*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
@@ -209,10 +220,10 @@ def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
         raise RunError(f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
                        "repeat the original settings or choose another --out")
     begun_with = read_json(path / "data.json")
-    if [d["key"] for d in begun_with] == [d["key"] for d in data]:
+    now = [(d["key"], d["instruction"]) for d in data]
+    if [(d["key"], d["instruction"]) for d in begun_with] == now:
         return
-    now = {d["key"] for d in data}
-    lost = [f"{d['instruction']!r} from {d['path']}" for d in begun_with if d["key"] not in now]
+    lost = [f"{d['instruction']!r} from {d['path']}" for d in begun_with if (d["key"], d["instruction"]) not in now]
     what = f"changed or missing: {', '.join(lost)}" if lost else "the same tasks in another number or order"
     raise RunError(f"{path} cannot be resumed with other data: {what}; give the {len(begun_with)} files that it began "
                    "with, unchanged and in order, or choose another --out")

@@ -17,7 +17,7 @@ demo: setup  ## collect demos, learn two tasks one after the other, obey instruc
 test: test-core test-ros  ## all tests
 
 test-core: setup  ## tests that need no ROS
-	@$(ENV) python -m pytest -q tests/policy tests/training tests/sim
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim
 
 test-ros: setup  ## tests over real ROS 2
 	@$(ENV) python -m pytest -q tests/ros tests/e2e

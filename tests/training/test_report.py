@@ -15,9 +15,10 @@ import pytest
 
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import HELD_OUT, instruction
+from m2distill_sim.video import write_video
 from m2distill_training import cli
 from m2distill_training.drift import measure_drift
-from m2distill_training.evaluate import Job, Result, write_evaluation, write_video
+from m2distill_training.evaluate import Job, Result, write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
@@ -52,7 +53,8 @@ def episodes(run: RunFolder, step: int, wins: list[int]) -> list[Result]:
             video = run.path / "videos" / f"{task}.mp4" if n == 0 and step == len(TASKS) - 1 else None
             if video:
                 frames = [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(5)]
-                write_video(video, frames)
+                video.parent.mkdir(exist_ok=True)
+                write_video(video, frames, 20.0)
             job = Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None, video)
             results.append(Result(job, n < won, 100, ""))
     return results

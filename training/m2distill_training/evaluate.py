@@ -14,17 +14,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.session import PolicySession, normalise
 from m2distill_sim.suites import HELD_OUT, find_task, initial_states, suites
+from m2distill_sim.video import write_video
 from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.run import RunError, RunFolder, append_line, read_json, read_lines, write_lines
-
-VIDEO_FPS = 20
 
 
 @dataclass(frozen=True)
@@ -247,17 +245,6 @@ def success_matrix(rates: list[dict[int, float]]) -> np.ndarray:
     return S
 
 
-def write_video(path: Path, frames: list[np.ndarray]) -> None:
-    """H.264 in an mp4 that browsers play."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height, width = frames[0].shape[:2]
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=VIDEO_FPS, macro_block_size=2, quality=6)
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
-
-
 def _begin_worker() -> None:
     import torch
 
@@ -294,5 +281,6 @@ def _run_job(job: Job) -> Result:
     episode = run_episode(_Stage.env, session, _Stage.env.instruction, initial_states(job.suite, job.task)[job.state],
                           job.max_steps, record=job.video is not None)
     if job.video is not None:
-        write_video(job.video, episode.frames)
+        job.video.parent.mkdir(parents=True, exist_ok=True)
+        write_video(job.video, episode.frames, session.spec.rate_hz)
     return Result(job, episode.success, episode.steps, episode.held)

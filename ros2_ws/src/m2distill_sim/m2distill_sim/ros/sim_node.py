@@ -34,8 +34,8 @@ from m2distill_policy.ros.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
 from m2distill_sim.assets import find_assets
 from m2distill_sim.libero_env import LiberoEnv, SimObservation
-from m2distill_sim.ros.video import write_video
 from m2distill_sim.suites import initial_states
+from m2distill_sim.video import write_video
 
 CAMERAS = ("agentview", "wrist")
 RATE_HZ = 20.0  # LIBERO's control rate

@@ -9,7 +9,7 @@ import torch
 from harness import LATCHED, START_LIMIT_S, Client
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
@@ -57,9 +57,10 @@ class Episode:
     """The simulator's topics and services, seen by a client."""
 
     def __init__(self, client: Client):
-        self.client, self.over, self.success, self.tasks = client, [], [], []
+        self.client, self.over, self.success, self.tasks, self.steps = client, [], [], [], []
         client.create_subscription(Bool, "sim/episode_over", lambda m: self.over.append(m.data), LATCHED)
         client.create_subscription(Bool, "sim/success", lambda m: self.success.append(m.data), LATCHED)
+        client.create_subscription(UInt32, "sim/steps", lambda m: self.steps.append(m.data), LATCHED)
         client.create_subscription(String, "sim/task", lambda m: self.tasks.append(m.data), LATCHED)
         self._reset = client.create_client(Trigger, "sim/reset")
         self._parameters = AsyncParameterClient(client, "sim")
@@ -96,7 +97,9 @@ def test_an_episode_over_ros_is_the_episode_without_it(client, sim, checkpoint_p
     episode.wait_until_up()
     assert client.of("policy/action") == []
     client.say(episode.tasks[-1])
-    client.wait(lambda: episode.over[-1], "the end of the episode", 60)
+    client.wait(lambda: episode.over[-1] and episode.steps, "the end of the episode", 60)
+    assert episode.steps == [STEPS]
+    client.wait(lambda: len(client.of("policy/action")) >= STEPS, "all actions")  # topics keep no order among them
     actions = client.of("policy/action")
     assert [stamp_to_ns(a.header.stamp) for a in actions] == [10**9 + 50_000_000 * step for step in range(STEPS)]
     expected = offline_actions(checkpoint_path)

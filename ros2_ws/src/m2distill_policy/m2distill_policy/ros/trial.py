@@ -20,7 +20,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, String, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
@@ -39,10 +39,12 @@ class Examiner(Node):
         super().__init__("examiner")
         self._status: PolicyStatus | None = None
         self._success = self._over = False
-        self._steps, self._heard_s = 0, 0.0
+        self._steps: int | None = None  # that the episode took, told by the simulator at its end
+        self._heard_s = 0.0
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(Bool, "sim/success", self._on_success, LATCHED)
         self.create_subscription(Bool, "sim/episode_over", self._on_over, LATCHED)
+        self.create_subscription(UInt32, "sim/steps", self._on_steps, LATCHED)
         self.create_subscription(PolicyAction, "policy/action", self._on_action, 100)
         self._instruction_pub = self.create_publisher(String, "instruction", 10)
         self._sim_parameters = AsyncParameterClient(self, "sim")
@@ -61,10 +63,10 @@ class Examiner(Node):
         self._wait(lambda: self._status.state != PolicyStatus.RUNNING, CALL_TIMEOUT_S, "the policy does not stop")
         self._set({"suite": suite, "task": task, "initial_state": initial_state, "video": str(video or "")})
         self._success = self._over = False
-        self._steps, self._heard_s = 0, time.monotonic()
+        self._steps, self._heard_s = None, time.monotonic()
         instruction = self._reset_simulator()
         self._tell(instruction)
-        self._wait(lambda: self._success or self._over, None, "")
+        self._wait(lambda: (self._success or self._over) and self._steps is not None, None, "")
         return {"task": task, "initial_state": initial_state, "instruction": instruction, "success": self._success,
                 "steps": self._steps, "video": str(video) if video else None}
 
@@ -85,8 +87,11 @@ class Examiner(Node):
     def _on_over(self, message: Bool) -> None:
         self._over = message.data
 
+    def _on_steps(self, message: UInt32) -> None:
+        self._steps = message.data
+
     def _on_action(self, message: PolicyAction) -> None:
-        self._steps, self._heard_s = self._steps + 1, time.monotonic()
+        self._heard_s = time.monotonic()
 
     # --- what is asked
 

@@ -23,7 +23,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Bool, Float64, String
+from std_msgs.msg import Bool, Float64, String, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_policy.action import command_to_action
@@ -92,6 +92,7 @@ class SimNode(Node):
         self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
         self._success_pub = self.create_publisher(Bool, "~/success", LATCHED)
         self._over_pub = self.create_publisher(Bool, "~/episode_over", LATCHED)
+        self._steps_pub = self.create_publisher(UInt32, "~/steps", LATCHED)
         self._task_pub = self.create_publisher(String, "~/task", LATCHED)
         self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self.create_subscription(TwistStamped, "twist_cmd", self._on_twist, 10)
@@ -214,10 +215,13 @@ class SimNode(Node):
         self._steps += 1
         if not self._succeeded and self._env.success():
             self._succeeded = True
+            self._steps_pub.publish(UInt32(data=self._steps))
             self._success_pub.publish(Bool(data=True))
             self.get_logger().info(f"success after {self._steps} steps")
         if self._steps == self._settings.step_limit:
             self._over = True
+            if not self._succeeded:
+                self._steps_pub.publish(UInt32(data=self._steps))
             self._over_pub.publish(Bool(data=True))
         self._observe(observation)
 

@@ -93,8 +93,8 @@ def libero() -> ModelConfig:
 def small() -> ModelConfig:
     """For pictures of 64 px, learned by two CPU cores in minutes. Keypoints are found on 16 x 16 cells.
 
-    Chosen by what learned most per second of one core on LIBERO-OBJECT; without dropout, which kept a short training
-    from ever telling a full hand from an empty one.
+    Of the few shapes tried, the one that learned most per second of one core on LIBERO-OBJECT. Without dropout: a
+    training of minutes is far from fitting its demonstrations too well.
     """
     return ModelConfig(
         stem_width=16, stem_kernel=7, stem_stride=4, stem_pool=False,

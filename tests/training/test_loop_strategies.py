@@ -134,6 +134,8 @@ def test_instructions_given_replace_those_of_the_files(files, tmp_path):
     checkpoint = load_checkpoint(run.checkpoint(1))
     assert list(checkpoint.metrics["replayed_demos"]) == ["lift the milk"]
     assert set(checkpoint.instructions) == {"lift the milk", "pull the drawer"}
+    with pytest.raises(RunError, match="changed or missing: 'lift the milk' from .*0_demo.hdf5"):
+        train(quick("er", budget=1), files[:2], tmp_path / "run", resume=True, instructions=["x", "pull the drawer"])
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "packnet"])

@@ -12,7 +12,7 @@ from m2distill_training.config import STRATEGY_NAMES, EwcConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
 from m2distill_training.strategies import STRATEGIES, Samples, make_strategy
-from m2distill_training.strategies.m2distill import _rows_of
+from m2distill_training.strategies.m2distill import _rows_of, look
 from m2distill_training.strategies.packnet import OURS, packed_weights, smallest
 
 SPEC = libero_spec(size_px=16, history=4, text_encoder="test", text_width=8)
@@ -146,6 +146,19 @@ def test_the_teacher_stays_as_it_was_and_the_student_remembers_statistics_of_the
         assert torch.equal(x, dict(policy.named_buffers())[name]), name
     moved = [name for name, x in policy.named_buffers() if not torch.equal(x, before[name])]
     assert any("running_mean" in name for name in moved)
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_teacher_that_looks_at_few_pictures_at_a_time_sees_the_same(norm, monkeypatch):
+    teacher, batch = make_policy(norm=norm).eval(), make_samples().inputs
+    whole = teacher(batch)
+    for samples in (0, 2, 100):  # that fit: 5 samples one by one, as 2, 2 and 1, and at once
+        monkeypatch.setattr("m2distill_training.strategies.m2distill.CPU_PIXELS", samples * SPEC.history * 16 * 16)
+        seen = look(teacher, batch)
+        torch.testing.assert_close(seen.latents, whole.latents)
+        torch.testing.assert_close(seen.dist.mean, whole.dist.mean)
+        torch.testing.assert_close(seen.dist.stddev, whole.dist.stddev)
+        assert not seen.dist.mean.requires_grad
 
 
 def test_the_teacher_is_a_copy():

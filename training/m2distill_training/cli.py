@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "learn a sequence of tasks; a checkpoint after every one",
     "evaluate": "closed-loop episodes in simulation; success matrix and forgetting",
     "report": "one HTML page from a run folder",
+    "bench": "what a training step and reading data cost, measured against the plain path",
     "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
     "import": "import libero-checkpoint FILE.pth OUT: LIBERO's own checkpoint -> one of ours",
 }
@@ -256,6 +257,16 @@ def _import(argv: list[str]) -> None:
 
     tyro.extras.subcommand_cli_from_dict({"libero-checkpoint": libero_checkpoint}, args=argv, prog="m2distill import",
                                          use_underscores=False)
+
+
+def _bench(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.bench.data import bench_data
+    from m2distill_training.bench.train import bench_train
+
+    tyro.extras.subcommand_cli_from_dict({"train": bench_train, "data": bench_data}, args=argv, prog="m2distill bench",
+                                         description="Example: m2distill bench train --json > train.json")
 
 
 def _run(argv: list[str]) -> None:

@@ -1,0 +1,109 @@
+"""bench data: windows per second, and what the trainer keeps in memory as tasks add up."""
+
+import dataclasses
+import itertools
+import multiprocessing
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from m2distill_policy.errors import require_at_least
+from m2distill_policy.models import Batch
+from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.spec import libero_spec
+from m2distill_training.bench.measure import alternate, judged, machine, progress, show
+from m2distill_training.bench.plain import plain_batches, plain_dataset
+from m2distill_training.bench.steps import Steps, with_batch
+from m2distill_training.bench.synthetic import TEXT_WIDTH, text, write_file
+from m2distill_training.data.store import Store, open_store
+from m2distill_training.data.windows import Part, Windows, batch_ids
+from m2distill_training.presets import libero
+
+BATCH, HISTORY = 32, libero().history
+PAIRING = "as_stored"  # robomimic's
+COLUMNS = ("name", "batch", "earlier_tasks", "ours_windows_s", "plain_windows_s", "own_mb", "mapped_mb", "step_ms",
+           "ratio", "bar", "holds")
+
+
+def bench_data(data: Path | None = None, json: bool = False, quick: bool = False, repeats: int = 20) -> None:
+    """Windows per second of the frame store against robomimic's SequenceDataset on the same file, and the memory of a
+    trainer that has 1, 10 and 100 tasks behind it.
+
+    Example: m2distill bench data --data data/demos/task.hdf5 --json > data.json
+
+    Args:
+        data: a demonstration file to read; default: noise of 10 demos of 120 steps, 128 px, in a temporary folder.
+        json: print JSON instead of a table.
+        quick: tiny pictures and few tasks, in seconds: shows that it runs, says nothing about speed.
+        repeats: batches of 32 windows each, after one to warm up; their median counts.
+    """
+    require_at_least(1, repeats=repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        file = data or write_file(Path(folder, "read.hdf5"), *((2, 40, 16) if quick else (10, 120, 128)))
+        rows = reading_speed(file, Path(folder, "cache"), repeats)
+        many = write_file(Path(folder, "many.hdf5"), *((2, 20, 16) if quick else (50, 130, 16)))
+        rows += trainer_memory(many, (1, 3) if quick else (1, 10, 100))
+    here = machine()
+    show([row | here for row in rows], COLUMNS, json)
+
+
+def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
+    """Random windows in batches, read by one process: as the store gives them (uint8), and as the network takes them
+    and robomimic gives them (float32 in [0, 1])."""
+    dataset = plain_dataset(file, HISTORY)
+    size_px = dataset[0]["obs"]["agentview_rgb"].shape[-1]  # whatever the file holds, so that neither side resizes
+    spec = libero_spec(size_px, HISTORY, text_width=TEXT_WIDTH)
+    windows = Windows([_part(open_store(file, spec, PAIRING, cache), 0)], HISTORY)
+    turn = itertools.count()
+
+    def frames() -> dict:
+        return windows.gather(batch_ids(len(windows), BATCH, next(turn), (0,)))
+
+    def tensors() -> Batch:
+        batch = frames()
+        return to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
+
+    rows = []
+    for name, ours in (("windows as stored", frames), ("windows as float tensors", tensors)):
+        plain = iter(plain_batches(dataset, BATCH, repeats + 1))
+        times = alternate(ours, lambda plain=plain: next(plain), repeats, name)
+        rows.append({"name": name, "batch": BATCH, "image_px": size_px, "history": HISTORY, "repeats": repeats,
+                     "ours_windows_s": round(BATCH / times.ours), "plain_windows_s": round(BATCH / times.plain),
+                     **judged(times.plain / times.ours, ">=", 10)})
+    return rows
+
+
+def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
+    """M2Distill about to learn a task after `counts` others, each in a process of its own. Every task is the same file
+    opened again, with pictures of 16 px: what a task adds to the process's own memory is not its pictures."""
+    rows = []
+    for earlier in counts:
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            row = process.apply(after_tasks, (file, earlier))
+        progress(f"after {earlier} tasks: {row}")
+        rows.append({"name": "trainer after other tasks", "earlier_tasks": earlier, **row})
+    return rows
+
+
+def after_tasks(file: Path, earlier: int) -> dict:
+    """Run in a process that has done nothing else. Megabytes: `own` is the process's alone, `mapped` are pages of
+    files, which the system takes back when it needs room."""
+    config = dataclasses.replace(with_batch(libero(), "m2distill", 8, 8), image_px=16)
+    spec = libero_spec(16, HISTORY, text_width=TEXT_WIDTH)
+    *before, current = (_part(open_store(file, spec, PAIRING), task) for task in range(earlier + 1))
+    steps = Steps(config, current, before)
+    seconds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        steps.step()
+        seconds.append(time.perf_counter() - begun)
+    memory = psutil.Process().memory_info()
+    return {"own_mb": round((memory.rss - memory.shared) / 2**20), "mapped_mb": round(memory.shared / 2**20),
+            "step_ms": round(1e3 * statistics.median(seconds[1:]))}
+
+
+def _part(store: Store, task: int) -> Part:
+    return Part(dataclasses.replace(store, instruction=f"task {task}"), text(task), tuple(range(store.n_demos)))

@@ -1,0 +1,77 @@
+"""Two ways of doing the same, timed in turns; and what a benchmark says about itself.
+
+Turns (A B A B ...) because a machine's speed drifts, with its temperature and with what else runs on it: both ways then
+meet the same drift, and their ratio keeps its meaning where the two times do not.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from m2distill_training.environment import environment
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of every repeat, in the order in which they were taken."""
+
+    ours_s: list[float]
+    plain_s: list[float]
+
+    @property
+    def ours(self) -> float:
+        return statistics.median(self.ours_s)
+
+    @property
+    def plain(self) -> float:
+        return statistics.median(self.plain_s)
+
+    def in_ms(self) -> dict:
+        return {"ours_ms": round(1e3 * self.ours, 1), "plain_ms": round(1e3 * self.plain, 1),
+                "ours_each_ms": [round(1e3 * s, 1) for s in self.ours_s],
+                "plain_each_ms": [round(1e3 * s, 1) for s in self.plain_s]}
+
+
+def alternate(ours: Callable[[], object], plain: Callable[[], object], repeats: int, label: str) -> Times:
+    """Each of the two once to warm up, then both in turns, `repeats` times."""
+    times = Times([], [])
+    for i in range(repeats + 1):
+        for kept, call in ((times.ours_s, ours), (times.plain_s, plain)):
+            begun = time.perf_counter()
+            call()
+            if i > 0:
+                kept.append(time.perf_counter() - begun)
+        progress(f"{label}: warmed up" if i == 0 else
+                 f"{label}: {i}/{repeats}, {times.ours_s[-1]:.3f} s against {times.plain_s[-1]:.3f} s")
+    return times
+
+
+def judged(ratio: float, sign: str, bar: float) -> dict:
+    """A ratio and whether it is on the right side of its bar; `sign` is >= or <=."""
+    return {"ratio": round(ratio, 2), "bar": f"{sign} {bar}", "holds": ratio >= bar if sign == ">=" else ratio <= bar}
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def machine() -> dict:
+    """What the numbers depend on besides the code, and which code it was."""
+    now = environment()
+    return {name: now[name] for name in ("threads", "cores", "cpu", "source", "started")} | {"torch": torch.__version__}
+
+
+def show(rows: list[dict], columns: tuple[str, ...], as_json: bool) -> None:
+    """The rows on stdout: every field as JSON, or the columns as a table."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    cells = [columns, *([str(row.get(name, "")) for name in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -1,0 +1,44 @@
+"""The training loop's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and
+saved states. The only module here that reaches into loop.py."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from m2distill_policy.models import Policy
+from m2distill_policy.spec import libero_spec
+from m2distill_training.bench.synthetic import TEXT_WIDTH
+from m2distill_training.config import TrainConfig
+from m2distill_training.data.windows import Part, Windows
+from m2distill_training.loop import _Learner
+from m2distill_training.run import RunFolder
+
+
+class Steps:
+    """A task step about to learn `current`, after a step for each of `earlier`; `step()` makes one gradient step."""
+
+    def __init__(self, config: TrainConfig, current: Part, earlier: Sequence[Part] = ()):
+        self.spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
+        torch.manual_seed(config.seed)
+        previous = Policy(config.model, self.spec) if earlier else None
+        folder = RunFolder(Path("not-written"))  # gradient steps write nothing
+        self._learner = _Learner(config, self.spec, "cpu", len(earlier), [[part] for part in (*earlier, current)],
+                                 previous, folder)
+
+    @property
+    def current(self) -> Windows:
+        return self._learner.current
+
+    def step(self) -> dict[str, float]:
+        """The losses of the gradient step made."""
+        self._learner._gradient_step()
+        return self._learner.losses
+
+
+def with_batch(config: TrainConfig, strategy: str, current: int, replayed: int = 1) -> TrainConfig:
+    """The same training with so many windows of the current task, and of earlier ones, in every batch."""
+    return dataclasses.replace(config, strategy=strategy,
+                               optim=dataclasses.replace(config.optim, batch_size=current),
+                               replay=dataclasses.replace(config.replay, batch_size=replayed))

@@ -1,0 +1,70 @@
+"""bench train: milliseconds per training step of the `libero` preset, augmentation included."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from m2distill_policy.errors import require_at_least
+from m2distill_policy.observation_tensors import to_model_input
+from m2distill_training.bench.measure import Times, alternate, judged, machine, show
+from m2distill_training.bench.plain import PlainTrainer
+from m2distill_training.bench.steps import Steps, with_batch
+from m2distill_training.bench.synthetic import memory_store, text
+from m2distill_training.config import TrainConfig
+from m2distill_training.data.windows import Part
+from m2distill_training.presets import libero
+
+COLUMNS = ("name", "batch", "ours_ms", "plain_ms", "ratio", "bar", "holds")
+DEMO_STEPS = 60
+
+
+def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> None:
+    """How long a training step of the libero preset takes: against the plain path (float32, NCHW, LIBERO's
+    augmentation), and M2Distill's against experience replay's. Needs no data.
+
+    Example: m2distill bench train --json > train.json
+
+    Args:
+        json: print JSON instead of a table.
+        quick: tiny pictures and batches, in seconds: shows that it runs, says nothing about speed.
+        repeats: steps of each kind, after one to warm up; their median counts.
+    """
+    require_at_least(1, repeats=repeats)
+    config = dataclasses.replace(libero(), image_px=16, history=2) if quick else libero()
+    batches = (2, 4) if quick else (8, 32)
+    rows = []
+    for batch in batches:
+        times = plain_and_ours(config, batch, repeats)
+        rows.append({"name": "speed-up of a step over the plain path", "batch": batch, **times.in_ms(),
+                     **judged(times.plain / times.ours, ">=", 3)})
+    for batch in batches:
+        times = er_and_m2distill(config, batch, repeats)
+        rows.append({"name": "cost of M2Distill's step (ours) over ER's (plain)", "batch": batch, **times.in_ms(),
+                     **judged(times.ours / times.plain, "<=", 1.35)})
+    shared = {"preset": config.preset, "image_px": config.image_px, "history": config.history, **machine()}
+    show([row | shared for row in rows], COLUMNS, json)
+
+
+def plain_and_ours(config: TrainConfig, batch: int, repeats: int) -> Times:
+    """Behaviour cloning on `batch` samples. Ours includes gathering the windows and making them floating point; the
+    plain step finds them ready, for what its reader costs is bench data's matter."""
+    ours = Steps(with_batch(config, "finetune", batch), _part(config, 0))
+    windows = ours.current.gather(np.arange(batch))
+    inputs = to_model_input(windows["images"], windows["joint"], windows["gripper"], windows["text"])
+    inputs["images"] = {name: x.contiguous() for name, x in inputs["images"].items()}
+    action = torch.from_numpy(windows["action"])
+    plain = PlainTrainer(config, ours.spec)
+    return alternate(ours.step, lambda: plain.step(inputs, action), repeats, f"batch {batch}, ours and plain")
+
+
+def er_and_m2distill(config: TrainConfig, batch: int, repeats: int) -> Times:
+    """Both on the same `batch` samples, half of them replayed. M2Distill in the place of ours, ER of plain."""
+    half = batch // 2
+    m2distill, er = (Steps(with_batch(config, strategy, half, half), _part(config, 1), [_part(config, 0)])
+                     for strategy in ("m2distill", "er"))
+    return alternate(m2distill.step, er.step, repeats, f"batch {batch}, M2Distill and ER")
+
+
+def _part(config: TrainConfig, task: int) -> Part:
+    return Part(memory_store(DEMO_STEPS, config.image_px, task), text(task), demos=(0,))

@@ -20,6 +20,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.task import Future
 from std_msgs.msg import Bool, String, UInt32
 from std_srvs.srv import Trigger
 
@@ -29,6 +30,7 @@ from m2distill_policy.errors import UserError
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 START_TIMEOUT_S = 90.0  # for both nodes to come up
 CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build
+ASK_AGAIN_S = 20.0  # after which a request is repeated
 SILENCE_TIMEOUT_S = 30.0  # without one action of the policy, a trial is given up
 
 
@@ -99,19 +101,31 @@ class Examiner(Node):
         self._instruction_pub.publish(String(data=instruction))
 
     def _set(self, values: dict) -> None:
-        future = self._sim_parameters.set_parameters([Parameter(name, value=value) for name, value in values.items()])
-        self._wait(future.done, CALL_TIMEOUT_S, "the simulator does not take parameters")
-        refused = [result.reason for result in future.result().results if not result.successful]
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        answer = self._ask(lambda: self._sim_parameters.set_parameters(parameters), "take parameters")
+        refused = [result.reason for result in answer.results if not result.successful]
         if refused:
             raise UserError(f"the simulator refused {values}: {'; '.join(refused)}")
 
     def _reset_simulator(self) -> str:
         """Returns the instruction of the task."""
-        future = self._reset.call_async(Trigger.Request())
-        self._wait(future.done, CALL_TIMEOUT_S, "the simulator does not reset")
-        if not future.result().success:
-            raise UserError(future.result().message)
-        return future.result().message
+        answer = self._ask(lambda: self._reset.call_async(Trigger.Request()), "reset")
+        if not answer.success:
+            raise UserError(answer.message)
+        return answer.message
+
+    def _ask(self, send: Callable[[], Future], verb: str):
+        """The simulator's answer to a request that may be repeated: on a busy machine one can be lost."""
+        asked: list[Future] = []
+        begun_s = time.monotonic()
+
+        def answered() -> bool:
+            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
+                asked.append(send())
+            return any(future.done() for future in asked)
+
+        self._wait(answered, CALL_TIMEOUT_S, f"the simulator does not {verb}")
+        return next(future.result() for future in asked if future.done())
 
     def _wait(self, done: Callable[[], bool], timeout_s: float | None, otherwise: str) -> None:
         """Spin until `done`. Without a time limit of its own, an episode may take as long as actions keep coming."""

@@ -2,5 +2,6 @@
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PATH="$_root/.venv/bin:$PATH"
 export MUJOCO_GL=${MUJOCO_GL:-egl}
-if [[ -n ${ROS_DISTRO:-} ]]; then source "$_root/ros2_ws/install/setup.bash"; fi
+# With the ROS wheels in the venv nothing is sourced (build_workspace.sh decides by the same folder).
+if [[ -n ${ROS_DISTRO:-} && ! -d $_root/.venv/share/rosidl_default_generators ]]; then source "$_root/ros2_ws/install/setup.bash"; fi
 unset _root

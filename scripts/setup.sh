@@ -45,14 +45,13 @@ if [[ $distribution_rclpy == yes ]]; then
 else
   requirements+=(-r requirements-ros.txt)
 fi
-want=$(cat constraints.txt requirements*.txt scripts/setup.sh scripts/mend_ros_wheels.py training/pyproject.toml ros2_ws/src/*/setup.* <("$PYTHON" --version) <(echo "$distribution_rclpy") | sha256sum)
+want=$(cat constraints.txt requirements*.txt scripts/setup.sh training/pyproject.toml ros2_ws/src/*/setup.* <("$PYTHON" --version) <(echo "$distribution_rclpy") | sha256sum)
 if [[ $(cat .venv/m2distill-setup 2>/dev/null) != "$want" ]]; then
   [[ -x .venv/bin/python ]] || "$PYTHON" -m venv "${venv_options[@]}" .venv
   echo "setup: installing Python packages into .venv (about 3 GB, 3 minutes)"
   pip 'setuptools<80' wheel
   pip "${requirements[@]}"
   pip --no-deps --no-build-isolation -e ros2_ws/src/m2distill_policy -e ros2_ws/src/m2distill_sim -e training
-  if [[ $distribution_rclpy == no ]]; then .venv/bin/python scripts/mend_ros_wheels.py; fi
   echo "$want" > .venv/m2distill-setup
 fi
 

@@ -60,6 +60,7 @@ def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, obser
         densities = (-0.5 * ((sample.action - means) / stds) ** 2 - np.log(stds) - 0.5 * np.log(2 * np.pi)).sum(1)
         assert sample.log_prob == pytest.approx(np.logaddexp.reduce(logits + densities), abs=1e-4)
         assert sample.entropy == pytest.approx(-(np.exp(logits) * logits).sum(), abs=1e-5)
+        np.testing.assert_allclose(sample.weights, np.exp(logits), atol=1e-6)
         assert sample.action.dtype == np.float32
 
 

@@ -17,6 +17,7 @@ class ActionSample:
     mode: int  # which mixture component it was drawn from
     log_prob: float  # log density of `action` under the whole mixture
     entropy: float  # of the mixture's weights, nat: 0 one mode, log K all alike
+    weights: tuple[float, ...] = ()  # of the K modes, sum 1; empty from a policy without a mixture
 
 
 @dataclass(frozen=True)

@@ -58,4 +58,5 @@ class LoadedPolicy:
             std = stds[mode] if self.acting == "sample" else LOW_NOISE_STD
             action = means[mode] + std * torch.randn(means.shape[1], generator=self._generator)
         entropy = float(torch.special.entr(weights).sum())
-        return ActionSample(action.numpy().astype(np.float32), mode, float(mixture.log_prob(action[None])), entropy)
+        return ActionSample(action.numpy().astype(np.float32), mode, float(mixture.log_prob(action[None])), entropy,
+                            tuple(weights.tolist()))

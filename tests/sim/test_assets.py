@@ -5,7 +5,7 @@ import pytest
 
 from m2distill_policy.errors import AssetError
 from m2distill_sim.assets import cache_folder, find_assets, write_folder
-from m2distill_sim.builtin_assets import builtin_files
+from m2distill_sim.builtin import builtin_files
 from m2distill_sim.experts.pick_place import _corners
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import initial_states
@@ -53,8 +53,8 @@ def test_a_half_copied_folder_is_an_asset_error_that_names_the_file(builtin, tmp
 
 
 def test_the_builtin_set_says_which_suites_it_covers(builtin):
-    with pytest.raises(AssetError, match="cover libero_object, not libero_goal"):
-        LiberoEnv("libero_goal", 0, builtin)
+    with pytest.raises(AssetError, match="cover libero_object, libero_goal, libero_spatial, not libero_90"):
+        LiberoEnv("libero_90", 0, builtin)
 
 
 @pytest.mark.parametrize("task", [0, 1, 3, 4, 7, 8, 9])

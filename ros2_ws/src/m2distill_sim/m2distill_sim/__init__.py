@@ -3,7 +3,7 @@
 Map (read in this order):
     suites.py          which suites and tasks exist, their instructions, their initial states, which are held out
     assets.py          where 3-D assets come from: a given folder, an installation, the hub, or the built-in set
-    builtin_assets.py  the built-in set: LIBERO-OBJECT in boxes, cylinders and flat colours, written as MJCF
+    builtin/           the built-in set: LIBERO's objects in boxes, cylinders and flat colours, written as MJCF
     renderer.py        offscreen pictures of a MuJoCo model, upright
     libero_env.py      the only import of robosuite and LIBERO: reset, step, render, success, on plain arrays
     experts/           scripted experts (privileged state in, action out)

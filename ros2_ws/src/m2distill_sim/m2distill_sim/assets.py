@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2distill_policy.errors import AssetError
-from m2distill_sim.builtin_assets import builtin_files
+from m2distill_sim.builtin import builtin_files
 
 LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders every suite needs
 

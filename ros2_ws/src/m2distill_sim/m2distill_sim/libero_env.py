@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from m2distill_policy.errors import AssetError, UserError, unknown_name
+from m2distill_sim import builtin
 from m2distill_sim.assets import AssetSource, cache_folder, find_assets, libero_package, write_folder
 from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import find_task
 
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name -> LIBERO's
 SETTLE_STEPS = 5  # zero actions after a reset, LIBERO's evaluation protocol: objects fall onto the floor
-BUILTIN_SUITES = ("libero_object",)
 ARM_JITTER_RAD = 0.02  # robosuite's default start noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
 ROBOT_RGB = {"link": (0.92, 0.92, 0.92), "hand": (0.20, 0.20, 0.24), "finger": (0.95, 0.45, 0.75)}  # seen at 64 px
@@ -49,8 +49,8 @@ class LiberoEnv:
         for name in self.cameras:
             if name not in CAMERAS:
                 raise UserError(unknown_name("camera", name, CAMERAS))
-        if self.assets.is_builtin and suite not in BUILTIN_SUITES:
-            raise AssetError(f"the built-in assets cover {', '.join(BUILTIN_SUITES)}, not {suite}; name the folder of "
+        if self.assets.is_builtin and suite not in builtin.SUITES:
+            raise AssetError(f"the built-in assets cover {', '.join(builtin.SUITES)}, not {suite}; name the folder of "
                              f"LIBERO's assets, or \"hub\" to download them, as `assets` or in $M2DISTILL_ASSETS")
         self._env = _make_env(self.task.bddl_file, self.assets)
         self._sim = self._env.sim

@@ -1,0 +1,68 @@
+"""Rooms: a floor, a table where there is one, lights and cameras, by the names on which LIBERO's arenas insist.
+
+The texture files are names that the arenas insist on, too; nothing drawn uses them.
+"""
+
+import cv2
+import numpy as np
+
+from m2distill_sim.builtin.mjcf import UNSEEN, Part, geoms, numbers
+
+TEXTURES = ("light-gray-floor-tile", "light-gray-plaster")  # each arena's floor and wall
+
+FLOOR_GREY, WOOD = (0.45, 0.43, 0.41), (0.74, 0.66, 0.57)
+WALL_GREY = (0.52, 0.52, 0.51)
+
+HEAD = """<mujoco model="{name}">
+  <asset>
+    <texture type="skybox" builtin="flat" rgb1="0.75 0.78 0.80" rgb2="0.75 0.78 0.80" width="8" height="48"/>
+    <texture name="texplane" type="2d" file="../textures/floor.png"/>
+    <texture name="tex-wall" type="2d" file="../textures/wall.png"/>
+  </asset>
+  <worldbody>
+{content}
+    <light dir="-.6 -.2 -1" directional="true" diffuse=".6 .6 .6" ambient=".25 .25 .25" specular="0 0 0"
+           castshadow="false"/>
+    <camera name="frontview" mode="fixed" pos="1.0 0 1.45" quat="0.56 0.43 0.43 0.56"/>
+    <camera name="agentview" mode="fixed" pos="0.5 0 1.35" quat="0.653 0.271 0.271 0.653"/>
+  </worldbody>
+</mujoco>
+"""
+
+
+def _floor(rgb) -> str:
+    return (f'<geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" '
+            f'rgba="{numbers(rgb)} 1"/>')
+
+
+def _floor_scene() -> str:
+    return f'<body name="floor" pos="0 0 0">\n{_floor(FLOOR_GREY)}\n</body>'
+
+
+def _wall(rgb) -> str:
+    """Behind the robot, as wide as the cameras see."""
+    return geoms((Part((0.01, 3.0, 1.5), rgb, (-2, 0, 1.5), solid=False),))
+
+
+def _table_scene(floor, wall, table) -> str:
+    """A table whose sizes the arena sets; its legs too, which no camera sees."""
+    drawn = f'contype="0" conaffinity="0" group="1" rgba="{numbers(table)} 1"'
+    legs = "\n".join(f'<geom name="table_leg{leg}_visual" type="cylinder" size="0.05 0.1" {drawn}/>'
+                     for leg in (1, 2, 3, 4))
+    return f"""{_floor(floor)}
+{_wall(wall)}
+<body name="table" pos="0 0 0.4">
+<geom name="table_collision" type="box" size="0.4 0.4 0.4" group="0" friction="1 0.005 0.0001"/>
+<geom name="table_visual" type="box" size="0.4 0.4 0.4" {drawn}/>
+<site name="table_top" pos="0 0 0.4" size="0.001 0.001 0.001" {UNSEEN}/>
+{legs}
+</body>"""
+
+
+def files() -> dict[str, str | bytes]:
+    """Path in an assets folder -> MJCF or picture."""
+    grey = cv2.imencode(".png", np.full((4, 4, 3), 128, np.uint8))[1].tobytes()
+    scenes = {"libero_floor_base_style": _floor_scene(),
+              "libero_tabletop_base_style": _table_scene(FLOOR_GREY, WALL_GREY, WOOD)}
+    return {**{f"textures/{name}.png": grey for name in TEXTURES},
+            **{f"scenes/{name}.xml": HEAD.format(name=name, content=content) for name, content in scenes.items()}}

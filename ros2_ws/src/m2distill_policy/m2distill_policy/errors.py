@@ -24,8 +24,16 @@ class DataError(UserError):
     """A dataset lacks a key, has a wrong shape or holds values that are not finite."""
 
 
+class MessageError(UserError):
+    """A message does not hold what its own fields promise, or something this program cannot use."""
+
+
 class AssetError(UserError):
     """Simulation assets are missing or incomplete."""
+
+
+class RendererError(UserError):
+    """No picture can be drawn: there is no renderer, or it has broken down."""
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:

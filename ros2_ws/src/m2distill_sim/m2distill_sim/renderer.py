@@ -10,7 +10,7 @@ import weakref
 import cv2
 import numpy as np
 
-from m2distill_policy.errors import UserError
+from m2distill_policy.errors import RendererError, UserError
 
 PLATFORMS = ("egl", "osmesa")  # without a display; robosuite overrides any other
 MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
@@ -24,7 +24,7 @@ def _import_mujoco():
     try:
         import mujoco
     except (ImportError, AttributeError) as error:  # the second is PyOpenGL's, for a library that is not there
-        raise UserError(f"no offscreen renderer with MUJOCO_GL={platform}: {error}; {MEND}") from error
+        raise RendererError(f"no offscreen renderer with MUJOCO_GL={platform}: {error}; {MEND}") from error
     return mujoco
 
 
@@ -50,8 +50,8 @@ class Renderer:
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except (RuntimeError, ImportError, mujoco.FatalError) as error:
-            raise UserError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {error}; "
-                            f"{MEND}") from error
+            raise RendererError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {error}; "
+                                f"{MEND}") from error
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         self._options = mujoco.MjvOption()

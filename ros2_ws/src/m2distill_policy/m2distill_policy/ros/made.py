@@ -1,0 +1,56 @@
+"""What the policy node makes when it is configured, to be destroyed when it is cleaned up."""
+
+import contextlib
+from collections.abc import Callable
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+from std_srvs.srv import Trigger
+
+
+class Made:
+    """Makes things on a node and remembers how to undo it, last first."""
+
+    def __init__(self, node: LifecycleNode):
+        self.node = node
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on when the simulation's clock stands still
+        self.timers: list[Timer] = []
+        self._undo = contextlib.ExitStack()
+
+    def publisher(self, kind: type, topic: str, qos: QoSProfile | int) -> LifecyclePublisher:
+        made = self.node.create_lifecycle_publisher(kind, topic, qos)
+        self._undo.callback(self.node.destroy_lifecycle_publisher, made)
+        return made
+
+    def subscription(self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int) -> Subscription:
+        made = self.node.create_subscription(kind, topic, callback, qos)
+        self._undo.callback(self.node.destroy_subscription, made)
+        return made
+
+    def service(self, name: str, callback: Callable) -> None:
+        made = self.node.create_service(Trigger, name, callback)
+        self._undo.callback(self.node.destroy_service, made)
+
+    def timer(self, period_s: float, callback: Callable[[], None]) -> None:
+        """A timer of the steady clock; it stands still until `start_timers`."""
+        made = self.node.create_timer(period_s, callback, clock=self.steady, autostart=False)
+        self.timers.append(made)
+        self._undo.callback(self.node.destroy_timer, made)
+
+    def start_timers(self) -> None:
+        for timer in self.timers:
+            timer.reset()
+
+    def stop_timers(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+
+    def at_destruction(self, callback: Callable[[], None]) -> None:
+        self._undo.callback(callback)
+
+    def destroy(self) -> None:
+        self.timers.clear()
+        self._undo.close()

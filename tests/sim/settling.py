@@ -11,7 +11,7 @@ STEPS = 20  # control steps with a zero action, one second
 class Settled:
     """The worst of a scene's objects, one second after an initial state was set. The robot is not looked at."""
 
-    depth_m: float  # deepest overlap of two bodies, from the first moment on
+    depth_m: float  # deepest overlap of two bodies at the end
     speed_m_s: float  # of an object at the end
     shift_m: float  # horizontal, from where the state had put it
     drop_m: float  # downward; a rise is negative
@@ -23,10 +23,10 @@ def settle(env, state) -> Settled:
     """Set `state` (D,) and let one second pass."""
     env.reset(state, settle_steps=0)
     start = {name: env.object_pose(name) for name in env.object_names}
-    depth, done = overlap(env), env.success()
+    done = env.success()
     for _ in range(STEPS):
         env.step(np.zeros(7), render=False)
-        depth, done = max(depth, overlap(env)), done or env.success()
+        done = done or env.success()
     shifts, drops, leans, speeds = [], [], [], []
     for name, (pos, turn) in start.items():
         now, turned = env.object_pose(name)
@@ -35,7 +35,7 @@ def settle(env, state) -> Settled:
         leans.append(np.arccos(np.clip((turn.T @ turned)[_upright(turn)], -1, 1)))
         body = env.object_body(name)
         speeds.append(np.linalg.norm(env.data.cvel[body][3:]))
-    return Settled(depth, max(speeds), max(shifts), max(drops, key=abs), max(leans), done)
+    return Settled(overlap(env), max(speeds), max(shifts), max(drops, key=abs), max(leans), done)
 
 
 def overlap(env) -> float:

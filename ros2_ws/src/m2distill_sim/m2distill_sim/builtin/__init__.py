@@ -8,14 +8,14 @@ software renderer.
 Map:
     mjcf.py       a coloured primitive, a ring of boxes, an object's MJCF
     groceries.py  cans, packets, bottles, cartons, basket
-    tableware.py  bowl, plate, ramekin, wine bottle
-    furniture.py  cabinets, stove, wine rack
-    scenes.py     floor and table
+    tableware.py  crockery, mugs, pots, wine bottle, book, desk caddy
+    furniture.py  cabinets, stove, microwave, wine rack
+    scenes.py     floor, tables and walls
 """
 
 from m2distill_sim.builtin import furniture, groceries, scenes, tableware
 
-SUITES = ("libero_object", "libero_goal", "libero_spatial")  # what the set has every object of
+SUITES = ("libero_object", "libero_goal", "libero_spatial", "libero_10")  # what the set has every object of
 
 
 def builtin_files() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What is fixed to the tables: cabinets with three drawers, the stove with its knob, the wine rack.
+"""What is fixed to the tables: cabinets with three drawers, the stove with its knob, the microwave, the wine rack.
 
 Joints, their ranges and damping, bodies and regions are LIBERO's; boxes are those of its collision geometry, those that
 lie inside others left out.
@@ -6,20 +6,23 @@ lie inside others left out.
 
 import math
 
-from m2distill_sim.builtin.mjcf import Part, about_x, box_site, geoms, object_xml, octagon
+from m2distill_sim.builtin.mjcf import ALONG_Y, Part, about_x, box_site, geoms, object_xml, octagon
 
 DARK_WOOD, DRAWER_WOOD, HANDLE = (0.12, 0.10, 0.09), (0.19, 0.16, 0.14), (0.45, 0.45, 0.46)
 WHITE_WOOD, WHITE_DRAWER = (0.84, 0.84, 0.83), (0.74, 0.74, 0.74)
 STEEL, IRON, KNOB = (0.66, 0.66, 0.64), (0.30, 0.30, 0.30), (0.10, 0.10, 0.10)
+ENAMEL, GLASS = (0.22, 0.22, 0.23), (0.45, 0.46, 0.47)
 PINE, MAHOGANY = (0.82, 0.67, 0.52), (0.36, 0.13, 0.06)
 HEAVY = '<inertial pos="0 0 0" mass="3" diaginertia="1 1 1"/>'  # LIBERO's, of drawers and knob
+# LIBERO's, of the microwave; 174 kg/m3 makes its door 0.2 kg
+MICROWAVE_PHYSICS = 'contype="0" conaffinity="1" margin="0.001" solimp=".8 .9 .01" solref=".02 1" density="174"'
 
 SMALL_SITES, LARGE_SITES = (-0.06, 0.04, 0.025), (-0.045, 0.045, 0.045)
 
-# name, height of the front's middle, of the floor, of the handle, of the region inside
-DRAWERS = (("top", 0.1833, 0.1551, 0.1839, 0.18563),
-           ("middle", 0.1136, 0.0854, 0.1104, 0.11690),
-           ("bottom", 0.0450, 0.0168, 0.0411, 0.04701))
+# name, height of the walls' middle, of the floor, of the handle, of the region inside
+DRAWERS = (("top", 0.1836, 0.1551, 0.1839, 0.18563),
+           ("middle", 0.1139, 0.0854, 0.1104, 0.11690),
+           ("bottom", 0.0452, 0.0168, 0.0411, 0.04701))
 
 
 def _cabinet(body, front) -> str:
@@ -37,7 +40,8 @@ def _cabinet(body, front) -> str:
 
 
 def _drawer(name, middle, floor, handle, region, wood) -> str:
-    parts = (Part((0.1093, 0.0065, 0.0343), wood, (0.0033, -0.0714, middle)),
+    parts = (Part((0.1093, 0.0027, 0.0343), wood, (0.0033, -0.0752, middle - 0.0003)),
+             Part((0.1068, 0.0036, 0.0321), wood, (0.0033, -0.0684, middle)),
              Part((0.1068, 0.0036, 0.0321), wood, (0.0033, 0.0908, middle)),
              Part((0.0024, 0.0815, 0.0316), wood, (-0.1019, 0.0111, middle)),
              Part((0.0024, 0.0815, 0.0316), wood, (0.1089, 0.0111, middle)),
@@ -82,6 +86,28 @@ def _stove() -> str:
 </body>"""
 
 
+def _microwave() -> str:
+    """The door turns about z; closed at 0, open towards -2.09 rad. It touches what moves, not its own housing."""
+    housing = (Part((0.0145, 0.0996, 0.0935), ENAMEL, (-0.1580, 0.0115, 0.0935)),
+               Part((0.0545, 0.0996, 0.0935), ENAMEL, (0.1180, 0.0115, 0.0935)),
+               Part((0.1035, 0.0150, 0.0935), ENAMEL, (-0.0405, 0.0955, 0.0935)),
+               Part((0.1035, 0.0845, 0.0095), ENAMEL, (-0.0400, -0.0035, 0.1775)),
+               Part((0.1035, 0.0840, 0.0120), ENAMEL, (-0.0400, -0.0040, 0.0120)),
+               Part((0.0425, 0.0120, 0.0935), ENAMEL, (0.1300, -0.0985, 0.0935)))
+    door = (Part((0.1295, 0.0120, 0.0925), ENAMEL, (0.1295, -0.0130, 0)),
+            Part((0.0900, 0.0005, 0.0650), GLASS, (0.1150, -0.0252, 0), solid=False),
+            Part((0.0100, 0.0650), STEEL, (0.2375, -0.0540, 0)),
+            *(Part((0.0100, 0.0150), STEEL, (0.2375, -0.0375, z), ALONG_Y) for z in (0.065, -0.065)))
+    regions = (box_site("top_side", (0, 0.01, 0.20), (0.12, 0.0835, 0.005))
+               + box_site("heating_region", (0, 0.01, 0.096), (0.12, 0.0835, 0.08)))
+    return f"""{regions}
+{geoms(housing, MICROWAVE_PHYSICS)}
+<body name="microdoorroot" pos="-0.1725 -0.088 0.096">
+<joint name="microjoint" type="hinge" axis="0 0 1" limited="true" range="-2.094 0" damping="0.5"/>
+{geoms(door, MICROWAVE_PHYSICS)}
+</body>"""
+
+
 def _wine_rack() -> str:
     """Two shelves that slope down to a stopper each, on a leaning post."""
     slope, lip = about_x(math.radians(31.26)), about_x(math.radians(29.28))
@@ -105,4 +131,5 @@ def files() -> dict[str, str]:
             "articulated_objects/white_cabinet.xml": object_xml("white_cabinet", _cabinet(WHITE_WOOD, WHITE_DRAWER),
                                                                 LARGE_SITES, 0.05),
             "articulated_objects/flat_stove.xml": object_xml("flat_stove", _stove(), LARGE_SITES, 0.05),
+            "articulated_objects/microwave.xml": object_xml("microwave", _microwave(), (-0.06, 0.06, 0.015)),
             "turbosquid_objects/wine_rack/wine_rack.xml": object_xml("wine_rack", _wine_rack(), SMALL_SITES)}

@@ -8,10 +8,13 @@ import numpy as np
 
 from m2distill_sim.builtin.mjcf import UNSEEN, Part, geoms, numbers
 
-TEXTURES = ("light-gray-floor-tile", "light-gray-plaster")  # each arena's floor and wall
+# each arena's floor and wall
+TEXTURES = ("light-gray-floor-tile", "light-gray-plaster", "gray_ceramic_tile", "yellow_linen_wall_texture",
+            "seamless_wood_planks_floor")
 
 FLOOR_GREY, WOOD = (0.45, 0.43, 0.41), (0.74, 0.66, 0.57)
-WALL_GREY = (0.52, 0.52, 0.51)
+WALL_GREY, KITCHEN_WALL = (0.52, 0.52, 0.51), (0.13, 0.13, 0.11)
+WALNUT, DESK = (0.26, 0.17, 0.13), (0.22, 0.17, 0.13)
 
 HEAD = """<mujoco model="{name}">
   <asset>
@@ -59,10 +62,38 @@ def _table_scene(floor, wall, table) -> str:
 </body>"""
 
 
+def _living_room_scene() -> str:
+    table = (Part((0.6717, 0.5815, 0.0118), WALNUT, (-0.1976, -0.0073, 0.4249)),
+             Part((0.8611, 0.4168, 0.0118), WALNUT, (-0.2104, 0, 0.4249)),
+             Part((0.4352, 0.4116, 0.2088), WALNUT, (0, 0, 0.2041)))
+    return f"""<body name="floor" pos="0 0 0">
+{_floor(FLOOR_GREY)}
+</body>
+{_wall(WALL_GREY)}
+<body name="living_room_table">
+<body name="living_room_table_col" pos="-0.25 0.25 0" quat="0.707 0 0 0.707">
+{geoms(table)}
+</body>
+</body>"""
+
+
+def _study_scene() -> str:
+    desk = (Part((0.6895, 1.3927, 0.0358), DESK, (0, 0, 0.8493)),
+            *(Part((0.02, 0.05, 0.394), DESK, (x, y, 0.394)) for x in (-0.5, 0.5) for y in (-0.7, 0.7)))
+    return f"""{_floor(FLOOR_GREY)}
+{_wall(WALL_GREY)}
+<body name="study_table">
+{geoms(desk)}
+</body>"""
+
+
 def files() -> dict[str, str | bytes]:
     """Path in an assets folder -> MJCF or picture."""
     grey = cv2.imencode(".png", np.full((4, 4, 3), 128, np.uint8))[1].tobytes()
     scenes = {"libero_floor_base_style": _floor_scene(),
-              "libero_tabletop_base_style": _table_scene(FLOOR_GREY, WALL_GREY, WOOD)}
+              "libero_tabletop_base_style": _table_scene(FLOOR_GREY, WALL_GREY, WOOD),
+              "libero_kitchen_tabletop_base_style": _table_scene(FLOOR_GREY, KITCHEN_WALL, WOOD),
+              "libero_living_room_tabletop_base_style": _living_room_scene(),
+              "libero_study_base_style": _study_scene()}
     return {**{f"textures/{name}.png": grey for name in TEXTURES},
             **{f"scenes/{name}.xml": HEAD.format(name=name, content=content) for name, content in scenes.items()}}

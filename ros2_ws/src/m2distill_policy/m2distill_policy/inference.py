@@ -10,6 +10,7 @@ from torch import Tensor
 from m2distill_policy.action import ActionSample
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.models.acting import for_acting
 from m2distill_policy.observation import Observation
 from m2distill_policy.observation_tensors import to_model_input
 
@@ -26,7 +27,7 @@ class LoadedPolicy:
         if acting not in ACTING:
             raise UserError(unknown_name("way of acting", acting, ACTING))
         self.acting = acting
-        self._policy = checkpoint.build_policy().eval()
+        self._policy = for_acting(checkpoint.build_policy())
         self._generator = torch.Generator().manual_seed(seed)
         self._tokens: deque[Tensor] = deque(maxlen=checkpoint.spec.history)  # each (1, 1, N, D)
         self._text: np.ndarray | None = None  # (1, L)

@@ -1,0 +1,56 @@
+"""A policy prepared for acting computes what it computed before."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from m2distill_policy.models import Policy, libero, small
+from m2distill_policy.models.acting import Remembered, for_acting
+from m2distill_policy.spec import libero_spec
+
+SPEC = libero_spec(size_px=32, history=2, text_encoder="none", text_width=8)
+SMALLER = {"layers": 1, "mixture_hidden": 16}
+
+
+def learned(config) -> Policy:
+    """Weights, biases and running statistics that are all at work: a fresh network's norms do nothing."""
+    torch.manual_seed(0)
+    policy = Policy(config, SPEC).eval()
+    for name, value in policy.state_dict().items():
+        if value.ndim == 1 and value.is_floating_point():
+            value.copy_(torch.rand(value.shape) + (0.5 if name.endswith(("weight", "running_var")) else -0.5))
+    return policy
+
+
+def step(text: float) -> dict:
+    images = {c.name: torch.rand(1, 1, 3, 32, 32) for c in SPEC.cameras}
+    return {"images": images, "joint": torch.rand(1, 1, 7), "gripper": torch.rand(1, 1, 2),
+            "text": torch.full((1, 8), text)}
+
+
+@pytest.mark.parametrize(("config", "tolerance"), [(libero(), 1e-5), (small(), 0)])  # no batch norms in small
+@torch.inference_mode()
+def test_acting_is_the_same_function_under_one_instruction_after_the_other(config, tolerance):
+    before = learned(dataclasses.replace(config, **SMALLER))
+    acting = for_acting(copy.deepcopy(before))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in acting.modules())
+    tokens = []
+    for text in (1.0, 1.0, -1.0, 1.0):
+        batch = step(text)
+        tokens.append(before.encode_step(batch))
+        torch.testing.assert_close(acting.encode_step(batch), tokens[-1], rtol=tolerance, atol=tolerance)
+    assert (tokens[0][:, :, 0] != tokens[2][:, :, 0]).any()  # the instruction mattered
+
+
+def test_a_layer_is_asked_once_per_question():
+    asked = []
+    layer = Remembered(nn.Linear(2, 2))
+    layer.layer.register_forward_hook(lambda module, args, out: asked.append(args[0].tolist()))
+    question = torch.zeros(2)
+    for value in (0.0, 0.0, 1.0, 1.0, 0.0):
+        question.fill_(value)  # the same tensor with other numbers is another question
+        torch.testing.assert_close(layer(question), layer.layer.bias + layer.layer.weight.sum(1) * value)
+    assert asked == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]

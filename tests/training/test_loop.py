@@ -12,7 +12,8 @@ import torch
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_training.config import ConfigError, ProtocolConfig
 from m2distill_training.data.replay import choose_demos
-from m2distill_training.loop import learning_rate, train
+from m2distill_training.learner import learning_rate
+from m2distill_training.loop import train
 from m2distill_training.presets import debug, libero, preset
 from m2distill_training.run import RunError, RunFolder
 

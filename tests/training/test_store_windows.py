@@ -50,7 +50,8 @@ def test_a_cache_that_cannot_be_written_is_named(libero_file, tmp_path):
 def test_windows_repeat_the_last_step_of_their_demo(libero_file):
     store = open_store(libero_file(demos=2, steps=3), SPEC, "before")  # 2 and 3 paired steps: frames 0 1 | 2 3 4
     windows = Windows([Part(store, TEXT)], length=4)
-    assert windows.frames.tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [2, 3, 4, 4], [3, 4, 4, 4], [4, 4, 4, 4]]
+    _, frames = windows.frames(np.arange(len(windows)))
+    assert frames.tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [2, 3, 4, 4], [3, 4, 4, 4], [4, 4, 4, 4]]
     batch = windows.gather(np.array([3, 0]))
     np.testing.assert_array_equal(batch["action"][0], store.action[[3, 4, 4, 4]])
     np.testing.assert_array_equal(batch["images"]["wrist"][1], store.images["wrist"][[0, 1, 1, 1]])

@@ -9,6 +9,7 @@ from m2distill_policy.models import Policy
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
 from m2distill_training.config import STRATEGY_NAMES, EwcConfig
+from m2distill_training.draws import Draws
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
 from m2distill_training.strategies import STRATEGIES, Samples, make_strategy
@@ -25,7 +26,8 @@ def make_samples() -> Samples:
     images = {camera.name: rng.integers(0, 256, (B, T, 16, 16, 3), np.uint8) for camera in SPEC.cameras}
     inputs = to_model_input(images, *(rng.normal(size=shape).astype(np.float32)
                                       for shape in ((B, T, 7), (B, T, 2), (B, 8))))
-    return Samples(inputs, torch.from_numpy(rng.uniform(-1, 1, (B, T, 7)).astype(np.float32)), CURRENT)
+    return Samples(inputs, torch.from_numpy(rng.uniform(-1, 1, (B, T, 7)).astype(np.float32)), CURRENT,
+                   Draws.of_whole_batch(0, B))
 
 
 def make_policy(seed: int = 0, norm: str = "group") -> Policy:
@@ -136,7 +138,7 @@ def test_the_teacher_stays_as_it_was_and_the_student_remembers_statistics_of_the
     strategy = strategy_with()
     strategy.begin_task(policy, policy)
     before = {name: x.clone() for name, x in strategy.teacher.state_dict().items()}
-    alone = copy.deepcopy(policy)
+    alone, untouched = copy.deepcopy(policy), dict(copy.deepcopy(policy).named_buffers())
     strategy.loss(policy.train(), samples)["loss"].backward()
     assert not strategy.teacher.training
     assert all(torch.equal(x, before[name]) for name, x in strategy.teacher.state_dict().items())
@@ -144,7 +146,7 @@ def test_the_teacher_stays_as_it_was_and_the_student_remembers_statistics_of_the
     alone.train()(samples.inputs)  # one forward pass over the whole batch
     for name, x in alone.named_buffers():
         assert torch.equal(x, dict(policy.named_buffers())[name]), name
-    moved = [name for name, x in policy.named_buffers() if not torch.equal(x, before[name])]
+    moved = [name for name, x in policy.named_buffers() if not torch.equal(x, untouched[name])]
     assert any("running_mean" in name for name in moved)
 
 
@@ -177,7 +179,8 @@ def ewc(weight: float = 3.0, decay: float = 0.5):
 def epoch_of(*sizes: int) -> list[Samples]:
     """Batches of different numbers drawn from the same samples."""
     samples = make_samples()
-    return [Samples(_rows_of(samples.inputs, slice(0, n)), samples.action[:n], n) for n in sizes]
+    return [Samples(_rows_of(samples.inputs, slice(0, n)), samples.action[:n], n, Draws.of_whole_batch(0, n))
+            for n in sizes]
 
 
 def libero_fisher(policy: Policy, epoch: list[Samples]) -> dict[str, torch.Tensor]:

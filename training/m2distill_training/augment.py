@@ -12,29 +12,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from m2distill_training.config import AugmentConfig
+from m2distill_training.draws import Draws
 
 _GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 _YIQ = torch.tensor([_GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
 
-def augment(images: dict[str, Tensor], config: AugmentConfig) -> dict[str, Tensor]:
-    """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range. Draws from torch's CPU generator."""
-    B = len(next(iter(images.values())))
+def augment(images: dict[str, Tensor], config: AugmentConfig, draws: Draws) -> dict[str, Tensor]:
+    """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range."""
     if config.color > 0:
-        matrix_B33, contrast_B = _draw_colors(B, config)
+        matrix_B33, contrast_B = _draw_colors(config, draws)
         images = {name: _recolor(x, matrix_B33.to(x.device), contrast_B.to(x.device)) for name, x in images.items()}
     if config.crop_pad_px > 0:
-        offsets = torch.randint(0, 2 * config.crop_pad_px + 1, (B, 2)).tolist()
+        offsets = draws.integers(2 * config.crop_pad_px + 1, 2).tolist()
         images = {name: _shift(x, config.crop_pad_px, offsets) for name, x in images.items()}
     return images
 
 
-def _draw_colors(B: int, config: AugmentConfig) -> tuple[Tensor, Tensor]:
+def _draw_colors(config: AugmentConfig, draws: Draws) -> tuple[Tensor, Tensor]:
     """A colour matrix (B, 3, 3) and a contrast factor (B,); identity and 1 for the samples left alone."""
-    strength = config.color * (torch.rand(B) < config.color_probability)
-    brightness, contrast, saturation, turn = (2 * torch.rand(4, B) - 1) * strength
+    strength = config.color * (draws.uniform() < config.color_probability)
+    brightness, contrast, saturation, turn = (2 * draws.uniform(4).T - 1) * strength
     angle = turn * 2 * math.pi
-    rotation = torch.zeros(B, 3, 3)
+    rotation = torch.zeros(len(strength), 3, 3)
     rotation[:, 0, 0] = 1
     rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
     rotation[:, 1, 2], rotation[:, 2, 1] = -angle.sin(), angle.sin()

@@ -7,6 +7,7 @@ import errno
 import re
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -81,6 +82,9 @@ def _train(argv: list[str]) -> None:
         sets those that the benchmark prescribes.
 
         Example: m2distill train --preset small --data data/demos/*.hdf5 --out runs/two_tasks --optim.budget 1000
+
+        On several GPUs or machines, the batch shared among the processes:
+        torchrun --nproc-per-node 4 -m m2distill_training train --preset libero --data data/demos/*.hdf5 --out runs/ten
         """
 
         data: tuple[Path, ...]  # HDF5 files, one per task, in the order of learning; a folder stands for its *.hdf5
@@ -101,6 +105,7 @@ def _train(argv: list[str]) -> None:
 
     from m2distill_training.loop import train
     from m2distill_training.progress import show_training
+    from m2distill_training.ranks import started_by_torchrun
 
     files, instructions = _files(arguments.data), None
     if arguments.suite is not None:
@@ -108,18 +113,21 @@ def _train(argv: list[str]) -> None:
     elif arguments.tasks:
         raise UserError("--tasks are numbers of a suite's tasks; name the suite with --suite")
     device = _device(arguments.device)
-    print(f"training {arguments.config.strategy} ({name}) on {device}")
+    ranks = started_by_torchrun()
+    if ranks.leads:
+        print(f"training {arguments.config.strategy} ({name}) on {device}, {ranks.size} process(es)")
     try:
-        with show_training(arguments.config.strategy) as on_step:
+        with show_training(arguments.config.strategy) if ranks.leads else nullcontext(lambda progress: None) as on_step:
             run = train(arguments.config, files, arguments.out, resume=arguments.resume, device=device,
                         start_from=arguments.start_from, cache=arguments.cache, instructions=instructions,
                         on_step=on_step)
     except KeyboardInterrupt:
-        if (arguments.out / "config.json").is_file():
+        if ranks.leads and (arguments.out / "config.json").is_file():
             again = argv if arguments.resume else [*argv, "--resume"]
             print(f"state saved; go on with: m2distill train {shlex.join(again)}", file=sys.stderr)
         raise
-    print(f"done: {run.path}")
+    if ranks.leads:
+        print(f"done: {run.path}")
 
 
 def _collect(argv: list[str]) -> None:

@@ -40,6 +40,7 @@ class OptimConfig:
     """AdamW, made anew at every task step; the rate falls along a cosine from lr to min_lr over the budget."""
 
     batch_size: int  # windows of the current task per gradient step
+    accumulate: int  # parts of the batch that are learned one after the other: less memory, the same gradient
     budget: int  # of a task step, in budget_unit
     budget_unit: str  # "steps": gradient steps per task that it learns; "epochs": the rate changes once per epoch
     lr: float
@@ -53,10 +54,10 @@ class OptimConfig:
 
     def __post_init__(self):
         _one_of("optim.budget_unit", self.budget_unit, BUDGET_UNITS)
-        for name, low, high in (("batch_size", 1, math.inf), ("budget", 1, math.inf), ("lr", 0, math.inf),
-                                ("min_lr", 0, self.lr), ("warmup_steps", 0, math.inf), ("weight_decay", 0, math.inf),
-                                ("beta1", 0, 1), ("beta2", 0, 1), ("grad_clip", 1e-6, math.inf),
-                                ("ema_decay", 0, 0.99999)):
+        for name, low, high in (("batch_size", 1, math.inf), ("accumulate", 1, math.inf), ("budget", 1, math.inf),
+                                ("lr", 0, math.inf), ("min_lr", 0, self.lr), ("warmup_steps", 0, math.inf),
+                                ("weight_decay", 0, math.inf), ("beta1", 0, 0.99999), ("beta2", 0, 0.99999),
+                                ("grad_clip", 1e-6, math.inf), ("ema_decay", 0, 0.99999)):
             _in_range(f"optim.{name}", getattr(self, name), low, high)
 
 

@@ -17,7 +17,8 @@ from m2distill_policy.observation_tensors import to_model_input
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import Part, Windows
-from m2distill_training.losses.distill import policy_kl, token_distance
+from m2distill_training.draws import Draws
+from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
 from m2distill_training.run import RunError, RunFolder, read_json
 
 WINDOWS = 32  # per task
@@ -70,8 +71,9 @@ def _look(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
 
 def _distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
     distance = {name: token_distance(student.latents[name], x).item() for name, x in teacher.latents.items()}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        kl = policy_kl(student.dist, teacher.dist, KL_SAMPLES).item()
+    B, T, _, A = teacher.dist.component_distribution.mean.shape
+    draws = Draws.of_whole_batch(seed=0, total=B)
+    actions = sample_actions(teacher.dist, draws.uniform(T, KL_SAMPLES), draws.normal(T, KL_SAMPLES, A))
+    kl = policy_kl(student.dist, teacher.dist, actions).item()
     return {"distance": distance, "policy_kl": kl,
             "relative": {name: distance[name] / x.square().mean().item() for name, x in teacher.latents.items()}}

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_training.config import TrainConfig, differences
 from m2distill_training.environment import environment
@@ -139,6 +139,9 @@ class RunFolder:
                            "from its beginning. Earlier checkpoints are untouched")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
+    def save_checkpoint(self, path: Path, checkpoint: Checkpoint) -> None:
+        save_checkpoint(path, checkpoint)
+
     def metrics(self) -> list[dict]:
         return read_lines(self.path / "metrics.jsonl")
 
@@ -170,10 +173,26 @@ class RunFolder:
             self._events = None
 
 
+class _FollowedRun(RunFolder):
+    """What another process writes: to be read."""
+
+    def _leave_to_the_other(self, *args) -> None:
+        pass
+
+    write_json = save_state = save_checkpoint = forget_metrics_after = log = _leave_to_the_other
+
+
+def follow_run(path: Path) -> RunFolder:
+    """The run folder that another process has opened and writes; here nothing is written."""
+    return _FollowedRun(path)
+
+
 @contextmanager
-def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) -> Iterator[RunFolder]:
-    """A new run folder, or with `resume` the one that is there, locked. Raises RunError when that would overwrite a
-    run, when config or data differ from what the run began with, or when another process trains in it."""
+def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool,
+             processes: int = 1) -> Iterator[RunFolder]:
+    """A new run folder, or with `resume` the one that is there, locked, for so many `processes` that learn together.
+    Raises RunError when that would overwrite a run, when config or data differ from what the run began with, or when
+    another process trains in it."""
     begun = (path / "config.json").is_file()
     if begun and not resume:
         raise RunError(f"{path} already holds a run; add --resume to go on with it, or choose another --out")
@@ -191,7 +210,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         if begun:
             _check_unchanged(path, config, data)
             _remove_unfinished(path / "steps")
-        _record_environment(run, first=not begun)
+        _record_environment(run, processes, first=not begun)
         if not begun:
             run.write_json("data.json", data)
             write_atomic(path / "config.json", config.to_json().encode())  # last: from here on the run counts as begun
@@ -229,6 +248,6 @@ def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
                    "with, unchanged and in order, or choose another --out")
 
 
-def _record_environment(run: RunFolder, first: bool) -> None:
+def _record_environment(run: RunFolder, processes: int, first: bool) -> None:
     entries = [] if first else read_json(run.path / "environment.json")
-    run.write_json("environment.json", [*entries, environment()])
+    run.write_json("environment.json", [*entries, environment() | {"processes": processes}])

@@ -1,5 +1,5 @@
-"""The training loop's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and
-saved states. The only module here that reaches into loop.py."""
+"""A task step's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
+states."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,10 +9,12 @@ import torch
 
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import libero_spec
+from m2distill_training.allocator import keep_freed_memory
 from m2distill_training.bench.synthetic import TEXT_WIDTH
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.windows import Part, Windows
-from m2distill_training.loop import _Learner
+from m2distill_training.learner import Learner
+from m2distill_training.ranks import Ranks
 from m2distill_training.run import RunFolder
 
 
@@ -20,12 +22,13 @@ class Steps:
     """A task step about to learn `current`, after a step for each of `earlier`; `step()` makes one gradient step."""
 
     def __init__(self, config: TrainConfig, current: Part, earlier: Sequence[Part] = ()):
+        keep_freed_memory()  # as loop.train does
         self.spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
         torch.manual_seed(config.seed)
         previous = Policy(config.model, self.spec) if earlier else None
         folder = RunFolder(Path("not-written"))  # gradient steps write nothing
-        self._learner = _Learner(config, self.spec, "cpu", len(earlier), [[part] for part in (*earlier, current)],
-                                 previous, folder)
+        self._learner = Learner(config, self.spec, "cpu", len(earlier), [[part] for part in (*earlier, current)],
+                                previous, folder, Ranks())
 
     @property
     def current(self) -> Windows:
@@ -33,7 +36,7 @@ class Steps:
 
     def step(self) -> dict[str, float]:
         """The losses of the gradient step made."""
-        self._learner._gradient_step()
+        self._learner.gradient_step()
         return self._learner.losses
 
 

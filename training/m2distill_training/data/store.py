@@ -26,12 +26,13 @@ STORE_VERSION = 1  # counts up when the same source would give other arrays
 
 @dataclass(frozen=True)
 class Store:
-    """All F frames of one task's demos, one demo after the other; demo i is frames bounds[i] to bounds[i+1]."""
+    """All F frames of one task's demos, one demo after the other; demo i is frames bounds[i] to bounds[i+1]. All arrays
+    are memory-mapped, so that an opened store takes next to no memory of the process."""
 
     source: Path
     key: str
     instruction: str
-    images: dict[str, np.ndarray]  # camera -> (F, H, W, 3) uint8, model orientation, memory-mapped
+    images: dict[str, np.ndarray]  # camera -> (F, H, W, 3) uint8, model orientation
     joint: np.ndarray  # (F, J) float32, rad
     gripper: np.ndarray  # (F, G) float32, m
     action: np.ndarray  # (F, A) float32 in [-1, 1]
@@ -55,7 +56,7 @@ def open_store(source: Path, spec: PolicySpec, pairing: str, cache: Path | None 
         instruction = file.instruction
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     return Store(source, key, instruction, {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
-                 *(np.array(arrays[name]) for name in ("joint", "gripper", "action", "bounds")))
+                 *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
 
 
 def _content_key(source: Path, spec: PolicySpec, pairing: str) -> str:

@@ -21,21 +21,24 @@ class Part:
 
 
 class Windows:
-    """The windows of several parts as one indexable set of n windows."""
+    """The windows of several parts as one indexable set of n windows. What it holds grows by a few numbers per demo:
+    windows are worked out when they are asked for."""
 
     def __init__(self, parts: list[Part], length: int):
-        tables = [_window_table(part, length) for part in parts]
         self.parts = parts
         self.length = length
-        self.part_of = np.repeat(np.arange(len(parts)), [len(table) for table in tables])  # (n,)
-        self.frames = np.concatenate(tables)  # (n, T) frame numbers within the part's store
+        demos = [(p, part.store.bounds[d], part.store.bounds[d + 1]) for p, part in enumerate(parts)
+                 for d in (range(part.store.n_demos) if part.demos is None else part.demos)]
+        self.part_of, self.first, self.end = np.array(demos, np.int64).T  # of each demo: part, frames first to end - 1
+        self.windows_to = np.cumsum(self.end - self.first)  # of each demo: number of windows up to and with it
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return int(self.windows_to[-1])
 
     def gather(self, ids: np.ndarray) -> dict:
         """Windows `ids` (B,) -> images {camera: (B, T, H, W, 3) uint8}, joint (B, T, J), gripper (B, T, G),
         action (B, T, A), text (B, L), all float32."""
+        part_B, frames_BT = self.frames(ids)
         first = self.parts[0]
         B, T = len(ids), self.length
         batch = {"images": {name: np.empty((B, T, *frames.shape[1:]), np.uint8)
@@ -43,9 +46,9 @@ class Windows:
                  "text": np.empty((B, len(first.text)), np.float32)}
         batch |= {name: np.empty((B, T, getattr(first.store, name).shape[1]), np.float32)
                   for name in ("joint", "gripper", "action")}
-        for p in np.unique(self.part_of[ids]):
-            rows = np.flatnonzero(self.part_of[ids] == p)
-            frames, part = self.frames[ids[rows]], self.parts[p]
+        for p in np.unique(part_B):
+            rows = np.flatnonzero(part_B == p)
+            frames, part = frames_BT[rows], self.parts[p]
             for name, images in part.store.images.items():
                 batch["images"][name][rows] = images[frames]
             for name in ("joint", "gripper", "action"):
@@ -53,14 +56,13 @@ class Windows:
             batch["text"][rows] = part.text
         return batch
 
-
-def _window_table(part: Part, length: int) -> np.ndarray:
-    """(windows, T) frame numbers: one row per start index, the last frame of the demo repeated past its end."""
-    bounds = part.store.bounds
-    demos = range(part.store.n_demos) if part.demos is None else part.demos
-    rows = [np.minimum(np.arange(bounds[d], bounds[d + 1])[:, None] + np.arange(length), bounds[d + 1] - 1)
-            for d in demos]
-    return np.concatenate(rows)
+    def frames(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Windows `ids` (B,) -> the number of the part of each (B,), and its frames within that part's store (B, T):
+        one window per start index, the last frame of the demo repeated past its end."""
+        demo_B = np.searchsorted(self.windows_to, ids, side="right")
+        start_B = self.end[demo_B] - (self.windows_to[demo_B] - ids)
+        frames_BT = np.minimum(start_B[:, None] + np.arange(self.length), self.end[demo_B, None] - 1)
+        return self.part_of[demo_B], frames_BT
 
 
 def batch_ids(n: int, batch_size: int, step: int, seed: tuple[int, ...]) -> np.ndarray:

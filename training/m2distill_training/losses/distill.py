@@ -12,31 +12,42 @@ Letters: B batch, T steps, D token width, N Monte-Carlo samples, K mixture modes
 """
 
 import torch
+from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
 
-def token_distance(student_BTD: torch.Tensor, teacher_BTD: torch.Tensor) -> torch.Tensor:
+def token_distance(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
     """Squared L2 distance between tokens, mean over B, T and D. No gradient reaches the teacher."""
     return (student_BTD.float() - teacher_BTD.detach().float()).square().mean()
 
 
-def policy_kl(student: MixtureSameFamily, teacher: MixtureSameFamily, n_samples: int) -> torch.Tensor:
-    """KL(teacher || student) in nats, mean over B and T: the Monte-Carlo mean of log p_t - log p_s over N actions
-    drawn from the teacher at every (b, t). No gradient through the samples or the teacher."""
+def sample_actions(dist: MixtureSameFamily, uniform_BTN: Tensor, normal_BTNA: Tensor) -> Tensor:
+    """N actions (N, B, T, A) of a mixture with batch shape (B, T), made of draws of the uniform distribution, which
+    choose the modes, and of the standard normal one. No gradient."""
     with torch.no_grad():
-        action_NBTA = teacher.sample((n_samples,))
+        base = dist.component_distribution.base_dist
+        share_BTK = dist.mixture_distribution.probs.cumsum(-1)
+        mode_BTN = torch.searchsorted(share_BTK, uniform_BTN, right=True).clamp_(max=share_BTK.shape[-1] - 1)
+        of_mode = mode_BTN[..., None].expand(normal_BTNA.shape)
+        return (base.loc.gather(2, of_mode) + base.scale.gather(2, of_mode) * normal_BTNA).movedim(2, 0)
+
+
+def policy_kl(student: MixtureSameFamily, teacher: MixtureSameFamily, action_NBTA: Tensor) -> Tensor:
+    """KL(teacher || student) in nats, mean over B and T: the Monte-Carlo mean of log p_t - log p_s over actions drawn
+    from the teacher (sample_actions). No gradient through the actions or the teacher."""
+    with torch.no_grad():
         teacher_NBT = teacher.log_prob(action_NBTA)
     return (teacher_NBT - student.log_prob(action_NBTA)).mean()
 
 
-def reverse_policy_kl(student: MixtureSameFamily, teacher: MixtureSameFamily, n_samples: int) -> torch.Tensor:
+def reverse_policy_kl(student: MixtureSameFamily, teacher: MixtureSameFamily, normal_BTNKA: Tensor) -> Tensor:
     """KL(student || teacher) in nats, mean over B and T, with a gradient to every student parameter.
 
-    A mixture has no reparameterised sample, its components have: N samples are drawn from each of the K modes and
-    weighted by the modes' probabilities.
+    A mixture has no reparameterised sample, its components have: of draws of the standard normal distribution N samples
+    are made of each of the K modes, and weighted by the modes' probabilities.
     """
-    action_NBTKA = student.component_distribution.rsample((n_samples,))
-    action_NKBTA = action_NBTKA.movedim(-2, 1)
+    base = student.component_distribution.base_dist
+    action_NKBTA = (base.loc[:, :, None] + base.scale[:, :, None] * normal_BTNKA).permute(2, 3, 0, 1, 4)
     gap_NKBT = student.log_prob(action_NKBTA) - teacher.log_prob(action_NKBTA)
     weight_BTK = student.mixture_distribution.probs
     return (gap_NKBT.movedim(1, -1) * weight_BTK).sum(-1).mean()

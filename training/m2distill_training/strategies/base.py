@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from m2distill_policy.models import Batch, Policy
+from m2distill_training.draws import Draws
 from m2distill_training.losses.bc import bc_loss
 
 
@@ -23,6 +24,7 @@ class Samples:
     inputs: Batch
     action: Tensor  # (B, T, A)
     n_current: int
+    draws: Draws  # for its B samples
 
 
 class Strategy:

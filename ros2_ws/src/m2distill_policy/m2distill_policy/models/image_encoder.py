@@ -68,7 +68,7 @@ class ImageEncoder(nn.Module):
         """images (B, T, 3, H, W) float32 in [0, 1], text (B, L) -> tokens (B, T, D) float32."""
         B, T = images_BTCHW.shape[:2]
         h = images_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (n, 3, H, W)
-        h = self.pool(F.relu(self.norm(self.conv(h))))  # (n, C, H', W')
+        h = F.relu(self.pool(self.norm(self.conv(h))))  # (n, C, H', W'); in this order for there is less to rectify
         for block in self.blocks:
             h = block(h, text_BL)
         h = self.heatmaps(h)  # (n, P, H'', W'')

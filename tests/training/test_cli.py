@@ -34,9 +34,13 @@ def test_help_names_every_command_without_importing_torch():
     (["collect", "--out", "n" * 300], "File name too long"),
     (["report", "nowhere"], "nowhere has no evaluation.json"),
     (["evaluate", "nowhere"], "no checkpoint at nowhere"),
-    (["evaluate", "nowhere", "--max-steps", "0"], "max_steps is 0, expected at least 1"),
+    (["evaluate", "nowhere", "--tasks", "12"], "libero_object has no task 12 (allowed: 0 to 9)"),
+    (["evaluate", "nowhere", "--tasks", "1", "--suite", "libero_object", "libero_goal"], "--suite names 2"),
+    (["evaluate", "nowhere", "--tasks", "1", "--max-steps", "0"], "max_steps is 0, expected at least 1"),
+    (["evaluate", "nowhere", "--tasks", "1", "--episodes", "11"], "11 episodes per task asked for, allowed 1 to 10"),
+    (["evaluate", "nowhere", "--tasks", "1", "--seed", "-1"], "seed is -1, expected at least 0"),
     (["evaluate", "nowhere", "--workers", "-1"], "workers is -1, expected at least 1"),
-    (["evaluate", "nowhere", "--tasks", "4", "4"], "tasks [4, 4] given, expected none twice"),
+    (["evaluate", "nowhere", "--tasks", "4", "4"], "tasks [4, 4] given, expected at least one and none twice"),
     (["import", "libero-checkpoint", "absent.pth", "out"], "absent.pth"),
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):

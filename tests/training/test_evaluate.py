@@ -9,8 +9,9 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import pytest
 
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_sim.suites import HELD_OUT, instruction
-from m2distill_training.evaluate import Job, Result, evaluate_run, serving_steps, write_evaluation
+from m2distill_sim.suites import HELD_OUT, find_task, instruction
+from m2distill_training.episodes import Job, Listener, Result
+from m2distill_training.evaluate import evaluate_run, serving_steps, write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.metrics import sum_interval
 from m2distill_training.presets import debug
@@ -27,13 +28,15 @@ def run(libero_file, tmp_path) -> RunFolder:
 
 
 def evaluate(run: RunFolder) -> tuple[dict, list[tuple[int, int, int]]]:
-    """The evaluation, and (step, task, state) of the episodes that were run for it."""
+    """The evaluation but for how it was come by, and (step, task, state) of the episodes that were run for it."""
     ran = []
 
     def note(result: Result) -> None:
         ran.append((int(result.job.checkpoint.parent.name), result.job.task, result.job.state))
 
-    return evaluate_run(run.path, SUITE, 2, acting="mode_mean", max_steps=2, workers=1, on_result=note), ran
+    evaluation = evaluate_run(run.path, [SUITE], 2, max_steps=2, workers=0, listener=Listener(result=note))
+    assert evaluation.pop("ran")["episodes"] == len(ran)
+    return evaluation, ran
 
 
 def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(run):
@@ -43,14 +46,18 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
     kept = run.path / "episodes.jsonl"
     lines = kept.read_text().splitlines(keepends=True)
     assert len(lines) == 6
+    videos = sorted(path.name for path in (run.path / "videos").iterdir())
+    assert videos == [f"failure_task{task}_state{state}.mp4" for task in (0, 1) for state in (a, b)]
     kept.write_text("".join(lines[1:5]) + lines[5][:30])  # the first is gone, the last cut short
+    filmed = next(json.loads(line) for line in lines[1:5] if json.loads(line)["video"])
+    (run.path / filmed["video"]).unlink()
     again, ran = evaluate(run)
-    gone = [json.loads(line) for line in (lines[0], lines[5])]
     ids = [load_checkpoint(run.checkpoint(k)).id for k in (0, 1)]
-    filmed = {(1, 1, a), (1, 0, a)}
-    assert set(ran) == filmed | {(ids.index(x["checkpoint_id"]), x["task"], x["state"]) for x in gone}
+    gone = [json.loads(lines[0]), filmed, json.loads(lines[5])]
+    assert sorted(ran) == sorted((ids.index(x["checkpoint_id"]), x["task"], x["state"]) for x in gone)
     assert again == first
     assert len(read_lines(kept)) == 4 + len(ran)
+    assert sorted(path.name for path in (run.path / "videos").iterdir()) == videos
 
 
 def test_other_settings_or_weights_are_not_taken_for_finished(run):
@@ -59,8 +66,7 @@ def test_other_settings_or_weights_are_not_taken_for_finished(run):
     state = {name: x + 0.01 if name == "text.bias" else x for name, x in checkpoint.state_dict.items()}
     save_checkpoint(run.checkpoint(0), dataclasses.replace(checkpoint, state_dict=state))
     _, ran = evaluate(run)
-    assert {(step, task) for step, task, _ in ran} == {(0, 1), (1, 1), (1, 0)}
-    assert len(ran) == 4  # both of the changed checkpoint, and the two with a video
+    assert sorted(ran) == [(0, 1, state) for state in HELD_OUT[:2]]
 
 
 def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
@@ -76,20 +82,22 @@ def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
 
 
 def test_a_checkpoint_that_serves_its_own_task_alone_goes_on_serving_it():
-    assert serving_steps([{3, 4}, {3, 4, 5}, {3, 4, 5, 6}]) == [
-        {3: 0, 4: 0}, {3: 1, 4: 1, 5: 1}, {3: 2, 4: 2, 5: 2, 6: 2}]
-    assert serving_steps([{3}, {4}, {5}]) == [{3: 0}, {3: 0, 4: 1}, {3: 0, 4: 1, 5: 2}]
+    tasks = [find_task(SUITE, k) for k in range(7)]
+    a, b, c, d = tasks[3:]
+    assert serving_steps([{a, b}, {a, b, c}, {a, b, c, d}]) == [
+        {a: 0, b: 0}, {a: 1, b: 1, c: 1}, {a: 2, b: 2, c: 2, d: 2}]
+    assert serving_steps([{a}, {b}, {c}]) == [{a: 0}, {a: 0, b: 1}, {a: 0, b: 1, c: 2}]
 
 
 def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10) -> list[Result]:
     """Made-up episodes: the first `wins[task]` of each task succeed."""
-    return [Result(Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None, None), n < won, 100, "")
+    return [Result(Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None), n < won, 100, "")
             for task, won in wins.items() for n, state in enumerate(HELD_OUT[:episodes])]
 
 
 def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
     settings = {"episodes_per_task": 10, "acting": "sample", "seed": 0, "max_steps": 600}
-    evaluation = write_evaluation(run.path, SUITE, [results(run, 0, {1: 8}), results(run, 1, {1: 4, 0: 10})], settings)
+    evaluation = write_evaluation(run.path, [results(run, 0, {1: 8}), results(run, 1, {1: 4, 0: 10})], settings)
     assert evaluation["metrics"] == {"variant": "final success", "fwt": pytest.approx(0.9), "nbt": pytest.approx(0.4),
                                      "auc": pytest.approx(0.8)}
     for name, value in (("fwt", 0.9), ("nbt", 0.4), ("auc", 0.8)):
@@ -97,13 +105,13 @@ def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
         assert low < value < high
     assert evaluation["intervals_95"]["fwt"] == pytest.approx(list(sum_interval([0.5, 0.5], [(8, 10), (10, 10)])))
     assert evaluation["intervals_95"]["nbt"] == pytest.approx(list(sum_interval([1, -1], [(8, 10), (4, 10)])))
-    fewer = write_evaluation(run.path, SUITE, [results(run, 0, {1: 4}, 5), results(run, 1, {1: 2, 0: 5}, 5)], settings)
+    fewer = write_evaluation(run.path, [results(run, 0, {1: 4}, 5), results(run, 1, {1: 2, 0: 5}, 5)], settings)
     assert fewer["metrics"]["fwt"] == pytest.approx(0.9)
     assert fewer["intervals_95"]["nbt"][0] < evaluation["intervals_95"]["nbt"][0]
 
 
 def test_a_task_served_by_the_same_checkpoint_cannot_be_forgotten(run):
     first = results(run, 0, {1: 8})
-    evaluation = write_evaluation(run.path, SUITE, [first, [*first, *results(run, 1, {0: 5})]], {})
+    evaluation = write_evaluation(run.path, [first, [*first, *results(run, 1, {0: 5})]], {})
     assert evaluation["metrics"]["nbt"] == 0
     assert evaluation["intervals_95"]["nbt"] == [0, 0]

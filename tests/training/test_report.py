@@ -18,7 +18,8 @@ from m2distill_sim.suites import HELD_OUT, instruction
 from m2distill_sim.video import write_video
 from m2distill_training import cli
 from m2distill_training.drift import measure_drift
-from m2distill_training.evaluate import Job, Result, write_evaluation
+from m2distill_training.episodes import Job, Result
+from m2distill_training.evaluate import write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
@@ -41,7 +42,7 @@ def runs(tmp_path_factory, write_libero) -> dict[str, Path]:
         config = dataclasses.replace(debug(), strategy=strategy)
         run = train(config, files, root / strategy)
         folders[strategy] = run.path
-        write_evaluation(run.path, SUITE, [episodes(run, step, won) for step, won in enumerate(wins)], SETTINGS)
+        write_evaluation(run.path, [episodes(run, step, won) for step, won in enumerate(wins)], SETTINGS)
         measure_drift(run.path)
     return folders
 
@@ -55,8 +56,8 @@ def episodes(run: RunFolder, step: int, wins: list[int]) -> list[Result]:
                 frames = [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(5)]
                 video.parent.mkdir(exist_ok=True)
                 write_video(video, frames, 20.0)
-            job = Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None, video)
-            results.append(Result(job, n < won, 100, ""))
+            job = Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None)
+            results.append(Result(job, n < won, 100, "", video))
     return results
 
 
@@ -155,7 +156,7 @@ def test_libero_s_variant_is_shown_under_its_name(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["m2distill"], run)
     results = [episodes(RunFolder(run), step, won) for step, won in enumerate(WINS["m2distill"])]
-    write_evaluation(run, SUITE, results, SETTINGS, curves=[[0.0, 0.9], [0.0, 1.0], [0.5, 0.7]])
+    write_evaluation(run, results, SETTINGS, curves=[[0.0, 0.9], [0.0, 1.0], [0.5, 0.7]])
     write_report(tmp_path / "report.html", [run])
     rows = Reader((tmp_path / "report.html").read_text()).rows
     assert ["m2distill (run)", "52%", "7%", "66%"] in rows

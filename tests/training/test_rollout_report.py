@@ -14,10 +14,12 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.session import PolicySession
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.libero_env import LiberoEnv
-from m2distill_sim.suites import HELD_OUT, initial_states, instruction
+from m2distill_sim.suites import HELD_OUT, find_task, initial_states, instruction
 from m2distill_training import cli
-from m2distill_training.evaluate import evaluate_run, find_tasks, make_jobs
+from m2distill_training.episodes import is_filmed, make_jobs
+from m2distill_training.evaluate import evaluate_run, find_tasks
 from m2distill_training.loop import train
+from m2distill_training.overlay import video_frame
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
 from m2distill_training.rollout import run_episode
@@ -67,7 +69,7 @@ def test_an_episode_equals_the_same_actions_given_to_the_simulator_directly(env)
         np.testing.assert_allclose(seen.gripper, shown.gripper_positions, atol=1e-6)
         np.testing.assert_array_equal(seen.images["wrist"], shown.images["wrist"][::-1])
     np.testing.assert_allclose(env.observe(render=False).joint_positions, direct[-1].joint_positions, atol=1e-6)
-    assert episode.frames[0].shape == (256 + 32, 512, 3)
+    assert episode.frames[0].shape == (256 + 2 * 32, 512, 3)
     assert len(episode.frames) == 6
 
 
@@ -87,7 +89,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     run = train(config, files, tmp_path / "run").path
     with pytest.raises(UserError, match="m2distill evaluate"):
         write_report(tmp_path / "report.html", [run])
-    evaluation = evaluate_run(run, SUITE, 1, acting="mode_mean", max_steps=2, workers=1)
+    evaluation = evaluate_run(run, [SUITE], 1, acting="mode_mean", max_steps=2, workers=0)
     assert evaluation == json.loads((run / "evaluation.json").read_text())
     assert [[t["task"] for t in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 0]]
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
@@ -104,16 +106,42 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
 
 
 def test_only_held_out_states_are_used(tmp_path):
-    jobs = make_jobs(tmp_path, SUITE, [0, 1], 10, "sample", 0, 600, None, tmp_path)
+    tasks = [find_task(SUITE, task) for task in (0, 1)]
+    jobs = make_jobs(tmp_path, tasks, 10, "sample", 0, 600, None, tmp_path)
     assert {job.state for job in jobs} == set(HELD_OUT)
-    assert sum(job.video is not None for job in jobs) == 2
-    with pytest.raises(UserError, match="allowed 1 to 10"):
-        make_jobs(tmp_path, SUITE, [0], 11, "sample", 0, 600, None, None)
+    assert sum(is_filmed(job, success=True) for job in jobs) == 2
+    assert all(is_filmed(job, success=False) for job in jobs)
 
 
-def test_tasks_are_found_by_their_instruction():
-    assert find_tasks(SUITE, [instruction(SUITE, 7), instruction(SUITE, 2)]) == [7, 2]
-    with pytest.raises(UserError, match="has no task 'fly'"):
-        find_tasks(SUITE, ["fly"])
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"episodes": 11}, "allowed 1 to 10"), ({"episodes": 0}, "allowed 1 to 10"), ({"tasks": []}, "at least one"),
+    ({"tasks": [2, 3, 2]}, "tasks [2, 3, 2] given, expected at least one and none twice"),
+    ({"seed": -1}, "seed is -1"), ({"max_steps": 0}, "max_steps is 0")])
+def test_episodes_out_of_range_or_repeated_are_refused(tmp_path, wrong, said):
+    asked = {"tasks": [0], "episodes": 1, "acting": "sample", "seed": 0, "max_steps": 600} | wrong
+    asked["tasks"] = [find_task(SUITE, task) for task in asked["tasks"]]
+    with pytest.raises(UserError) as error:
+        make_jobs(tmp_path, **asked, assets=None, videos=None)
+    assert said in str(error.value)
+
+
+def test_tasks_are_found_by_their_instruction_in_the_first_suite_that_has_it():
+    found = find_tasks([SUITE, "libero_goal"], [instruction("libero_goal", 7), f" {instruction(SUITE, 2).upper()}. "])
+    assert [(task.suite, task.index) for task in found] == [("libero_goal", 7), (SUITE, 2)]
+    with pytest.raises(UserError, match="no task of libero_object is 'fly'"):
+        find_tasks([SUITE], ["fly"])
     with pytest.raises(UserError, match="unknown suite"):
-        find_tasks("libero_objects", ["fly"])
+        find_tasks(["libero_objects"], ["fly"])
+
+
+def test_the_mixture_is_drawn_into_the_video():
+    """A column per mode, as high as its weight; the mode that acted in colour."""
+    images = {name: np.zeros((16, 16, 3), np.uint8) for name in CAMERAS}
+    sample = ActionSample(np.zeros(7, np.float32), 1, 0.0, 0.5, (0.25, 0.75))
+    strip = video_frame(images, "go", sample)[256 + 32:].astype(int)
+    filled = [(strip[:, left + 3] > 0).any(-1).sum() for left in (6, 18)]
+    assert 15 <= filled[1] <= 19 and 6 <= filled[0] <= 9  # of 22 px, outline included
+    coloured = [(strip[:, left + 3, 1] > 200).any() for left in (6, 18)]
+    assert coloured == [False, True]
+    np.testing.assert_array_equal(strip, video_frame(images, "stop", sample)[256 + 32:])
+    assert (video_frame(images, "go", None)[256 + 32:] != strip).any()

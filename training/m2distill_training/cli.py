@@ -24,7 +24,7 @@ COMMANDS = {
     "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
     "import": "import libero-checkpoint FILE.pth OUT: LIBERO's own checkpoint -> one of ours",
 }
-RESUMING = ("demo", "collect")  # the same command goes on where it was; train says how
+RESUMING = ("demo", "collect", "evaluate")  # the same command goes on where it was; train says how
 # What the system says of a path that the user gave, or of a full disk. Any other OSError is a defect of ours.
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
             errno.EEXIST, errno.ENAMETOOLONG}
@@ -143,69 +143,75 @@ def _evaluate(argv: list[str]) -> None:
 
     @dataclass
     class Arguments:
-        """Success on initial states that no demonstration used. Of a run folder, every step on every task learned so
-        far (writes evaluation.json and videos there); of a checkpoint, the tasks it has learned or --tasks.
+        """Success rates in simulation, from initial states that no demonstration used.
+
+        Of a run folder: every step's checkpoint on every task learned so far, with success matrix and forgetting; kept
+        in the run folder. Of a checkpoint: the tasks that it knows, or --tasks; kept in --out.
+
+        Written are evaluation.json (success rates with 95 % Wilson intervals, steps to success, every episode, failures
+        first; settings, assets and versions), videos/ (every failure, and each task's first episode: both views, the
+        instruction, and the mixture's weights with the mode that acted) and episodes.jsonl, from which the same command
+        goes on after Ctrl-C or a crash. Checkpoint, settings and seed determine the result, --workers does not. A
+        process that dies costs no more than the repetition of its episode.
 
         Example: m2distill evaluate runs/two_tasks --episodes 10
+
+        Example: m2distill evaluate runs/two_tasks/steps/1/checkpoint --suite libero_object --tasks 0 1 --workers 2
         """
 
         path: tyro.conf.Positional[Path]  # a run folder or a checkpoint
-        suite: str = "libero_object"  # LIBERO's suite that the tasks are from
-        tasks: tuple[int, ...] = ()  # task numbers in the suite, for a checkpoint
+        suite: tuple[str, ...] = ("libero_object",)  # where the tasks are from: a suite of LIBERO, or robosuite
+        tasks: tuple[int, ...] = ()  # task numbers in the suite, from 0, for a checkpoint; default: those it knows
         episodes: int = 10  # per task, each from another held-out initial state; at most 10
         acting: str = "mode_mean"  # sample (LIBERO's), low_noise or mode_mean
         seed: int = 0  # of the draws from the policy's mixture
         max_steps: int = 600  # after which an episode has failed; LIBERO's number
         workers: int = 2  # processes, each with a simulator of its own; the result does not depend on it
         assets: str | None = None  # builtin, installed, hub or a folder; default: the first that is there
-        out: Path | None = None  # of a checkpoint: folder for evaluation.json and videos
+        out: Path | None = None  # of a checkpoint: where to write; default: beside it, CHECKPOINT_evaluation
 
     a = tyro.cli(Arguments, args=argv, prog="m2distill evaluate")
-    require_at_least(1, max_steps=a.max_steps, workers=a.workers)
-    require_at_least(0, seed=a.seed)
-    if len(set(a.tasks)) < len(a.tasks):
-        raise UserError(f"tasks {list(a.tasks)} given, expected none twice: an episode repeated is no further evidence")
+    require_at_least(1, workers=a.workers)
 
     from m2distill_policy.checkpoint import load_checkpoint
-    from m2distill_training import evaluate
-    from m2distill_training.run import RunFolder
+    from m2distill_sim.suites import find_task
+    from m2distill_training.evaluate import evaluate_checkpoint, evaluate_run, find_tasks
+    from m2distill_training.progress import show_episodes
 
-    options = {"acting": a.acting, "seed": a.seed, "max_steps": a.max_steps, "workers": a.workers, "assets": a.assets,
-               "on_result": _print_result}
+    options = {"acting": a.acting, "seed": a.seed, "max_steps": a.max_steps, "workers": a.workers, "assets": a.assets}
     if (a.path / "data.json").is_file():
         if a.tasks or a.out:
             raise UserError(f"{a.path} is a run folder: all its tasks are evaluated and the result is kept in it; "
                             "leave --tasks and --out away, or name one of its checkpoints")
-        result = evaluate.evaluate_run(a.path, a.suite, a.episodes, **options)
+        with show_episodes() as listener:
+            result = evaluate_run(a.path, a.suite, a.episodes, **options, listener=listener)
         for i, step in enumerate(result["steps"]):
             print(f"after step {i + 1}")
             _print_tasks(step["tasks"])
         print("  ".join(f"{name} {value}" for name, value in result["metrics"].items()))
+        print(a.path / "evaluation.json")
         return
-    instructions = sorted(load_checkpoint(a.path).instructions)
-    tasks = list(a.tasks) or evaluate.find_tasks(a.suite, instructions)
-    if not tasks:
-        raise UserError(f"{a.path} knows no instruction; import it again with --instructions")
-    if a.out:
-        if (a.out / "data.json").is_file():
-            raise UserError(f"{a.out} is a run folder with an evaluation of its own; choose another --out")
-        a.out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written shows before the episodes
-    result = evaluate.evaluate_checkpoint(a.path, a.suite, tasks, a.episodes, **options,
-                                          videos=a.out / "videos" if a.out else None)
+    if a.tasks:
+        if len(a.suite) != 1:
+            raise UserError(f"--tasks are numbers of one suite's tasks, --suite names {len(a.suite)}; evaluate them "
+                            "one after the other")
+        tasks = [find_task(a.suite[0], task) for task in a.tasks]
+    else:
+        tasks = find_tasks(a.suite, sorted(load_checkpoint(a.path).instructions))
+        if not tasks:
+            raise UserError(f"{a.path} knows no instruction; import it again with --instructions")
+    out = a.out or a.path.with_name(f"{a.path.name}_evaluation")
+    with show_episodes() as listener:
+        result = evaluate_checkpoint(a.path, tasks, a.episodes, out, **options, listener=listener)
     _print_tasks(result["tasks"])
-    if a.out:
-        RunFolder(a.out).write_json("evaluation.json", result)
-
-
-def _print_result(result) -> None:
-    outcome = "success" if result.success else f"failure{f' ({result.held})' if result.held else ''}"
-    print(f"task {result.job.task} state {result.job.state}: {outcome} after {result.steps} steps", flush=True)
+    print(out / "evaluation.json")
 
 
 def _print_tasks(tasks: list[dict]) -> None:
     for t in tasks:
         low, high = t["wilson_95"]
-        print(f"  {t['successes']}/{t['episodes']}  [{low:.0%} to {high:.0%}]  {t['instruction']}")
+        steps = f"  in {t['steps_to_success']['median']:.0f} steps (median)" if t["steps_to_success"] else ""
+        print(f"  {t['successes']}/{t['episodes']}  [{low:.0%} to {high:.0%}]  {t['instruction']}{steps}")
 
 
 def _report(argv: list[str]) -> None:

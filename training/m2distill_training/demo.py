@@ -36,7 +36,8 @@ from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_training import presets
-from m2distill_training.evaluate import Job, Result, write_evaluation
+from m2distill_training.episodes import Job, Result
+from m2distill_training.evaluate import write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.progress import show_training
 from m2distill_training.report import write_report
@@ -173,7 +174,7 @@ def _examine(chosen: Demo) -> dict[str, dict]:
             raise
     settings = {"acting": ACTING, "seed": chosen.seed, "max_steps": chosen.max_steps,
                 "episodes_per_task": chosen.trials}
-    return {strategy: write_evaluation(folder, SUITE, [results["first_step"], results[strategy]], settings)
+    return {strategy: write_evaluation(folder, [results["first_step"], results[strategy]], settings)
             for strategy, folder in chosen.folders.items()}
 
 
@@ -216,8 +217,8 @@ def _show_trial(name: str, trial: dict) -> None:
 def _result(checkpoint: Path, chosen: Demo, trial: dict) -> Result:
     video = Path(trial["video"]) if trial["video"] else None
     job = Job(checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, chosen.seed, chosen.max_steps,
-              "builtin", video)
-    return Result(job, trial["success"], trial["steps"], held="")
+              "builtin")
+    return Result(job, trial["success"], trial["steps"], held="", video=video)
 
 
 def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[str, dict]) -> None:

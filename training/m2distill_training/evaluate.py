@@ -1,136 +1,134 @@
-"""Success rates: closed-loop episodes from initial states that no demonstration used.
+"""Success rates: what episodes say of a checkpoint, of a task, of a run.
 
-Episodes run in worker processes, each with its own simulator, and depend on nothing but their own job, so the number of
-workers does not change a result. They start from suites.HELD_OUT, demonstrations from suites.DEMO_STATES; no checkpoint
-is chosen by its success, so no state is used both for choosing and for reporting.
+Episodes run in worker processes (episodes.py), each a function of its own job, so neither the number of workers nor an
+interruption changes a result: everything in an evaluation but "ran" repeats bit for bit on the same versions.
 """
 
-import json
-import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
+from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_policy.session import PolicySession, normalise
-from m2distill_sim.suites import HELD_OUT, find_task, initial_states, suites
-from m2distill_sim.video import write_video
+from m2distill_policy.session import normalise
+from m2distill_sim.suites import Task, assets_of, find_task, suites
+from m2distill_training.environment import environment
+from m2distill_training.episodes import Job, Listener, Result, make_jobs, run_jobs
 from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
-from m2distill_training.run import RunError, RunFolder, append_line, read_json, read_lines, write_lines
+from m2distill_training.run import RunError, RunFolder, read_json
+
+VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
 
 
-@dataclass(frozen=True)
-class Job:
-    checkpoint: Path
-    suite: str
-    task: int
-    state: int  # number of the initial state
-    acting: str  # see inference.ACTING
-    seed: int
-    max_steps: int
-    assets: str | None
-    video: Path | None
+def evaluate_checkpoint(checkpoint: Path, tasks: Sequence[Task], episodes: int, out: Path, *,
+                        acting: str = "mode_mean", seed: int = 0, max_steps: int = 600, workers: int = 2,
+                        assets: str | None = None, listener: Listener = Listener()) -> dict:
+    """`episodes` held-out episodes for each of `tasks`: evaluation.json in `out`, and its content.
+
+    Beside it videos/, of every failure and of each task's first state, and episodes.jsonl, from which a repeated
+    command takes the episodes that are finished. Raises UserError.
+    """
+    if (out / "data.json").is_file():
+        raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
+    jobs = make_jobs(checkpoint, tasks, episodes, acting, seed, max_steps, assets, out / "videos")
+    known = load_checkpoint(checkpoint)
+    strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
+    if strange:
+        raise UserError(f"{checkpoint} does not know {min(strange)!r}, only {sorted(known.instructions)}; leave "
+                        "--tasks out to evaluate what it knows")
+    results, ran = _run(jobs, workers, out, listener)
+    evaluation = {"checkpoint": str(checkpoint), "checkpoint_id": known.id,
+                  **_settings(episodes, acting, seed, max_steps), "tasks": _task_summaries(results, out),
+                  "ran": ran}
+    RunFolder(out).write_json("evaluation.json", evaluation)
+    return evaluation
 
 
-@dataclass(frozen=True)
-class Result:
-    job: Job
-    success: bool
-    steps: int
-    held: str
+def _settings(episodes: int, acting: str, seed: int, max_steps: int) -> dict:
+    packages = environment()["packages"]
+    return {"episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps,
+            "versions": {name: packages.get(name) for name in VERSIONS}}
 
 
-def run_jobs(jobs: list[Job], workers: int, on_result: Callable[[Result], None] = lambda result: None) -> list[Result]:
-    """Results in the order of `jobs`; `on_result` is called as each one ends."""
-    if workers == 1:
-        results = []
-        for job in jobs:
-            results.append(_run_job(job))
-            on_result(results[-1])
-        return results
-    context = multiprocessing.get_context("spawn")  # a forked GL context is unusable
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_begin_worker) as pool:
-        futures = {pool.submit(_run_job, job): i for i, job in enumerate(jobs)}
-        results = [None] * len(jobs)
-        try:
-            for future in as_completed(futures):
-                results[futures[future]] = future.result()
-                on_result(future.result())
-        except BrokenProcessPool:
-            raise UserError(f"a process of the {workers} that run episodes ended, perhaps for lack of memory; repeat "
-                            "the command with fewer --workers") from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
+def _run(jobs: list[Job], workers: int, folder: Path, listener: Listener) -> tuple[list[Result], dict]:
+    """The results, and how they were come by: what does not repeat."""
+    began, repeated, total = time.monotonic(), [], 0
 
+    def on_begin(episodes: int) -> None:
+        nonlocal total
+        total = episodes
+        listener.begin(episodes)
 
-def evaluate_checkpoint(checkpoint: Path, suite: str, tasks: list[int], episodes: int, *, acting: str, seed: int = 0,
-                        max_steps: int = 600, workers: int = 2, assets: str | None = None, videos: Path | None = None,
-                        on_result: Callable[[Result], None] = lambda result: None) -> dict:
-    """A JSON-ready summary of `episodes` held-out episodes for each of `tasks`."""
-    jobs = make_jobs(checkpoint, suite, tasks, episodes, acting, seed, max_steps, assets, videos)
-    results = run_jobs(jobs, workers, on_result)
-    return {"checkpoint": str(checkpoint), "checkpoint_id": load_checkpoint(checkpoint).id, "suite": suite,
-            "acting": acting, "seed": seed, "max_steps": max_steps, "tasks": _task_summaries(results, videos or Path())}
+    def on_repeat(job: Job, reason: str) -> None:
+        repeated.append({"suite": job.suite, "task": job.task, "state": job.state, "reason": reason})
+        listener.repeat(job, reason)
 
-
-def make_jobs(checkpoint: Path, suite: str, tasks: list[int], episodes: int, acting: str, seed: int, max_steps: int,
-              assets: str | None, videos: Path | None) -> list[Job]:
-    """The first `episodes` held-out states of every task; the first of them filmed when `videos` names a folder."""
-    if not 1 <= episodes <= len(HELD_OUT):
-        raise UserError(f"{episodes} episodes per task asked for, allowed 1 to {len(HELD_OUT)}: "
-                        "so many initial states are held out from demonstrations")
-    return [Job(checkpoint, suite, task, state, acting, seed, max_steps, assets,
-                videos / f"task{task}_state{state}.mp4" if videos is not None and state == HELD_OUT[0] else None)
-            for task in tasks for state in HELD_OUT[:episodes]]
+    results = run_jobs(jobs, workers, folder / "episodes.jsonl", replace(listener, begin=on_begin, repeat=on_repeat))
+    now = environment()
+    return results, {"workers": workers, "episodes": total, "seconds": round(time.monotonic() - began, 1),
+                     "repeated": repeated,
+                     **{name: now[name] for name in ("started", "source", "python", "system", "cpu", "cores")}}
 
 
 def _task_summaries(results: list[Result], base: Path) -> list[dict]:
     """One entry per task, in the order in which the tasks appear; paths of videos relative to `base`."""
-    return [_task_summary([r for r in results if r.job.task == task], base)
-            for task in dict.fromkeys(r.job.task for r in results)]
+    tasks: dict[tuple[str, int], list[Result]] = {}
+    for result in results:
+        tasks.setdefault((result.job.suite, result.job.task), []).append(result)
+    return [_task_summary(of_task, base) for of_task in tasks.values()]
 
 
 def _task_summary(results: list[Result], base: Path) -> dict:
+    """Failures first: they are what one looks at."""
     job, successes = results[0].job, sum(r.success for r in results)
-    return {"task": job.task, "instruction": find_task(job.suite, job.task).instruction, "successes": successes,
-            "episodes": len(results), "success_rate": successes / len(results),
+    taken = [r.steps for r in results if r.success]
+    return {"suite": job.suite, "task": job.task, "instruction": find_task(job.suite, job.task).instruction,
+            "assets": assets_of(job.suite, job.assets).label, "successes": successes, "episodes": len(results),
+            "success_rate": successes / len(results),
             "wilson_95": list(wilson_interval(successes, len(results))),
+            "steps_to_success": {"median": float(np.median(taken)), "longest": max(taken)} if taken else None,
             "runs": [{"state": r.job.state, "success": r.success, "steps": r.steps, "held": r.held,
-                      "video": os.path.relpath(r.job.video, base) if r.job.video else None} for r in results]}
+                      "video": os.path.relpath(r.video, base) if r.video else None}
+                     for r in sorted(results, key=lambda r: (r.success, r.job.state))]}
 
 
-def find_tasks(suite: str, instructions: list[str]) -> list[int]:
-    """The suite's task index of every instruction; raises UserError for one that the suite does not have."""
-    find_task(suite, 0)  # refuses an unknown suite
-    index = {normalise(task.instruction): task.index for task in suites()[suite]}
-    missing = [text for text in instructions if normalise(text) not in index]
-    if missing:
-        raise UserError(f"{suite} has no task {missing[0]!r}; choose the suite that the demonstrations are from")
-    return [index[normalise(text)] for text in instructions]
+def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[Task]:
+    """The task of every instruction, from the first of the suites that has it; raises UserError where none has."""
+    candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
+    found = []
+    for text in instructions:
+        same = known_tasks([text], candidates)
+        if not same:
+            raise UserError(f"no task of {', '.join(suite_names)} is {text!r}; name the suites that the demonstrations "
+                            "are from with --suite")
+        found.append(same[0])
+    return found
 
 
-def evaluate_run(run: Path, suite: str, episodes: int, *, acting: str, seed: int = 0, max_steps: int = 600,
-                 workers: int = 2, assets: str | None = None,
-                 on_result: Callable[[Result], None] = lambda result: None) -> dict:
-    """Every task learned so far after every step; see `write_evaluation`. Videos show the first held-out state of each
-    task after the last step.
+def known_tasks(instructions: Iterable[str], tasks: Sequence[Task]) -> list[Task]:
+    """Those of `tasks` that one of the instructions names."""
+    known = {normalise(text) for text in instructions}
+    return [task for task in tasks if normalise(task.instruction) in known]
+
+
+def evaluate_run(run: Path, suite_names: Sequence[str], episodes: int, *, acting: str = "mode_mean", seed: int = 0,
+                 max_steps: int = 600, workers: int = 2, assets: str | None = None,
+                 listener: Listener = Listener()) -> dict:
+    """Every task learned so far after every step; see `write_evaluation`. Videos show every failure after the last
+    step, and each task's first state.
 
     After step i a task is served by the newest checkpoint up to i that knows its instruction: by checkpoint i itself,
     except for a strategy (packnet) whose checkpoints serve the tasks of their own step alone. Finished episodes are
-    kept in episodes.jsonl, so a repeated command runs only those that are missing, and those with a video.
+    kept in episodes.jsonl, so a repeated command runs only those that are missing.
     """
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
     instructions = [d["instruction"] for d in read_json(run / "data.json")]
-    tasks = dict(zip(instructions, find_tasks(suite, instructions), strict=True))
+    tasks = dict(zip(instructions, find_tasks(suite_names, instructions), strict=True))
     folders = [RunFolder(run).checkpoint(k) for k in range(len(tasks))]
     checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
     if not checkpoints:
@@ -138,32 +136,32 @@ def evaluate_run(run: Path, suite: str, episodes: int, *, acting: str, seed: int
     known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
     serving = serving_steps(known)
 
-    def jobs_of(folder: Path, chosen: list[int], filmed: bool = False) -> list[Job]:
-        return make_jobs(folder, suite, chosen, episodes, acting, seed, max_steps, assets,
+    def jobs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[Job]:
+        return make_jobs(folder, chosen, episodes, acting, seed, max_steps, assets,
                          run / "videos" if filmed else None)
 
     steps = [[job for task in tasks.values() if task in served
               for job in jobs_of(folders[served[task]], [task], filmed=i == len(serving) - 1)]
              for i, served in enumerate(serving)]
-    curves = [[jobs_of(folder, sorted(served.keys() - (serving[k - 1].keys() if k else set())))
+    curves = [[jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
                for folder in RunFolder(run).curve(k)] for k, served in enumerate(serving)]
-    unique = {(job.checkpoint, job.task, job.state): job  # a filmed one replaces the same without
+    unique = {(job.checkpoint, job.suite, job.task, job.state): job  # a filmed one replaces the same without
               for job in [*_flat(_flat(curves)), *_flat(steps)]}
-    done = _run_missing(run, list(unique.values()), workers, on_result)
-    results = {key: result for key, result in zip(unique, done, strict=True)}
+    done, ran = _run(list(unique.values()), workers, run, listener)
+    results = dict(zip(unique, done, strict=True))
 
     def results_of(jobs: list[Job]) -> list[Result]:
-        return [results[job.checkpoint, job.task, job.state] for job in jobs]
+        return [results[job.checkpoint, job.suite, job.task, job.state] for job in jobs]
 
-    settings = {"episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps}
-    return write_evaluation(run, suite, [results_of(jobs) for jobs in steps], settings,
+    settings = _settings(episodes, acting, seed, max_steps) | {"ran": ran}
+    return write_evaluation(run, [results_of(jobs) for jobs in steps], settings,
                             [[float(np.mean([r.success for r in results_of(jobs)])) for jobs in curve]
                              for curve in curves] if all(curves) else None)
 
 
-def serving_steps(known: list[set[int]]) -> list[dict[int, int]]:
+def serving_steps(known: list[set[Task]]) -> list[dict[Task, int]]:
     """For every step, {task: step whose checkpoint serves it}, from the tasks that each step's checkpoint knows."""
-    serving: list[dict[int, int]] = []
+    serving: list[dict[Task, int]] = []
     for i, tasks in enumerate(known):
         serving.append((serving[-1] if serving else {}) | dict.fromkeys(tasks, i))
     return serving
@@ -173,30 +171,7 @@ def _flat(lists: list[list]) -> list:
     return [item for items in lists for item in items]
 
 
-def _run_missing(run: Path, jobs: list[Job], workers: int, on_result: Callable[[Result], None]) -> list[Result]:
-    """Results in the order of `jobs`: those in episodes.jsonl from there, the others run now and added to it."""
-    path = run / "episodes.jsonl"
-    ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(job.checkpoint for job in jobs)}
-
-    def key(job: Job) -> dict:
-        return {"checkpoint_id": ids[job.checkpoint], "suite": job.suite, "task": job.task, "state": job.state,
-                "acting": job.acting, "seed": job.seed, "max_steps": job.max_steps, "assets": job.assets}
-
-    def keep(result: Result) -> None:
-        append_line(path, {**key(result.job), "success": result.success, "steps": result.steps, "held": result.held})
-        on_result(result)
-
-    lines = read_lines(path)
-    write_lines(path, lines)  # without a last line cut short
-    finished = {json.dumps({name: line[name] for name in key(jobs[0])}): line for line in lines}
-    known = {job: finished.get(json.dumps(key(job))) if job.video is None else None for job in jobs}
-    results = {job: Result(job, line["success"], line["steps"], line["held"]) for job, line in known.items() if line}
-    missing = [job for job in jobs if job not in results]
-    results |= {result.job: result for result in run_jobs(missing, workers, keep)} if missing else {}
-    return [results[job] for job in jobs]
-
-
-def write_evaluation(run: Path, suite: str, results: list[list[Result]], settings: dict,
+def write_evaluation(run: Path, results: list[list[Result]], settings: dict,
                      curves: list[list[float]] | None = None) -> dict:
     """evaluation.json in the run folder, and its content, from the episodes after each step.
 
@@ -206,8 +181,8 @@ def write_evaluation(run: Path, suite: str, results: list[list[Result]], setting
     """
     steps = [{"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id,
               "tasks": _task_summaries(after, run)} for i, after in enumerate(results)]
-    S = success_matrix([{t["task"]: t["success_rate"] for t in step["tasks"]} for step in steps])
-    evaluation = {"suite": suite, **settings, "steps": steps,
+    S = success_matrix([{t["instruction"]: t["success_rate"] for t in step["tasks"]} for step in steps])
+    evaluation = {**settings, "steps": steps,
                   "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
                   "metrics": asdict(final_success_metrics(S)), "intervals_95": _intervals(results)}
     if curves is not None:
@@ -222,18 +197,21 @@ def _intervals(results: list[list[Result]]) -> dict[str, list[float] | None]:
     The metrics are weighted sums of success rates, so a rate's weight is the metric of a run in which it alone is 1. A
     checkpoint's rate on a task counts once, however many steps it serves.
     """
-    trials: dict[tuple[Path, int], list[bool]] = {}
+    def cell(job: Job) -> tuple[Path, tuple[str, int]]:
+        return job.checkpoint, (job.suite, job.task)
+
+    trials: dict[tuple[Path, tuple[str, int]], list[bool]] = {}
     for result in dict.fromkeys(_flat(results)):
-        trials.setdefault((result.job.checkpoint, result.job.task), []).append(result.success)
-    cells = [dict.fromkeys((r.job.checkpoint, r.job.task) for r in after) for after in results]
-    alone = [asdict(final_success_metrics(success_matrix([{cell[1]: float(cell == one) for cell in step}
+        trials.setdefault(cell(result.job), []).append(result.success)
+    cells = [dict.fromkeys(cell(r.job) for r in after) for after in results]
+    alone = [asdict(final_success_metrics(success_matrix([{x[1]: float(x == one) for x in step}
                                                           for step in cells]))) for one in trials]
     counts = [(sum(won), len(won)) for won in trials.values()]
     return {name: None if alone[0][name] is None else list(sum_interval([m[name] for m in alone], counts))
             for name in ("fwt", "nbt", "auc")}
 
 
-def success_matrix(rates: list[dict[int, float]]) -> np.ndarray:
+def success_matrix(rates: list[dict[Hashable, float]]) -> np.ndarray:
     """S (K, K), NaN above the diagonal, from each step's {task: success rate}. Column k is the mean over the tasks that
     are new in step k."""
     K = len(rates)
@@ -243,44 +221,3 @@ def success_matrix(rates: list[dict[int, float]]) -> np.ndarray:
         for k in range(i + 1):
             S[i, k] = np.mean([rates[i][task] for task in new[k]])
     return S
-
-
-def _begin_worker() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # one process per core is the parallelism
-
-
-class _Stage:
-    """What a worker keeps between jobs: its simulator and its checkpoint, each made anew only when it must change."""
-
-    env = None
-    env_key: tuple | None = None
-    checkpoint: Checkpoint | None = None
-    checkpoint_path: Path | None = None
-
-
-def _run_job(job: Job) -> Result:
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    from m2distill_policy.inference import LoadedPolicy
-    from m2distill_sim.assets import find_assets
-    from m2distill_sim.libero_env import LiberoEnv
-    from m2distill_training.rollout import run_episode
-
-    if _Stage.checkpoint_path != job.checkpoint:
-        _Stage.checkpoint, _Stage.checkpoint_path = load_checkpoint(job.checkpoint), job.checkpoint
-    checkpoint = _Stage.checkpoint
-    cameras = {c.name: (c.height, c.width) for c in checkpoint.spec.cameras}
-    key = (job.suite, job.task, job.assets, tuple(cameras.items()))
-    if _Stage.env_key != key:
-        if _Stage.env is not None:
-            _Stage.env.close()
-        _Stage.env, _Stage.env_key = LiberoEnv(job.suite, job.task, find_assets(job.assets), cameras), key
-    policy = LoadedPolicy(checkpoint, job.acting, seed=job.seed * 1000 + job.state)
-    session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
-    episode = run_episode(_Stage.env, session, _Stage.env.instruction, initial_states(job.suite, job.task)[job.state],
-                          job.max_steps, record=job.video is not None)
-    if job.video is not None:
-        job.video.parent.mkdir(parents=True, exist_ok=True)
-        write_video(job.video, episode.frames, session.spec.rate_hz)
-    return Result(job, episode.success, episode.steps, episode.held)

@@ -1,4 +1,5 @@
-"""Progress of training on the terminal: a bar, or, where the output is no terminal, a plain line every few seconds."""
+"""Progress on the terminal: a bar, or, where the output is no terminal, plain lines: of training every few seconds, of
+episodes one for each."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,7 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from m2distill_training.loop import Progress as TrainProgress
+from m2distill_training.episodes import Job, Listener, Result
+from m2distill_training.learner import Progress as TrainProgress
 
 LINE_EVERY_S = 5.0
 
@@ -51,3 +53,39 @@ def _plain(label: str) -> Callable[[TrainProgress], None]:
 
 def _losses(p: TrainProgress) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in p.losses.items())
+
+
+@contextmanager
+def show_episodes() -> Iterator[Listener]:
+    """Gives the `listener` of evaluate_run and evaluate_checkpoint."""
+    console = Console(highlight=False)
+    total = done = successes = 0
+    columns = [TextColumn("episodes"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[successes]} successes"), TimeRemainingColumn()]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("", successes=0, total=None)
+
+        def begin(episodes: int) -> None:
+            nonlocal total
+            total = episodes
+            bars.update(bar, total=total)
+
+        def result(result: Result) -> None:
+            nonlocal done, successes
+            done, successes = done + 1, successes + result.success
+            outcome = "success" if result.success else "failure" + (f" ({result.held})" if result.held else "")
+            say(f"{done}/{total}  {_episode(result.job)}: {outcome} after {result.steps} steps")
+            bars.update(bar, completed=done, successes=successes)
+
+        def repeat(job: Job, reason: str) -> None:
+            say(f"{_episode(job)}: once more, for {reason}")
+
+        def say(line: str) -> None:
+            console.print(line, soft_wrap=True, markup=False)
+            console.file.flush()
+
+        yield Listener(begin, result, repeat)
+
+
+def _episode(job: Job) -> str:
+    return f"{job.suite} task {job.task} state {job.state}"

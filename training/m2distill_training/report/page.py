@@ -137,13 +137,13 @@ def _successes(task: dict) -> str:
 def _videos(run: Run) -> str:
     shown = []
     for task in run.evaluation["steps"][-1]["tasks"]:
-        for episode in task["runs"]:
-            if episode["video"] and (run.path / episode["video"]).is_file():
-                data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
-                outcome = "success" if episode["success"] else "failure"
-                shown.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
-                             f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
-                             "steps</figcaption></figure>")
+        filmed = [e for e in task["runs"] if e["video"] and (run.path / e["video"]).is_file()]
+        for episode in filmed[:1]:  # a failure where there is one; the others are beside the evaluation
+            data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
+            outcome = "success" if episode["success"] else "failure"
+            shown.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
+                         f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
+                         "steps</figcaption></figure>")
     return f'<h3>{html.escape(run.label)}</h3><div class="row">{"".join(shown)}</div>' if shown else ""
 
 

@@ -5,9 +5,13 @@ Map (read in this order):
     assets.py          where 3-D assets come from: a given folder, an installation, the hub, or the built-in set
     builtin/           the built-in set: LIBERO's objects in boxes, cylinders and flat colours, written as MJCF
     renderer.py        offscreen pictures of a MuJoCo model, upright
-    libero_env.py      the only import of robosuite and LIBERO: reset, step, render, success, on plain arrays
+    arm_env.py         a robosuite task as plain arrays: reset, step, render, success
+    libero_env.py      LIBERO's tasks; the only import of LIBERO
+    lift.py lift_env.py  robosuite's own Lift, of which there are human demonstrations
+    environments.py    any task as an environment
     experts/           scripted experts (privileged state in, action out)
-    collect.py         experts -> LIBERO-format HDF5
+    demo_file.py       demonstrations -> LIBERO-format HDF5
+    collect.py         experts -> demonstrations
     ros/               the thin ROS shell: the simulator as a node
 
 Import rule: nothing here imports m2distill_training; only ros/ imports rclpy; of the policy core, only errors is used

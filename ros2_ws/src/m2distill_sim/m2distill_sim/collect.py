@@ -15,7 +15,6 @@ import functools
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 from collections.abc import Sequence
@@ -28,9 +27,10 @@ import numpy as np
 
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim.assets import AssetSource, find_assets
+from m2distill_sim.demo_file import Episode, observed, store_demo, write_task
 from m2distill_sim.experts import find_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
-from m2distill_sim.libero_env import LiberoEnv, SimObservation
+from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
 
 MAX_STEPS = 220  # an attempt that takes longer has gone astray and is no example
@@ -46,14 +46,6 @@ class CollectSettings:
     size_px: int
     assets: str  # AssetSource.label
     format: int = 1
-
-
-@dataclass
-class Episode:
-    """T steps of one attempt: dataset path inside a demo -> array (T, ...), and the model it ran in."""
-
-    datasets: dict[str, np.ndarray]
-    model_xml: str
 
 
 def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Path, *, workers: int = 2, seed: int = 0,
@@ -134,7 +126,7 @@ def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
         intent = expert.act(env)
         added = disturbance.step(expert.phase, intent)
         observation = env.step(intent + added)
-        rows.append({"actions": intent, "disturbances": added, "states": state, **_observed(observation)})
+        rows.append({"actions": intent, "disturbances": added, "states": state, **observed(observation)})
         linger -= expert.done
     if not env.success():
         return None
@@ -142,27 +134,6 @@ def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
     return Episode(datasets | {"rewards": last, "dones": last}, env.model_xml())
-
-
-def _observed(observation: SimObservation) -> dict[str, np.ndarray]:
-    orientation = _axis_angle(observation.ee_quat_xyzw)
-    return {
-        "obs/agentview_rgb": observation.images["agentview"][::-1],
-        "obs/eye_in_hand_rgb": observation.images["wrist"][::-1],
-        "obs/joint_states": observation.joint_positions,
-        "obs/gripper_states": observation.gripper_positions,
-        "obs/ee_pos": observation.ee_pos,
-        "obs/ee_ori": orientation,
-        "obs/ee_states": np.concatenate([observation.ee_pos, orientation]),
-        "robot_states": np.concatenate([observation.gripper_positions, observation.ee_pos, observation.ee_quat_xyzw]),
-    }
-
-
-def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
-    """(3,) rad, by robosuite's formula: the angle runs to 2 pi, so that it does not jump when the hand points down."""
-    x, y, z, w = quat_xyzw
-    sine = np.sqrt(max(1.0 - w * w, 0.0))
-    return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
 
 
 def _collect_task(pool, bar, task: Task, path: Path, episodes: int, settings: CollectSettings,
@@ -192,7 +163,8 @@ def _collect_task(pool, bar, task: Task, path: Path, episodes: int, settings: Co
             for job in jobs:
                 job.cancel()
             raise
-    _write_task(path, task, [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]], settings)
+    write_task(path, task, [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]], settings.assets, True,
+               {"collect_settings": json.dumps(asdict(settings))})
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()
@@ -221,56 +193,13 @@ def _worker_env(task: Task, assets: AssetSource, size_px: int) -> LiberoEnv:
 def _work(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
     """In a worker process: one attempt, stored in `folder`; whether it succeeded."""
     episode = record_attempt(_worker_env(task, assets, settings.size_px), settings.seed, attempt)
-    temporary = folder / f"{attempt}.tmp"
     if episode is None:
+        temporary = folder / f"{attempt}.tmp"
         temporary.touch()
         temporary.rename(folder / f"{attempt}.failed")
         return False
-    with h5py.File(temporary, "w") as file:
-        _write_demo(file, episode)
-    _publish(temporary, folder / f"{attempt}.hdf5")
+    store_demo(folder / f"{attempt}.hdf5", episode)
     return True
-
-
-def _write_demo(group: h5py.Group, episode: Episode) -> None:
-    for name, array in episode.datasets.items():
-        picture = array.dtype == np.uint8 and array.ndim == 4
-        group.create_dataset(name, data=array, chunks=(1, *array.shape[1:]) if picture else None,
-                             compression="lzf" if picture else None)
-    group.attrs["num_samples"] = len(episode.datasets["actions"])
-    group.attrs["init_state"] = episode.datasets["states"][0]
-    group.attrs["model_file"] = episode.model_xml
-
-
-def _write_task(path: Path, task: Task, demos: list[Path], settings: CollectSettings) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w") as file:
-        data = file.create_group("data")
-        total = 0
-        for index, demo in enumerate(demos):
-            with h5py.File(demo) as source:
-                group = data.create_group(f"demo_{index}")
-                for name in source:
-                    source.copy(name, group)
-                for name, value in source.attrs.items():
-                    group.attrs[name] = value
-                total += int(group.attrs["num_samples"])
-        problem = {"problem_name": "libero_floor_manipulation", "domain_name": "robosuite",
-                   "language_instruction": task.instruction}
-        bddl = f"{task.suite}/{task.name}.bddl"
-        data.attrs.update({
-            "env_name": "Libero_Floor_Manipulation", "problem_info": json.dumps(problem), "bddl_file_name": bddl,
-            "env_args": json.dumps({"type": 1, "env_name": "Libero_Floor_Manipulation", "bddl_file": bddl,
-                                    "env_kwargs": {"robots": ["Panda"], "control_freq": 20}}),
-            "macros_image_convention": "opengl", "num_demos": len(demos), "total": total,
-            "obs_after_action": True, "collect_settings": json.dumps(asdict(settings)), "assets": settings.assets})
-    _publish(temporary, path)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:

@@ -1,4 +1,5 @@
-"""LIBERO's suites: tasks in benchmark order, instructions, initial states. Reads the package's data; imports no LIBERO.
+"""Suites: LIBERO's tasks in benchmark order, and "robosuite" with its Lift; instructions, initial states. Reads the
+LIBERO package's data; imports no LIBERO.
 
 The 50 initial states of a task are split once for everybody: demonstrations start from DEMO_STATES, success is reported
 on HELD_OUT, which no demonstration and no checkpoint selection may use.
@@ -17,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from m2distill_policy.errors import AssetError, UserError, unknown_name
-from m2distill_sim.assets import libero_package
+from m2distill_sim import lift
+from m2distill_sim.assets import AssetSource, find_assets, libero_package
 
 DEMO_STATES = tuple(range(0, 40))
 HELD_OUT = tuple(range(40, 50))
@@ -37,11 +39,12 @@ class Task:
 
 @functools.cache
 def suites() -> dict[str, tuple[Task, ...]]:
-    """Suite name -> its tasks in LIBERO's benchmark order."""
+    """Suite name -> its tasks, LIBERO's in benchmark order."""
     source = (libero_package() / "benchmark" / "libero_suite_task_map.py").read_text()
     names = ast.literal_eval(source.split("=", 1)[1].strip())  # one dict literal
-    return {suite: tuple(Task(suite, i, name, _instruction(name)) for i, name in enumerate(tasks))
-            for suite, tasks in names.items()}
+    found = {suite: tuple(Task(suite, i, name, _instruction(name)) for i, name in enumerate(tasks))
+             for suite, tasks in names.items()}
+    return found | {lift.SUITE: (Task(lift.SUITE, 0, lift.NAME, lift.INSTRUCTION),)}
 
 
 def find_task(suite: str, task: int | str) -> Task:
@@ -69,8 +72,10 @@ def instruction(suite: str, task: int | str) -> str:
 
 
 def initial_states(suite: str, task: int | str) -> np.ndarray:
-    """(50, D) float64: LIBERO's fixed initial states, each [time, qpos, qvel]."""
+    """(50, D) float64: the task's fixed initial states, each [time, qpos, qvel]."""
     task = find_task(suite, task)
+    if task.suite == lift.SUITE:
+        return lift.initial_states()
     path = libero_package() / "init_files" / task.suite / f"{task.name}.pruned_init"
     try:
         with zipfile.ZipFile(path) as archive:
@@ -79,6 +84,12 @@ def initial_states(suite: str, task: int | str) -> np.ndarray:
     except (OSError, StopIteration, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise AssetError(f"initial states {path} are not readable: {error}; reinstall hf-libero") from error
     return np.asarray(states, dtype=np.float64)
+
+
+def assets_of(suite: str, kind_or_path: str | None = None) -> AssetSource:
+    """What the suite's tasks are drawn with; `kind_or_path` as in assets.find_assets, and without meaning for a suite
+    that brings its own."""
+    return lift.assets() if suite == lift.SUITE else find_assets(kind_or_path)
 
 
 def _instruction(name: str) -> str:

@@ -32,9 +32,9 @@ from m2distill_policy.ros import messages, params
 from m2distill_policy.ros.params import parameter
 from m2distill_policy.ros.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
-from m2distill_sim.assets import find_assets
-from m2distill_sim.libero_env import LiberoEnv, SimObservation
-from m2distill_sim.suites import initial_states
+from m2distill_sim.arm_env import ArmEnv, SimObservation
+from m2distill_sim.environments import make_env
+from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
 
 CAMERAS = ("agentview", "wrist")
@@ -47,7 +47,7 @@ LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 @dataclass(frozen=True)
 class SimParameters:
-    suite: str = parameter("libero_object", "LIBERO suite; taken up by ~/reset")
+    suite: str = parameter("libero_object", "suite of tasks; taken up by ~/reset")
     task: int = parameter(0, "index of the task within the suite; taken up by ~/reset", at_least=0, at_most=129)
     initial_state: int = parameter(0, "index among the task's initial states, or -1: a placement drawn by `seed`; "
                                       "taken up by ~/reset", at_least=-1, at_most=999)
@@ -82,7 +82,7 @@ class SimNode(Node):
         self._settings = params.read(self, SimParameters)
         self._lockstep = self._settings.pacing == "lockstep"
         self._meaning = ActionSpec()
-        self._env: LiberoEnv | None = None
+        self._env: ArmEnv | None = None
         self._now_ns = 0
         self._frames: list[np.ndarray] = []
         self._video = ""
@@ -151,7 +151,8 @@ class SimNode(Node):
         if self._env is not None and (self._env.task.suite, self._env.task.index) == (chosen.suite, chosen.task):
             return
         size = (chosen.image_size_px, chosen.image_size_px)
-        env = LiberoEnv(chosen.suite, chosen.task, find_assets(chosen.assets or None), dict.fromkeys(CAMERAS, size))
+        env = make_env(chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None),
+                       dict.fromkeys(CAMERAS, size))
         if self._env is not None:
             self._env.close()
         self._env = env

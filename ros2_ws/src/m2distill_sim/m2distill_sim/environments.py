@@ -1,0 +1,17 @@
+"""Any task as an environment: LIBERO's suites, and robosuite's own Lift."""
+
+from m2distill_sim import lift
+from m2distill_sim.arm_env import ArmEnv
+from m2distill_sim.assets import AssetSource
+from m2distill_sim.libero_env import LiberoEnv
+from m2distill_sim.lift_env import LiftEnv
+from m2distill_sim.suites import find_task
+
+
+def make_env(suite: str, task: int | str, assets: AssetSource | None = None,
+             cameras: dict[str, tuple[int, int]] | None = None) -> ArmEnv:
+    """Raises UserError."""
+    if suite == lift.SUITE:
+        find_task(suite, task)
+        return LiftEnv(cameras)
+    return LiberoEnv(suite, task, assets, cameras)

@@ -1,0 +1,113 @@
+"""Evaluation whose processes are really killed and whose renderer really fails: nothing is lost, nothing is made up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
+from m2distill_policy.errors import RendererError, UserError
+from m2distill_policy.models import Policy
+from m2distill_policy.spec import libero_spec
+from m2distill_sim.suites import HELD_OUT, find_task
+from m2distill_training.episodes import Listener
+from m2distill_training.evaluate import evaluate_checkpoint
+from m2distill_training.presets import debug
+from m2distill_training.run import read_lines
+from m2distill_training.workers import ATTEMPTS, run_in_workers
+
+TASK = find_task("libero_object", 0)
+NO_EGL = "/nonexistent/egl_vendor.json"  # with this vendor file libEGL finds no driver
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """An untrained policy that knows one task and acts by drawing from its mixture."""
+    torch.manual_seed(0)
+    spec, model = libero_spec(16, 4, "none", 8), debug().model
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    save_checkpoint(path, Checkpoint(spec, model, Policy(model, spec).state_dict(),
+                                     {TASK.instruction: np.ones(8, np.float32)}))
+    return path
+
+
+def without_ran(evaluation: dict) -> dict:
+    return {name: value for name, value in evaluation.items() if name != "ran"}
+
+
+def test_one_killed_worker_of_one_and_two_that_live_give_the_same_evaluation(checkpoint, tmp_path):
+    """The command line with one worker, killed with signal 9 in its first episodes, against the library with two."""
+    argv = [sys.executable, "-c", "from m2distill_training.cli import main; main()", "evaluate", str(checkpoint),
+            "--episodes", "3", "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out",
+            str(tmp_path / "one")]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if len(lines) == 1:  # the first episode has ended, the next is under way
+            worker, = (child for child in psutil.Process(process.pid).children()
+                       if "spawn_main" in " ".join(child.cmdline()))
+            os.kill(worker.pid, signal.SIGKILL)
+    assert process.wait(timeout=60) == 0
+    a, b, c = HELD_OUT[:3]
+    assert lines[0] == f"1/3  libero_object task 0 state {a}: failure after 12 steps"
+    assert f"libero_object task 0 state {b}: once more, for a process of its own was killed by signal 9" in lines[1]
+    one = json.loads((tmp_path / "one/evaluation.json").read_text())
+    assert [(again["state"], again["task"]) for again in one["ran"]["repeated"]] == [(b, 0)]
+    assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [(a, 12), (b, 12), (c, 12)]
+
+    two = evaluate_checkpoint(checkpoint, [TASK], 3, tmp_path / "two", acting="sample", max_steps=12, workers=2)
+    assert two["ran"]["repeated"] == []
+    assert without_ran(one) == without_ran(two)
+    for name in (f"failure_task0_state{state}.mp4" for state in (a, b, c)):
+        assert (tmp_path / "one/videos" / name).read_bytes() == (tmp_path / "two/videos" / name).read_bytes()
+
+
+def test_a_renderer_that_fails_once_costs_a_repetition_and_one_that_always_fails_costs_no_zero(checkpoint, tmp_path,
+                                                                                            monkeypatch):
+    monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", NO_EGL)
+    reasons = []
+
+    def evaluate(repeat) -> dict:
+        return evaluate_checkpoint(checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1,
+                                   listener=Listener(repeat=lambda job, reason: repeat(reason)))
+
+    with pytest.raises(RendererError, match="no offscreen renderer with MUJOCO_GL=egl: .*install libegl1"):
+        evaluate(reasons.append)
+    assert len(reasons) == ATTEMPTS - 1
+    assert read_lines(tmp_path / "episodes.jsonl") == []
+    assert not (tmp_path / "evaluation.json").exists()
+
+    evaluation = evaluate(lambda reason: monkeypatch.delenv("__EGL_VENDOR_LIBRARY_FILENAMES"))
+    assert [again["state"] for again in evaluation["ran"]["repeated"]] == [HELD_OUT[0]]
+    assert "no offscreen renderer" in evaluation["ran"]["repeated"][0]["reason"]
+    assert evaluation["tasks"][0]["episodes"] == 1
+
+
+KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
+EXIT = "__import__('os')._exit(3)"
+REFUSE = "exec('from m2distill_policy.errors import UserError; raise UserError(\"mend this\")')"
+
+
+@pytest.mark.parametrize(("job", "kind", "said", "attempts"), [
+    (KILL, UserError, "killed by signal 9, perhaps for lack of memory", ATTEMPTS),
+    (EXIT, UserError, "ended with status 3", ATTEMPTS),
+    (REFUSE, UserError, "mend this", 1), ("1 / 0", RuntimeError, "ZeroDivisionError: division by zero", ATTEMPTS)])
+def test_a_job_that_always_fails_ends_all_with_its_reason(job, kind, said, attempts):
+    results, repeats = [], []
+    with pytest.raises(kind, match=said):
+        run_in_workers(eval, ["6 * 7", job], 1, on_result=results.append, on_repeat=lambda job, why: repeats.append(job))
+    assert (results, repeats) == ([42], [job] * (attempts - 1))
+
+
+def test_results_come_in_the_order_of_the_jobs():
+    assert run_in_workers(eval, ["sum(range(10**6)) and 1", "2", "3", "4"], 2) == [1, 2, 3, 4]

@@ -1,0 +1,122 @@
+"""Jobs in processes that may die.
+
+What a process was doing when it was killed, or when it failed, is done again by a new one. A job that fails ATTEMPTS
+times ends everything with its reason, and nothing is made up in its place.
+"""
+
+import multiprocessing
+import signal
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import TypeVar
+
+from m2distill_policy.errors import RendererError, UserError
+
+Job, Result = TypeVar("Job"), TypeVar("Result")
+ATTEMPTS = 3  # of one job
+
+
+def run_in_workers(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, *,
+                   on_result: Callable[[Result], None] = lambda result: None,
+                   on_repeat: Callable[[Job, str], None] = lambda job, reason: None) -> list[Result]:
+    """`work(job)` of every job, in the order of `jobs`, by at most `workers` processes. `work` is a module's function.
+
+    `on_result` is called as each one ends, `on_repeat` when a job is to be done again, with the reason. A UserError
+    that `work` raises is raised here at once, for it would come again; a RendererError only when it keeps coming.
+    """
+    results: dict[int, Result] = {}
+    failures: Counter[int] = Counter()
+    waiting = deque(range(len(jobs)))
+    pool: list[_Worker] = []
+    try:
+        while len(results) < len(jobs):
+            while waiting and len(pool) < workers:
+                pool.append(_Worker(work))
+            for worker in pool:
+                if worker.doing is None and waiting:
+                    i = waiting.popleft()
+                    worker.begin(i, jobs[i])
+            for pipe in wait([worker.pipe for worker in pool if worker.doing is not None]):
+                worker = next(worker for worker in pool if worker.pipe is pipe)
+                i = worker.doing
+                try:
+                    results[i] = worker.result()
+                except _Failed as failed:
+                    pool.remove(worker)
+                    failures[i] += 1
+                    if failures[i] == ATTEMPTS:
+                        raise failed.reason from None
+                    waiting.appendleft(i)
+                    on_repeat(jobs[i], str(failed.reason).strip().splitlines()[-1])
+                else:
+                    on_result(results[i])
+    finally:
+        for worker in pool:
+            worker.end()
+    return [results[i] for i in range(len(jobs))]
+
+
+class _Failed(Exception):
+    """A process has ended without a result for its job, for what may have been chance."""
+
+    def __init__(self, reason: Exception):
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class _Worker:
+    def __init__(self, work: Callable):
+        context = multiprocessing.get_context("spawn")  # a forked GL context is unusable
+        self.doing: int | None = None
+        self.pipe, its_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, its_end), daemon=True)
+        self.process.start()
+        its_end.close()  # so that the pipe breaks when the process ends
+
+    def begin(self, i: int, job: object) -> None:
+        self.doing = i
+        with suppress(OSError):  # it has died meanwhile, which its result will be
+            self.pipe.send(job)
+
+    def result(self) -> object:
+        """Raises UserError, or _Failed when the process is of no more use."""
+        self.doing = None
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            kind, value = "failed", UserError(f"a process of its own {how}, perhaps for lack of memory; repeat the "
+                                              "command with fewer --workers")
+        if kind == "result":
+            return value
+        self.end()
+        raise value if kind == "refused" else _Failed(value)
+
+    def end(self) -> None:
+        """Whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(work: Callable, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    with suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            pipe.send(_attempt(work, pipe.recv()))
+
+
+def _attempt(work: Callable, job: object) -> tuple[str, object]:
+    try:
+        return "result", work(job)
+    except RendererError as error:
+        return "failed", error
+    except UserError as error:
+        return "refused", error
+    except Exception:  # a defect, or a library's way of saying that a device has gone
+        return "failed", RuntimeError(traceback.format_exc())

@@ -121,8 +121,10 @@ def test_a_measured_step_is_the_strategy_s_own(strategy, terms):
 def test_bench_train_prints_every_field(capsys):
     assert cli.run(["bench", "train", "--quick", "--repeats", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["batch"] for row in rows] == [2, 4, 2, 4]
-    for row in rows:
+    timed, gaps = rows[:-2], rows[-2:]
+    assert [row["batch"] for row in timed] == [2, 4] * 3
+    assert all(row["gap_nats"] < row["fall_nats"] and row["holds"] for row in gaps)
+    for row in timed:
         assert {"name", "ours_ms", "plain_ms", "ratio", "batch", "threads", "torch", "cpu"} <= row.keys()
         quotient = row["plain_ms"] / row["ours_ms"]
         assert row["ratio"] == pytest.approx(1 / quotient if "cost" in row["name"] else quotient, rel=0.05)

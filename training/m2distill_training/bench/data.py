@@ -25,6 +25,7 @@ from m2distill_training.presets import libero
 BATCH, HISTORY = 32, libero().history
 PAIRING = "as_stored"  # robomimic's
 COLUMNS = ("name", "batch", "earlier_tasks", "ours_windows_s", "plain_windows_s", "own_mb", "mapped_mb", "step_ms",
+           "weights_kb", "instructions_kb",
            "ratio", "bar", "holds")
 
 
@@ -96,13 +97,13 @@ def after_tasks(file: Path, earlier: int) -> dict:
     *before, current = (_part(open_store(file, spec, PAIRING), task) for task in range(earlier + 1))
     steps = Steps(config, current, before)
     seconds = []
-    for _ in range(4):
+    for _ in range(8):
         begun = time.perf_counter()
         steps.step()
         seconds.append(time.perf_counter() - begun)
     memory = psutil.Process().memory_info()
     return {"own_mb": round((memory.rss - memory.shared) / 2**20), "mapped_mb": round(memory.shared / 2**20),
-            "step_ms": round(1e3 * statistics.median(seconds[1:]))}
+            "step_ms": round(1e3 * statistics.median(seconds[1:])), **steps.checkpoint_kb()}
 
 
 def _part(store: Store, task: int) -> Part:

@@ -54,13 +54,17 @@ def plain_policy(config: TrainConfig, spec: PolicySpec) -> Policy:
 def plain_augment(images: dict[str, Tensor], config: AugmentConfig) -> dict[str, Tensor]:
     """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range. One draw per sample, shared by its
     views and frames."""
-    x = torch.cat(tuple(images.values()), 1)  # (B, V*T, 3, H, W)
-    jitter = ColorJitter(*(config.color,) * 4)
-    x = torch.cat([jitter(sample) if torch.rand(()) < config.color_probability else sample for sample in x.split(1)])
+    x = plain_colors(torch.cat(tuple(images.values()), 1), config)  # (B, V*T, 3, H, W)
     channels, (H, W), pad = x.shape[1] * x.shape[2], x.shape[3:], config.crop_pad_px
     crop = CropRandomizer((channels, H + 2 * pad, W + 2 * pad), H, W)
     cut = crop.forward_in(F.pad(x.flatten(1, 2), (pad,) * 4, mode="replicate"))  # (B, V*T*3, H, W)
     return dict(zip(images, cut.view(x.shape).chunk(len(images), 1), strict=True))
+
+
+def plain_colors(x: Tensor, config: AugmentConfig) -> Tensor:
+    """(B, T, 3, H, W) float32 in [0, 1] -> the same; the first half of plain_augment."""
+    jitter = ColorJitter(*(config.color,) * 4)
+    return torch.cat([jitter(one) if torch.rand(()) < config.color_probability else one for one in x.split(1)])
 
 
 class PlainTrainer:

@@ -39,6 +39,13 @@ class Steps:
         self._learner.gradient_step()
         return self._learner.losses
 
+    def checkpoint_kb(self) -> dict[str, int]:
+        """Kilobytes of the checkpoint that would follow: the network, and the instructions it knows."""
+        learner = self._learner
+        weights, known = learner.policy.state_dict(), [*learner.old, *learner.new]
+        return {"weights_kb": round(sum(x.nbytes for x in weights.values()) / 1024),
+                "instructions_kb": round(sum(part.text.nbytes for part in known) / 1024)}
+
 
 def with_batch(config: TrainConfig, strategy: str, current: int, replayed: int = 1) -> TrainConfig:
     """The same training with so many windows of the current task, and of earlier ones, in every batch."""

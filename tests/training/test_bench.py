@@ -141,7 +141,16 @@ def test_bench_data_reads_a_given_file(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [file]  # nothing is left beside the user's data
 
 
-@pytest.mark.parametrize("command", ["train", "data"])
+def test_bench_sim_compares_with_liberos_wrapper_and_two_processes_with_one(capsys):
+    assert cli.run(["bench", "sim", "--quick", "--repeats", "1", "--json"]) == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert one["assets"] == two["assets"] and one["assets"].startswith("builtin-")
+    assert (one["ratio"], one["bar"], two["bar"]) == (pytest.approx(one["ours_steps_s"], abs=0.1), ">= 20", ">= 1.8")
+    assert two["ratio"] == pytest.approx(two["ours_steps_s"] / two["plain_steps_s"], rel=0.05)
+    assert min(row[key] for row in (one, two) for key in ("ours_steps_s", "plain_steps_s")) > 0
+
+
+@pytest.mark.parametrize("command", ["train", "data", "sim"])
 def test_help_gives_an_example_and_bad_numbers_are_refused(command, capsys):
     with pytest.raises(SystemExit):
         cli.run(["bench", command, "--help"])

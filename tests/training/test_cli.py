@@ -42,6 +42,8 @@ def test_help_names_every_command_without_importing_torch():
     (["evaluate", "nowhere", "--workers", "-1"], "workers is -1, expected at least 1"),
     (["evaluate", "nowhere", "--tasks", "4", "4"], "tasks [4, 4] given, expected at least one and none twice"),
     (["import", "libero-checkpoint", "absent.pth", "out"], "absent.pth"),
+    (["import", "robosuite-demos", "out", "--file", "absent.hdf5"], "absent.hdf5: not a readable HDF5 file"),
+    (["import", "robosuite-demos", "out", "--size-px", "8"], "size_px is 8, allowed 16 to 1024"),
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -57,7 +59,8 @@ def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_p
 UNDESCRIBED = re.compile(r"(--[a-z-]+) (?:[][{}|A-Z. ]|None)*\((?:default|required)")
 
 
-@pytest.mark.parametrize("command", [["demo"], ["collect"], ["evaluate"], ["report"], ["import", "libero-checkpoint"]])
+@pytest.mark.parametrize("command", [["demo"], ["collect"], ["evaluate"], ["report"], ["import", "libero-checkpoint"],
+                                     ["import", "robosuite-demos"]])
 def test_help_describes_every_option_and_gives_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):

@@ -105,7 +105,7 @@ REFUSE = "exec('from m2distill_policy.errors import UserError; raise UserError(\
 def test_a_job_that_always_fails_ends_all_with_its_reason(job, kind, said, attempts):
     results, repeats = [], []
     with pytest.raises(kind, match=said):
-        run_in_workers(eval, ["6 * 7", job], 1, on_result=results.append, on_repeat=lambda job, why: repeats.append(job))
+        run_in_workers(eval, ["6 * 7", job], 1, on_result=results.append, on_repeat=lambda job, _: repeats.append(job))
     assert (results, repeats) == ([42], [job] * (attempts - 1))
 
 

@@ -20,9 +20,9 @@ COMMANDS = {
     "train": "learn a sequence of tasks; a checkpoint after every one",
     "evaluate": "closed-loop episodes in simulation; success matrix and forgetting",
     "report": "one HTML page from a run folder",
-    "bench": "what a training step and reading data cost, measured against the plain path",
+    "bench": "what a training step, reading data and simulating cost, against the plain path",
     "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
-    "import": "import libero-checkpoint FILE.pth OUT: LIBERO's own checkpoint -> one of ours",
+    "import": "libero-checkpoint: LIBERO's own checkpoint; robosuite-demos: human demonstrations",
 }
 RESUMING = ("demo", "collect", "evaluate")  # the same command goes on where it was; train says how
 # What the system says of a path that the user gave, or of a full disk. Any other OSError is a defect of ours.
@@ -269,17 +269,35 @@ def _import(argv: list[str]) -> None:
         if not instructions:
             print("it knows no instruction yet; repeat with --instructions to use it on a robot")
 
-    tyro.extras.subcommand_cli_from_dict({"libero-checkpoint": libero_checkpoint}, args=argv, prog="m2distill import",
-                                         use_underscores=False)
+    def robosuite_demos(out: tyro.conf.Positional[Path], file: Path | None = None, size_px: int = 128) -> None:
+        """robosuite's three human demonstrations of lifting a cube become a LIBERO-format file, OUT/lift_demo.hdf5:
+        the recorded states drawn from both cameras, and OSC_POSE actions derived from the motion in them. It trains
+        like any other file, and its task is evaluated as --suite robosuite.
+
+        Example: m2distill import robosuite-demos data/lift
+
+        Args:
+            out: folder of the new file.
+            file: a demo.hdf5 that robosuite recorded of its Lift; default: the one in its wheel.
+            size_px: side of the two cameras' pictures.
+        """
+        from m2distill_training.data.robosuite_demos import import_lift
+
+        print(import_lift(out, file, size_px))
+
+    commands = {"libero-checkpoint": libero_checkpoint, "robosuite-demos": robosuite_demos}
+    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog="m2distill import", use_underscores=False)
 
 
 def _bench(argv: list[str]) -> None:
     import tyro
 
     from m2distill_training.bench.data import bench_data
+    from m2distill_training.bench.sim import bench_sim
     from m2distill_training.bench.train import bench_train
 
-    tyro.extras.subcommand_cli_from_dict({"train": bench_train, "data": bench_data}, args=argv, prog="m2distill bench",
+    commands = {"train": bench_train, "data": bench_data, "sim": bench_sim}
+    tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog="m2distill bench",
                                          description="Example: m2distill bench train --json > train.json")
 
 

@@ -1,8 +1,9 @@
-"""How fast training is, measured against the plain path in the same run: `m2distill bench train|data`.
+"""How fast it is, measured against the plain path in the same run: `m2distill bench train|data|sim`.
 
     measure.py    alternating timing, rows, tables
     synthetic.py  stand-ins for recorded demonstrations, of LIBERO's shapes
     plain.py      the plain path: LIBERO's training step and reader, put together from public libraries
     train.py      bench train: milliseconds per training step
     data.py       bench data: windows per second, and the trainer's memory over many tasks
+    sim.py        bench sim: control steps per second with two pictures each
 """

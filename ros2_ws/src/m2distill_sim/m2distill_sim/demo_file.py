@@ -1,7 +1,7 @@
 """Writing a demonstration file in LIBERO's format, which robomimic reads: one HDF5 file per task, one group per demo.
 
-Pictures are stored bottom row first. Ours beside LIBERO's keys are the attributes `obs_after_action` (whether obs[j] was
-seen after actions[j], as LIBERO stores it, or before) and `assets`, and what a writer adds about its demos' origin.
+Pictures are stored bottom row first. Ours beside LIBERO's keys are the attributes `obs_after_action` (whether obs[j]
+was seen after actions[j], as LIBERO stores it, or before) and `assets`, and what a writer adds about its demos' origin.
 """
 
 import json

@@ -11,9 +11,11 @@ from m2distill_policy.errors import AssetError
 from m2distill_sim import builtin
 from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras
 from m2distill_sim.assets import AssetSource, cache_folder, find_assets, libero_package, write_folder
-from m2distill_sim.suites import find_task
+from m2distill_sim.suites import Task, find_task
 
 __all__ = ["LiberoEnv", "SimObservation"]
+
+NO_PICTURES = {"use_camera_obs": False, "has_offscreen_renderer": False, "hard_reset": False, "ignore_done": True}
 
 
 class LiberoEnv(ArmEnv):
@@ -27,7 +29,8 @@ class LiberoEnv(ArmEnv):
         if assets.is_builtin and suite not in builtin.SUITES:
             raise AssetError(f"the built-in assets cover {', '.join(builtin.SUITES)}, not {suite}; name the folder of "
                              f"LIBERO's assets, or \"hub\" to download them, as `assets` or in $M2DISTILL_ASSETS")
-        super().__init__(task, assets, _make_env(task.bddl_file, assets), cameras, plain=assets.is_builtin)
+        super().__init__(task, assets, _make_env(task, assets, "ControlEnv", **NO_PICTURES).env, cameras,
+                         plain=assets.is_builtin)
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:
@@ -50,21 +53,25 @@ class LiberoEnv(ArmEnv):
         self._env._post_process()  # stove and drawers
 
 
-def _make_env(bddl_file, assets: AssetSource):
+def wrapped_env(task: Task, assets: AssetSource, size_px: int):
+    """LIBERO's own OffScreenRenderEnv with its two cameras, for comparison. Raises UserError."""
+    return _make_env(task, assets, "OffScreenRenderEnv", camera_heights=size_px, camera_widths=size_px)
+
+
+def _make_env(task: Task, assets: AssetSource, kind: str, **options):
+    """An environment of LIBERO's module env_wrapper."""
     with contextlib.redirect_stdout(None):  # LIBERO and robosuite print while they are imported and built
         libero = _import_libero()
-        from libero.libero.envs.env_wrapper import ControlEnv
+        from libero.libero.envs import env_wrapper
 
         libero._assets_path_cache = str(assets.path)
         try:
-            env = ControlEnv(bddl_file_name=str(bddl_file), use_camera_obs=False, has_offscreen_renderer=False,
-                             hard_reset=False, ignore_done=True)
+            return getattr(env_wrapper, kind)(bddl_file_name=str(task.bddl_file), **options)
         except (FileNotFoundError, ValueError) as error:  # the second is MuJoCo's, for a mesh or texture
             if isinstance(error, ValueError) and "opening file" not in str(error):
                 raise
             raise AssetError(f"assets folder {assets.path} is incomplete: {error}; copy LIBERO's assets whole, or use "
                              f"\"builtin\"") from error
-    return env.env
 
 
 def _import_libero():

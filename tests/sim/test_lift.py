@@ -1,0 +1,62 @@
+"""robosuite's Lift under LiberoEnv's contract."""
+
+import numpy as np
+import pytest
+
+from m2distill_policy.errors import UserError
+from m2distill_sim import lift
+from m2distill_sim.environments import make_env
+from m2distill_sim.lift_env import LiftEnv
+from m2distill_sim.suites import HELD_OUT, assets_of, find_task, initial_states
+
+TASK = find_task("robosuite", "lift")
+STATES = initial_states("robosuite", 0)
+
+
+@pytest.fixture(scope="module")
+def env():
+    with make_env("robosuite", 0, cameras={"agentview": (32, 32), "wrist": (32, 32)}) as env:
+        assert isinstance(env, LiftEnv)
+        yield env
+
+
+def test_fifty_initial_states_hold_the_cube_near_the_middle_of_the_table():
+    assert TASK.instruction == "lift the red cube"
+    assert STATES.shape == (50, 32) and len(np.unique(STATES, axis=0)) == 50
+    assert np.abs(STATES[:, 10:12]).max() <= 0.03 and STATES[:, 10:12].std(0).min() > 0.012  # 0.06 / sqrt(12) = 0.017
+    np.testing.assert_allclose(np.linalg.norm(STATES[:, 13:17], axis=1), 1)
+    with pytest.raises(ValueError, match="read-only"):
+        STATES[0, 0] = 1
+    with pytest.raises(UserError, match="robosuite has no task 1"):
+        make_env("robosuite", 1)
+
+
+def test_its_states_are_such_as_robosuite_itself_draws(env):
+    """Of every number the whole range, and what is constant there is constant here."""
+    drawn = []
+    for seed in range(20):
+        env.reset(None, seed, settle_steps=0)
+        drawn.append(env.state())
+    drawn = np.array(drawn)
+    np.testing.assert_allclose(drawn.mean(0)[1:13], STATES.mean(0)[1:13], atol=0.02)
+    np.testing.assert_array_equal(drawn.std(0) < 1e-9, STATES.std(0) < 1e-9)
+
+
+def test_observations_and_goal(env):
+    observation = env.reset(STATES[HELD_OUT[0]])
+    assert {name: image.shape for name, image in observation.images.items()} == {
+        "agentview": (32, 32, 3), "wrist": (32, 32, 3)}
+    assert observation.joint_positions.shape == (7,) and observation.gripper_positions.shape == (2,)
+    wrist = observation.images["wrist"].astype(int)
+    assert (wrist[..., 0] > 2 * wrist[..., 1]).sum() > 10  # the hand looks down on a red cube
+    assert not env.success()
+    for height_m, expected in ((0.03, False), (0.05, True)):
+        state = STATES[HELD_OUT[0]].copy()
+        state[12] = 0.8 + height_m
+        env.reset(state, settle_steps=0)
+        assert env.success() is expected
+
+
+def test_the_assets_are_robosuites_whatever_is_asked_for():
+    assert assets_of("robosuite", "builtin") == assets_of("robosuite") == lift.assets()
+    assert lift.assets().label.startswith("robosuite-1.4")

@@ -1,0 +1,121 @@
+"""robosuite's human demonstrations, from its wheel to a policy in closed loop."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import h5py
+import numpy as np
+import pytest
+
+from m2distill_policy.errors import DataError
+from m2distill_sim import lift
+from m2distill_sim.lift_env import LiftEnv
+from m2distill_sim.suites import instruction
+from m2distill_training import cli
+from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.data.robosuite_demos import STEADY_M, STEADY_RAD, read_recordings
+from m2distill_training.evaluate import evaluate_run
+from m2distill_training.loop import train
+from m2distill_training.presets import debug
+
+SOURCE = lift.assets().path / "demonstrations/lift/demo.hdf5"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    out = tmp_path_factory.mktemp("lift")
+    assert cli.run(["import", "robosuite-demos", str(out), "--size-px", "16"]) == 0
+    assert [path.name for path in out.iterdir()] == ["lift_demo.hdf5"]
+    return out / "lift_demo.hdf5"
+
+
+@pytest.fixture(scope="module")
+def env():
+    with LiftEnv() as env:
+        yield env
+
+
+def test_the_file_is_liberos_format_and_says_where_it_is_from(imported):
+    with h5py.File(imported) as file:
+        data = file["data"]
+        assert (data.attrs["num_demos"], data.attrs["env_name"]) == (3, "Lift")
+        assert data.attrs["assets"] == lift.assets().label and "human" in data.attrs["source"]
+        assert json.loads(data.attrs["source_demos"]) == ["demo_1", "demo_2", "demo_3"]
+        assert data.attrs["total"] == sum(len(demo["actions"]) for demo in data.values())
+        for demo in data.values():
+            actions = demo["actions"][:]
+            assert np.isfinite(actions).all() and 0.2 < np.abs(actions[:, :6]).max() < 0.8
+            assert set(actions[:, 6]) == {-1.0, 1.0}
+            assert (np.abs(actions[:, :3]).max(1) > 0.02).mean() > 0.8  # it moves nearly all the time
+    with open_libero(imported, "before") as file:
+        assert file.instruction == "lift the red cube"
+        demos = list(file.demos())
+    with h5py.File(imported) as file:  # seen before the action: nothing is shifted
+        assert [len(demo.action) for demo in demos] == [len(demo["actions"]) for demo in file["data"].values()]
+
+
+def test_observations_are_those_of_the_recorded_states(imported, env):
+    with h5py.File(imported) as file, h5py.File(SOURCE) as source:
+        demo, recorded = file["data/demo_1"], source["data/demo_2/states"][:]
+        for j in (0, 60, len(demo["states"]) - 1):
+            state = demo["states"][j]
+            assert (recorded == state).all(1).any()
+            env.show(state)
+            np.testing.assert_allclose(demo["obs/joint_states"][j], state[1:8], atol=1e-12)
+            np.testing.assert_allclose(demo["obs/ee_pos"][j], env.observe(render=False).ee_pos, atol=1e-9)
+
+
+def test_the_derived_actions_lift_the_cube_when_they_are_played_back(imported, env):
+    with h5py.File(imported) as file:
+        demos = [(demo["states"][0], demo["actions"][:]) for demo in file["data"].values()]
+    lifted = []
+    for recording, (state, actions) in zip(read_recordings(SOURCE), demos, strict=True):
+        env.set_cube(recording.cube_half_m)
+        env.reset(state, settle_steps=0)
+        lifted.append(any([env.step(action) and env.success() for action in actions]))
+    assert lifted == [True, True, True]
+
+
+def test_a_lasting_action_moves_the_hand_as_far_as_derivation_assumes(env):
+    for axis, size, expected in ((0, 0.4, STEADY_M), (2, 0.4, STEADY_M), (3, 0.2, STEADY_RAD), (5, 0.2, STEADY_RAD)):
+        env.reset(lift.initial_states()[0])
+        action = size * np.eye(7)[axis]
+        seen = [env.step(action) for _ in range(12)]
+        if axis < 3:
+            moved = (seen[-1].ee_pos - seen[5].ee_pos)[axis]
+        else:
+            moved = 2 * np.arccos(min(1, abs(seen[-1].ee_quat_xyzw @ seen[5].ee_quat_xyzw)))
+        assert moved / 6 / size == pytest.approx(expected, rel=0.12)
+
+
+def test_they_are_a_step_of_a_run_and_its_task_is_evaluated(imported, libero_file, tmp_path):
+    config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=2))
+    files = [libero_file(instruction=instruction("libero_object", 3)), imported]
+    run = train(config, files, tmp_path / "run", cache=tmp_path / "cache").path
+    evaluation = evaluate_run(run, ["libero_object", "robosuite"], 1, max_steps=2, workers=0)
+    assert [(t["suite"], t["task"], t["episodes"]) for t in evaluation["steps"][1]["tasks"]] == [
+        ("libero_object", 3, 1), ("robosuite", 0, 1)]
+    assert evaluation["steps"][1]["tasks"][1]["assets"] == lift.assets().label
+    assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda data: data.attrs.update(env_info=data.attrs["env_info"].replace("OSC_POSE", "JOINT_POSITION")),
+     "was recorded with .*JOINT_POSITION.*expected .*OSC_POSE"),
+    (lambda data: data.attrs.__delitem__("env_info"), "not as robosuite 1.4 records"),
+    (lambda data: data["demo_2/actions"].__setitem__((3, 1), np.nan), "demo_2 holds numbers that are not finite"),
+    (lambda data: data["demo_1"].__delitem__("states"), "not as robosuite 1.4 records"),
+    (lambda data: data["demo_3/states"].__setitem__((slice(100, None, 2), slice(1, 8)), 0.5),
+     "demo_3: derived actions reach .*allowed -1 to 1")])
+def test_a_recording_of_something_else_is_refused(change, said, tmp_path):
+    copy = shutil.copy(SOURCE, tmp_path / "demo.hdf5")
+    with h5py.File(copy, "a") as file:
+        change(file["data"])
+    with pytest.raises(DataError, match=said):
+        from m2distill_training.data.robosuite_demos import import_lift
+
+        import_lift(tmp_path / "out", copy, 16)

@@ -6,6 +6,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,8 @@ from m2distill_policy.errors import require_at_least
 from m2distill_policy.models import Batch
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training.bench.measure import alternate, judged, machine, progress, show
+from m2distill_training.allocator import keep_freed_memory
+from m2distill_training.bench.measure import InOwnProcess, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import plain_batches, plain_dataset
 from m2distill_training.bench.steps import Steps, with_batch
 from m2distill_training.bench.synthetic import TEXT_WIDTH, text, write_file
@@ -54,8 +56,8 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
 def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
     """Random windows in batches, read by one process: as the store gives them (uint8), and as the network takes them
     and robomimic gives them (float32 in [0, 1])."""
-    dataset = plain_dataset(file, HISTORY)
-    size_px = dataset[0]["obs"]["agentview_rgb"].shape[-1]  # whatever the file holds, so that neither side resizes
+    keep_freed_memory()  # as the trainer does
+    size_px = plain_dataset(file, HISTORY)[0]["obs"]["agentview_rgb"].shape[-1]  # so that neither side resizes
     spec = libero_spec(size_px, HISTORY, text_width=TEXT_WIDTH)
     windows = Windows([_part(open_store(file, spec, PAIRING, cache), 0)], HISTORY)
     turn = itertools.count()
@@ -69,12 +71,17 @@ def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
 
     rows = []
     for name, ours in (("windows as stored", frames), ("windows as float tensors", tensors)):
-        plain = iter(plain_batches(dataset, BATCH, repeats + 1))
-        times = alternate(ours, lambda plain=plain: next(plain), repeats, name)
+        with InOwnProcess(plain_reader, file, repeats + 1) as plain:
+            times = alternate(ours, plain, repeats, name)
         rows.append({"name": name, "batch": BATCH, "image_px": size_px, "history": HISTORY, "repeats": repeats,
                      "ours_windows_s": round(BATCH / times.ours), "plain_windows_s": round(BATCH / times.plain),
                      **judged(times.plain / times.ours, ">=", 10)})
     return rows
+
+
+def plain_reader(file: Path, batches: int) -> Callable[[], dict]:
+    batch = iter(plain_batches(plain_dataset(file, HISTORY), BATCH, batches))
+    return lambda: next(batch)
 
 
 def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:

@@ -1,18 +1,20 @@
 """bench train: milliseconds per training step of the `libero` preset, augmentation included; losses in bfloat16."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.observation_tensors import to_model_input
-from m2distill_training.bench.measure import Times, alternate, judged, machine, progress, show
+from m2distill_policy.spec import libero_spec
+from m2distill_training.bench.measure import InOwnProcess, Times, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import PlainTrainer
 from m2distill_training.bench.steps import Steps, with_batch
-from m2distill_training.bench.synthetic import memory_store, text
+from m2distill_training.bench.synthetic import TEXT_WIDTH, memory_store, text
 from m2distill_training.config import PRECISIONS, TrainConfig
-from m2distill_training.data.windows import Part
+from m2distill_training.data.windows import Part, Windows
 from m2distill_training.presets import libero, small
 
 COLUMNS = ("name", "batch", "ours_ms", "plain_ms", "ratio", "bar", "holds")
@@ -58,12 +60,17 @@ def plain_and_ours(config: TrainConfig, batch: int, repeats: int) -> Times:
     """Behaviour cloning on `batch` samples. Ours includes gathering the windows and making them floating point; the
     plain step finds them ready, for what its reader costs is bench data's matter."""
     ours = Steps(with_batch(config, "finetune", batch), _part(config, 0))
-    windows = ours.current.gather(np.arange(batch))
+    with InOwnProcess(plain_step, config, batch) as plain:
+        return alternate(ours.step, plain, repeats, f"batch {batch}, ours and plain")
+
+
+def plain_step(config: TrainConfig, batch: int) -> Callable[[], float]:
+    spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
+    windows = Windows([_part(config, 0)], config.history).gather(np.arange(batch))
     inputs = to_model_input(windows["images"], windows["joint"], windows["gripper"], windows["text"])
     inputs["images"] = {name: x.contiguous() for name, x in inputs["images"].items()}
-    action = torch.from_numpy(windows["action"])
-    plain = PlainTrainer(config, ours.spec)
-    return alternate(ours.step, lambda: plain.step(inputs, action), repeats, f"batch {batch}, ours and plain")
+    trainer, action = PlainTrainer(config, spec), torch.from_numpy(windows["action"])
+    return lambda: trainer.step(inputs, action)
 
 
 def er_and_m2distill(config: TrainConfig, batch: int, repeats: int) -> Times:

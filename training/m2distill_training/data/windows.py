@@ -46,14 +46,13 @@ class Windows:
                  "text": np.empty((B, len(first.text)), np.float32)}
         batch |= {name: np.empty((B, T, getattr(first.store, name).shape[1]), np.float32)
                   for name in ("joint", "gripper", "action")}
-        for p in np.unique(part_B):
-            rows = np.flatnonzero(part_B == p)
-            frames, part = frames_BT[rows], self.parts[p]
+        for row, (p, frames) in enumerate(zip(part_B, frames_BT, strict=True)):
+            part = self.parts[p]
             for name, images in part.store.images.items():
-                batch["images"][name][rows] = images[frames]
+                np.take(images, frames, 0, out=batch["images"][name][row], mode="clip")  # "raise" would copy twice
             for name in ("joint", "gripper", "action"):
-                batch[name][rows] = getattr(part.store, name)[frames]
-            batch["text"][rows] = part.text
+                batch[name][row] = getattr(part.store, name)[frames]
+            batch["text"][row] = part.text
         return batch
 
     def frames(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

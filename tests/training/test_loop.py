@@ -15,7 +15,8 @@ from m2distill_training.data.replay import choose_demos
 from m2distill_training.learner import learning_rate
 from m2distill_training.loop import train
 from m2distill_training.presets import debug, libero, preset
-from m2distill_training.run import RunError, RunFolder
+from m2distill_training.protocols import with_protocol
+from m2distill_training.run import RunError, RunFolder, read_json
 
 
 @pytest.fixture
@@ -198,3 +199,19 @@ def test_repeated_instructions_and_unknown_names_are_refused(files, tmp_path):
 def test_presets_survive_json(name):
     config = preset(name)
     assert type(config).from_json(config.to_json()) == config
+
+
+def test_base6_plus4_from_ten_files(libero_file, tmp_path):
+    """Six tasks jointly with 50 demos each, then four steps of one task with 10, 5 kept of every earlier task."""
+    names = [f"task {i}" for i in range(10)]
+    ten = [libero_file(f"{i}", instruction=name, seed=i, demos=50, steps=2, size_px=16) for i, name in enumerate(names)]
+    config = with_protocol(dataclasses.replace(debug(), save_every=1000), "base6_plus4")
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, budget=1))
+    run = train(config, ten, tmp_path / "run")
+    assert [len(load_checkpoint(run.checkpoint(k)).instructions) for k in range(5)] == [6, 7, 8, 9, 10]
+    assert [max(line["step"] for line in run.metrics() if line["task_step"] == k) for k in range(5)] == [6, 1, 1, 1, 1]
+    for k in range(1, 5):
+        kept = read_json(tmp_path / "run" / "steps" / str(k) / "replay.json")
+        assert {name: len(demos) for name, demos in kept.items()} == dict.fromkeys(names[:5 + k], 5)
+    learned = choose_demos(50, 10, config.seed, 6)  # of the first task that is learned alone
+    assert set(kept["task 6"]) <= set(learned)

@@ -29,6 +29,7 @@ class Command:
     gripper_width_m: float  # opening between the fingers
     stamp_ns: int  # of the observation it answers
     sample: ActionSample
+    limited_by: tuple[str, ...] = ()  # names of the safety limits that shortened it
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,19 @@ class LoadedPolicy:
             raise UserError(unknown_name("way of acting", acting, ACTING))
         self.acting = acting
         self._policy = for_acting(checkpoint.build_policy())
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator()
+        self._seed = seed
+        self.reseed()
         self._tokens: deque[Tensor] = deque(maxlen=checkpoint.spec.history)  # each (1, 1, N, D)
         self._text: np.ndarray | None = None  # (1, L)
 
     def reset(self) -> None:
         """Forget the history."""
         self._tokens.clear()
+
+    def reseed(self) -> None:
+        """Draw as from the beginning."""
+        self._generator.manual_seed(self._seed)
 
     def set_text(self, embedding_L: np.ndarray) -> None:
         """Follow another instruction; the history, encoded under the old one, is forgotten."""

@@ -28,13 +28,13 @@ class Stream:
         self.value, self.problem = None, reason
 
     def why_unusable(self, now_ns: int) -> str:
-        """Empty when the value may be used now, else the reason it may not."""
+        """Empty when the value may be used now, else the reason it may not: the same text for as long as it lasts."""
         if self.problem:
             return self.problem
         age_ns = now_ns - self.stamp_ns
         if age_ns > self.max_age_ns:
-            return f"{self.name}: newest is {age_ns / 1e6:.0f} ms old, limit {self.max_age_ns / 1e6:.0f} ms"
+            return f"{self.name}: newest is older than {self.max_age_ns / 1e6:.0f} ms"
         if -age_ns > self.max_lead_ns:
-            return (f"{self.name}: stamp is {-age_ns / 1e6:.0f} ms in the future, "
-                    f"limit {self.max_lead_ns / 1e6:.0f} ms; check that the clocks agree")
+            return (f"{self.name}: stamp is more than {self.max_lead_ns / 1e6:.0f} ms in the future; check that the "
+                    "clocks agree")
         return ""

@@ -36,7 +36,7 @@ START_LIMIT_S = 90.0  # of a node's process on a busy machine: it imports torch
 
 
 def policy_node(checkpoint: Path, **parameters) -> NodeDescription:
-    parameters = {"checkpoint": str(checkpoint), **parameters}
+    parameters = {"checkpoint": str(checkpoint), "arm": "libero_sim", "min_similarity": 1.0, **parameters}
     return NodeDescription("m2distill_policy", "policy_node", "policy", "", parameters)
 
 
@@ -58,7 +58,7 @@ class Client(Node):
         self.policy_parameters = AsyncParameterClient(self, "policy")
         # made early: before the node knows of a client, it cannot answer it
         self.triggers = {name: self.create_client(Trigger, f"policy/{name}") for name in
-                         ("start", "stop", "pause", "reset_fault")}
+                         ("start", "stop", "pause", "reset_fault", "reload", "rollback")}
         self.execute = ActionClient(self, ExecuteInstruction, "policy/execute")
         self.sent = 0  # sets of sensor data
         self.sizes = dict.fromkeys(CAMERAS, 64)  # of the pictures; 0: the camera is dead

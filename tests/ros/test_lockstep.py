@@ -100,7 +100,7 @@ def test_an_episode_over_ros_is_the_episode_without_it(client, sim, checkpoint_p
     client.wait(lambda: episode.over[-1] and episode.steps, "the end of the episode", 60)
     assert episode.steps == [STEPS]
     client.wait(lambda: len(client.of("policy/action")) >= STEPS, "all actions")  # topics keep no order among them
-    actions = client.of("policy/action")
+    actions = client.of("policy/action")[:STEPS]  # the last observation may be answered as well
     assert [stamp_to_ns(a.header.stamp) for a in actions] == [10**9 + 50_000_000 * step for step in range(STEPS)]
     expected = offline_actions(checkpoint_path)
     np.testing.assert_array_equal([a.action for a in actions], [s.action for s in expected])

@@ -1,5 +1,6 @@
-"""What the policy node says about itself once a second on /diagnostics."""
+"""What the policy node says about itself on /diagnostics, and what it knows of its inputs' arrivals."""
 
+from collections import deque
 from collections.abc import Mapping
 
 from builtin_interfaces.msg import Time
@@ -14,53 +15,41 @@ LEVELS = {
     PolicyStatus.PAUSED: (DiagnosticStatus.OK, "paused"),
     PolicyStatus.FAULT: (DiagnosticStatus.ERROR, "fault"),
 }
+WINDOW_NS = 1_000_000_000  # over which rates are taken
+MAX_RATE_HZ = 2000  # that is still counted exactly
 
 
 class InputMonitor:
-    """When each input was heard last, and counts since the last report: messages, commands, time of a policy step.
-
-    Times are those of a steady clock, in ns: it goes on when the simulation's clock stands still.
-    """
+    """When each input was heard, by a steady clock, in ns: it goes on when the simulation's clock stands still."""
 
     def __init__(self, inputs: list[str], silence_limit_ns: int):
         self._silence_limit_ns = silence_limit_ns
-        self._heard_ns: dict[str, int | None] = dict.fromkeys(inputs)
-        self._counts = dict.fromkeys(inputs, 0)
-        self._step_s: list[float] = []
+        self._heard_ns = {name: deque(maxlen=MAX_RATE_HZ) for name in inputs}
 
     def heard(self, name: str, now_ns: int) -> None:
-        self._heard_ns[name] = now_ns
-        self._counts[name] += 1
+        self._heard_ns[name].append(now_ns)
 
     def silence(self, now_ns: int) -> str:
         """Why an input counts as dead; empty when none does."""
         for name, heard_ns in self._heard_ns.items():
-            if heard_ns is None:
+            if not heard_ns:
                 return f"{name}: nothing received yet"
-            if now_ns - heard_ns > self._silence_limit_ns:
+            if now_ns - heard_ns[-1] > self._silence_limit_ns:
                 return f"{name}: silent for more than {self._silence_limit_ns * 1e-9:g} s"
         return ""
 
-    def stepped(self, duration_s: float) -> None:
-        self._step_s.append(duration_s)
-
-    def report(self, period_s: float) -> dict[str, str]:
-        """The numbers as text, by name; starts to count anew."""
-        values = {f"{name} (Hz)": f"{count / period_s:.1f}" for name, count in self._counts.items()}
-        values["commands (Hz)"] = f"{len(self._step_s) / period_s:.1f}"
-        if self._step_s:
-            values["slowest step (ms)"] = f"{1000 * max(self._step_s):.1f}"
-            values["mean step (ms)"] = f"{1000 * sum(self._step_s) / len(self._step_s):.1f}"
-        self._counts = dict.fromkeys(self._counts, 0)
-        self._step_s = []
-        return values
+    def rates_hz(self, now_ns: int) -> dict[str, float]:
+        """Messages within the last second."""
+        return {name: sum(now_ns - t <= WINDOW_NS for t in heard_ns) * 1e9 / WINDOW_NS
+                for name, heard_ns in self._heard_ns.items()}
 
 
 def diagnostics(node_name: str, status: PolicyStatus, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
     level, word = LEVELS[status.state]
     message = DiagnosticArray()
     message.header.stamp = stamp
-    values = {"instruction": status.instruction, "checkpoint": status.checkpoint_id, **values}
+    values = {"instruction": status.instruction, "checkpoint": status.checkpoint_id,
+              "previous checkpoint": status.previous_checkpoint_id, "notice": status.notice, **values}
     message.status.append(DiagnosticStatus(
         level=level, name=f"{node_name}: policy", hardware_id="", message=f"{word}: {status.reason}".rstrip(": "),
         values=[KeyValue(key=key, value=value) for key, value in values.items()]))

@@ -13,18 +13,19 @@ from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_policy.errors import UserError
 
 Result = ExecuteInstruction.Result
-FEEDBACK_PERIOD_S = 0.2
+FEEDBACK_PERIOD_S = 0.5
 
 
 class ExecuteServer:
     """Runs goals on behalf of the policy node.
 
-    `begin(instruction)` starts acting and raises UserError when it cannot; `end(why)` holds the arm. The node tells of
-    each command it sends (`count_step`), of every other event that ends a goal (`finish`), and calls `poll` regularly.
+    `begin(instruction)` starts acting and raises UserError when it cannot; `end(why)` holds the arm and returns how the
+    run went. The node tells of each command it sends (`count_step`), of every other event that ends a goal (`finish`),
+    and calls `poll` regularly.
     """
 
     def __init__(self, node: Node, is_active: Callable[[], bool], begin: Callable[[str], None],
-                 end: Callable[[str], None]):
+                 end: Callable[[str], str]):
         self._log = node.get_logger()
         self._is_active, self._begin, self._end = is_active, begin, end
         self._goal: ServerGoalHandle | None = None
@@ -40,6 +41,11 @@ class ExecuteServer:
     def count_step(self) -> None:
         self._steps += 1
 
+    def succeed(self) -> None:
+        """The success topic has spoken."""
+        if self._goal is not None:
+            self._conclude(Result.SUCCESS, "success")
+
     def finish(self, reason: int, message: str) -> None:
         """End the running goal, if there is one. Holding the arm is the caller's part."""
         if self._goal is not None:
@@ -53,16 +59,19 @@ class ExecuteServer:
         now_s = time.monotonic()
         elapsed_s = now_s - self._started_s
         if self._goal.is_cancel_requested:
-            self._end("cancelled")
-            self.finish(Result.CANCELED, f"cancelled after {elapsed_s:.1f} s and {self._steps} steps")
+            self._conclude(Result.CANCELED, "cancelled")
         elif elapsed_s >= _seconds(self._goal.request.time_limit):
-            self._end("time limit reached")
-            self.finish(Result.TIME_LIMIT, f"time limit reached after {self._steps} steps")
+            self._conclude(Result.TIME_LIMIT, "time limit reached")
         elif now_s - self._fed_back_s >= FEEDBACK_PERIOD_S:
             self._fed_back_s = now_s
             self._goal.publish_feedback(ExecuteInstruction.Feedback(
                 elapsed=Duration(sec=int(elapsed_s), nanosec=int(elapsed_s % 1 * 1e9)), steps=self._steps,
                 hold_reason=hold_reason))
+
+    def _conclude(self, reason: int, what: str) -> None:
+        elapsed_s = time.monotonic() - self._started_s
+        summary = self._end(what)
+        self.finish(reason, f"{what} after {elapsed_s:.1f} s and {self._steps} steps; {summary}".rstrip("; "))
 
     def _judge(self, request: ExecuteInstruction.Goal) -> GoalResponse:
         limit_s = _seconds(request.time_limit)
@@ -73,16 +82,16 @@ class ExecuteServer:
         return GoalResponse.REJECT
 
     async def _execute(self, goal: ServerGoalHandle) -> Result:
-        self.finish(Result.SUPERSEDED, f"superseded by the goal {goal.request.instruction!r}")
+        self.finish(Result.PREEMPTED, f"preempted by the goal {goal.request.instruction!r}")
         self._goal, self._outcome, self._steps = goal, Future(), 0
         self._started_s = self._fed_back_s = time.monotonic()
         outcome = self._outcome
         try:
             self._begin(goal.request.instruction)
         except UserError as error:
-            self.finish(Result.STOPPED, str(error))
+            self.finish(Result.REFUSED, str(error))
         reason, message = await outcome
-        if reason == Result.TIME_LIMIT:
+        if reason in (Result.SUCCESS, Result.TIME_LIMIT):
             goal.succeed()
         elif reason == Result.CANCELED:
             goal.canceled()

@@ -17,7 +17,8 @@ class Made:
     def __init__(self, node: LifecycleNode):
         self.node = node
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on when the simulation's clock stands still
-        self.timers: list[Timer] = []
+        self.subscriptions: list[tuple[Subscription, bool]] = []  # and whether nothing works without
+        self._timers: list[Timer] = []
         self._undo = contextlib.ExitStack()
 
     def publisher(self, kind: type, topic: str, qos: QoSProfile | int) -> LifecyclePublisher:
@@ -25,32 +26,35 @@ class Made:
         self._undo.callback(self.node.destroy_lifecycle_publisher, made)
         return made
 
-    def subscription(self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int) -> Subscription:
+    def subscription(self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int,
+                     needed: bool = False) -> None:
         made = self.node.create_subscription(kind, topic, callback, qos)
         self._undo.callback(self.node.destroy_subscription, made)
-        return made
+        self.subscriptions.append((made, needed))
 
     def service(self, name: str, callback: Callable) -> None:
         made = self.node.create_service(Trigger, name, callback)
         self._undo.callback(self.node.destroy_service, made)
 
-    def timer(self, period_s: float, callback: Callable[[], None]) -> None:
-        """A timer of the steady clock; it stands still until `start_timers`."""
-        made = self.node.create_timer(period_s, callback, clock=self.steady, autostart=False)
-        self.timers.append(made)
+    def timer(self, period_s: float, callback: Callable[[], None], always: bool = False) -> None:
+        """A timer of the steady clock. Unless `always`, it stands still until `start_timers`."""
+        made = self.node.create_timer(period_s, callback, clock=self.steady, autostart=always)
         self._undo.callback(self.node.destroy_timer, made)
+        if not always:
+            self._timers.append(made)
 
     def start_timers(self) -> None:
-        for timer in self.timers:
+        for timer in self._timers:
             timer.reset()
 
     def stop_timers(self) -> None:
-        for timer in self.timers:
+        for timer in self._timers:
             timer.cancel()
 
     def at_destruction(self, callback: Callable[[], None]) -> None:
         self._undo.callback(callback)
 
     def destroy(self) -> None:
-        self.timers.clear()
+        self._timers.clear()
+        self.subscriptions.clear()
         self._undo.close()

@@ -1,33 +1,26 @@
-"""ROS parameters from a frozen dataclass: each is declared once, with description, range and whether it is read-only.
-
-    @dataclass(frozen=True)
-    class Parameters:
-        rate_hz: float = parameter(20.0, "control rate", at_least=1.0, at_most=1000.0, read_only=True)
+"""ROS parameters from a frozen dataclass of `parameters.parameter` fields: each is declared once, with description,
+range and whether it is read-only. Tuples of numbers are arrays.
 
 `declare(node, Parameters)` makes values outside the range impossible to set; `read(node, Parameters)` returns the
 values of the moment.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from m2distill_policy.parameters import parameter as parameter
 
 T = TypeVar("T")
 
 
-def parameter(default, description: str, *, at_least=None, at_most=None, choices: tuple[str, ...] = (),
-              read_only: bool = False) -> Any:
-    """A dataclass field. Numbers need both bounds, strings may have `choices`."""
-    if type(default) in (int, float) and (at_least is None or at_most is None):
-        raise TypeError(f"a number needs at_least and at_most: {description}")
-    return dataclasses.field(default=default, metadata={
-        "description": description, "bounds": (at_least, at_most), "choices": choices, "read_only": read_only})
-
-
-def declare(node: Node, cls: type) -> None:
-    """Declare every field of `cls` on the node. Raises rclpy's ParameterException when a start value is not allowed."""
+def declare(node: Node, cls: type, defaults: Mapping[str, Any] | None = None) -> None:
+    """Declare every field of `cls` on the node; `defaults` take the place of the fields' own. Raises rclpy's
+    ParameterException when a start value is not allowed."""
     choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(cls) if f.metadata["choices"]}
 
     def refuse_unknown_choice(parameters) -> SetParametersResult:
@@ -39,11 +32,19 @@ def declare(node: Node, cls: type) -> None:
 
     node.add_on_set_parameters_callback(refuse_unknown_choice)
     for field in dataclasses.fields(cls):
-        node.declare_parameter(field.name, field.default, _descriptor(field))
+        default = (defaults or {}).get(field.name, field.default)
+        if isinstance(default, tuple):  # an empty one needs its type told
+            default = [float(v) for v in default] or Parameter.Type.DOUBLE_ARRAY
+        node.declare_parameter(field.name, default, _descriptor(field))
 
 
 def read(node: Node, cls: type[T]) -> T:
-    return cls(**{f.name: node.get_parameter(f.name).value for f in dataclasses.fields(cls)})
+    return cls(**{f.name: _value(node, f) for f in dataclasses.fields(cls)})
+
+
+def _value(node: Node, field: dataclasses.Field) -> Any:
+    value = node.get_parameter_or(field.name).value
+    return tuple(value or ()) if isinstance(field.default, tuple) else value
 
 
 def _descriptor(field: dataclasses.Field) -> ParameterDescriptor:

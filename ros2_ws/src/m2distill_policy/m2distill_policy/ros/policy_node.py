@@ -1,78 +1,93 @@
 """The lifecycle node `policy`: sensor topics in, checked commands out, told by an instruction what to do.
 
-The thin ROS shell round PolicySession. Nothing is published unless the node is active; a Hold sends a zero twist and
-says why on `~/status` and /diagnostics; the zero twist is the last thing sent on the way out. Topics, services and
-parameters: docs/ros.md. Here is the lifecycle; what an active node does is in runner.py.
+The thin ROS shell round PolicySession. Nothing is published unless the node is active; a Hold sends a zero command and
+says why on `~/status` and /diagnostics; the zero command is the last thing sent on the way out. Topics, services and
+parameters: docs/ros.md. Here are the lifecycle and the services; what an active node does is in runner.py.
 """
 
 import sys
-from pathlib import Path
 
 import torch
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from std_msgs.msg import String
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
-from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.arms import preset
 from m2distill_policy.errors import UserError
-from m2distill_policy.inference import LoadedPolicy
-from m2distill_policy.ros import params
+from m2distill_policy.ros import params, reload
+from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.inputs import Inputs
 from m2distill_policy.ros.made import Made
 from m2distill_policy.ros.outputs import Outputs
-from m2distill_policy.ros.policy_parameters import PolicyParameters
+from m2distill_policy.ros.policy_parameters import GROUPS, ArmParameters, OutputParameters, PolicyParameters
 from m2distill_policy.ros.process import run_node
 from m2distill_policy.ros.report import Report
 from m2distill_policy.ros.runner import Runner
+from m2distill_policy.safety import SafetyLimits
 from m2distill_policy.session import PolicySession
+
+POLL_PERIOD_S = 0.02  # for what was done in the background
 
 
 class PolicyNode(LifecycleNode):
     def __init__(self):
         super().__init__("policy")
-        params.declare(self, PolicyParameters)
-        self.problem = ""  # why the last `configure` failed
+        params.declare(self, ArmParameters)
+        defaults = preset(params.read(self, ArmParameters).arm)
+        for group in GROUPS:
+            params.declare(self, group, defaults)
+        self.add_post_set_parameters_callback(self._on_parameters)
+        self.problem = ""  # why the last transition failed
         self._made = Made(self)
         self._runner: Runner | None = None
+        self._reload: reload.Reload | None = None
         self._finalized = False
+
+    # --- lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._configure(params.read(self, PolicyParameters))
+            self._configure(params.read(self, PolicyParameters), params.read(self, OutputParameters),
+                            params.read(self, SafetyLimits))
         except UserError as error:
-            self.problem = str(error)
-            self.get_logger().error(self.problem)
-            return TransitionCallbackReturn.FAILURE
+            self._destroy()
+            return self._fail(str(error))
         return super().on_configure(state)
 
-    def _configure(self, settings: PolicyParameters) -> None:
+    def _configure(self, settings: PolicyParameters, outputs: OutputParameters, limits: SafetyLimits) -> None:
         if not settings.checkpoint:
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         torch.set_num_threads(settings.torch_threads)
-        checkpoint = load_checkpoint(Path(settings.checkpoint))
-        policy = LoadedPolicy(checkpoint, settings.acting, settings.seed)
-        session = PolicySession(checkpoint.spec, policy, checkpoint.instructions, settings.limits)
-        made, frame_id = self._made, checkpoint.spec.action.frame_id
-        self._runner = runner = Runner(made, session, settings, Outputs(made, frame_id),
-                                       Report(made, frame_id, sorted(checkpoint.instructions), checkpoint.id))
-        self._inputs = Inputs(made, session, settings.image_transport == "compressed", runner.heard)
+        acting = reload.load(settings.checkpoint, settings)
+        session = PolicySession(acting.spec, acting.policy, acting.instructions, limits, outputs.output == "pose")
+        made, frame_id = self._made, outputs.frame_id or acting.spec.action.frame_id
+        background = Background()
+        made.at_destruction(background.end)
+        made.timer(POLL_PERIOD_S, background.poll, always=True)
+        self._report = Report(made, frame_id)
+        self._runner = runner = Runner(made, session, settings, Outputs(made, outputs, session, frame_id),
+                                       self._report, background)
+        self._reload = reload.Reload(session, acting, settings, background, self._swapped, self._refused)
+        self._announce()
+        self._inputs = Inputs(made, session, settings.image_transport == "compressed", frame_id, runner.heard)
         made.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
+        made.subscription(Bool, settings.success_topic, lambda message: message.data and runner.succeed(), 10)
         for name, verb in (("start", runner.start_again), ("stop", runner.stop), ("pause", runner.pause),
                            ("reset_fault", runner.reset_fault)):
-            made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response))
-        self.get_logger().info(f"checkpoint {checkpoint.id[:12]} knows {len(checkpoint.instructions)} instructions")
-
-    def _serve(self, verb, response: Trigger.Response) -> Trigger.Response:
-        try:
-            if not self._runner.active:
-                raise UserError("the node is not active; activate it first")
-            response.message, response.success = verb(), True
-        except UserError as error:
-            response.message, response.success = str(error), False
-        return response
+            made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response, runner.active))
+        made.service("~/rollback", lambda _, response: self._serve(self._reload.rollback, response))
+        made.service("~/reload", self._on_reload)
+        self.get_logger().info(f"checkpoint {acting.checkpoint_id[:12]} knows {len(acting.instructions)} instructions")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        wrong, missing = self._inputs.check()
+        if wrong:
+            return self._fail(f"the robot is not the one that the checkpoint was trained for: {'; '.join(wrong)}")
+        if missing:
+            self.get_logger().warning(f"not there yet: {'; '.join(missing)}")
         super().on_activate(state)
+        self._reload.acting.policy.reseed()
         self._runner.start()
         self._inputs.listening = True
         self._made.start_timers()
@@ -102,6 +117,11 @@ class PolicyNode(LifecycleNode):
         if not self._finalized:
             self.trigger_shutdown()
 
+    def _fail(self, problem: str) -> TransitionCallbackReturn:
+        self.problem = problem
+        self.get_logger().error(problem)
+        return TransitionCallbackReturn.FAILURE
+
     def _quiesce(self) -> None:
         """Stop the runner; the zero command is the last thing sent."""
         self._made.stop_timers()
@@ -109,8 +129,43 @@ class PolicyNode(LifecycleNode):
         self._runner.end()
 
     def _destroy(self) -> None:
-        self._runner = None
+        self._runner = self._reload = None
         self._made.destroy()
+
+    # --- services
+
+    def _serve(self, verb, response: Trigger.Response, active: bool = True) -> Trigger.Response:
+        try:
+            if not active:
+                raise UserError("the node is not active; activate it first")
+            response.message, response.success = verb(), True
+        except UserError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    async def _on_reload(self, _, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = await self._reload.request(self.get_parameter("checkpoint").value)
+        return response
+
+    def _on_parameters(self, parameters: list[Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.name == "checkpoint" and self._reload and parameter.value != self._reload.acting.path:
+                self._reload.request(parameter.value)
+
+    def _swapped(self, news: str) -> None:
+        self._announce(notice=news)
+
+    def _refused(self, news: str) -> None:
+        self.get_logger().error(news)
+        self._announce(notice=news)
+
+    def _announce(self, **notice) -> None:
+        """Which checkpoint acts: on ~/status, and in the parameter, which a refusal sets back."""
+        acting, previous = self._reload.acting, self._reload.previous
+        if self.get_parameter("checkpoint").value != acting.path:
+            self.set_parameters([Parameter("checkpoint", value=acting.path)])
+        self._report.status(checkpoint_id=acting.checkpoint_id, known_instructions=sorted(acting.instructions),
+                            previous_checkpoint_id=previous.checkpoint_id if previous else "", **notice)
 
 
 def make_node() -> PolicyNode:

@@ -1,30 +1,58 @@
-"""The parameters of the policy node."""
+"""The parameters of the policy node, in groups; those of SafetyLimits are another group."""
 
 from dataclasses import dataclass
 
+from m2distill_policy.arms import ARMS
 from m2distill_policy.inference import ACTING
-from m2distill_policy.ros.params import parameter
+from m2distill_policy.parameters import parameter
 from m2distill_policy.safety import SafetyLimits
 
 
 @dataclass(frozen=True)
+class ArmParameters:
+    """Read first: the arm chooses the defaults of all others."""
+
+    arm: str = parameter("unknown", "preset of limits and outputs (arms.py); parameters that are set stay set",
+                         choices=tuple(ARMS), read_only=True)
+
+
+@dataclass(frozen=True)
 class PolicyParameters:
-    checkpoint: str = parameter("", "directory of the checkpoint, read by `configure`")
+    checkpoint: str = parameter("", "directory of the checkpoint, read by `configure`; set later, it is swapped in")
     autostart: bool = parameter(False, "configure and activate at start, without a lifecycle manager", read_only=True)
     pacing: str = parameter("real_time", "when to act", choices=("real_time", "lockstep"), read_only=True)
     acting: str = parameter("sample", "how the mixture becomes an action", choices=ACTING)
-    seed: int = parameter(0, "of the policy's draws", at_least=0, at_most=2**31 - 1)
+    seed: int = parameter(0, "of the policy's draws, which begin anew at every activation", at_least=0,
+                          at_most=2**31 - 1)
     torch_threads: int = parameter(1, "CPU threads of one step of the network", at_least=1, at_most=64)
     image_transport: str = parameter("raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
                                      choices=("raw", "compressed"), read_only=True)
-    max_age_s: float = parameter(0.25, "oldest input acted on, by its stamp", at_least=0.001, at_most=60.0)
-    max_lead_s: float = parameter(0.05, "how far a stamp may lie in the future", at_least=0.0, at_most=60.0)
-    max_skew_s: float = parameter(0.1, "between the stamps of one step's inputs", at_least=0.0, at_most=60.0)
-    watchdog_s: float = parameter(1.0, "longest silence of an input, by the steady clock", at_least=0.01, at_most=600.0)
-    max_linear_m_s: float = parameter(SafetyLimits.max_linear_m_s, "speed limit", at_least=0.0, at_most=10.0)
-    max_angular_rad_s: float = parameter(SafetyLimits.max_angular_rad_s, "speed limit", at_least=0.0, at_most=100.0)
+    success_topic: str = parameter("success", "std_msgs/Bool that ends a goal of ~/execute with success",
+                                   read_only=True)
+    min_similarity: float = parameter(0.93, "likeness to a known instruction from which on a text is read as that one; "
+                                            "1: exact texts only (instructions.py)", at_least=0.0, at_most=1.0)
 
-    @property
-    def limits(self) -> SafetyLimits:
-        return SafetyLimits(round(self.max_age_s * 1e9), round(self.max_lead_s * 1e9), round(self.max_skew_s * 1e9),
-                            self.max_linear_m_s, self.max_angular_rad_s)
+
+@dataclass(frozen=True)
+class OutputParameters:
+    output: str = parameter("twist", "twist: TwistStamped on twist_cmd, as MoveIt Servo wants it; pose: PoseStamped on "
+                                     "target_pose, for a Cartesian impedance controller; array: Float64MultiArray on "
+                                     "velocity_cmd", choices=("twist", "pose", "array"), read_only=True)
+    dry_run: bool = parameter(False, "no command topics at all: ~/action, ~/status and /diagnostics only",
+                              read_only=True)
+    frame_id: str = parameter("", "of the commands and of ee_pose; empty: the checkpoint's", read_only=True)
+    command_stamp: str = parameter("observation", "of a command: that of the observation it answers, or of its sending",
+                                   choices=("observation", "sending"), read_only=True)
+    gripper_output: str = parameter("width", "width: Float64 on gripper_cmd, m; action: control_msgs/GripperCommand, "
+                                             "client of gripper_action", choices=("width", "action"), read_only=True)
+    gripper_action_scale: float = parameter(1.0, "GripperCommand's position is offset + scale x opening in m",
+                                            at_least=-1000.0, at_most=1000.0, read_only=True)
+    gripper_action_offset: float = parameter(0.0, "see gripper_action_scale", at_least=-1000.0, at_most=1000.0,
+                                             read_only=True)
+    gripper_effort_n: float = parameter(20.0, "GripperCommand's max_effort", at_least=0.0, at_most=1000.0,
+                                        read_only=True)
+    gripper_min_change_m: float = parameter(0.005, "smallest change of the opening that is a new GripperCommand",
+                                            at_least=0.0, at_most=0.2, read_only=True)
+
+
+GROUPS = (PolicyParameters, OutputParameters, SafetyLimits)  # declared after ArmParameters

@@ -1,7 +1,8 @@
 """What an active node does: it follows an instruction, holds, pauses, and answers observations with commands.
 
-Pacing `real_time` acts at the spec's rate by the steady clock. Pacing `lockstep` acts once for each complete set of
-inputs with one stamp, and answers a repeated set with the same command, so a simulator may wait for it.
+Pacing `real_time` acts at the spec's rate, in step with the inputs (pacer.py), and looks every few milliseconds whether
+it may go on. Pacing `lockstep` acts once for each complete set of inputs with one stamp, and answers a repeated set
+with the same command, so a simulator may wait for it.
 """
 
 import contextlib
@@ -13,44 +14,61 @@ from rclpy.node import Node
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Hold
+from m2distill_policy.cadence import Cadence
 from m2distill_policy.errors import UserError
+from m2distill_policy.instructions import Matcher
+from m2distill_policy.pacer import Pacer
+from m2distill_policy.ros import graph
+from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.diagnostics import InputMonitor
 from m2distill_policy.ros.execute import ExecuteServer
 from m2distill_policy.ros.made import Made
 from m2distill_policy.ros.outputs import Outputs
 from m2distill_policy.ros.policy_parameters import PolicyParameters
-from m2distill_policy.ros.report import DIAGNOSTICS_PERIOD_S, Report
+from m2distill_policy.ros.report import Report
+from m2distill_policy.ros.watchdog import Watchdog
 from m2distill_policy.session import PolicySession
 
 Ended = ExecuteInstruction.Result
+WATCH_PERIOD_S = 0.01
 SUPERVISION_PERIOD_S = 0.05
+DIAGNOSTICS_PERIOD_S = 1.0
 RESEND_AFTER_S = 0.4  # lockstep: an observation repeated sooner has crossed with its answer
 
 
 class Runner:
     def __init__(self, made: Made, session: PolicySession, settings: PolicyParameters, outputs: Outputs,
-                 report: Report):
+                 report: Report, background: Background):
         self._node: Node = made.node
-        self._steady = made.steady
-        self._session, self._settings = session, settings
-        self._outputs, self._report = outputs, report
+        self._made, self._steady = made, made.steady
+        self._session, self._outputs, self._report, self._background = session, outputs, report, background
         self.active = False
         self._inputs = [stream.name for stream in session.streams]
+        self._matcher = Matcher(settings.min_similarity)
         self._execute = ExecuteServer(self._node, lambda: self.active, self.follow, self._halt)
         made.at_destruction(self._execute.destroy)
         self._lockstep = settings.pacing == "lockstep"
+        self._pacer = Pacer(session.spec.period_ns)
+        self._cadence = Cadence(1 / session.spec.rate_hz)
+        self._last_run = ""  # summary
+        report.numbers = self._numbers
         if not self._lockstep:
-            made.timer(session.spec.period_ns * 1e-9, self._act_by_the_clock)
+            made.timer(WATCH_PERIOD_S, self._watch)
         made.timer(SUPERVISION_PERIOD_S, self._supervise)
-        made.timer(DIAGNOSTICS_PERIOD_S, lambda: report.diagnose(self._monitor))
+        made.timer(DIAGNOSTICS_PERIOD_S, report.diagnose)
 
     def start(self) -> None:
-        self._monitor = InputMonitor(self._inputs, round(self._settings.watchdog_s * 1e9))
+        limits = self._session.limits
+        self._monitor = InputMonitor(self._inputs, round(limits.watchdog_s * 1e9))
+        self._watchdog = Watchdog(limits.command_timeout_s, self._outputs.stop)
+        self._bites = 0
         self._session.reset()
         self._outputs.forget()
-        self._stamps: dict[str, int] = {}  # lockstep: of the inputs heard since the last complete set
+        self._stamps: dict[str, int] = {}  # of the inputs heard since the last complete set
         self._complete_ns: int | None = None  # lockstep: stamp of the last complete set
         self._hold_reason = self._last_instruction = ""
+        self._stopped_s = 0.0  # when the last zero command was sent
+        self._question: object | None = None  # of the instruction that is being judged
         self._paused = False
         self.active = True
         self._hold("no instruction")
@@ -58,7 +76,10 @@ class Runner:
     def end(self) -> None:
         """The zero command is the last thing sent."""
         self._execute.finish(Ended.DEACTIVATED, "the node was deactivated")
+        self._watchdog.end()
+        self._question = None
         self._session.stop()
+        self._sum_up()
         self._hold_reason = "not active"
         self._tell_status()
         self._outputs.stop()
@@ -74,19 +95,49 @@ class Runner:
         elif not text.strip():
             self.stop()
         else:
-            self._execute.finish(Ended.SUPERSEDED, f"superseded by the instruction {text!r}")
+            self._execute.finish(Ended.PREEMPTED, f"preempted by the instruction {text!r}")
             with contextlib.suppress(UserError):  # told on ~/status by follow
                 self.follow(text)
 
-    def follow(self, instruction: str) -> None:
-        """Start on an instruction with an empty history. Raises UserError, holding, when it is not known."""
-        try:
-            self._session.set_instruction(instruction)
-        except UserError as error:
-            self._halt(str(error))
-            self._node.get_logger().warning(str(error))
-            raise
-        self._last_instruction = self._session.instruction
+    def follow(self, text: str) -> None:
+        """Start on an instruction with an empty history. One that is not known word for word is judged first, while the
+        arm is held; refused, it ends the goal. Raises UserError, holding, when it cannot be judged."""
+        known = self._session.known(text)
+        if known is not None:
+            self._begin(known)
+        elif self._matcher.exact_only:
+            try:
+                self._session.set_instruction(text)
+            except UserError as error:
+                self._refuse(str(error))
+                raise
+        else:
+            self._halt(f"comparing {text!r} with the known instructions")
+            question, instructions = object(), self._session.instructions
+            self._question = question
+            self._background.run(lambda: self._matcher.match(text, instructions),
+                                 lambda known, error: self._judged(question, known, error))
+
+    def _judged(self, question: object, known: str | None, error: Exception | None) -> None:
+        if question is not self._question:
+            return  # something else has been said in the meantime
+        if error is None:
+            self._begin(known)
+            return
+        if not isinstance(error, UserError):
+            self._node.get_logger().fatal("".join(traceback.format_exception(error)))
+        self._refuse(str(error))
+        self._execute.finish(Ended.REFUSED, str(error))
+
+    def _refuse(self, why: str) -> None:
+        self._halt(why)
+        self._node.get_logger().warning(why)
+
+    def _begin(self, known: str) -> None:
+        self._question = None
+        self._sum_up()
+        self._session.set_instruction(known)
+        self._last_instruction = known
         self._paused = False
         self._hold("waiting for the next observation")
         answered_ns = self._outputs.last.stamp_ns if self._outputs.last else None
@@ -118,30 +169,62 @@ class Runner:
         self._hold("waiting for the next observation" if self._session.instruction else "no instruction")
         return f"cleared: {fault}" if fault else "there was no fault"
 
-    def _halt(self, notice: str) -> None:
+    def succeed(self) -> None:
+        """The success topic has spoken: it ends a goal, and nothing else."""
+        if self.active:
+            self._execute.succeed()
+
+    def _halt(self, notice: str) -> str:
+        """Returns how the run went."""
+        self._question = None
+        summary = self._sum_up()
         self._session.stop()
         self._paused = False
         self._hold(notice)
+        return summary
+
+    def _sum_up(self) -> str:
+        """The end of a run: tell how regularly it acted."""
+        summary = self._cadence.summary()
+        if summary:
+            self._last_run = summary
+            self._node.get_logger().info(f"run of {self._last_instruction!r}: {summary}")
+        self._cadence.restart()
+        return summary
 
     # --- control
 
     def heard(self, name: str, stamp_ns: int) -> None:
         """The session has taken a message of this input."""
-        self._monitor.heard(name, self._steady.now().nanoseconds)
-        if self._lockstep:
-            self._stamps[name] = stamp_ns
-            if len(self._stamps) == len(self._inputs) and len(set(self._stamps.values())) == 1:
-                self._stamps = {}
-                self._complete_ns = stamp_ns
-                self._act_in_lockstep()
+        now_ns = self._steady.now().nanoseconds
+        self._monitor.heard(name, now_ns)
+        self._stamps[name] = stamp_ns
+        if len(self._stamps) < len(self._inputs):
+            return
+        if not self._lockstep:
+            self._stamps = {}
+            self._pacer.complete(now_ns)
+            self._watch(now_ns)
+        elif len(set(self._stamps.values())) == 1:
+            self._stamps = {}
+            self._complete_ns = stamp_ns
+            self._act_in_lockstep()
 
-    def _act_by_the_clock(self) -> None:
-        silence = self._monitor.silence(self._steady.now().nanoseconds)
-        if self._session.instruction and silence:
-            self._session.reset()  # what comes after it is not a continuation
+    def _watch(self, now_ns: int | None = None) -> None:
+        """Hold as soon as there is a reason, act as soon as it is time."""
+        session = self._session
+        if not session.instruction:
+            return  # idle or paused: the reason is told already
+        now_ns = self._steady.now().nanoseconds if now_ns is None else now_ns
+        ros_ns = self._node.get_clock().now().nanoseconds
+        if silence := self._monitor.silence(now_ns):
+            session.reset()  # what comes after it is not a continuation
             self._hold(silence)
-        else:
-            self._act(self._node.get_clock().now().nanoseconds)
+        elif reason := session.why_hold(ros_ns) or self._why_bitten():
+            session.interrupt()
+            self._hold(reason)
+        elif self._pacer.due(now_ns):
+            self._act(ros_ns)
 
     def _act_in_lockstep(self) -> None:
         stamp_ns, last = self._complete_ns, self._outputs.last
@@ -152,34 +235,51 @@ class Runner:
                 return
             if self._session.instruction and stamp_ns - last.stamp_ns != self._session.spec.period_ns:
                 self._session.set_instruction(self._session.instruction)  # a step is missing: begin a new history
-        self._act(stamp_ns)
+        if self._session.instruction:
+            self._act(stamp_ns)
 
     def _act(self, now_ns: int) -> None:
-        if not self._session.instruction and not self._session.fault:
-            return  # idle or paused: the reason is told already
         started_s = time.perf_counter()
         try:
             outcome = self._session.tick(now_ns)
-        except Exception:  # a defect of ours must not leave the last command standing
+        except Exception as error:  # a defect of ours must not leave the last command standing
             self._node.get_logger().fatal(traceback.format_exc())
-            self._session.fault = "internal error; the log has the details"
+            self._session.fault = f"internal error, {type(error).__name__}: {error}; the log has the details"
             outcome = Hold(self._session.fault)
+        ended_s = time.perf_counter()
+        if reason := self._why_bitten():
+            self._session.interrupt()
+            outcome = Hold(self._session.fault or reason)
         if isinstance(outcome, Hold):
             self._hold(outcome.reason)
             if self._session.fault:
                 self._execute.finish(Ended.FAULT, self._session.fault)
             return
-        self._monitor.stepped(time.perf_counter() - started_s)
-        self._execute.count_step()
-        self._report.action(outcome, self._session.instruction)
+        if not self._lockstep:  # where the simulator waits
+            self._watchdog.feed()
         self._outputs.send(outcome)
+        self._report.action(outcome, self._session.instruction)
+        self._cadence.stepped(ended_s, ended_s - started_s)
+        self._execute.count_step()
         self._hold_reason = ""
         self._tell_status()
 
+    def _why_bitten(self) -> str:
+        """Whether the watchdog has bitten since this was asked last."""
+        news = self._watchdog.bites != self._bites
+        self._bites = self._watchdog.bites
+        return f"no command within {self._session.limits.command_timeout_s:g} s (command_timeout_s)" if news else ""
+
     def _hold(self, reason: str) -> None:
-        """A zero twist: at every step while there is an instruction, else once, when the reason changes."""
-        if self._session.instruction or reason != self._hold_reason:
+        """A zero command: once per period while there is an instruction, else once, when the reason changes."""
+        now_s = time.monotonic()
+        period_s = 1 / self._session.spec.rate_hz
+        if reason != self._hold_reason or (self._session.instruction and now_s - self._stopped_s >= period_s):
             self._outputs.stop()
+            self._stopped_s = now_s
+        self._watchdog.rest()
+        self._pacer.restart()
+        self._cadence.held()
         self._hold_reason = reason
         self._tell_status()
 
@@ -188,6 +288,8 @@ class Runner:
         if self._lockstep and self._session.instruction and silence:
             self._hold(silence)
         self._execute.poll(self._hold_reason)
+
+    # --- what is told
 
     def _tell_status(self) -> None:
         session = self._session
@@ -199,5 +301,17 @@ class Runner:
             state = PolicyStatus.IDLE
         else:
             state = PolicyStatus.HOLDING if self._hold_reason else PolicyStatus.RUNNING
-        self._report.status(state, session.fault or self._hold_reason,
-                            self._last_instruction if self._paused else session.instruction)
+        self._report.status(state=state, reason=session.fault or self._hold_reason,
+                            instruction=self._last_instruction if self._paused else session.instruction)
+
+    def _numbers(self) -> dict[str, str]:
+        streams = [stream for stream in self._session.streams if stream.value is not None]
+        newest_ns = max((stream.stamp_ns for stream in streams), default=0)
+        now_ns = self._node.get_clock().now().nanoseconds
+        numbers = {f"{name} (Hz)": f"{rate:.1f}"
+                   for name, rate in self._monitor.rates_hz(self._steady.now().nanoseconds).items()}
+        for stream in streams:
+            numbers[f"{stream.name} age (ms)"] = f"{(now_ns - stream.stamp_ns) / 1e6:.0f}"
+            numbers[f"{stream.name} behind the newest (ms)"] = f"{(newest_ns - stream.stamp_ns) / 1e6:.0f}"
+        return {**numbers, **self._cadence.numbers(), "watchdog bites": str(self._watchdog.bites),
+                "last run": self._last_run, "topics": "; ".join(graph.problems(self._made))}

@@ -1,0 +1,54 @@
+"""The gripper, told an opening in m: on a topic, or through a control_msgs/GripperCommand action server.
+
+control_msgs is on every ROS 2 distribution but not among the PyPI wheels: this is the only place that imports it.
+"""
+
+from std_msgs.msg import Float64
+
+from m2distill_policy.errors import UserError
+from m2distill_policy.ros.made import Made
+from m2distill_policy.ros.policy_parameters import OutputParameters
+
+try:
+    from control_msgs.action import GripperCommand
+except ImportError:
+    GripperCommand = None
+
+
+class GripperTopic:
+    def __init__(self, made: Made):
+        self._pub = made.publisher(Float64, "gripper_cmd", 10)
+
+    def send(self, width_m: float) -> None:
+        self._pub.publish(Float64(data=width_m))
+
+
+class GripperAction:
+    """A goal for each opening that differs enough from the last one sent: an action server starts anew with each."""
+
+    def __init__(self, made: Made, settings: OutputParameters):
+        if GripperCommand is None:
+            raise UserError("gripper_output is action, but control_msgs is not installed; install "
+                            "ros-$ROS_DISTRO-control-msgs, or set gripper_output to width")
+        from rclpy.action import ActionClient
+
+        self._settings = settings
+        self._client = ActionClient(made.node, GripperCommand, "gripper_action")
+        made.at_destruction(self._client.destroy)
+        self._sent_m: float | None = None
+
+    def send(self, width_m: float) -> None:
+        settings = self._settings
+        if self._sent_m is not None and abs(width_m - self._sent_m) < settings.gripper_min_change_m:
+            return
+        if not self._client.server_is_ready():
+            return  # tried again with the next command
+        goal = GripperCommand.Goal()
+        goal.command.position = settings.gripper_action_offset + settings.gripper_action_scale * width_m
+        goal.command.max_effort = settings.gripper_effort_n
+        self._client.send_goal_async(goal)
+        self._sent_m = width_m
+
+
+def make_gripper(made: Made, settings: OutputParameters) -> GripperTopic | GripperAction:
+    return GripperAction(made, settings) if settings.gripper_output == "action" else GripperTopic(made)

@@ -1,9 +1,12 @@
 """One environment with the built-in assets for all tests here, and a cache folder of its own."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for settling.py and goals.py
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 

@@ -12,6 +12,7 @@ from m2distill_sim import builtin
 from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras
 from m2distill_sim.assets import AssetSource, cache_folder, find_assets, libero_package, write_folder
 from m2distill_sim.suites import Task, find_task
+from m2distill_sim.task_files import check_task_files
 
 __all__ = ["LiberoEnv", "SimObservation"]
 
@@ -29,6 +30,7 @@ class LiberoEnv(ArmEnv):
         if assets.is_builtin and suite not in builtin.SUITES:
             raise AssetError(f"the built-in assets cover {', '.join(builtin.SUITES)}, not {suite}; name the folder of "
                              f"LIBERO's assets, or \"hub\" to download them, as `assets` or in $M2DISTILL_ASSETS")
+        check_task_files(task.bddl_file, assets)
         super().__init__(task, assets, _make_env(task, assets, "ControlEnv", **NO_PICTURES).env, cameras,
                          plain=assets.is_builtin)
 

@@ -10,7 +10,7 @@ from m2distill_sim.builtin.mjcf import ALONG_Y, Part, about_x, box_site, geoms, 
 
 DARK_WOOD, DRAWER_WOOD, HANDLE = (0.12, 0.10, 0.09), (0.19, 0.16, 0.14), (0.45, 0.45, 0.46)
 WHITE_WOOD, WHITE_DRAWER = (0.84, 0.84, 0.83), (0.74, 0.74, 0.74)
-STEEL, IRON, KNOB = (0.66, 0.66, 0.64), (0.30, 0.30, 0.30), (0.10, 0.10, 0.10)
+STEEL, IRON, KNOB = (0.58, 0.58, 0.57), (0.28, 0.28, 0.28), (0.10, 0.10, 0.10)
 ENAMEL, GLASS = (0.22, 0.22, 0.23), (0.45, 0.46, 0.47)
 PINE, MAHOGANY = (0.82, 0.67, 0.52), (0.36, 0.13, 0.06)
 HEAVY = '<inertial pos="0 0 0" mass="3" diaginertia="1 1 1"/>'  # LIBERO's, of drawers and knob

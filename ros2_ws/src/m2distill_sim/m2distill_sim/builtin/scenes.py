@@ -3,18 +3,16 @@
 The texture files are names that the arenas insist on, too; nothing drawn uses them.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from m2distill_sim.builtin.mjcf import UNSEEN, Part, geoms, numbers
 
-# each arena's floor and wall
-TEXTURES = ("light-gray-floor-tile", "light-gray-plaster", "gray_ceramic_tile", "yellow_linen_wall_texture",
-            "seamless_wood_planks_floor")
-
-FLOOR_GREY, WOOD = (0.45, 0.43, 0.41), (0.74, 0.66, 0.57)
+FLOOR_GREY, WOOD = (0.45, 0.43, 0.41), (0.70, 0.63, 0.55)
 WALL_GREY, KITCHEN_WALL = (0.52, 0.52, 0.51), (0.13, 0.13, 0.11)
-WALNUT, DESK = (0.26, 0.17, 0.13), (0.22, 0.17, 0.13)
+WALNUT, DESK = (0.32, 0.21, 0.16), (0.48, 0.33, 0.17)
 
 HEAD = """<mujoco model="{name}">
   <asset>
@@ -24,7 +22,7 @@ HEAD = """<mujoco model="{name}">
   </asset>
   <worldbody>
 {content}
-    <light dir="-.6 -.2 -1" directional="true" diffuse=".6 .6 .6" ambient=".25 .25 .25" specular="0 0 0"
+    <light dir="-.6 -.2 -1" directional="true" diffuse="{diffuse}" ambient="{ambient}" specular="0 0 0"
            castshadow="false"/>
     <camera name="frontview" mode="fixed" pos="1.0 0 1.45" quat="0.56 0.43 0.43 0.56"/>
     <camera name="agentview" mode="fixed" pos="0.5 0 1.35" quat="0.653 0.271 0.271 0.653"/>
@@ -63,8 +61,9 @@ def _table_scene(floor, wall, table) -> str:
 
 
 def _living_room_scene() -> str:
-    table = (Part((0.6717, 0.5815, 0.0118), WALNUT, (-0.1976, -0.0073, 0.4249)),
-             Part((0.8611, 0.4168, 0.0118), WALNUT, (-0.2104, 0, 0.4249)),
+    table = (Part((0.8611, 0.5815, 0.0118), WALNUT, (-0.2104, -0.0073, 0.4249), solid=False),
+             Part((0.6717, 0.5815, 0.0118), WALNUT, (-0.1976, -0.0073, 0.4249), drawn=False),
+             Part((0.8611, 0.4168, 0.0118), WALNUT, (-0.2104, 0, 0.4249), drawn=False),
              Part((0.4352, 0.4116, 0.2088), WALNUT, (0, 0, 0.2041)))
     return f"""<body name="floor" pos="0 0 0">
 {_floor(FLOOR_GREY)}
@@ -87,13 +86,35 @@ def _study_scene() -> str:
 </body>"""
 
 
+@dataclass(frozen=True)
+class Scene:
+    name: str  # of its MJCF
+    content: str
+    textures: tuple[str, str] = ("light-gray-floor-tile", "light-gray-plaster")  # the arena's, of floor and wall
+
+
+# LIBERO's problem, in lower case -> where it takes place
+SCENES = {
+    "libero_floor_manipulation": Scene("libero_floor_base_style", _floor_scene()),
+    "libero_tabletop_manipulation": Scene("libero_tabletop_base_style", _table_scene(FLOOR_GREY, WALL_GREY, WOOD)),
+    "libero_kitchen_tabletop_manipulation": Scene(
+        "libero_kitchen_tabletop_base_style", _table_scene(FLOOR_GREY, KITCHEN_WALL, WOOD),
+        ("gray_ceramic_tile", "yellow_linen_wall_texture")),
+    "libero_living_room_tabletop_manipulation": Scene(
+        "libero_living_room_tabletop_base_style", _living_room_scene(),
+        ("seamless_wood_planks_floor", "light-gray-plaster")),
+    "libero_study_tabletop_manipulation": Scene("libero_study_base_style", _study_scene()),
+}
+
+
 def files() -> dict[str, str | bytes]:
     """Path in an assets folder -> MJCF or picture."""
     grey = cv2.imencode(".png", np.full((4, 4, 3), 128, np.uint8))[1].tobytes()
-    scenes = {"libero_floor_base_style": _floor_scene(),
-              "libero_tabletop_base_style": _table_scene(FLOOR_GREY, WALL_GREY, WOOD),
-              "libero_kitchen_tabletop_base_style": _table_scene(FLOOR_GREY, KITCHEN_WALL, WOOD),
-              "libero_living_room_tabletop_base_style": _living_room_scene(),
-              "libero_study_base_style": _study_scene()}
-    return {**{f"textures/{name}.png": grey for name in TEXTURES},
-            **{f"scenes/{name}.xml": HEAD.format(name=name, content=content) for name, content in scenes.items()}}
+    return {**{f"textures/{texture}.png": grey for scene in SCENES.values() for texture in scene.textures},
+            **{f"scenes/{scene.name}.xml": _scene_xml(scene) for scene in SCENES.values()}}
+
+
+def _scene_xml(scene: Scene) -> str:
+    """Dark floors need more light than pale tables, which the wrist camera's own light whitens."""
+    diffuse, ambient = (".6 .6 .6", ".25 .25 .25") if "floor" in scene.name else (".5 .5 .5", ".15 .15 .15")
+    return HEAD.format(name=scene.name, content=scene.content, diffuse=diffuse, ambient=ambient)

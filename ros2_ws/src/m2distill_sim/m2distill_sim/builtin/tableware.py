@@ -12,8 +12,8 @@ from m2distill_sim.builtin.mjcf import Part, about_x, about_y, box_site, octagon
 
 BLACK, WHITE, RED, PORCELAIN = (0.07, 0.07, 0.08), (0.92, 0.92, 0.91), (0.72, 0.10, 0.13), (0.75, 0.76, 0.78)
 BOTTLE, CORK, LABEL = (0.03, 0.07, 0.04), (0.80, 0.62, 0.40), (0.57, 0.52, 0.44)
-METAL, IRON, WOOD = (0.66, 0.66, 0.67), (0.16, 0.16, 0.17), (0.59, 0.46, 0.33)
-MUG_RED, YELLOW = (0.74, 0.12, 0.12), (0.93, 0.80, 0.35)
+METAL, IRON, WOOD = (0.66, 0.66, 0.67), (0.13, 0.14, 0.14), (0.36, 0.29, 0.21)
+MUG_RED, YELLOW = (0.62, 0.10, 0.10), (0.76, 0.70, 0.44)
 SITES = (-0.06, 0.04, 0.025)
 
 # 106 mm wide, 52 mm high
@@ -62,12 +62,12 @@ FRYING_PAN = (*octagon(0.0700, 0.0060, 0.0068, IRON, (0.0072, -0.0005)),
               Part((0.0665, 0.0127, 0.0062), BLACK, (0.1926, 0, 0.0441), about_y(math.radians(-7.35))))
 
 # 108 mm high, the handle along -x
-PORCELAIN_MUG = (*octagon(0.0225, 0.0052, 0.0076, WHITE, (0.0154, -0.0020)),
-                 *ring(12, 0.0330, 0.0239, (0.0014, 0.0189), math.radians(23.6), WHITE, (0.0164, -0.0010)),
-                 *ring(12, 0.0403, 0.0758, (0.0024, 0.0326), 0.0, WHITE, (0.0164, -0.0010)),
-                 Part((0.0038, 0.0080, 0.0198), WHITE, (-0.0595, 0, 0.0560)),
-                 Part((0.0198, 0.0080, 0.0038), WHITE, (-0.0416, 0, 0.0286), about_y(math.radians(28.7))),
-                 Part((0.0198, 0.0080, 0.0038), WHITE, (-0.0463, 0, 0.0834), about_y(math.radians(-34.7))))
+PORCELAIN_MUG = (*octagon(0.0225, 0.0052, 0.0076, PORCELAIN, (0.0154, -0.0020)),
+                 *ring(12, 0.0330, 0.0239, (0.0014, 0.0189), math.radians(23.6), PORCELAIN, (0.0164, -0.0010)),
+                 *ring(12, 0.0403, 0.0758, (0.0024, 0.0326), 0.0, PORCELAIN, (0.0164, -0.0010)),
+                 Part((0.0038, 0.0080, 0.0198), PORCELAIN, (-0.0595, 0, 0.0560)),
+                 Part((0.0198, 0.0080, 0.0038), PORCELAIN, (-0.0416, 0, 0.0286), about_y(math.radians(28.7))),
+                 Part((0.0198, 0.0080, 0.0038), PORCELAIN, (-0.0463, 0, 0.0834), about_y(math.radians(-34.7))))
 
 # 132 mm high, the handle along x
 RED_MUG = (*octagon(0.0240, 0.0046, 0.0031, MUG_RED, (-0.0158, -0.0030)),
@@ -79,14 +79,14 @@ RED_MUG = (*octagon(0.0240, 0.0046, 0.0031, MUG_RED, (-0.0158, -0.0030)),
 # 103 mm high, the handle along x
 WHITE_YELLOW_MUG = (*octagon(0.0225, 0.0025, 0.0027, YELLOW, (-0.0182, 0)),
                     *ring(12, 0.0310, 0.0106, (0.0041, 0.0103), math.radians(36.2), YELLOW, (-0.0182, 0)),
-                    *ring(16, 0.0424, 0.0593, (0.0041, 0.0436), math.radians(7.5), WHITE, (-0.0180, 0)),
+                    *ring(16, 0.0424, 0.0593, (0.0041, 0.0436), math.radians(7.5), YELLOW, (-0.0180, 0)),
                     Part((0.0041, 0.0088, 0.0292), YELLOW, (0.0641, 0, 0.0560)),
                     Part((0.0249, 0.0088, 0.0041), YELLOW, (0.0402, 0, 0.0263), about_y(math.radians(-11.8))),
                     Part((0.0217, 0.0088, 0.0041), YELLOW, (0.0464, 0, 0.0796), about_y(math.radians(-6.3))))
 
 # stands on its edge: 29 mm thick, 134 mm high
 BOOK = (Part((0.0143, 0.0552, 0.0672), BLACK, (-0.0005, -0.0122, 0.0694)),
-        Part((0.0120, 0.0530, 0.0674), WHITE, (-0.0005, -0.0122, 0.0696), solid=False))
+        Part((0.0110, 0.0530, 0.0676), IRON, (-0.0005, -0.0122, 0.0696), solid=False))
 
 # compartments in front, at the back, left and right, open above
 CADDY = (Part((0.0755, 0.2169, 0.0062), WOOD, (0, 0, 0.0076)),

@@ -40,69 +40,74 @@ def checkpoint(tmp_path_factory) -> Path:
     return path
 
 
-def without_ran(evaluation: dict) -> dict:
-    return {name: value for name, value in evaluation.items() if name != "ran"}
-
-
-def test_one_killed_worker_of_one_and_two_that_live_give_the_same_evaluation(checkpoint, tmp_path):
-    """The command line with one worker, killed with signal 9 in its first episodes, against the library with two."""
+def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) -> tuple[list[str], int]:
+    """The command with one worker, which is killed with signal 9 in its second episode; and Ctrl-C after so many lines.
+    What it printed, and its exit code."""
     argv = [sys.executable, "-c", "from m2distill_training.cli import main; main()", "evaluate", str(checkpoint),
-            "--episodes", "3", "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out",
-            str(tmp_path / "one")]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+            "--episodes", "3", "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out", str(out)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
     for line in process.stdout:
         lines.append(line.rstrip())
-        if len(lines) == 1:  # the first episode has ended, the next is under way
+        if len(lines) == 1 and interrupt_after:
             worker, = (child for child in psutil.Process(process.pid).children()
                        if "spawn_main" in " ".join(child.cmdline()))
             os.kill(worker.pid, signal.SIGKILL)
-    assert process.wait(timeout=60) == 0
+        if len(lines) == interrupt_after:
+            process.send_signal(signal.SIGINT)
+    return lines, process.wait(timeout=60)
+
+
+def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, tmp_path):
+    """One worker that is killed, and then Ctrl-C, and then the same command; against two workers left in peace."""
     a, b, c = HELD_OUT[:3]
+    lines, code = evaluate(checkpoint, tmp_path / "one", interrupt_after=3)
     assert lines[0] == f"1/3  libero_object task 0 state {a}: failure after 12 steps"
     assert f"libero_object task 0 state {b}: once more, for a process of its own was killed by signal 9" in lines[1]
+    assert lines[2] == f"2/3  libero_object task 0 state {b}: failure after 12 steps"
+    assert (lines[-1], code) == ("m2distill: interrupted; the same command goes on where it was", 130)
+    assert not (tmp_path / "one/evaluation.json").exists()
+    lines, code = evaluate(checkpoint, tmp_path / "one")
+    assert lines[0] == f"1/1  libero_object task 0 state {c}: failure after 12 steps"
+    assert code == 0
     one = json.loads((tmp_path / "one/evaluation.json").read_text())
-    assert [(again["state"], again["task"]) for again in one["ran"]["repeated"]] == [(b, 0)]
     assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [(a, 12), (b, 12), (c, 12)]
 
     two = evaluate_checkpoint(checkpoint, [TASK], 3, tmp_path / "two", acting="sample", max_steps=12, workers=2)
-    assert two["ran"]["repeated"] == []
-    assert without_ran(one) == without_ran(two)
+    assert (one.pop("ran")["workers"], two.pop("ran")["workers"]) == (1, 2)
+    assert one == two
     for name in (f"failure_task0_state{state}.mp4" for state in (a, b, c)):
         assert (tmp_path / "one/videos" / name).read_bytes() == (tmp_path / "two/videos" / name).read_bytes()
 
 
-def test_a_renderer_that_fails_once_costs_a_repetition_and_one_that_always_fails_costs_no_zero(checkpoint, tmp_path,
-                                                                                            monkeypatch):
+def test_a_renderer_that_fails_costs_a_repetition_and_no_zero(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", NO_EGL)
-    reasons = []
 
-    def evaluate(repeat) -> dict:
-        return evaluate_checkpoint(checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1,
-                                   listener=Listener(repeat=lambda job, reason: repeat(reason)))
+    def mend(job, reason):
+        assert read_lines(tmp_path / "episodes.jsonl") == []
+        monkeypatch.delenv("__EGL_VENDOR_LIBRARY_FILENAMES")
 
-    with pytest.raises(RendererError, match="no offscreen renderer with MUJOCO_GL=egl: .*install libegl1"):
-        evaluate(reasons.append)
-    assert len(reasons) == ATTEMPTS - 1
-    assert read_lines(tmp_path / "episodes.jsonl") == []
-    assert not (tmp_path / "evaluation.json").exists()
-
-    evaluation = evaluate(lambda reason: monkeypatch.delenv("__EGL_VENDOR_LIBRARY_FILENAMES"))
-    assert [again["state"] for again in evaluation["ran"]["repeated"]] == [HELD_OUT[0]]
-    assert "no offscreen renderer" in evaluation["ran"]["repeated"][0]["reason"]
-    assert evaluation["tasks"][0]["episodes"] == 1
+    evaluation = evaluate_checkpoint(checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1,
+                                     listener=Listener(repeat=mend))
+    again, = evaluation["ran"]["repeated"]
+    assert again["state"] == HELD_OUT[0] and "no offscreen renderer" in again["reason"]
+    assert evaluation["tasks"][0]["episodes"] == len(read_lines(tmp_path / "episodes.jsonl")) == 1
 
 
 KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
 EXIT = "__import__('os')._exit(3)"
+DRAW = """exec('from m2distill_sim.renderer import Renderer, mujoco; '
+              'Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)')"""
 REFUSE = "exec('from m2distill_policy.errors import UserError; raise UserError(\"mend this\")')"
 
 
 @pytest.mark.parametrize(("job", "kind", "said", "attempts"), [
     (KILL, UserError, "killed by signal 9, perhaps for lack of memory", ATTEMPTS),
     (EXIT, UserError, "ended with status 3", ATTEMPTS),
+    (DRAW, RendererError, "no offscreen renderer with MUJOCO_GL=egl: .*install libegl1", ATTEMPTS),
     (REFUSE, UserError, "mend this", 1), ("1 / 0", RuntimeError, "ZeroDivisionError: division by zero", ATTEMPTS)])
-def test_a_job_that_always_fails_ends_all_with_its_reason(job, kind, said, attempts):
+def test_a_job_that_always_fails_ends_all_with_its_reason(job, kind, said, attempts, monkeypatch):
+    monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", NO_EGL)
     results, repeats = [], []
     with pytest.raises(kind, match=said):
         run_in_workers(eval, ["6 * 7", job], 1, on_result=results.append, on_repeat=lambda job, _: repeats.append(job))

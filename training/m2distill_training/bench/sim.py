@@ -38,15 +38,19 @@ def bench_sim(json: bool = False, quick: bool = False, repeats: int = 5, steps: 
     chosen = find_task(suite, task)
     rows = []
     for which in assets:
-        times = wrapper_and_ours(chosen, which, steps, size_px, repeats)
-        rows.append({"name": "one environment, and LIBERO's wrapper", "assets": assets_of(suite, which).label,
-                     **_rates(times, steps, steps), "wrapper_ratio": round(times.plain / times.ours, 2),
-                     **judged(steps / times.ours, ">=", AIM_STEPS_S)})
+        times, source = wrapper_and_ours(chosen, which, steps, size_px, repeats), assets_of(suite, which)
+        rows.append({"name": "one environment, and LIBERO's wrapper", "assets": source.label,
+                     **_rates(times, steps, steps), "ratio": round(times.plain / times.ours, 2),
+                     **(_aimed(steps / times.ours) if source.is_builtin else {})})
     times = one_and_two(chosen, assets[0], steps, size_px, repeats)
     rows.append({"name": "two processes, and one", "assets": assets_of(suite, assets[0]).label,
                  **_rates(times, 2 * steps, steps), **judged(2 * times.plain / times.ours, ">=", AIM_WORKERS)})
     shared = {"suite": suite, "task": task, "size_px": size_px, "steps": steps, **machine()}
     show([row | shared for row in rows], COLUMNS, json)
+
+
+def _aimed(steps_s: float) -> dict:
+    return {"bar": f">= {AIM_STEPS_S} steps/s", "holds": steps_s >= AIM_STEPS_S}
 
 
 def _rates(times: Times, ours: int, plain: int) -> dict:

@@ -1,7 +1,7 @@
 """Which ROS nodes make up the system, with which parameters: one description for every way to start them.
 
-`launch/run.launch.py` turns it into launch_ros actions. Where the launch package is missing, NodeProcesses starts the
-same nodes as plain processes; `python -m m2distill_policy.bringup --help` does so from a shell. No ROS import here.
+ros/launching.py makes launch files of it. Where ROS 2's launch package is missing, NodeProcesses starts the same nodes
+as plain processes; `python -m m2distill_policy.bringup --help` does so from a shell. No ROS import here.
 """
 
 import argparse
@@ -13,36 +13,75 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 
-from m2distill_policy.errors import UserError
+from m2distill_policy.arms import ARMS
+from m2distill_policy.errors import UserError, unknown_name
 
 FASTDDS_PROFILE = Path(__file__).parent / "ros" / "fastdds.xml"
 STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # and s to wait after each
 STARTER_PID = "M2DISTILL_STARTER_PID"
+SIMULATED_ARM = "libero_sim"
 
 
-def _option(default: str | int, help: str):
-    return field(default=default, metadata={"help": help})
+def _option(default: str | int | bool, help: str, choices: tuple[str, ...] = ()):
+    choices = ("true", "false") if isinstance(default, bool) else choices
+    return field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
-class SystemConfig:
-    """What a user chooses: each field is an option of the starter and an argument of the launch file."""
+class SharedConfig:
+    """What a user chooses: each field, here and below, is an option of the starter and an argument of launch files."""
 
-    checkpoint: str = _option("", "directory of the policy's checkpoint")
-    suite: str = _option("libero_object", "LIBERO suite to simulate")
-    task: int = _option(0, "index of the task within the suite")
-    initial_state: int = _option(0, "index among the task's initial states")
-    assets: str = _option("", "kind or folder of the simulator's assets; empty: the best there is")
-    image_size_px: int = _option(128, "side of the simulated cameras' pictures")
-    pacing: str = _option("real_time", "real_time, or lockstep: the simulator waits for each command")
-    acting: str = _option("sample", "how the policy's mixture becomes an action: sample, low_noise or mode_mean")
+    namespace: str = _option("", "of all nodes: one per robot, as in robot1; empty: none")
+    pacing: str = _option("real_time", "real_time: a step per control period; lockstep: the simulator waits for each "
+                          "command, so that a slow machine gets the same episode", ("real_time", "lockstep"))
+
+
+@dataclass(frozen=True)
+class PolicyConfig(SharedConfig):
+    checkpoint: str = _option("", "directory of the policy's checkpoint, as in runs/demo/m2distill/steps/1/checkpoint")
+    arm: str = _option(SIMULATED_ARM, "limits and outputs: libero_sim, or a real arm's preset, which also means the "
+                       "clock of the wall; try one with dry_run first", tuple(ARMS))
+    dry_run: bool = _option(False, "publish what the policy would do on ~/action, and no command")
+    acting: str = _option("sample", "how the policy's mixture becomes an action: a draw, one of little noise, or the "
+                          "mean of the likeliest mode", ("sample", "low_noise", "mode_mean"))
     seed: int = _option(0, "of the policy's draws")
+    image_transport: str = _option("raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
+                                   ("raw", "compressed"))
+    autostart: bool = _option(True, "configure and activate at once; false: leave that to a lifecycle manager")
+
+
+@dataclass(frozen=True)
+class SimConfig(SharedConfig):
+    suite: str = _option("libero_object", "LIBERO suite to simulate: libero_object, libero_goal, libero_spatial, "
+                         "libero_10 or libero_90")
+    task: int = _option(0, "index of the task within the suite, from 0")
+    initial_state: int = _option(0, "index among the task's initial states; 0 to 39 are for demonstrations, 40 to 49 "
+                                 "for reports")
+    assets: str = _option("", "builtin, installed, hub or a folder; empty: the best there is")
+    image_size_px: int = _option(128, "side of the cameras' pictures; at least the checkpoint's")
     step_limit: int = _option(600, "steps of an episode (LIBERO's number); 0: endless")
     video: str = _option("", "mp4 file of the first episode, written when it ends; empty: none")
-    namespace: str = _option("", "of all nodes: one per robot")
+
+
+@dataclass(frozen=True)
+class SystemConfig(SimConfig, PolicyConfig):
+    """The policy, and the simulator where `arm` is the simulated one."""
+
+
+def read_option(option: Field, text: str) -> str | int | bool:
+    """The value that a user wrote. Raises UserError, also for a text that is not one of the choices."""
+    choices = option.metadata["choices"]
+    if choices and text.lower() not in choices:
+        raise UserError(unknown_name(option.name, text, choices))
+    if option.type is bool:
+        return text.lower() == "true"
+    try:
+        return option.type(text)
+    except ValueError:
+        raise UserError(f"{option.name} is {text!r}, expected a whole number") from None
 
 
 @dataclass(frozen=True)
@@ -60,16 +99,23 @@ class NodeDescription:
         return f"{self.package}.ros.{self.executable}"
 
 
-def system(config: SystemConfig) -> tuple[NodeDescription, ...]:
-    """The simulator and the policy that drives it. Both count simulation time."""
-    policy = NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
-        "checkpoint": config.checkpoint, "pacing": config.pacing, "acting": config.acting, "seed": config.seed,
-        "autostart": True, "use_sim_time": True})
-    sim = NodeDescription("m2distill_sim", "sim_node", "sim", config.namespace, {
+def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
+    """The policy alone. It counts the simulator's time when it drives the simulated arm."""
+    return (NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
+        "checkpoint": config.checkpoint, "arm": config.arm, "dry_run": config.dry_run, "pacing": config.pacing,
+        "acting": config.acting, "seed": config.seed, "image_transport": config.image_transport,
+        "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}),)
+
+
+def sim(config: SimConfig) -> tuple[NodeDescription, ...]:
+    return (NodeDescription("m2distill_sim", "sim_node", "sim", config.namespace, {
         "suite": config.suite, "task": config.task, "initial_state": config.initial_state, "assets": config.assets,
         "image_size_px": config.image_size_px, "pacing": config.pacing, "step_limit": config.step_limit,
-        "video": config.video})
-    return sim, policy
+        "video": config.video}),)
+
+
+def system(config: SystemConfig) -> tuple[NodeDescription, ...]:
+    return (*sim(config), *policy(config)) if config.arm == SIMULATED_ARM else policy(config)
 
 
 def environment() -> dict[str, str]:
@@ -181,25 +227,32 @@ def die_with_starter() -> None:
 def run(config: SystemConfig, log_dir: Path) -> None:
     """Start the system and stay until interrupted, or until a node ends by itself (UserError)."""
     with NodeProcesses(system(config), log_dir) as nodes:
-        print(f"sim and policy run, logs in {log_dir}/; Ctrl-C ends them", flush=True)
+        print(f"{' and '.join(nodes.pids)} run, logs in {log_dir}/; Ctrl-C ends them", flush=True)
         while True:
             nodes.check()
             time.sleep(0.5)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="m2distill run",
-                                     description="Start the simulator and a policy that drives it.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def read_arguments(arguments: Sequence[str] | None) -> tuple[SystemConfig, Path]:
+    """What a command line chooses, and the folder for logs. Raises UserError."""
+    parser = argparse.ArgumentParser(
+        prog="m2distill run", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Start a policy, and the simulator that it drives where --arm is libero_sim.")
     for option in fields(SystemConfig):
-        parser.add_argument("--" + option.name.replace("_", "-"), type=option.type, default=option.default,
+        choices = option.metadata["choices"]
+        parser.add_argument("--" + option.name.replace("_", "-"), default=str(option.default).lower(),
+                            metavar="{" + ",".join(choices) + "}" if choices else None,
                             required=option.name == "checkpoint", help=option.metadata["help"])
     parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"))
-    options = vars(parser.parse_args(arguments))
-    log_dir = options.pop("log_dir")
+    chosen = vars(parser.parse_args(arguments))
+    return (SystemConfig(**{option.name: read_option(option, chosen[option.name]) for option in fields(SystemConfig)}),
+            chosen["log_dir"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run(SystemConfig(**options), log_dir)
+        run(*read_arguments(arguments))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,12 @@
+"""A policy alone, for an arm or a simulator that runs already.
+
+    ros2 launch m2distill_policy policy.launch.py checkpoint:=DIRECTORY arm:=ur_servo
+    ros2 launch m2distill_policy policy.launch.py --show-args
+"""
+
+from m2distill_policy.bringup import PolicyConfig, policy
+from m2distill_policy.ros.launching import description
+
+
+def generate_launch_description():
+    return description(PolicyConfig, policy, rviz=True)

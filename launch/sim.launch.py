@@ -1,0 +1,12 @@
+"""LIBERO's simulator alone: an arm with two cameras that obeys twist_cmd and gripper_cmd.
+
+    ros2 launch m2distill_policy sim.launch.py suite:=libero_goal task:=3
+    ros2 launch m2distill_policy sim.launch.py --show-args
+"""
+
+from m2distill_policy.bringup import SimConfig, sim
+from m2distill_policy.ros.launching import description
+
+
+def generate_launch_description():
+    return description(SimConfig, sim)

@@ -1,0 +1,110 @@
+"""The launch files, read by ROS 2's own launch package, and the views they open."""
+
+import importlib.util
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from m2distill_policy import bringup, ros
+from m2distill_policy.bringup import PolicyConfig, SimConfig, SystemConfig
+from m2distill_policy.errors import UserError
+from m2distill_policy.spec import libero_spec
+
+ROOT = Path(__file__).parents[2]
+needs_launch = pytest.mark.skipif(not importlib.util.find_spec("launch_ros"), reason="no launch package here")
+LAUNCH_FILES = [("run", SystemConfig, bringup.system), ("policy", PolicyConfig, bringup.policy),
+                ("sim", SimConfig, bringup.sim)]
+CHOSEN = {"checkpoint": "c", "namespace": "robot1", "task": "3", "arm": "ur_servo", "autostart": "false",
+          "pacing": "lockstep"}
+
+
+def entities(name: str):
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    return get_launch_description_from_python_launch_file(str(ROOT / "launch" / f"{name}.launch.py")).entities
+
+
+def started(name: str, chosen: dict[str, str]) -> list:
+    """The nodes that the file starts when its arguments are `chosen`."""
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch_ros.actions import Node
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    context.launch_configurations.update(chosen)
+    nodes = []
+    for entity in entities(name):
+        if isinstance(entity, DeclareLaunchArgument | OpaqueFunction):
+            nodes += entity.execute(context) or []
+        elif isinstance(entity, Node) and entity.condition.evaluate(context):
+            nodes.append(entity)
+    for node in nodes:
+        node._perform_substitutions(context)
+    return nodes
+
+
+@needs_launch
+@pytest.mark.parametrize(("name", "config_class", "nodes"), LAUNCH_FILES)
+def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, nodes):
+    chosen = {key: value for key, value in CHOSEN.items() if key in config_class.__dataclass_fields__}
+    config = config_class(**{option.name: bringup.read_option(option, chosen[option.name])
+                             for option in fields(config_class) if option.name in chosen})
+    expected = nodes(config)
+    actual = started(name, chosen)
+    assert [(n.node_package, n.node_executable, n.node_name) for n in actual] == [
+        (n.package, n.executable, f"/robot1/{n.name}") for n in expected]
+    for node, description in zip(actual, expected, strict=True):
+        (arguments,) = (Path(file) for file, is_file in node._Node__expanded_parameter_arguments if is_file)
+        (parameters,) = yaml.safe_load(arguments.read_text()).values()
+        assert parameters == {"ros__parameters": description.parameters}
+
+
+@needs_launch
+@pytest.mark.parametrize(("name", "config_class", "nodes"), LAUNCH_FILES)
+def test_show_args_explains_every_argument(name, config_class, nodes):
+    from launch.actions import DeclareLaunchArgument
+
+    arguments = {e.name: e for e in entities(name) if isinstance(e, DeclareLaunchArgument)}
+    assert arguments.keys() - {"rviz"} == config_class.__dataclass_fields__.keys()
+    for option in fields(config_class):
+        assert option.metadata["help"] in arguments[option.name].description
+        assert (arguments[option.name].choices or ()) == (list(option.metadata["choices"]) or ())
+
+
+@needs_launch
+def test_rviz_opens_only_when_asked():
+    assert [node.node_executable for node in started("policy", {"checkpoint": "c"})] == ["policy_node"]
+    rviz = started("policy", {"checkpoint": "c", "rviz": "true", "namespace": "robot1"})[-1]
+    assert (rviz.node_executable, rviz.node_name) == ("rviz2", "/robot1/rviz")
+
+
+@needs_launch
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(RuntimeError, match='"arm" provided value "toaster" is not valid'):
+        started("run", {"arm": "toaster"})
+    with pytest.raises(UserError, match="task is 'first', expected a whole number"):
+        started("run", {"task": "first"})
+
+
+VIEWS = Path(ros.__file__).parent
+OUT_OF_THE_POLICY = {"twist_cmd", "policy/action", "policy/status", "diagnostics"}
+TOPICS = OUT_OF_THE_POLICY | {"instruction"} | {f"{camera.name}/image_raw" for camera in libero_spec().cameras}
+
+
+def test_rviz_shows_cameras_and_commands():
+    displays = yaml.safe_load((VIEWS / "m2distill.rviz").read_text())["Visualization Manager"]["Displays"]
+    shown = {display["Topic"]["Value"] for display in displays if "Topic" in display}
+    assert shown == {"agentview/image_raw", "wrist/image_raw", "twist_cmd"} <= TOPICS
+
+
+def test_foxglove_shows_cameras_status_and_actions():
+    layout = json.loads((VIEWS / "foxglove.json").read_text())
+    panels = {name: json.dumps(panel) for name, panel in layout["configById"].items() if "CallService" not in name}
+    assert {topic for panel in panels.values() for topic in re.findall(r'"/([a-z_/]+)["\.]', panel)} == TOPICS
+    placed = re.findall(r'"([A-Za-z]+![a-z_]+)"', json.dumps(layout["layout"]))
+    assert sorted(placed) == sorted(layout["configById"])  # each panel once

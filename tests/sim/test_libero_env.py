@@ -167,3 +167,26 @@ def test_a_gl_platform_that_needs_a_display_is_refused():
     result = _run(SCRIPT, MUJOCO_GL="glfw")
     assert result.returncode != 0
     assert "UserError: MUJOCO_GL is 'glfw', allowed egl or osmesa" in result.stderr
+
+
+NO_RENDERER = """
+from m2distill_policy.errors import RendererError
+from m2distill_sim.assets import find_assets
+from m2distill_sim.libero_env import LiberoEnv
+for attempt in range(2):  # mujoco fails otherwise when it is asked again
+    try:
+        LiberoEnv("libero_object", 0, find_assets("builtin"), {"agentview": (32, 32)})
+    except RendererError as error:
+        print(error)
+"""
+
+
+def test_without_a_usable_renderer_the_packages_are_named_and_nothing_else_is_said():
+    result = _run(NO_RENDERER, MUJOCO_GL="egl", __EGL_VENDOR_LIBRARY_FILENAMES="/nowhere.json")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("no offscreen renderer with MUJOCO_GL=egl: ")
+        assert line.endswith("install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for "
+                             "MUJOCO_GL=osmesa")

@@ -17,20 +17,29 @@ MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for
 
 
 def _import_mujoco():
-    """mujoco chooses its GL platform while it is imported."""
+    """mujoco, which chooses its GL platform while it is imported, and what PyOpenGL raises."""
     platform = os.environ.setdefault("MUJOCO_GL", "egl")
     if platform not in PLATFORMS:
         raise UserError(f"MUJOCO_GL is {platform!r}, allowed {' or '.join(PLATFORMS)}; unset it")
     try:
         import mujoco
+        from OpenGL.error import Error
     except (ImportError, AttributeError) as error:  # the second is PyOpenGL's, for a library that is not there
         raise RendererError(f"no offscreen renderer with MUJOCO_GL={platform}: {error}; {MEND}") from error
-    return mujoco
+    return mujoco, Error
 
 
-mujoco = _import_mujoco()
+mujoco, GLError = _import_mujoco()
 
 VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, what is seen in group 1
+
+
+def _gl_context(width: int, height: int) -> mujoco.GLContext:
+    """mujoco's destructor fails on a context that could not be made, and prints a traceback of its own."""
+    context = mujoco.GLContext.__new__(mujoco.GLContext)
+    context._context = None
+    context.__init__(width, height)
+    return context
 
 
 class Renderer:
@@ -46,11 +55,12 @@ class Renderer:
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
         model.vis.quality.offsamples = 0 if plain else 4
         try:
-            self._gl = mujoco.GLContext(width, height)
+            self._gl = _gl_context(width, height)
             self._gl.make_current()
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        except (RuntimeError, ImportError, mujoco.FatalError) as error:
-            raise RendererError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {error}; "
+        except (RuntimeError, ImportError, mujoco.FatalError, GLError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RendererError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {reason}; "
                                 f"{MEND}") from error
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)

@@ -47,7 +47,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
     lines = kept.read_text().splitlines(keepends=True)
     assert len(lines) == 6
     videos = sorted(path.name for path in (run.path / "videos").iterdir())
-    assert videos == [f"failure_task{task}_state{state}.mp4" for task in (0, 1) for state in (a, b)]
+    assert videos == [f"failure_{SUITE}_task{task}_state{state}.mp4" for task in (0, 1) for state in (a, b)]
     kept.write_text("".join(lines[1:5]) + lines[5][:30])  # the first is gone, the last cut short
     filmed = next(json.loads(line) for line in lines[1:5] if json.loads(line)["video"])
     (run.path / filmed["video"]).unlink()

@@ -76,7 +76,7 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
     two = evaluate_checkpoint(checkpoint, [TASK], 3, tmp_path / "two", acting="sample", max_steps=12, workers=2)
     assert (one.pop("ran")["workers"], two.pop("ran")["workers"]) == (1, 2)
     assert one == two
-    for name in (f"failure_task0_state{state}.mp4" for state in (a, b, c)):
+    for name in (f"failure_libero_object_task0_state{state}.mp4" for state in (a, b, c)):
         assert (tmp_path / "one/videos" / name).read_bytes() == (tmp_path / "two/videos" / name).read_bytes()
 
 

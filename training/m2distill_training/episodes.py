@@ -156,7 +156,7 @@ def run_job(job: Job) -> Result:
     video = None
     if job.videos is not None:
         job.videos.mkdir(parents=True, exist_ok=True)
-        name = f"task{job.task}_state{job.state}.mp4"
+        name = f"{job.suite}_task{job.task}_state{job.state}.mp4"
         for earlier in job.videos.glob(f"*_{name}"):
             earlier.unlink()
         if is_filmed(job, episode.success):

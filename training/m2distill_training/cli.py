@@ -18,13 +18,16 @@ COMMANDS = {
     "demo": "the whole promise in half an hour: two tasks learned one after the other, obeyed over ROS 2",
     "collect": "scripted demonstrations in simulation -> LIBERO-format HDF5 files",
     "train": "learn a sequence of tasks; a checkpoint after every one",
+    "learn": "teach a run one more task, from its own memory and new demonstrations",
+    "promote": "let the robot follow a checkpoint, once it is proven that nothing was forgotten",
+    "rollback": "let the robot follow the checkpoint before",
     "evaluate": "closed-loop episodes in simulation; success matrix and forgetting",
     "report": "one HTML page from a run folder",
     "bench": "what a training step, reading data and simulating cost, against the plain path",
     "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
     "import": "libero-checkpoint: LIBERO's own checkpoint; robosuite-demos: human demonstrations",
 }
-RESUMING = ("demo", "collect", "evaluate")  # the same command goes on where it was; train says how
+RESUMING = ("demo", "collect", "evaluate", "learn", "promote")  # the same command goes on where it was; train says how
 # What the system says of a path that the user gave, or of a full disk. Any other OSError is a defect of ours.
 REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
             errno.EEXIST, errno.ENAMETOOLONG}
@@ -70,6 +73,7 @@ def _train(argv: list[str]) -> None:
     import tyro
 
     from m2distill_training.config import TrainConfig
+    from m2distill_training.device import usable_device
     from m2distill_training.presets import preset
     from m2distill_training.protocols import in_suite_order, with_protocol
 
@@ -112,7 +116,7 @@ def _train(argv: list[str]) -> None:
         files, instructions = in_suite_order(files, arguments.suite, arguments.tasks)
     elif arguments.tasks:
         raise UserError("--tasks are numbers of a suite's tasks; name the suite with --suite")
-    device = _device(arguments.device)
+    device = usable_device(arguments.device)
     ranks = started_by_torchrun()
     if ranks.leads:
         print(f"training {arguments.config.strategy} ({name}) on {device}, {ranks.size} process(es)")
@@ -136,6 +140,30 @@ def _collect(argv: list[str]) -> None:
     from m2distill_sim.collect import collect_command
 
     tyro.cli(collect_command, args=argv, prog="m2distill collect")
+
+
+def _learn(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.routine import learn_command
+
+    tyro.cli(learn_command, args=argv, prog="m2distill learn")
+
+
+def _promote(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.routine import promote_command
+
+    tyro.cli(promote_command, args=argv, prog="m2distill promote")
+
+
+def _rollback(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.routine import rollback_command
+
+    tyro.cli(rollback_command, args=argv, prog="m2distill rollback")
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -334,18 +362,3 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
             raise UserError(f"{path} holds no *.hdf5 file; collect demonstrations into it or name another folder")
         files += found
     return files
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UserError(f"unknown device {name!r} (allowed: auto, cpu, cuda, or one GPU as in cuda:1)")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {name!r} cannot be used here ({reason}); use --device cpu") from None
-    return name

@@ -99,11 +99,13 @@ class ReplayConfig:
     demos_per_task: int  # whole demos kept of every earlier task
     total_demos: int  # whole demos kept of all earlier tasks together; 0: no limit
     batch_size: int  # windows of earlier tasks added to every batch
+    held_out_demos: int  # whole demos of every task that no step learns: they judge later steps without a simulation
 
     def __post_init__(self):
         _in_range("replay.demos_per_task", self.demos_per_task, 1)
         _in_range("replay.total_demos", self.total_demos, 0)
         _in_range("replay.batch_size", self.batch_size, 1)
+        _in_range("replay.held_out_demos", self.held_out_demos, 0)
 
 
 @dataclass(frozen=True)

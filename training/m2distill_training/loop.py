@@ -13,11 +13,13 @@ from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_policy.text import default_text_encoder, load_text_encoder
 from m2distill_training.allocator import keep_freed_memory
 from m2distill_training.config import TrainConfig
+from m2distill_training.data.kept import keep
 from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.data.replay import random_order
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import Part
 from m2distill_training.learner import Learner, Progress
-from m2distill_training.protocols import plan
+from m2distill_training.protocols import Lesson, plan
 from m2distill_training.ranks import Ranks, joined
 from m2distill_training.run import RunError, RunFolder, follow_run, open_run
 from m2distill_training.strategies import make_strategy
@@ -52,7 +54,7 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
                   zip(_open_stores(datasets, spec, config.pairing, cache, ranks), instructions, strict=True)]
         steps = [[Part(stores[x.task], embeddings[x.task], x.demos) for x in step] for step in lessons]
         data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
-        with _run_folder(out, config, data, resume, ranks) as run, _deferred_interrupt() as interrupted:
+        with _run_folder(out, config, data, resume, ranks) as run, deferred_interrupt() as interrupted:
             policy: Policy | None = None
             for k in range(len(steps)):
                 if k == 0 and start is not None and not run.checkpoint(0).is_dir():
@@ -61,10 +63,21 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
                     learner = Learner(config, spec, ranks.device, k, steps[:k + 1], policy, run, ranks)
                     learner.run(len(steps), on_step, interrupted)
                     learner.finish(interrupted)
+                if ranks.leads:
+                    for lesson, part in zip(lessons[k], steps[k], strict=True):
+                        keep_task(run, lesson, part, config)
                 ranks.wait()
                 policy = Policy(config.model, spec)
                 policy.load_state_dict(load_checkpoint(run.checkpoint(k)).state_dict)
             return run
+
+
+def keep_task(run: RunFolder, lesson: Lesson, part: Part, config: TrainConfig) -> None:
+    """Into the run folder: what further steps may replay of a task, and what is held out of it."""
+    order = random_order(part.store.n_demos, config.seed, lesson.task)
+    keep(run.memory(lesson.task, "replay"), part, order[:min(config.replay.demos_per_task, len(lesson.demos))])
+    if lesson.held_out:
+        keep(run.memory(lesson.task, "held_out"), part, lesson.held_out)
 
 
 def _open_stores(datasets: list[Path], spec: PolicySpec, pairing: str, cache: Path | None, ranks: Ranks) -> list[Store]:
@@ -114,7 +127,7 @@ def _start(source: Path, config: TrainConfig, spec: PolicySpec, instructions: li
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
+def deferred_interrupt() -> Iterator[threading.Event]:
     """Ctrl-C sets the event instead of tearing a gradient step apart; a second one interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

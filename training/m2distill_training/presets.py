@@ -31,7 +31,8 @@ def libero() -> TrainConfig:
         optim=OptimConfig(batch_size=32, accumulate=1, budget=50, budget_unit="epochs", lr=1e-4, min_lr=1e-5,
                           warmup_steps=0, weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=100.0, ema_decay=0.0),
         augment=AugmentConfig(color=0.3, color_probability=0.9, crop_pad_px=4),
-        protocol=_CUSTOM, replay=ReplayConfig(demos_per_task=5, total_demos=0, batch_size=32),
+        protocol=_CUSTOM, replay=ReplayConfig(demos_per_task=5, total_demos=0, batch_size=32,
+                                              held_out_demos=0),
         distill=DistillConfig(image=1.0, text=1.0, extra=1.0, policy=1.0, kl_samples=16,
                               kl_direction="teacher_student", on="both"), ewc=_EWC, packnet=_PACKNET)
 
@@ -46,7 +47,8 @@ def small() -> TrainConfig:
         optim=OptimConfig(batch_size=24, accumulate=1, budget=3000, budget_unit="steps", lr=7e-4, min_lr=2e-5,
                           warmup_steps=50, weight_decay=1e-4, beta1=0.9, beta2=0.999, grad_clip=10.0, ema_decay=0.99),
         augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0),
-        protocol=_CUSTOM, replay=ReplayConfig(demos_per_task=10, total_demos=0, batch_size=24),
+        protocol=_CUSTOM, replay=ReplayConfig(demos_per_task=10, total_demos=0, batch_size=24,
+                                              held_out_demos=0),
         distill=DistillConfig(image=1.0, text=1.0, extra=1.0, policy=1.0, kl_samples=16,
                               kl_direction="teacher_student", on="replay"), ewc=_EWC, packnet=_PACKNET)
 
@@ -61,7 +63,7 @@ def debug() -> TrainConfig:
         base, preset="debug", image_px=16, history=4, precision="float32", log_every=1, save_every=4, model=model,
         optim=dataclasses.replace(base.optim, batch_size=4, budget=8, warmup_steps=2),
         augment=AugmentConfig(color=0.3, color_probability=0.9, crop_pad_px=1),
-        replay=ReplayConfig(demos_per_task=1, total_demos=0, batch_size=2))
+        replay=ReplayConfig(demos_per_task=1, total_demos=0, batch_size=2, held_out_demos=0))
 
 
 PRESETS = {"libero": libero, "small": small, "debug": debug}

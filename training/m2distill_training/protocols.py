@@ -20,7 +20,7 @@ from m2distill_policy.session import normalise
 from m2distill_sim.suites import Task, find_task, suites
 from m2distill_training.config import ConfigError, ProtocolConfig, TrainConfig
 from m2distill_training.data.libero_hdf5 import open_libero
-from m2distill_training.data.replay import choose_demos
+from m2distill_training.data.replay import choose_demos, random_order
 
 TEN_STEPS = ProtocolConfig(name="ten_steps", step_tasks=(1,) * 10, step_demos=(50,))
 BASE6_PLUS4 = ProtocolConfig(name="base6_plus4", step_tasks=(6, 1, 1, 1, 1), step_demos=(50, 10, 10, 10, 10))
@@ -47,6 +47,7 @@ class Lesson:
 
     task: int  # its place in the order of learning
     demos: tuple[int, ...]  # those learned, ascending
+    held_out: tuple[int, ...]  # those that no step learns
 
 
 def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> list[list[Lesson]]:
@@ -66,12 +67,20 @@ def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> 
         first = sum(step_tasks[:k])
         steps.append([])
         for task in range(first, first + n_tasks):
-            wanted = step_demos[k if len(step_demos) > 1 else 0] if step_demos else n_demos[task]
-            if n_demos[task] < wanted:
+            kept_back = config.replay.held_out_demos
+            wanted = step_demos[k if len(step_demos) > 1 else 0] if step_demos else max(1, n_demos[task] - kept_back)
+            if n_demos[task] < wanted + kept_back:
                 raise ConfigError(f"{files[task]} holds {n_demos[task]} demos, step {k} of protocol {protocol.name} "
-                                  f"learns {wanted} of each task; collect more or lower protocol.step_demos")
-            steps[-1].append(Lesson(task, choose_demos(n_demos[task], wanted, config.seed, task)))
+                                  f"learns {wanted} of each task and holds out {kept_back}; collect more, or lower "
+                                  "protocol.step_demos or replay.held_out_demos")
+            steps[-1].append(lesson(task, n_demos[task], wanted, kept_back, config.seed))
     return [[lesson for step in steps for lesson in step]] if config.strategy == "multitask" else steps
+
+
+def lesson(task: int, n_demos: int, learned: int, held_out: int, seed: int) -> Lesson:
+    """`learned` demos from the beginning of the task's random order, `held_out` from its end."""
+    order = random_order(n_demos, seed, task)
+    return Lesson(task, choose_demos(n_demos, learned, seed, task), tuple(order[n_demos - held_out:]))
 
 
 def in_suite_order(files: Sequence[Path], suite: str, tasks: Sequence[int] = ()) -> tuple[list[Path], list[str]]:

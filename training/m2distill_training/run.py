@@ -7,6 +7,7 @@
     tensorboard/step_<k> the same as events
     steps/<k>/checkpoint the policy after task step k; its metrics.json names its parent and its datasets
     steps/<k>/replay.json  demos kept for step k
+    memory/<task>/         demos of every task, for further steps (data/kept.py)
     steps/<k>/state.pt   of the step in progress: weights, average, optimiser, gradient step
     episodes.jsonl       one line per episode of m2distill evaluate
     evaluation.json      success after every step, success matrix, metrics
@@ -109,6 +110,10 @@ class RunFolder:
         folders = (self.path / "steps" / str(k) / "curve").glob("*")
         return sorted((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
+    def memory(self, task: int, name: str) -> Path:
+        """Of the task in place `task` of data.json: "replay" or "held_out"."""
+        return self.path / "memory" / str(task) / name
+
     def state(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "state.pt"
 
@@ -187,6 +192,13 @@ def follow_run(path: Path) -> RunFolder:
     return _FollowedRun(path)
 
 
+def read_run(path: Path) -> tuple[TrainConfig, list[dict]]:
+    """The configuration and the datasets of a run. Raises RunError."""
+    if not (path / "config.json").is_file():
+        raise RunError(f"{path} is no run folder; give the --out of m2distill train")
+    return _read_config(path), read_json(path / "data.json")
+
+
 @contextmanager
 def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool,
              processes: int = 1) -> Iterator[RunFolder]:
@@ -229,12 +241,16 @@ def _remove_unfinished(steps: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
+def _read_config(path: Path) -> TrainConfig:
     try:
-        before = TrainConfig.from_json((path / "config.json").read_text())
+        return TrainConfig.from_json((path / "config.json").read_text())
     except (UserError, ValueError) as error:
         raise RunError(f"{path / 'config.json'} is damaged or of another version ({error}); restore it from a copy or "
                        "choose another --out") from None
+
+
+def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
+    before = _read_config(path)
     if changed := differences(before, config):
         raise RunError(f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
                        "repeat the original settings or choose another --out")

@@ -12,8 +12,12 @@ import numpy as np
 
 def choose_demos(n_demos: int, keep: int, seed: int, task: int) -> tuple[int, ...]:
     """A uniform random choice of `keep` whole demos out of `n_demos` (all when fewer), ascending."""
-    rng = np.random.default_rng([seed, task])
-    return tuple(int(i) for i in np.sort(rng.permutation(n_demos)[:keep]))
+    return tuple(sorted(random_order(n_demos, seed, task)[:keep]))
+
+
+def random_order(n_demos: int, seed: int, task: int) -> list[int]:
+    """The task's one random order of its demos, of which every choice is a beginning."""
+    return np.random.default_rng([seed, task]).permutation(n_demos).tolist()
 
 
 def choose_memory(n_demos: Sequence[int], learned: Sequence[int], per_task: int, total: int,

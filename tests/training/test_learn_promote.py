@@ -1,0 +1,178 @@
+"""Continual retraining as a routine: learn one more task, prove that none was lost, promote, roll back."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_policy.errors import DataError
+from m2distill_training import cli
+from m2distill_training.config import ConfigError
+from m2distill_training.data.kept import open_kept
+from m2distill_training.data.replay import random_order
+from m2distill_training.learn import learn
+from m2distill_training.loop import train
+from m2distill_training.presets import debug
+from m2distill_training.promotion import current, promote, rollback
+from m2distill_training.proof import Bars
+from m2distill_training.run import RunError, RunFolder, read_json
+
+LENIENT = Bars(nats=100.0, drift=100.0)  # for what the debug network is not judged by
+
+
+def config(**replay):
+    base = debug()
+    return dataclasses.replace(base, replay=dataclasses.replace(base.replay, held_out_demos=1, **replay))
+
+
+@pytest.fixture
+def run(libero_file, tmp_path):
+    """Two tasks learned, their files gone."""
+    files = [libero_file(name, instruction=f"task {name}", seed=i, demos=4) for i, name in enumerate("ab")]
+    run = train(config(), files, tmp_path / "run")
+    for path in files:
+        path.unlink()
+    shutil.rmtree(tmp_path / ".m2distill_cache")
+    return run
+
+
+@pytest.fixture
+def new_task(libero_file):
+    return libero_file("c", instruction="task c", seed=2, demos=4)
+
+
+def test_a_run_keeps_what_further_steps_need(run):
+    for i, name in enumerate("ab"):
+        replay, held_out = (open_kept(run.memory(i, kind)) for kind in ("replay", "held_out"))
+        order = random_order(4, debug().seed, i)
+        assert json.loads((run.memory(i, "replay") / "task.json").read_text())["demos"] == order[:1]
+        assert json.loads((run.memory(i, "held_out") / "task.json").read_text())["demos"] == order[-1:]
+        assert replay.store.instruction == held_out.store.instruction == f"task {name}"
+        assert replay.store.n_demos == 1
+
+
+def test_a_further_task_is_learned_from_the_run_s_memory_alone(run, new_task):
+    assert learn(run.path, new_task) == 2
+    checkpoint = load_checkpoint(run.checkpoint(2))
+    assert set(checkpoint.instructions) == {"task a", "task b", "task c"}
+    assert checkpoint.metrics["parent"] == load_checkpoint(run.checkpoint(1)).id
+    assert checkpoint.metrics["strategy"] == "m2distill"
+    assert set(read_json(run.path / "steps" / "2" / "replay.json")) == {"task a", "task b"}
+    last = run.metrics()[-1]
+    assert {"image", "text", "extra", "policy"} <= last.keys()  # the teacher was asked
+    assert len(open_kept(run.memory(2, "held_out")).demos) == 1
+    assert learn(run.path, new_task.with_name("c_demo.hdf5"), instruction="task d") == 3  # and so on
+
+
+def test_kill_9_and_the_same_command_give_the_same_weights(run, new_task, tmp_path):
+    shutil.copytree(run.path, tmp_path / "other")
+    learn(run.path, new_task)
+    code = f"""
+import os, signal
+from pathlib import Path
+from m2distill_training.learn import learn
+def on_step(progress):
+    if progress.step == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+learn(Path({str(tmp_path / "other")!r}), Path({str(new_task)!r}), on_step=on_step)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(RunError, match="in the middle of learning 'task c' .* repeat that"):
+        learn(tmp_path / "other", new_task, held_out=2)
+    learn(tmp_path / "other", new_task)
+    a, b = (load_checkpoint(RunFolder(path).checkpoint(2)).state_dict for path in (run.path, tmp_path / "other"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_cannot_be_learned_is_refused(run, new_task, libero_file, tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        learn(tmp_path, new_task)
+    with pytest.raises(RunError, match="knows 'task a' already"):
+        learn(run.path, new_task, instruction="task a")
+    with pytest.raises(RunError, match="holds 4 demos, of which 4 would be held out"):
+        learn(run.path, new_task, held_out=4)
+    with pytest.raises(DataError, match="got 8x8 px"):
+        learn(run.path, libero_file("small", instruction="task e", size_px=8))
+    with (run.path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="being trained by another process"):
+            learn(run.path, new_task)
+
+
+def test_a_checkpoint_that_kept_its_tasks_is_promoted_and_rolled_back(run, new_task):
+    assert current(run.path) is None
+    promote(run.path, 1, bars=LENIENT, suites=())
+    learn(run.path, new_task)
+    promotion = promote(run.path, bars=dataclasses.replace(LENIENT), suites=())
+    assert [(f.instruction, f.new) for f in promotion.findings] == [("task a", False), ("task b", False),
+                                                                    ("task c", True)]
+    assert load_checkpoint((run.path / "current").resolve()).id == promotion.checkpoint_id
+    proof = read_json(run.path / "steps" / "2" / "proof.json")
+    assert proof["against_step"] == 1
+    assert rollback(run.path) == 1
+    assert current(run.path) == 1
+    with pytest.raises(RunError, match="no promotion to go back to"):
+        rollback(run.path)
+
+
+def test_a_checkpoint_that_lost_a_task_is_refused_by_name_and_forced_on_record(run, new_task):
+    """Another network's weights in place of the learned ones: certain to have lost something."""
+    promote(run.path, 1, bars=LENIENT, suites=())
+    learn(run.path, new_task, strategy="finetune")
+    folder = run.checkpoint(2)
+    learned = load_checkpoint(folder)
+    generator = torch.Generator().manual_seed(0)
+    spoiled = {name: torch.randn(x.shape, generator=generator) for name, x in learned.state_dict.items()}
+    shutil.rmtree(folder)
+    save_checkpoint(folder, dataclasses.replace(learned, state_dict=spoiled))
+    with pytest.raises(RunError, match=r"step 2 is not promoted: earlier task 'task a' has log-likelihood .* needs"):
+        promote(run.path, bars=Bars(), suites=())
+    assert current(run.path) == 1
+    assert promote(run.path, bars=Bars(), suites=(), force=True).forced
+    assert current(run.path) == 2
+    lines = [json.loads(line) for line in (run.path / "promotions.jsonl").read_text().splitlines()]
+    assert [(line["action"], line["step"], line["forced"]) for line in lines] == [
+        ("promote", 1, False), ("promote", 2, True)]
+
+
+def test_without_simulation_or_held_out_demos_nothing_is_proven(libero_file, tmp_path):
+    run = train(debug(), [libero_file("a", instruction="task a")], tmp_path / "run")
+    with pytest.raises(RunError, match="'task a' has no simulation and no demos were held out"):
+        promote(run.path, bars=Bars(), suites=())
+
+
+def test_a_damaged_checkpoint_is_never_promoted(run):
+    promote(run.path, 0, bars=LENIENT, suites=())
+    weights = run.checkpoint(1) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(Exception, match="weights.safetensors"):
+        promote(run.path, 1, bars=LENIENT, suites=(), force=True)
+    assert current(run.path) == 0
+
+
+def test_two_promotions_at_once_are_refused(run):
+    with (run.path / "promotion.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process is promoting"):
+            promote(run.path, bars=LENIENT, suites=())
+
+
+def test_bars_are_numbers():
+    with pytest.raises(ConfigError, match="bars.nats is nan"):
+        Bars(nats=float("nan"))
+
+
+@pytest.mark.parametrize("command", ["learn", "promote", "rollback"])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.run([command, "--help"])
+    assert "Example: m2distill " + command in capsys.readouterr().out.replace("\n", " ")

@@ -1,0 +1,60 @@
+"""What a run keeps of its tasks, so that it can learn further ones without the files it learned from.
+
+    memory/<task>/replay/    the demos that later steps may replay: a beginning of the task's random order (replay.py)
+    memory/<task>/held_out/  demos that no step learned, by which later ones are judged where there is no simulation
+
+Each is a store (data/store.py) with two files more: task.json and the instruction's embedding.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from m2distill_policy.errors import DataError
+from m2distill_training.data.store import Store
+from m2distill_training.data.windows import Part
+
+
+def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
+    """Write those demos of `part`, in that order, as the store `folder`: whole or not at all. One that exists stays."""
+    if folder.is_dir():
+        return
+    store = part.store
+    rows = [np.arange(store.bounds[d], store.bounds[d + 1]) for d in demos]
+    frames = np.concatenate(rows)
+    arrays = {name: getattr(store, name)[frames] for name in ("joint", "gripper", "action")}
+    arrays |= {f"image_{name}": images[frames] for name, images in store.images.items()}
+    arrays |= {"bounds": np.cumsum([0, *map(len, rows)]), "text": part.text}
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
+        (temporary / "task.json").write_text(json.dumps(task, indent=2))
+        for path in temporary.iterdir():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        temporary.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_kept(folder: Path) -> Part:
+    """What `keep` wrote; all its demos are learned. Raises DataError."""
+    try:
+        task = json.loads((folder / "task.json").read_text())
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        images = {name.removeprefix("image_"): array for name, array in arrays.items() if name.startswith("image_")}
+        store = Store(Path(task["source"]), task["key"], task["instruction"], images,
+                      *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
+        return Part(store, np.array(arrays["text"]), tuple(range(store.n_demos)))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None

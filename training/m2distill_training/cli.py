@@ -16,6 +16,7 @@ from m2distill_policy.errors import UserError, require_at_least, unknown_name
 
 COMMANDS = {
     "demo": "the whole promise in half an hour: two tasks learned one after the other, obeyed over ROS 2",
+    "tasks": "the tasks of a suite, as a list or as a picture",
     "collect": "scripted demonstrations in simulation -> LIBERO-format HDF5 files",
     "train": "learn a sequence of tasks; a checkpoint after every one",
     "learn": "teach a run one more task, from its own memory and new demonstrations",
@@ -132,6 +133,14 @@ def _train(argv: list[str]) -> None:
         raise
     if ranks.leads:
         print(f"done: {run.path}")
+
+
+def _tasks(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_sim.contact_sheet import tasks_command
+
+    tyro.cli(tasks_command, args=argv, prog="m2distill tasks")
 
 
 def _collect(argv: list[str]) -> None:
@@ -321,10 +330,11 @@ def _bench(argv: list[str]) -> None:
     import tyro
 
     from m2distill_training.bench.data import bench_data
+    from m2distill_training.bench.node import bench_node
     from m2distill_training.bench.sim import bench_sim
     from m2distill_training.bench.train import bench_train
 
-    commands = {"train": bench_train, "data": bench_data, "sim": bench_sim}
+    commands = {"train": bench_train, "data": bench_data, "sim": bench_sim, "node": bench_node}
     tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog="m2distill bench",
                                          description="Example: m2distill bench train --json > train.json")
 

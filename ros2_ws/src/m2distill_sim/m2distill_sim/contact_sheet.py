@@ -1,0 +1,68 @@
+"""The tasks of a suite, as a list or as one picture: what both cameras see at the first initial state."""
+
+import os
+import textwrap
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from m2distill_policy.errors import UserError
+from m2distill_sim.assets import AssetSource
+from m2distill_sim.environments import make_env
+from m2distill_sim.suites import Task, assets_of, find_task, initial_states, suites
+
+COLUMNS, VIEW_PX = 2, 176
+LINE_PX, LINES, LETTERS = 15, 2, 54  # of a caption: height of a line, lines, letters in a line
+SETTLE_STEPS = 20  # one second
+JPEG_QUALITY = 88
+
+
+def tasks_command(suite: str = "libero_object", assets: str | None = None, out: Path | None = None) -> None:
+    """List the tasks of a suite; with --out, draw each at its first initial state into one JPEG or PNG.
+
+    Example: m2distill tasks --suite libero_goal --assets builtin --out libero_goal.jpg
+
+    Args:
+        suite: LIBERO's suite.
+        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
+        out: the picture.
+    """
+    find_task(suite, 0)
+    tasks = suites()[suite]
+    if out is None:
+        print("\n".join(f"{task.index}  {task.instruction}" for task in tasks))
+        return
+    if out.suffix not in (".jpg", ".png"):
+        raise UserError(f"--out is {out}, expected a name that ends in .jpg or .png")
+    write_picture(out, contact_sheet(tasks, assets_of(suite, assets)))
+    print(out)
+
+
+def contact_sheet(tasks: tuple[Task, ...], assets: AssetSource) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: both views of every task beside each other, its number and instruction below."""
+    cells = [_cell(task, assets) for task in tasks]
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % COLUMNS)
+    return np.concatenate([np.concatenate(cells[row:row + COLUMNS], axis=1) for row in range(0, len(cells), COLUMNS)])
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB; the file appears whole or not at all."""
+    content = cv2.imencode(path.suffix, picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _cell(task: Task, assets: AssetSource) -> np.ndarray:
+    cameras = {"agentview": (VIEW_PX, VIEW_PX), "wrist": (VIEW_PX, VIEW_PX)}
+    with make_env(task.suite, task.index, assets, cameras) as env:
+        views = env.reset(initial_states(task.suite, task.index)[0], settle_steps=SETTLE_STEPS).images
+    caption = np.full((LINE_PX * LINES + 8, 2 * VIEW_PX, 3), 255, np.uint8)
+    for number, line in enumerate(textwrap.wrap(f"{task.index}  {task.instruction}", LETTERS)[:LINES]):
+        cv2.putText(caption, line, (4, LINE_PX * (number + 1)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1,
+                    cv2.LINE_AA)
+    return np.concatenate([np.concatenate(list(views.values()), axis=1), caption])

@@ -22,7 +22,7 @@ from m2distill_training.learn import learn
 from m2distill_training.loop import train
 from m2distill_training.presets import debug
 from m2distill_training.promotion import current, promote, rollback
-from m2distill_training.proof import Bars
+from m2distill_training.proof import Bars, _by_simulation
 from m2distill_training.run import RunError, RunFolder, read_json
 
 LENIENT = Bars(nats=100.0, drift=100.0)  # for what the debug network is not judged by
@@ -164,6 +164,20 @@ def test_two_promotions_at_once_are_refused(run):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="another process is promoting"):
             promote(run.path, bars=LENIENT, suites=())
+
+
+@pytest.mark.parametrize(("before", "after", "passed"), [
+    ((10, 10), (8, 10), True),  # 10 of 10 leaves 0.72 to 1: a fall of 0.28 is within what was known
+    ((10, 10), (7, 10), False),
+    ((200, 200), (190, 200), True),  # 0.98 to 1: the 5 points count
+    ((200, 200), (189, 200), False)])
+def test_an_earlier_task_may_fall_by_five_points_or_by_what_was_not_known(before, after, passed):
+    assert _by_simulation("x", False, Bars(), before, after).passed is passed
+
+
+def test_a_new_task_has_a_bar_of_its_own():
+    assert _by_simulation("x", True, Bars(success=0.5), None, (5, 10)).passed
+    assert not _by_simulation("x", True, Bars(success=0.5), None, (4, 10)).passed
 
 
 def test_bars_are_numbers():

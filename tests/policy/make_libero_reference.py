@@ -56,25 +56,11 @@ def inputs(steps: int, batch: int) -> dict[str, np.ndarray]:
 
 def build_libero(checkout: Path):
     """LIBERO's policy with its default configuration and the weights of the formula, in eval mode."""
-    sys.path.insert(0, str(checkout))
-    import libero
+    from m2distill_training.bench.libero_source import libero_policy
 
-    from m2distill_policy.torchvision_mend import mend_torchvision
-
-    libero.__path__ = [str(checkout / "libero")]  # where the PyPI package is installed too, it would win over the clone
-    mend_torchvision()
+    policy = libero_policy(checkout)
     import torch
-    import yaml
-    from easydict import EasyDict
-    from hydra import compose, initialize_config_dir
-    from libero.lifelong.models.bc_transformer_policy import BCTransformerPolicy
-    from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(checkout / "libero" / "configs"), version_base=None):
-        cfg = EasyDict(yaml.safe_load(OmegaConf.to_yaml(compose("config"))))
-    cfg.device = "cpu"
-    shapes = {**dict.fromkeys(CAMERAS, (3, 128, 128)), "gripper_states": (2,), "joint_states": (7,)}
-    policy = BCTransformerPolicy(cfg, {"all_shapes": shapes, "ac_dim": 7}).eval()
     for name, tensor in policy.state_dict().items():
         if not name.endswith(CONSTANTS):
             tensor.copy_(torch.from_numpy(np.asarray(weight(name, tuple(tensor.shape)))))

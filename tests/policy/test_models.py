@@ -175,6 +175,16 @@ def test_film_follows_the_text_of_its_own_window():
     assert (out[2] - out[3]).abs().max() > 1e-3
 
 
+def test_a_policy_that_has_acted_in_this_process_can_be_trained():
+    """Constants are kept between calls; torch refuses to differentiate what was made for inference."""
+    policy = Policy(dataclasses.replace(small(), layers=1), SPEC)
+    tokens = torch.rand(1, 7, 5, policy.config.width)
+    with torch.inference_mode():
+        policy.transformer(tokens)
+    policy.transformer(tokens.requires_grad_()).sum().backward()
+    assert tokens.grad.abs().sum() > 0
+
+
 def test_time_code_by_hand():
     code = time_code(3, 4, base=10.0, device=torch.device("cpu"))
     slow = 10**-0.5

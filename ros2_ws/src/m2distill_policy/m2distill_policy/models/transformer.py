@@ -3,6 +3,8 @@
 Letters: B batch, T steps, N tokens per step, S = T*N, D token width, h attention heads.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,13 +56,19 @@ class TemporalTransformer(nn.Module):
     def forward(self, tokens_BTND: Tensor) -> Tensor:
         """(B, T, N, D) -> (B, T, N, D); a token sees every token of its own and of earlier steps."""
         B, T, N, D = tokens_BTND.shape
-        code = time_code(T, D, self.position_base, tokens_BTND.device)
-        x = (tokens_BTND + code[:, None]).flatten(1, 2)  # (B, S, D)
-        step = torch.arange(T, device=x.device).repeat_interleave(N)
-        mask_SS = step[:, None] >= step[None, :]
+        code_TD, mask_SS = constants(T, N, D, self.position_base, tokens_BTND.device)
+        x = (tokens_BTND + code_TD[:, None]).flatten(1, 2)  # (B, S, D)
         for layer in self.layers:
             x = layer(x, mask_SS)
         return x.view(B, T, N, D)
+
+
+@functools.lru_cache(maxsize=64)  # making them takes as long as a layer does for one sample
+def constants(steps: int, tokens: int, width: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """time_code, and the mask (S, S) bool: True where a token may look."""
+    with torch.inference_mode(False):  # the next to ask may be training
+        step = torch.arange(steps, device=device).repeat_interleave(tokens)
+        return time_code(steps, width, base, device), step[:, None] >= step[None, :]
 
 
 def time_code(steps: int, width: int, base: float, device: torch.device) -> Tensor:

@@ -1,0 +1,151 @@
+"""bench node: how long a command of the policy node takes, over ROS 2 between processes, and acting by itself."""
+
+import json as json_module
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
+from m2distill_policy.errors import UserError, require_at_least
+from m2distill_policy.inference import LoadedPolicy
+from m2distill_policy.models import Policy, libero
+from m2distill_policy.observation import Observation
+from m2distill_policy.spec import PolicySpec, libero_spec
+from m2distill_training.bench.libero_source import libero_policy
+from m2distill_training.bench.measure import alternate, judged, machine, progress, show
+from m2distill_training.bench.synthetic import TEXT_WIDTH, text
+from m2distill_training.data.libero_checkpoint import CAMERAS, convert_state_dict
+
+COLUMNS = ("name", "value", "unit", "bar", "holds")
+INSTRUCTION = "bench"
+THREADS = 1  # of torch; the node's default
+
+
+def bench_node(json: bool = False, quick: bool = False, seconds: float = 60, repeats: int = 100) -> None:
+    """The policy node with the libero preset (untrained) and two cameras of 128 px at 20 Hz, in processes of their own:
+    time from a picture's stamp to the command that answers it, beside the bare policy; missed periods, start, memory,
+    and the gap while a checkpoint is swapped. With LIBERO_SOURCE=CLONE in the environment, acting is timed against
+    LIBERO's own get_action. Needs ROS 2 and no data.
+
+    Example: m2distill bench node --json > node.json
+
+    Args:
+        json: print JSON instead of a table.
+        quick: seconds only: shows that it runs, says little about speed.
+        seconds: for which commands are timed.
+        repeats: steps of the bare policy and of LIBERO's, after some to warm up.
+    """
+    require_at_least(1, seconds=seconds, repeats=repeats)
+    if quick:
+        seconds, repeats = min(seconds, 3), min(repeats, 10)
+    torch.set_num_threads(THREADS)
+    spec = libero_spec(text_encoder="none", text_width=TEXT_WIDTH)
+    rows = against_libero(spec, Path(os.environ["LIBERO_SOURCE"]), repeats) if "LIBERO_SOURCE" in os.environ else []
+    if not rows:
+        progress("LIBERO_SOURCE names no clone of LIBERO: acting is not compared with get_action")
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = [Path(folder, name) for name in ("first", "second")]
+        for seed, path in enumerate(checkpoints):
+            torch.manual_seed(seed)
+            state = Policy(libero(), spec).state_dict()
+            save_checkpoint(path, Checkpoint(spec, libero(), state, {INSTRUCTION: text(seed)}))
+        act_s = paced(acting(Checkpoint(spec, libero(), state, {})), spec.rate_hz, repeats)
+        measured = over_ros(*checkpoints, seconds, Path(folder, "log"))
+        act_s += paced(acting(Checkpoint(spec, libero(), state, {})), spec.rate_hz, repeats)
+    rows += judge(measured, 1e3 * float(np.median(act_s)))
+    here = machine()
+    show([row | here for row in rows], COLUMNS, json)
+
+
+def judge(measured: dict, act_ms: float) -> list[dict]:
+    def row(name: str, value: float, unit: str, bar: float, **more) -> dict:
+        return {"name": name, "value": round(value, 2), "unit": unit, **_bar(value, bar), **more}
+
+    return [
+        row("picture's stamp to command, median", measured["median_ms"], "ms", round(act_ms + 3, 2),
+            act_ms=round(act_ms, 2), periods=measured["periods"]),
+        row("picture's stamp to command, 99th percentile", measured["p99_ms"], "ms", 50, max_ms=measured["max_ms"]),
+        row("periods without a command", measured["missed"], "periods", 0, periods=measured["periods"]),
+        row("start of the process to active", measured["start_s"], "s", 12),
+        row("resident memory", measured["resident_mb"], "MB", 900),
+        row("longest gap while a checkpoint is swapped", measured["gap_periods"], "periods", 2,
+            swap_s=measured["swap_s"]),
+    ]
+
+
+def _bar(value: float, bar: float) -> dict:
+    return {key: value for key, value in judged(value, "<=", bar).items() if key != "ratio"}
+
+
+def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
+    """What the probe says of a node that acts with `first` and is given `second`, and what the system says of it."""
+    node = NodeDescription("m2distill_policy", "policy_node", "policy", "", {
+        "checkpoint": str(first), "arm": "libero_sim", "autostart": True, "torch_threads": THREADS})
+    nodes = NodeProcesses([node], log_dir, {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))})
+    command = [sys.executable, "-m", "m2distill_policy.ros.probe", "--instruction", INSTRUCTION,
+               "--seconds", str(seconds), "--swap", str(second)]
+    with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as probe:
+        try:
+            if probe.stdout.readline() != "ready\n":
+                raise UserError("bench node needs ROS 2 and the built messages, as `make setup` installs them")
+            begun_s = time.time()
+            with nodes:
+                progress(f"the node starts; commands are timed for {seconds:.0f} s")
+                said = probe.stdout.readline()
+                nodes.check()
+                if not said:
+                    raise UserError("the probe stopped; its last line above says why")
+                resident = psutil.Process(nodes.pids["policy"]).memory_info().rss
+        finally:
+            probe.kill()
+    measured = json_module.loads(said)
+    return {**measured, "start_s": measured["active_s"] - begun_s, "resident_mb": resident / 2**20}
+
+
+def acting(checkpoint: Checkpoint) -> Callable[[], object]:
+    """One step of a checkpoint on noise."""
+    random, spec = np.random.default_rng(0), checkpoint.spec
+    policy = LoadedPolicy(checkpoint)
+    policy.set_text(text(0))
+    images = {c.name: random.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
+    observation = Observation(images, np.zeros(7, np.float32), np.zeros(2, np.float32), 0)
+    return lambda: policy.step(observation)
+
+
+def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[float]:
+    """Seconds of each call, one per period as in a control loop: a processor that has slept in between is slower. As
+    many calls as a full history takes come before."""
+    times = []
+    for i in range(-10, repeats):
+        begun = time.perf_counter()
+        call()
+        took = time.perf_counter() - begun
+        if i >= 0:
+            times.append(took)
+        time.sleep(max(0.0, 1 / rate_hz - took))
+    return times
+
+
+def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]:
+    """Ours from uint8 pictures to a checked sample, theirs from float tensors to an action, on the same weights."""
+    theirs = libero_policy(checkout)
+    ours = acting(Checkpoint(spec, libero(), convert_state_dict(theirs.state_dict(), libero(), spec, "LIBERO"), {}))
+    observation = {name: torch.rand(1, 3, 128, 128) for name in CAMERAS}
+    observation |= {"joint_states": torch.zeros(1, 7), "gripper_states": torch.zeros(1, 2)}
+    data = {"obs": observation, "task_emb": torch.from_numpy(text(0))[None]}
+    theirs.reset()
+    for _ in range(10):  # a full history
+        ours(), theirs.get_action(data)
+    times = alternate(ours, lambda: theirs.get_action(data), repeats, "acting, ours and LIBERO's")
+    ratio = times.ours / times.plain
+    return [{"name": "acting over LIBERO's get_action", "value": round(ratio, 2), "unit": "ratio",
+             "ours_ms": round(1e3 * times.ours, 2), "libero_ms": round(1e3 * times.plain, 2), **_bar(ratio, 0.7)}]

@@ -19,6 +19,9 @@ MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for
 def _import_mujoco():
     """mujoco, which chooses its GL platform while it is imported, and what PyOpenGL raises."""
     platform = os.environ.setdefault("MUJOCO_GL", "egl")
+    # Mesa's software renderer: threads of its own cost a small picture more than they bring, and take the cores that
+    # other processes' simulators are meant for.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     if platform not in PLATFORMS:
         raise UserError(f"MUJOCO_GL is {platform!r}, allowed {' or '.join(PLATFORMS)}; unset it")
     try:

@@ -21,7 +21,8 @@ CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name 
 SETTLE_STEPS = 5  # zero actions after a reset, LIBERO's evaluation protocol: objects fall onto the floor
 ARM_JITTER_RAD = 0.02  # robosuite's default start noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
-ROBOT_RGB = {"link": (0.92, 0.92, 0.92), "hand": (0.20, 0.20, 0.24), "finger": (0.95, 0.45, 0.75)}  # seen at 64 px
+ROBOT_RGB = {"link": (0.92, 0.92, 0.92), "hand": (0.20, 0.20, 0.24), "finger": (0.95, 0.45, 0.75),  # seen at 64 px
+             "pedestal": (0.20, 0.20, 0.20)}
 
 
 @dataclass(frozen=True)
@@ -184,15 +185,14 @@ def _numbers(what: str, values) -> np.ndarray:
 
 
 def _draw_simple_robot(model: mujoco.MjModel) -> None:
-    """Draw the arm by its collision shapes: 5 thousand faces instead of 130 thousand. Physics does not read these."""
+    """Draw arm and pedestal by their collision shapes: 5 thousand faces instead of 130 and 33 thousand. Physics does
+    not read these."""
     for geom in range(model.ngeom):
-        name = model.geom(geom).name
-        if not name.startswith(("robot0_", "gripper0_")) or model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_MESH:
-            continue
-        if name.endswith("_collision"):
+        name, mesh = model.geom(geom).name, model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH
+        if (mesh and name.endswith("_collision")) or name == "mount0_pedestal_col":
             model.geom_group[geom] = VISUAL_GROUP
             model.geom_matid[geom] = -1
             model.geom_rgba[geom, :3] = next(rgb for part, rgb in ROBOT_RGB.items() if part in name)
             model.geom_rgba[geom, 3] = 1
-        else:
+        elif mesh and name.startswith(("robot0_", "gripper0_", "mount0_")):
             model.geom_group[geom] = HIDDEN_GROUP

@@ -50,6 +50,14 @@ def loaded(checkpoint, **kwargs):
     return policy
 
 
+def test_bfloat16_moves_actions_a_little(checkpoint, observations):
+    exact, rounded = (loaded(checkpoint, acting="mode_mean", precision=name) for name in ("float32", "bfloat16"))
+    distances = [np.abs(exact.step(o).action - rounded.step(o).action).max() for o in observations]
+    assert 0 < max(distances) < 0.01
+    with pytest.raises(UserError, match="unknown precision 'float8'; did you mean 'float32'"):
+        LoadedPolicy(checkpoint, precision="float8")
+
+
 def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, observations):
     policy = loaded(checkpoint, acting="mode_mean")
     for t, observation in enumerate(observations):

@@ -16,7 +16,7 @@ import torch
 from m2distill_policy.bringup import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
-from m2distill_policy.inference import LoadedPolicy
+from m2distill_policy.inference import PRECISIONS, LoadedPolicy
 from m2distill_policy.models import Policy, libero
 from m2distill_policy.observation import Observation
 from m2distill_policy.spec import PolicySpec, libero_spec
@@ -111,10 +111,10 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
     return {**measured, "start_s": measured["active_s"] - begun_s, "resident_mb": resident / 2**20}
 
 
-def acting(checkpoint: Checkpoint) -> Callable[[], object]:
+def acting(checkpoint: Checkpoint, precision: str = "float32") -> Callable[[], object]:
     """One step of a checkpoint on noise."""
     random, spec = np.random.default_rng(0), checkpoint.spec
-    policy = LoadedPolicy(checkpoint)
+    policy = LoadedPolicy(checkpoint, precision=precision)
     policy.set_text(text(0))
     images = {c.name: random.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
     observation = Observation(images, np.zeros(7, np.float32), np.zeros(2, np.float32), 0)
@@ -138,14 +138,19 @@ def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[floa
 def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]:
     """Ours from uint8 pictures to a checked sample, theirs from float tensors to an action, on the same weights."""
     theirs = libero_policy(checkout)
-    ours = acting(Checkpoint(spec, libero(), convert_state_dict(theirs.state_dict(), libero(), spec, "LIBERO"), {}))
+    weights = convert_state_dict(theirs.state_dict(), libero(), spec, "LIBERO")
     observation = {name: torch.rand(1, 3, 128, 128) for name in CAMERAS}
     observation |= {"joint_states": torch.zeros(1, 7), "gripper_states": torch.zeros(1, 2)}
     data = {"obs": observation, "task_emb": torch.from_numpy(text(0))[None]}
     theirs.reset()
-    for _ in range(10):  # a full history
-        ours(), theirs.get_action(data)
-    times = alternate(ours, lambda: theirs.get_action(data), repeats, "acting, ours and LIBERO's")
-    ratio = times.ours / times.plain
-    return [{"name": "acting over LIBERO's get_action", "value": round(ratio, 2), "unit": "ratio",
-             "ours_ms": round(1e3 * times.ours, 2), "libero_ms": round(1e3 * times.plain, 2), **_bar(ratio, 0.7)}]
+    rows = []
+    for precision in PRECISIONS:
+        ours = acting(Checkpoint(spec, libero(), weights, {}), precision)
+        for _ in range(10):  # a full history
+            ours(), theirs.get_action(data)
+        times = alternate(ours, lambda: theirs.get_action(data), repeats, f"acting in {precision}, ours and LIBERO's")
+        ratio = times.ours / times.plain
+        rows.append({"name": f"acting in {precision} over LIBERO's get_action", "value": round(ratio, 2),
+                     "unit": "ratio", "ours_ms": round(1e3 * times.ours, 2),
+                     "libero_ms": round(1e3 * times.plain, 2), **_bar(ratio, 0.7)})
+    return rows

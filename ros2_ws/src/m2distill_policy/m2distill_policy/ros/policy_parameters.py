@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from m2distill_policy.arms import ARMS
-from m2distill_policy.inference import ACTING
+from m2distill_policy.inference import ACTING, PRECISIONS
 from m2distill_policy.parameters import parameter
 from m2distill_policy.safety import SafetyLimits
 
@@ -24,6 +24,8 @@ class PolicyParameters:
     acting: str = parameter("sample", "how the mixture becomes an action", choices=ACTING)
     seed: int = parameter(0, "of the policy's draws, which begin anew at every activation", at_least=0,
                           at_most=2**31 - 1)
+    precision: str = parameter("float32", "of the convolutions; bfloat16 is faster where the processor has it, and "
+                                          "moves actions by about 1e-3", choices=tuple(PRECISIONS), read_only=True)
     torch_threads: int = parameter(1, "CPU threads of one step of the network", at_least=1, at_most=64)
     image_transport: str = parameter("raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
                                      choices=("raw", "compressed"), read_only=True)

@@ -38,7 +38,7 @@ class Loaded:
 def load(path: str, settings: PolicyParameters) -> Loaded:
     """Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
-    policy = LoadedPolicy(checkpoint, settings.acting, settings.seed)
+    policy = LoadedPolicy(checkpoint, settings.acting, settings.seed, settings.precision)
     return Loaded(path, checkpoint.id, checkpoint.spec, checkpoint.instructions, policy)
 
 

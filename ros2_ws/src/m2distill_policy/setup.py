@@ -14,6 +14,7 @@ setup(
         (f"share/{name}", ["package.xml"]),
         (f"share/{name}/launch", glob("../../../launch/*.launch.py")),
     ],
-    entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.policy_node:main"]},
+    entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.policy_node:main",
+                                      "teleop_node = m2distill_policy.ros.teleop_node:main"]},
     extras_require={"test": ["pytest"]},
 )

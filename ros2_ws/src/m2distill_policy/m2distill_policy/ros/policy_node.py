@@ -73,6 +73,7 @@ class PolicyNode(LifecycleNode):
         self._inputs = Inputs(made, session, settings.image_transport == "compressed", frame_id, runner.heard)
         made.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
         made.subscription(Bool, settings.success_topic, lambda message: message.data and runner.succeed(), 10)
+        made.subscription(Bool, "operator_active", lambda message: message.data and runner.yield_to_operator(), 10)
         for name, verb in (("start", runner.start_again), ("stop", runner.stop), ("pause", runner.pause),
                            ("reset_fault", runner.reset_fault)):
             made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response, runner.active))

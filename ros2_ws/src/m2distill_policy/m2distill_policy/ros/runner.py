@@ -158,10 +158,18 @@ class Runner:
     def pause(self) -> str:
         if not self._session.instruction:
             raise UserError("nothing to pause: no instruction is followed")
+        self._pause("paused")
+        return "paused; ~/start goes on"
+
+    def yield_to_operator(self) -> None:
+        """An operator moves the arm: hands off until ~/start or an instruction."""
+        if self.active and self._session.instruction:
+            self._pause("the operator has taken over; ~/start goes on")
+
+    def _pause(self, why: str) -> None:
         self._session.stop()
         self._paused = True
-        self._hold("paused")
-        return "paused; ~/start goes on"
+        self._hold(why)
 
     def reset_fault(self) -> str:
         fault = self._session.fault

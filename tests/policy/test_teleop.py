@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m2distill_policy.errors import UserError
+from m2distill_policy.teleop import Teleoperator, TeleopSettings
+
+SETTINGS = TeleopSettings()
+STILL, HELD = [0.0] * 6, [0, 0, 0, 0, 1]
+
+
+def operator(axes=STILL, buttons=HELD, now_s=0.0) -> Teleoperator:
+    teleoperator = Teleoperator(SETTINGS)
+    teleoperator.hear(axes, buttons, now_s)
+    return teleoperator
+
+
+def test_without_the_deadman_nothing_moves():
+    assert Teleoperator(SETTINGS).motion(0.0) is None
+    assert operator([1.0] * 6, [1, 0, 0, 0, 0]).motion(0.0) is None
+
+
+def test_full_deflection_is_full_speed_in_the_arm_s_axes():
+    motion = operator([0.0, 1.0, 0.0, -1.0, 0.5, 0.0]).motion(0.1)  # left stick forward, right stick
+    assert motion.linear_m_s.tolist() == pytest.approx([0.1, 0.0, 0.1 * (0.5 - 0.05) / 0.95])
+    assert motion.angular_rad_s.tolist() == pytest.approx([0.0, 0.0, -0.5])
+
+
+def test_a_stick_that_rests_beside_its_middle_does_not_creep():
+    assert not operator([0.04, -0.05, 0.0, 0.03, 0.02, 0.0]).motion(0.0).linear_m_s.any()
+
+
+def test_silence_lets_go_until_the_joystick_speaks_again():
+    teleoperator = operator()
+    assert teleoperator.motion(0.3) is not None
+    assert teleoperator.motion(0.31) is None
+    assert teleoperator.motion(0.2) is None  # let go stays let go
+    teleoperator.hear(STILL, HELD, 0.4)
+    assert teleoperator.motion(0.4) is not None
+
+
+def test_the_gripper_keeps_what_it_was_told_and_hears_only_a_held_deadman():
+    teleoperator = operator()
+    assert teleoperator.motion(0.0).gripper_width_m == 0.08
+    teleoperator.hear(STILL, [1, 0, 0, 0, 1], 0.0)
+    assert teleoperator.motion(0.0).gripper_width_m == 0.0
+    teleoperator.hear(STILL, [0, 1, 0, 0, 0], 0.0)  # open, without the deadman
+    teleoperator.hear(STILL, HELD, 0.0)
+    assert teleoperator.motion(0.0).gripper_width_m == 0.0
+    teleoperator.hear(STILL, [0, 1, 0, 0, 1], 0.0)
+    assert teleoperator.motion(0.0).gripper_width_m == 0.08
+
+
+@given(axes=st.lists(st.floats(width=32), max_size=8), buttons=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=8))
+def test_whatever_a_joystick_sends_the_arm_stays_below_its_speeds(axes, buttons):
+    motion = operator(axes, buttons).motion(0.0)
+    if motion is not None:
+        assert np.isfinite([*motion.linear_m_s, *motion.angular_rad_s]).all()
+        assert np.abs(motion.linear_m_s).max() <= SETTINGS.linear_m_s
+        assert np.abs(motion.angular_rad_s).max() <= SETTINGS.angular_rad_s
+        assert 0 <= motion.gripper_width_m <= SETTINGS.gripper_open_m
+
+
+@pytest.mark.parametrize(("axes", "buttons", "said"), [
+    ([0.0] * 3, HELD, "has 3 axes"), ([math.nan] * 6, HELD, "finite numbers"), (STILL, [0, 0], "has 2 buttons")])
+def test_another_joystick_is_named_and_lets_go(axes, buttons, said):
+    teleoperator = operator()
+    teleoperator.hear(axes, buttons, 0.0)
+    assert said in teleoperator.problem
+    assert teleoperator.motion(0.0) is None
+
+
+def test_settings_of_another_length_are_refused():
+    with pytest.raises(UserError, match="axes has 2 numbers, expected 6"):
+        TeleopSettings(axes=(0.0, 1.0))

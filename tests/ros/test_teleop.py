@@ -1,0 +1,93 @@
+"""The teleop node in a process of its own: the joystick's arm, takeover in the middle of a policy's run, letting go."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from harness import KNOWN, policy_node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+
+from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.ros.messages import twist_to_numpy
+
+STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+FREE, HELD = [0] * 6, [0, 0, 0, 0, 1, 0]
+
+
+@pytest.fixture(scope="module")
+def nodes(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
+    teleop = NodeDescription("m2distill_policy", "teleop_node", "teleop", "", {})
+    with NodeProcesses([policy_node(checkpoint_path), teleop], tmp_path_factory.mktemp("log")) as nodes:
+        yield nodes
+        nodes.check()
+
+
+@pytest.fixture
+def operator(client, nodes):
+    """The client, with a joystick that says at 20 Hz what `client.stick` is; None: it is silent."""
+    client.stick = None
+    client.active: list[bool] = []
+    joy_pub = client.create_publisher(Joy, "joy", QoSProfile(depth=10))
+    client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
+    client.spoken = 0
+
+    def speak() -> None:
+        if client.stick is not None:
+            joy_pub.publish(Joy(axes=client.stick[0], buttons=client.stick[1]))
+            client.spoken += 1
+
+    client.create_timer(0.05, speak)
+    client.wait(joy_pub.get_subscription_count, "the teleop node", 90.0)
+    yield client
+    client.stick = None
+    client.wait(lambda: not client.active or not client.active[-1], "the operator to have let go")
+
+
+def twists(client, since: int = 0) -> list[np.ndarray]:
+    return [np.concatenate(twist_to_numpy(t)) for t in client.of("twist_cmd")[since:]]
+
+
+def test_the_arm_follows_the_stick_while_the_deadman_is_held_and_stops_when_it_is_not(operator):
+    operator.stick = (FORWARD, FREE)
+    operator.wait(lambda: operator.count_publishers("twist_cmd"), "the node")
+    operator.stick = (FORWARD, HELD)
+    operator.wait(lambda: len(twists(operator)) >= 3, "motion")
+    assert all(t.tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0]) for t in twists(operator))
+    assert operator.active[0] and all(operator.active)
+    assert operator.of("gripper_cmd")[-1].data == pytest.approx(0.08)
+    operator.stick = (FORWARD, FREE)
+    operator.wait(lambda: not operator.active[-1], "letting go")
+    moved = len(twists(operator))
+    assert not twists(operator)[-1].any()
+    spoken = operator.spoken
+    operator.wait(lambda: operator.spoken >= spoken + 5, "the joystick to go on")
+    assert len(twists(operator)) == moved  # one zero, and no more
+
+
+def test_a_joystick_that_falls_silent_lets_go(operator):
+    operator.stick = (FORWARD, HELD)
+    operator.wait(lambda: twists(operator) and twists(operator)[-1].any(), "motion")
+    operator.stick = None
+    operator.wait(lambda: not twists(operator)[-1].any(), "the zero velocity", 3.0)
+    operator.wait(lambda: not operator.active[-1], "letting go")
+
+
+def test_the_policy_yields_at_once_and_goes_on_only_when_told(operator):
+    operator.start()
+    operator.say(KNOWN[0])
+    operator.wait_for_state(PolicyStatus.RUNNING)
+    operator.stick = (FORWARD, HELD)
+    operator.wait_for_state(PolicyStatus.PAUSED, "the operator has taken over")
+    acted = len(operator.of("policy/action"))
+    begun = len(operator.of("twist_cmd"))
+    operator.wait(lambda: len(operator.of("twist_cmd")) >= begun + 10, "the operator's commands")
+    assert len(operator.of("policy/action")) == acted  # while it was moved, the policy said nothing
+    assert all(t.tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0]) for t in twists(operator, begun))
+    operator.stick = (STILL, FREE)
+    operator.wait(lambda: not operator.active[-1], "letting go")
+    assert operator.status.state == PolicyStatus.PAUSED
+    assert operator.call("start").success
+    operator.wait_for_state(PolicyStatus.RUNNING)

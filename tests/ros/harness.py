@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.action import ExecuteInstruction
@@ -32,6 +32,8 @@ CAMERAS = ("agentview", "wrist")
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LIMIT_S = 30.0
 ASK_AGAIN_S = 5.0
+STOP_MS = 150  # the most that a stop may take
+TRIALS = 3
 START_LIMIT_S = 90.0  # of a node's process on a busy machine: it imports torch
 
 
@@ -52,6 +54,8 @@ class Client(Node):
             self.create_subscription(kind, topic, lambda m, topic=topic: self.heard.append((topic, m)), qos)
         self.image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
         self.joints_pub = self.create_publisher(JointState, "joint_states", 5)
+        self.pose_pub = self.create_publisher(PoseStamped, "ee_pose", 5)
+        self.success_pub = self.create_publisher(Bool, "success", 10)
         self.instruction_pub = self.create_publisher(String, "instruction", 10)
         self.change_state = self.create_client(ChangeState, "policy/change_state")
         self.get_state = self.create_client(GetState, "policy/get_state")
@@ -62,19 +66,36 @@ class Client(Node):
         self.execute = ActionClient(self, ExecuteInstruction, "policy/execute")
         self.sent = 0  # sets of sensor data
         self.sizes = dict.fromkeys(CAMERAS, 64)  # of the pictures; 0: the camera is dead
-        self.positions = np.linspace(-0.5, 0.5, 9)
+        self.encoding = "rgb8"
+        self.positions = np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8, 0.04, 0.04])  # None: the driver is dead
+        self.hand = [0.4, 0.0, 0.3]  # its position; None: nobody knows
+        self.stamp_offset_ns = 0  # of all sensors against the clock
+        self.sent_ns: dict[str, int] = {}  # when each input was sent last, by the clock
         self.sensors = self.create_timer(0.05, self.sense)
         self.sensors.cancel()
 
     def sense(self, stamp_ns: int | None = None) -> None:
         """One set of sensor data, stamped now unless told otherwise. The timer `sensors` sends one at 20 Hz."""
-        now_ns = self.get_clock().now().nanoseconds if stamp_ns is None else stamp_ns
-        names = [*PANDA_JOINTS, *PANDA_FINGERS]
-        self.joints_pub.publish(messages.joint_state_from_numpy(names, self.positions, now_ns))
+        clock_ns = self.get_clock().now().nanoseconds
+        now_ns = clock_ns + self.stamp_offset_ns if stamp_ns is None else stamp_ns
+        if self.hand is not None:
+            pose = PoseStamped()
+            pose.header.stamp, pose.header.frame_id = messages.stamp_from_ns(now_ns), "panda_link0"
+            pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = self.hand
+            pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0
+            self.pose_pub.publish(pose)
+            self.sent_ns["ee_pose"] = clock_ns
+        if self.positions is not None:
+            names = [*PANDA_JOINTS, *PANDA_FINGERS]
+            self.joints_pub.publish(messages.joint_state_from_numpy(names, self.positions, now_ns))
+            self.sent_ns["joint_states"] = clock_ns
         for name, size in self.sizes.items():
             if size:
                 picture = np.full((size, size, 3), self.sent % 256, np.uint8)
-                self.image_pubs[name].publish(messages.image_from_numpy(picture, now_ns, name))
+                image = messages.image_from_numpy(picture, now_ns, name)
+                image.encoding = self.encoding
+                self.image_pubs[name].publish(image)
+                self.sent_ns[name] = clock_ns
         self.sent += 1
 
     def wait(self, happened: Callable[[], object], what: str, limit_s: float = LIMIT_S):
@@ -149,3 +170,56 @@ class Client(Node):
         def speed() -> float:
             return math.hypot(*np.concatenate(messages.twist_to_numpy(self.of("twist_cmd")[-1])))
         self.wait(lambda: self.of("twist_cmd") and (speed() > 0) == moving, f"a twist, moving: {moving}")
+
+
+def run(robot: Client) -> None:
+    robot.say(KNOWN[0])
+    robot.wait_for_state(PolicyStatus.RUNNING)
+    moved = len(robot.of("policy/action"))
+    robot.wait(lambda: len(robot.of("policy/action")) >= moved + 3, "the arm to move")
+
+
+def stopped(robot: Client, since_ns: int) -> int | None:
+    """Stamp of the first zero twist after `since_ns`, once it is there."""
+    return next((messages.stamp_to_ns(t.header.stamp) for t in robot.of("twist_cmd")
+                 if messages.stamp_to_ns(t.header.stamp) > since_ns and not np.any(messages.twist_to_numpy(t))), None)
+
+
+def told(robot: Client, reason: str) -> bool:
+    return any(reason in array.status[0].message for array in robot.of("/diagnostics"))
+
+
+def assert_stops(robot: Client, reason: str, break_it: Callable[[], int], mend: Callable[[], None]) -> None:
+    """`break_it` returns the time of the fault. Times are between stamps: of the last good input, or of the first bad
+    one, and of the zero command. Taken up to three times, for the machine may be busy: the node is judged, not it."""
+    times_ms = []
+    for _ in range(TRIALS):
+        run(robot)
+        robot.heard.clear()
+        since_ns = break_it()
+        times_ms.append((robot.wait(lambda s=since_ns: stopped(robot, s), "the zero command") - since_ns) / 1e6)
+        robot.wait(lambda: told(robot, reason), f"diagnostics that tell {reason!r}")
+        commands = len(robot.of("policy/action"))
+        sent = robot.sent
+        robot.wait(lambda n=sent: robot.sent > n + 3, "more sensor data")
+        assert len(robot.of("policy/action")) == commands, "it went on"
+        mend()
+        if times_ms[-1] <= STOP_MS:
+            return
+    raise AssertionError(f"stopped after {times_ms} ms, limit {STOP_MS} ms")
+
+
+def ask(simulator: Client, stamp_ns: int, picture: int) -> PolicyAction:
+    """Send one set, all pictures of this brightness, and return the answer."""
+    simulator.sent = picture
+    simulator.sense(stamp_ns)
+    def stamped(heard: list) -> list:
+        return [message for message in heard if messages.stamp_to_ns(message.header.stamp) == stamp_ns]
+
+    simulator.wait(lambda: stamped(moving(simulator)), "the answer")
+    return simulator.wait(lambda: stamped(simulator.of("policy/action")), "the action")[0]
+
+
+def moving(simulator: Client) -> list:
+    """The twists that are commands: those of a hold are zero."""
+    return [t for t in simulator.of("twist_cmd") if t.twist.linear.x != 0]

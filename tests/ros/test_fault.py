@@ -1,16 +1,20 @@
-"""A policy whose actions are not finite: the fault latches until it is reset."""
+"""Faults that need a node of their own: actions that are not finite, a policy that raises, a clock that jumps."""
 
+import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import KNOWN, policy_node
+from harness import KNOWN, STOP_MS, TRIALS, assert_stops, policy_node, run, told
+from rosgraph_msgs.msg import Clock
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_policy.ros.messages import stamp_from_ns
 
 
 @pytest.fixture
@@ -43,3 +47,58 @@ def test_a_fault_ends_the_goal_holds_the_arm_and_latches_until_reset(broken):
     broken.wait_for_state(PolicyStatus.FAULT)
     assert "not finite" in broken.call("reset_fault").message
     broken.wait_for_state(PolicyStatus.IDLE)
+
+
+def test_a_policy_that_raises_is_a_fault(client, checkpoint_path, tmp_path):
+    """Its weights are finite and so are its actions while all joints are at zero; elsewhere its numbers overflow."""
+    checkpoint = load_checkpoint(checkpoint_path)
+    checkpoint.state_dict["joint.weight"].fill_(3e38)
+    save_checkpoint(tmp_path / "raises", checkpoint)
+    client.positions = np.zeros(9)
+    with NodeProcesses([policy_node(tmp_path / "raises", autostart=True)], tmp_path) as nodes:
+        client.wait_until_active()
+        client.sensors.reset()
+
+        def joints_move() -> int:
+            client.positions = np.full(9, 0.5)
+            sent = client.sent
+            client.wait(lambda: client.sent > sent, "bad sensor data")
+            return client.sent_ns["wrist"]
+
+        def mend() -> None:
+            client.positions = np.zeros(9)
+            assert "internal error, RuntimeError" in client.call("reset_fault").message
+
+        assert_stops(client, "fault: internal error, RuntimeError: probability tensor", joints_move, mend)
+        nodes.check()
+
+
+def test_the_clock_jumps(client, checkpoint_path, tmp_path):
+    """The node's clock is the test's; the sensors' stamps stay behind when it jumps. Stopping is seen by the wall."""
+    clock_pub = client.create_publisher(Clock, "/clock", 1)
+    ahead_ns = 0
+
+    def sense() -> None:
+        now_ns = client.get_clock().now().nanoseconds
+        clock_pub.publish(Clock(clock=stamp_from_ns(now_ns + ahead_ns)))
+        client.sense(now_ns)
+
+    client.sensors.callback = sense
+    with NodeProcesses([policy_node(checkpoint_path, arm="unknown", acting="mode_mean", autostart=True,
+                                    use_sim_time=True)], tmp_path):
+        client.wait_until_active()
+        client.sensors.reset()
+        for jump_ns, reason in ((60_000_000_000, "newest is older than 120 ms"),
+                                (-60_000_000_000, "more than 50 ms in the future")):
+            times_ms = []
+            while not times_ms or (times_ms[-1] > STOP_MS and len(times_ms) < TRIALS):
+                run(client)
+                client.heard.clear()
+                ahead_ns, sent = jump_ns, client.sent
+                client.wait(lambda n=sent: client.sent > n, "the jump")
+                jumped_s = time.monotonic()
+                client.wait_for_motion(False)
+                times_ms.append((time.monotonic() - jumped_s) * 1000)
+                client.wait(lambda r=reason: told(client, r), "the diagnostics")
+                ahead_ns = 0
+            assert times_ms[-1] <= STOP_MS, times_ms

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from harness import KNOWN, Client, policy_node
+from harness import KNOWN, Client, ask, moving, policy_node
 
-from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.ros.messages import stamp_to_ns
 
 PERIOD_NS = 50_000_000
 
@@ -30,20 +29,6 @@ def simulator(client, node) -> Client:
     yield client
     client.say("")
     client.wait_for_state(PolicyStatus.IDLE)
-
-
-def ask(simulator: Client, stamp_ns: int, picture: int) -> PolicyAction:
-    """Send one set, all pictures of this brightness, and return the answer."""
-    simulator.sent = picture
-    simulator.sense(stamp_ns)
-    simulator.wait(lambda: any(stamp_to_ns(t.header.stamp) == stamp_ns for t in moving(simulator)), "the answer")
-    return simulator.wait(lambda: next((a for a in simulator.of("policy/action")
-                                        if stamp_to_ns(a.header.stamp) == stamp_ns), None), "the action")
-
-
-def moving(simulator: Client) -> list:
-    """The twists that are commands: those of a hold are zero."""
-    return [t for t in simulator.of("twist_cmd") if t.twist.linear.x != 0]
 
 
 def test_an_incomplete_set_is_not_answered(simulator):

@@ -8,7 +8,8 @@ calls nearly all sentences alike.
 Measured on LIBERO's instructions: paraphrases score 0.93 to 0.98 ("grab the alphabet soup and put it in the basket"),
 other tasks' texts up to 0.88 within a suite, "turn off the stove" 0.90 against "turn on the stove". Two things that a
 sentence embedding cannot see are left to rules: the same words in another order are another task ("put the plate on the
-bowl", 0.99), and a text nearly as near to a second instruction is ambiguous (LIBERO-SPATIAL's differ by one word).
+bowl", 0.99; "turn the stove on" is refused with it), and a text nearly as near to a second instruction is ambiguous
+(LIBERO-SPATIAL's differ by one word).
 """
 
 from collections.abc import Callable, Sequence

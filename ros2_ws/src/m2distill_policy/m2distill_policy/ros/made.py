@@ -1,8 +1,10 @@
 """What the policy node makes when it is configured, to be destroyed when it is cleaned up."""
 
 import contextlib
+import inspect
 from collections.abc import Callable
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
@@ -33,7 +35,9 @@ class Made:
         self.subscriptions.append((made, needed))
 
     def service(self, name: str, callback: Callable) -> None:
-        made = self.node.create_service(Trigger, name, callback)
+        """A coroutine may take its time: in a group of its own it keeps nobody else waiting."""
+        group = ReentrantCallbackGroup() if inspect.iscoroutinefunction(callback) else None
+        made = self.node.create_service(Trigger, name, callback, callback_group=group)
         self._undo.callback(self.node.destroy_service, made)
 
     def timer(self, period_s: float, callback: Callable[[], None], always: bool = False) -> None:

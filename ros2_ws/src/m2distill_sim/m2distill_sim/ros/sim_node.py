@@ -34,6 +34,7 @@ from m2distill_policy.ros.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.environments import make_env
+from m2distill_sim.ros.operator import ExpertOperator
 from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
 
@@ -59,6 +60,9 @@ class SimParameters:
     image_size_px: int = parameter(128, "side of the cameras' pictures", at_least=16, at_most=1024, read_only=True)
     pacing: str = parameter("real_time", "when to step", choices=("real_time", "lockstep"), read_only=True)
     command_max_age_s: float = parameter(0.25, "real_time: oldest twist acted on", at_least=0.01, at_most=60.0)
+    operator: str = parameter("none", "expert: the scripted expert drives the arm by the command topics, in an "
+                                      "operator's place", choices=("none", "expert"), read_only=True)
+    disturbed: bool = parameter(False, "push the arm about while the expert drives it", read_only=True)
     repeat_period_s: float = parameter(1.0, "lockstep: wall time after which an unanswered observation is repeated",
                                        at_least=0.05, at_most=600.0, read_only=True)
 
@@ -97,6 +101,8 @@ class SimNode(Node):
         self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self.create_subscription(TwistStamped, "twist_cmd", self._on_twist, 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
+        self._operator = (ExpertOperator(self, self._settings.disturbed) if self._settings.operator == "expert"
+                          else None)
 
         self._start_episode()
         period_s, act = ((self._settings.repeat_period_s, self._publish_observation) if self._lockstep
@@ -145,7 +151,10 @@ class SimNode(Node):
         self._task_pub.publish(String(data=self._env.instruction))
         self.get_logger().info(f"{chosen.suite} task {chosen.task}, initial state {chosen.initial_state}: "
                                f"{self._env.instruction}")
-        self._observe(self._env.reset(initial_state, chosen.seed))
+        observation = self._env.reset(initial_state, chosen.seed)
+        if self._operator:
+            self._operator.begin(self._env, chosen.seed)
+        self._observe(observation)
 
     def _use_env(self, chosen: SimParameters) -> None:
         if self._env is not None and (self._env.task.suite, self._env.task.index) == (chosen.suite, chosen.task):
@@ -211,6 +220,8 @@ class SimNode(Node):
     # --- the world
 
     def _step(self, action: np.ndarray) -> None:
+        if self._operator:
+            action = action + self._operator.pushes(action)
         observation = self._env.step(action)
         self._now_ns += PERIOD_NS
         self._steps += 1
@@ -224,6 +235,8 @@ class SimNode(Node):
             if not self._succeeded:
                 self._steps_pub.publish(UInt32(data=self._steps))
             self._over_pub.publish(Bool(data=True))
+            if self._operator:
+                self._operator.let_go()
         self._observe(observation)
 
     def _observe(self, observation: SimObservation) -> None:
@@ -241,6 +254,8 @@ class SimNode(Node):
     def _publish_observation(self) -> None:
         for publisher, message in self._observation:
             publisher.publish(message)
+        if self._operator and not self._over:
+            self._operator.answer(self._now_ns)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,0 +1,41 @@
+"""The scripted expert as operator: the simulator in a process of its own, driven by the command topics alone."""
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import TwistStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool, UInt32
+
+from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.ros.messages import stamp_to_ns
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+LIMIT_S = 240.0
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, disturbed):
+    """Known to succeed from this state: every command answers an observation, and the operator holds the deadman."""
+    sim = NodeDescription("m2distill_sim", "sim_node", "sim", "", {
+        "assets": "builtin", "image_size_px": 16, "pacing": "lockstep", "operator": "expert", "disturbed": disturbed,
+        "step_limit": 300, "initial_state": 0})
+    node, spinner = Node("listener"), SingleThreadedExecutor()
+    spinner.add_node(node)
+    twists, active, steps, success = [], [], [], []
+    node.create_subscription(TwistStamped, "twist_cmd", twists.append, 1000)
+    node.create_subscription(Bool, "operator_active", lambda m: active.append(m.data), 1000)
+    node.create_subscription(Bool, "sim/success", lambda m: success.append(m.data), LATCHED)
+    node.create_subscription(UInt32, "sim/steps", lambda m: steps.append(m.data), LATCHED)
+    deadline = node.get_clock().now().nanoseconds + LIMIT_S * 1e9
+    with NodeProcesses([sim], tmp_path) as nodes:
+        while not (success and success[-1] and steps):
+            spinner.spin_once(timeout_sec=0.1)
+            nodes.check()
+            assert node.get_clock().now().nanoseconds < deadline, "no success in time"
+    node.destroy_node()
+    assert 50 < steps[-1] < 250
+    assert all(active)
+    stamps = [stamp_to_ns(t.header.stamp) for t in twists]
+    assert set(np.diff(sorted(set(stamps)))) == {50_000_000}

@@ -150,7 +150,7 @@ def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements
     ({"size_px": 8}, "allowed 16 to 1024"),
     ({"tasks": []}, "expected at least one and none twice"),
     ({"tasks": [0, NAME]}, "expected at least one and none twice"),
-    ({"suite": "libero_goal"}, "no scripted expert for libero_goal"),
+    ({"suite": "libero_10"}, "no scripted expert for libero_10"),
     ({"seed": -1}, "seed is -1, expected at least 0"),
 ])
 def test_bad_requests_write_nothing(builtin, tmp_path, arguments, message):

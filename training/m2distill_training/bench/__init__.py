@@ -1,4 +1,4 @@
-"""How fast it is, measured against the plain path in the same run: `m2distill bench train|data|sim|node`.
+"""How fast it is, measured against the plain path in the same run: `m2distill bench train|data|sim|experts|node`.
 
     measure.py    alternating timing, rows, tables
     synthetic.py  stand-ins for recorded demonstrations, of LIBERO's shapes
@@ -6,6 +6,7 @@
     train.py      bench train: milliseconds per training step
     data.py       bench data: windows per second, and the trainer's memory over many tasks
     sim.py        bench sim: control steps per second with two pictures each
+    experts.py    bench experts: how often the scripted experts succeed
     node.py       bench node: a command of the policy node over ROS 2, its start and its memory
     libero_source.py  LIBERO's own policy, from a clone of its source
 """

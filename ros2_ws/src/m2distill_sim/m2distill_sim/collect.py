@@ -11,12 +11,14 @@ Format (LIBERO's and robomimic's): obs[j] is what was seen AFTER actions[j], sta
 stored bottom row first. Ours beside it: `disturbances`, what was added to `actions` when they were executed.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -28,13 +30,13 @@ import numpy as np
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.demo_file import Episode, observed, store_demo, write_task
-from m2distill_sim.experts import find_expert, make_expert
+from m2distill_sim.experts import check_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
 
-MAX_STEPS = 220  # an attempt that takes longer has gone astray and is no example
 LINGER_STEPS = 4  # recorded after the expert is done, so that the end is seen as rest
+LINE_EVERY_S = 5.0  # of progress, where the output is no terminal
 MAX_FAILURES = 3  # attempts per wanted episode before collection gives up
 
 
@@ -64,7 +66,7 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     wanted = [find_task(suite, task) for task in tasks]
     if not wanted or len(set(wanted)) < len(wanted):
         raise UserError(f"tasks {list(tasks)} given, expected at least one and none twice")
-    find_expert(suite)
+    check_expert(suite)
     out = Path(out)
     paths = [out / f"{task.name}_demo.hdf5" for task in wanted]
     open_tasks = [(task, path) for task, path in zip(wanted, paths, strict=True)
@@ -72,9 +74,9 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     if open_tasks:
         out.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
-        with ProcessPoolExecutor(workers, context, _ignore_interrupt) as pool, _progress(progress) as bar:
+        with ProcessPoolExecutor(workers, context, _ignore_interrupt) as pool, _progress(progress) as show:
             for task, path in open_tasks:
-                _collect_task(pool, bar, task, path, episodes, settings, assets)
+                _collect_task(pool, show, task, path, episodes, settings, assets)
     return paths
 
 
@@ -87,7 +89,7 @@ def collect_command(suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1
     Example: m2distill collect --suite libero_object --tasks 0 1 --episodes 40 --out data/demos
 
     Args:
-        suite: LIBERO's suite; there is an expert for libero_object.
+        suite: libero_object, libero_goal or libero_spatial.
         tasks: task numbers in the suite, from 0.
         episodes: successful demonstrations of each task.
         out: folder of the files, <task>_demo.hdf5.
@@ -113,41 +115,53 @@ def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
 
 
 def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
-    """One disturbed attempt, or None where it failed. Needs both cameras."""
-    rng = np.random.default_rng([seed, env.task.index, attempt])
-    env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
-    expert, disturbance = make_expert(env, rng), Disturbance(rng)
-    rows: list[dict[str, np.ndarray]] = []
-    linger = LINGER_STEPS
-    while linger > 0:
-        if len(rows) == MAX_STEPS:
-            return None
-        state = env.state()
-        intent = expert.act(env)
-        added = disturbance.step(expert.phase, intent)
-        observation = env.step(intent + added)
-        rows.append({"actions": intent, "disturbances": added, "states": state, **observed(observation)})
-        linger -= expert.done
-    if not env.success():
+    """One disturbed attempt, or None where it failed. Needs both cameras. They see successful attempts alone: those are
+    executed once more for them, with the same outcome to the last bit."""
+    def reset() -> np.random.Generator:
+        rng = np.random.default_rng([seed, env.task.index, attempt])
+        env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
+        return rng
+
+    steps = _search(env, reset())
+    if steps is None:
         return None
+    reset()
+    rows: list[dict[str, np.ndarray]] = []
+    for intent, added in steps:
+        row = {"actions": intent, "disturbances": added, "states": env.state()}
+        rows.append(row | observed(env.step(intent + added)))
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
     return Episode(datasets | {"rewards": last, "dones": last}, env.model_xml())
 
 
-def _collect_task(pool, bar, task: Task, path: Path, episodes: int, settings: CollectSettings,
+def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Intents and disturbances of an attempt from where `env` is, or None where it failed."""
+    expert, disturbance = make_expert(env, rng), Disturbance(rng)
+    steps = []
+    linger = LINGER_STEPS
+    while linger > 0:
+        if len(steps) == expert.most_steps:
+            return None
+        intent = expert.act(env)
+        steps.append((intent, disturbance.step(expert.phase, intent)))
+        env.step(np.add(*steps[-1]), render=False)
+        linger -= expert.done
+    return steps if env.success() else None
+
+
+def _collect_task(pool, show, task: Task, path: Path, episodes: int, settings: CollectSettings,
                   assets: AssetSource) -> None:
     folder = unfinished_folder(path.parent, task, settings)
     folder.mkdir(parents=True, exist_ok=True)
     for stray in folder.glob("*.tmp"):  # of a run that was killed while writing
         stray.unlink()
-    line = bar.add_task(task.instruction, total=episodes)
     attempts = 0
     while True:
         done = _attempts_done(folder, attempts)
         kept = [attempt for attempt, succeeded in done.items() if succeeded]
-        bar.update(line, completed=len(kept))
+        show(task, len(kept), attempts, episodes)
         if len(kept) >= episodes:
             break
         if attempts - len(kept) > MAX_FAILURES * episodes:
@@ -158,7 +172,9 @@ def _collect_task(pool, bar, task: Task, path: Path, episodes: int, settings: Co
         jobs = [pool.submit(_work, task, assets, settings, attempt, folder) for attempt in todo]
         try:
             for job in as_completed(jobs):
-                bar.advance(line, job.result())
+                job.result()
+                done = _attempts_done(folder, attempts)
+                show(task, sum(done.values()), len(done), episodes)
         except BaseException:
             for job in jobs:
                 job.cancel()
@@ -219,8 +235,26 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
     return True
 
 
+@contextlib.contextmanager
 def _progress(visible: bool):
+    """Gives a function of (task, successes, attempts, episodes wanted): a bar for each task, or, where the output is no
+    terminal, a line every few seconds."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                    disable=not visible)
+    console = Console()
+    bars = {}
+    lines = {}
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                  console=console, disable=not (visible and console.is_terminal)) as progress:
+        def show(task: Task, successes: int, attempts: int, episodes: int) -> None:
+            if task not in bars:
+                bars[task] = progress.add_task(task.instruction, total=episodes)
+            progress.update(bars[task], completed=successes)
+            now = time.monotonic()
+            if visible and not console.is_terminal and (successes == episodes
+                                                        or now > lines.get(task, 0) + LINE_EVERY_S):
+                lines[task] = now
+                print(f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed", flush=True)
+
+        yield show

@@ -40,6 +40,11 @@ class LiberoEnv(ArmEnv):
         return tuple(self._env.obj_of_interest)
 
     @property
+    def goal(self) -> tuple[tuple[str, ...], ...]:
+        """The goal's predicates, all of which have to hold: ("on", "plate_1", "main_table_stove_front_region") ..."""
+        return tuple(tuple(predicate) for predicate in self._env.parsed_problem["goal_state"])
+
+    @property
     def object_names(self) -> tuple[str, ...]:
         return tuple(self._env.objects_dict)
 

@@ -10,7 +10,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from m2distill_policy.bringup import NodeDescription, SharedConfig, environment, read_option
+from m2distill_policy.bringup import STOP_SIGNALS, NodeDescription, SharedConfig, environment, read_option
 
 RVIZ_CONFIG = Path(__file__).parent / "m2distill.rviz"
 
@@ -20,12 +20,14 @@ def description(config_class: type[SharedConfig], nodes: Callable[[SharedConfig]
     """Every field of `config_class` as an argument, and the nodes that `nodes` makes of them. When one of these ends,
     the others end too. With `rviz`, an argument of that name opens RViz on what the policy sees and does."""
     options = fields(config_class)
+    (_, until_sigterm_s), (_, until_sigkill_s), _ = STOP_SIGNALS
 
     def start(context: LaunchContext) -> list[Node]:
         chosen = context.launch_configurations
         config = config_class(**{option.name: read_option(option, chosen[option.name]) for option in options})
         return [Node(package=node.package, executable=node.executable, name=node.name, namespace=node.namespace,
-                     parameters=[node.parameters], output="screen", on_exit=Shutdown(reason=f"{node.name} has ended"))
+                     parameters=[node.parameters], output="screen", on_exit=Shutdown(reason=f"{node.name} has ended"),
+                     sigterm_timeout=str(until_sigterm_s), sigkill_timeout=str(until_sigkill_s))
                 for node in nodes(config)]
 
     arguments = [DeclareLaunchArgument(option.name, default_value=_text(option.default),

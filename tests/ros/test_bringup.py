@@ -18,10 +18,11 @@ from m2distill_policy.errors import UserError
 
 def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_type():
     from m2distill_policy.ros.policy_parameters import GROUPS, ArmParameters
+    from m2distill_policy.ros.recorder_node import RecorderParameters
     from m2distill_sim.ros.sim_node import SimParameters
 
-    declared = {"policy": (ArmParameters, *GROUPS), "sim": (SimParameters,)}
-    for node in system(SystemConfig()):
+    declared = {"policy": (ArmParameters, *GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
+    for node in system(SystemConfig(record="r")):
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
         for name, value in node.parameters.items():
             if name != "use_sim_time":  # rclpy's own
@@ -49,7 +50,7 @@ def test_texts_stay_texts_on_a_command_line():
 
 def test_every_choice_can_be_made_on_the_command_line():
     chosen = {"checkpoint": "c", "namespace": "robot1", "arm": "franka_servo", "dry_run": True, "acting": "mode_mean",
-              "seed": 3, "pacing": "lockstep", "image_transport": "compressed", "autostart": False,
+              "seed": 3, "pacing": "lockstep", "image_transport": "compressed", "autostart": False, "record": "r", "operator": "Ada",
               "suite": "libero_goal", "task": 4, "initial_state": 5, "assets": "builtin", "image_size_px": 64,
               "step_limit": 7, "video": "v"}
     assert chosen.keys() == SystemConfig.__dataclass_fields__.keys()

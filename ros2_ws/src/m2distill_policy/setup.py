@@ -15,6 +15,7 @@ setup(
         (f"share/{name}/launch", glob("../../../launch/*.launch.py")),
     ],
     entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.policy_node:main",
-                                      "teleop_node = m2distill_policy.ros.teleop_node:main"]},
+                                      "teleop_node = m2distill_policy.ros.teleop_node:main",
+                                      "recorder_node = m2distill_policy.ros.recorder_node:main"]},
     extras_require={"test": ["pytest"]},
 )

@@ -50,6 +50,8 @@ class PolicyConfig(SharedConfig):
     seed: int = _option(0, "of the policy's draws")
     image_transport: str = _option("raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
                                    ("raw", "compressed"))
+    record: str = _option("", "folder for episodes: starts the recorder (docs/recording.md); empty: no recorder")
+    operator: str = _option("", "who teleoperates or watches, a label of recorded episodes")
     autostart: bool = _option(True, "configure and activate at once; false: leave that to a lifecycle manager")
 
 
@@ -100,11 +102,15 @@ class NodeDescription:
 
 
 def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
-    """The policy alone. It counts the simulator's time when it drives the simulated arm."""
-    return (NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
-        "checkpoint": config.checkpoint, "arm": config.arm, "dry_run": config.dry_run, "pacing": config.pacing,
-        "acting": config.acting, "seed": config.seed, "image_transport": config.image_transport,
-        "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}),)
+    """The policy without a simulator, and the recorder if there is to be one. Both count the simulator's time when the
+    arm is the simulated one."""
+    shared = {"checkpoint": config.checkpoint, "arm": config.arm, "image_transport": config.image_transport,
+              "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
+    policy_node = NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
+        **shared, "dry_run": config.dry_run, "pacing": config.pacing, "acting": config.acting, "seed": config.seed})
+    recorder = NodeDescription("m2distill_policy", "recorder_node", "recorder", config.namespace, {
+        **shared, "directory": config.record, "operator": config.operator})
+    return (policy_node, recorder) if config.record else (policy_node,)
 
 
 def sim(config: SimConfig) -> tuple[NodeDescription, ...]:

@@ -11,7 +11,6 @@ The id therefore names the content: two checkpoints with one id are the same pol
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from m2distill_policy.errors import CheckpointError, SpecError
+from m2distill_policy.files import sync, write_durably
 from m2distill_policy.models import ModelConfig, Policy
 from m2distill_policy.spec import PolicySpec
 
@@ -164,8 +164,8 @@ def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:
     try:
         new.mkdir()
         for name, content in contents.items():
-            _write_durably(new / name, content)
-        _sync_directory(new)
+            write_durably(new / name, content)
+        sync(new)
         if path.exists():
             path.rename(old)
         try:
@@ -174,21 +174,6 @@ def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:
             if old.exists():
                 old.rename(path)
             raise
-        _sync_directory(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

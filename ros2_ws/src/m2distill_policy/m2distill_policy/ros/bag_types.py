@@ -1,0 +1,24 @@
+"""Definitions of the messages that episodes consist of: rosbags' own of Jazzy, and ours as installed."""
+
+import os
+import sys
+from pathlib import Path
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+INTERFACES = "m2distill_interfaces"
+
+
+def bag_types() -> Typestore:
+    types = get_typestore(Stores.ROS2_JAZZY)
+    for name in ("PolicyAction", "PolicyStatus"):
+        types.register(get_types_from_msg(_definition(name), f"{INTERFACES}/msg/{name}"))
+    return types
+
+
+def _definition(name: str) -> str:
+    """The wheels' build of the workspace has no AMENT_PREFIX_PATH: it lies in this Python's own prefix."""
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    paths = [Path(prefix) / "share" / INTERFACES / "msg" / f"{name}.msg" for prefix in prefixes]
+    return next(path for path in paths if path.is_file()).read_text()

@@ -1,0 +1,123 @@
+"""Episodes on disk without ROS: a writer that dies at any moment, while it writes and while it keeps."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from m2distill_policy.errors import UserError
+from m2distill_policy.recording import Recordings
+from m2distill_policy.recovery import recover
+
+KILLS = int(os.environ.get("KILLS", "8"))
+TOPICS = {"/agentview/image_raw": "sensor_msgs/msg/Image", "/instruction": "std_msgs/msg/String"}
+
+# Records episodes of 20 pictures, numbered by their first byte, and tells on stdout what is finished and flushed.
+WRITER = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from rosbags.typesys import Stores, get_typestore
+from m2distill_policy.recording import Recordings
+types = get_typestore(Stores.ROS2_JAZZY)
+Image, Header, Time = (types.types[name] for name in
+                       ("sensor_msgs/msg/Image", "std_msgs/msg/Header", "builtin_interfaces/msg/Time"))
+recordings = Recordings(Path(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    episode = recordings.begin({TOPICS}, types, {{"operator": "Ada"}})
+    print("begun", episode.name, flush=True)
+    for number in range(20):
+        pixels = np.full(60_000, number, np.uint8)
+        image = Image(Header(Time(0, number), ""), 100, 200, "rgb8", 0, 600, pixels)
+        episode.bag.write("/agentview/image_raw", number + 1, types.serialize_cdr(image, "sensor_msgs/msg/Image"))
+        if number % 3 == 0:
+            episode.bag.flush()
+            print("flushed", number, flush=True)
+    episode.label(success="true")
+    episode.keep()
+    print("kept", episode.name, flush=True)
+"""
+
+
+def numbers(path: Path) -> list[int]:
+    with AnyReader([path]) as bag:
+        return [int(bag.deserialize(raw, connection.msgtype).data[0]) for connection, _, raw in bag.messages()]
+
+
+def test_killed_at_any_moment_what_is_kept_stays_and_what_was_flushed_comes_back(tmp_path):
+    moments = random.Random(0)
+    for kill in range(KILLS):
+        root = tmp_path / str(kill)
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True) as writer:
+            said = [writer.stdout.readline() for _ in range(moments.randrange(2, 40))]
+            for _ in range(moments.randrange(200_000)):  # somewhere between two lines
+                pass
+            os.kill(writer.pid, signal.SIGKILL)
+            said = [line.split() for line in [*said, *writer.stdout] if line.endswith("\n")]
+        recovered = {each.name: each for each in recover(root)}
+        assert not any((root / "open").iterdir()) and len(recovered) <= 1
+        kept = [rest[0] for word, *rest in said if word == "kept"]
+        for name in kept:
+            assert numbers(root / name) == list(range(20))
+        begun = [rest[0] for word, *rest in said if word == "begun"]
+        for name in set(begun) - set(kept):  # the open one
+            since = said[said.index(["begun", name]):]
+            flushed = max((int(rest[0]) for word, *rest in since if word == "flushed"), default=-1)
+            found = numbers(root / name) if (root / name).exists() else []
+            assert found == list(range(len(found))) and len(found) >= flushed + 1
+
+
+@pytest.mark.parametrize(("cut", "tail"), [(500, b""), (-31, bytes(4096))])  # a crashed machine may leave zeros behind
+def test_a_torn_file_gives_every_message_that_is_whole(tmp_path, cut, tail):
+    types = get_typestore(Stores.ROS2_JAZZY)
+    with Recordings(tmp_path) as recordings:
+        episode = recordings.begin(TOPICS, types, {})
+        for number in range(30):
+            episode.bag.write("/agentview/image_raw", number + 1, bytes([number]) * 1000)
+        episode.bag.flush()
+        path = episode.bag.folder / f"{episode.name}.mcap"
+        content = path.read_bytes()
+        path.write_bytes(content[:content.index(bytes([20]) * 1000) + cut] + tail)
+    recovered, = recover(tmp_path)
+    assert recovered.messages == 20
+    with Reader(recovered.path) as bag:
+        assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
+
+
+def test_an_interrupted_recovery_is_finished_by_the_next(tmp_path):
+    with Recordings(tmp_path) as recordings:
+        episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
+        episode.bag.write("/instruction", 1, bytes(12))
+        episode.bag.flush()
+    torn = tmp_path / "recovering" / episode.name
+    torn.mkdir(parents=True)
+    (torn / f"{episode.name}.mcap").write_bytes(b"half")
+    recovered, = recover(tmp_path)
+    with Reader(recovered.path) as bag:
+        assert bag.message_count == 1
+        assert bag.storage.metadata.custom == {"operator": "Ada", "recovered": "true"}
+    assert recover(tmp_path) == []
+
+
+def test_an_episode_without_a_message_is_put_aside(tmp_path):
+    with Recordings(tmp_path) as recordings:
+        name = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {}).name
+    recovered, = recover(tmp_path)
+    assert recovered.messages == 0 and recovered.path == tmp_path / "discarded" / name and recovered.path.is_dir()
+
+
+def test_a_folder_belongs_to_one_recorder_at_a_time(tmp_path):
+    with Recordings(tmp_path):
+        for intrude in (Recordings, recover):
+            with pytest.raises(UserError, match="a recorder or a recovery is at work"):
+                intrude(tmp_path)
+    with Recordings(tmp_path):
+        pass

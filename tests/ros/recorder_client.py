@@ -1,0 +1,56 @@
+"""The recorder's description for tests, and a caller of its services."""
+
+from pathlib import Path
+
+from harness import START_LIMIT_S, Client
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.parameter_client import AsyncParameterClient
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from m2distill_policy.bringup import NodeDescription
+
+VERBS = ("start", "keep", "discard", "success", "failure")
+
+
+def recorder_node(checkpoint: Path, directory: Path, **parameters) -> NodeDescription:
+    parameters = {"checkpoint": str(checkpoint), "directory": str(directory), "operator": "Ada", "min_free_mib": 10,
+                  "autostart": True, **parameters}
+    return NodeDescription("m2distill_policy", "recorder_node", "recorder", "", parameters)
+
+
+class Recorder:
+    """Its services and topic, called by a client."""
+
+    def __init__(self, client: Client):
+        self.client = client
+        self.services = {verb: client.create_client(Trigger, f"recorder/{verb}") for verb in VERBS}
+        self.command_pub = client.create_publisher(String, "recorder/command", 10)
+        self.change_state = client.create_client(ChangeState, "recorder/change_state")
+        self.parameters = AsyncParameterClient(client, "recorder")
+
+    def wait_until_up(self) -> None:
+        client = self.client
+        client.wait(lambda: all(s.service_is_ready() for s in self.services.values()) and self.diagnoses(),
+                    "an active recorder", START_LIMIT_S)
+        ears = (client.instruction_pub, client.joints_pub, self.command_pub, *client.image_pubs.values())
+        client.wait(lambda: all(pub.get_subscription_count() for pub in ears), "its ears")
+
+    def __call__(self, verb: str) -> Trigger.Response:
+        return self.client.result(self.services[verb].call_async(Trigger.Request()), verb)
+
+    def change(self, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.client.result(self.change_state.call_async(request), "a transition").success
+
+    def diagnoses(self) -> list[str]:
+        return [array.status[0].message for array in self.client.of("/diagnostics")
+                if array.status[0].name == "/recorder: recorder"]
+
+    def record(self, sets: int) -> None:
+        """Until so many more sets of sensor data were sent."""
+        self.client.sensors.reset()
+        sent = self.client.sent
+        self.client.wait(lambda: self.client.sent >= sent + sets, "sensor data")
+        self.client.sensors.cancel()

@@ -1,0 +1,113 @@
+"""The recorder in a process of its own, over real DDS: its services, its topic, and what it leaves on disk."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import CAMERAS, KNOWN
+from lifecycle_msgs.msg import Transition
+from rclpy.parameter import Parameter
+from recorder_client import Recorder, recorder_node
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
+from std_msgs.msg import String
+
+from m2distill_policy.bringup import NodeProcesses
+from m2distill_policy.spec import PolicySpec
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("episodes")
+
+
+@pytest.fixture(scope="module")
+def node(checkpoint_path, directory, tmp_path_factory) -> Iterator[NodeProcesses]:
+    with NodeProcesses([recorder_node(checkpoint_path, directory)], tmp_path_factory.mktemp("log")) as nodes:
+        yield nodes
+        nodes.check()
+
+
+@pytest.fixture
+def recorder(client, node) -> Recorder:
+    recorder = Recorder(client)
+    recorder.wait_until_up()
+    return recorder
+
+
+def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, recorder, directory, checkpoint_path):
+    assert not recorder("keep").success
+    client.say(KNOWN[0])
+    client.wait(lambda: "recording" in recorder("start").message, "the start")
+    refused = recorder("start")
+    assert not refused.success and "keep or discard it first" in refused.message
+    sent_before = client.sent
+    recorder.record(20)
+    sent = client.sent - sent_before
+    kept = client.wait(lambda: (answer := recorder("keep")).success and answer, "the instruction to arrive")
+    name = kept.message.split()[1].rstrip(":")
+    path = Path(name)
+    assert path.parent == directory and sorted(p.name for p in path.iterdir()) == [f"{path.name}.mcap", "metadata.yaml"]
+    with AnyReader([path]) as bag:
+        counts = {c.topic: c.msgcount for c in bag.connections}
+        pictures = [bag.deserialize(raw, c.msgtype).data[0] for c, _, raw in bag.messages()
+                    if c.topic == "/agentview/image_raw"]
+        labels = bag.readers[0].storage.metadata.custom
+    assert {counts[f"/{camera}/image_raw"] for camera in CAMERAS} | {counts["/joint_states"]} == {sent}
+    assert pictures == [number % 256 for number in range(sent_before, sent_before + sent)]
+    assert {"instruction": KNOWN[0], "operator": "Ada", "success": "true"}.items() <= labels.items()
+    assert PolicySpec.from_json(labels["spec"]) == PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
+    assert labels["checkpoint_id"] == hashlib.sha256((checkpoint_path / "SHA256SUMS").read_bytes()).hexdigest()
+    assert json.loads(labels["arrivals"])["joint_states"]["lost"] == 0
+
+
+def test_an_episode_is_labelled_and_discarded_by_the_topic(client, recorder, directory):
+    def tell(text: str, happened) -> None:
+        recorder.command_pub.publish(String(data=text))
+        client.wait(happened, text)
+
+    tell("start", lambda: any((directory / "open").glob("*/labels.json")))
+    folder, = (directory / "open").iterdir()
+
+    def labels() -> dict:
+        return json.loads((folder / "labels.json").read_text())
+
+    tell("failure", lambda: labels()["success"] == "false")
+    tell("instruction wave at  me", lambda: labels()["instruction"] == "wave at  me")
+    tell("discard", lambda: not folder.exists())
+    assert (directory / "discarded" / folder.name).is_dir() and not (directory / folder.name).exists()
+
+
+def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, directory):
+    client.sizes["wrist"] = 0
+    assert recorder("start").success
+    client.sensors.reset()
+    client.wait(lambda: any("wrist/image_raw: nothing heard" in text and "joint_states" not in text
+                            for text in recorder.diagnoses()), "the warning")
+    client.sensors.cancel()
+    assert "wrist/image_raw: nothing heard" in recorder("keep").message
+
+
+def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, directory):
+    assert recorder("start").success
+    folder, = (directory / "open").iterdir()
+    recorder.record(3)
+    client.result(recorder.parameters.set_parameters([Parameter("min_free_mib", value=10**8)]), "a parameter")
+    client.wait((directory / folder.name).exists, "the end of the episode")
+    with Reader(directory / folder.name) as bag:
+        assert bag.storage.metadata.custom["success"] == "unknown"
+    refused = recorder("start")
+    assert not refused.success and "needed are 100000000 (min_free_mib); make room" in refused.message
+    client.result(recorder.parameters.set_parameters([Parameter("min_free_mib", value=10)]), "a parameter")
+
+
+def test_deactivation_keeps_the_open_episode_unjudged(client, recorder, directory):
+    assert recorder("start").success
+    folder, = (directory / "open").iterdir()
+    assert recorder.change(Transition.TRANSITION_DEACTIVATE)
+    assert (directory / folder.name / "metadata.yaml").exists()
+    refused = recorder("start")
+    assert not refused.success and "not active" in refused.message
+    assert recorder.change(Transition.TRANSITION_ACTIVATE)

@@ -1,0 +1,54 @@
+"""A recorder that is killed, over and over: KILLS=50 pytest tests/ros/test_recorder_killed.py"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from harness import KNOWN
+from recorder_client import Recorder, recorder_node
+from rosbags.highlevel import AnyReader
+from std_msgs.msg import String
+
+from m2distill_policy.bringup import NodeProcesses
+from m2distill_policy.recovery import recover
+
+KILLS = int(os.environ.get("KILLS", "3"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes_back(client, checkpoint_path,
+                                                                                      tmp_path):
+    moments = random.Random(0)
+    for kill in range(KILLS):
+        directory = tmp_path / str(kill)
+        with NodeProcesses([recorder_node(checkpoint_path, directory)], tmp_path / "log") as nodes:
+            recorder = Recorder(client)
+            client.heard.clear()
+            recorder.wait_until_up()
+            recorder.command_pub.publish(String(data=f"instruction {KNOWN[0]}"))
+            assert recorder("start").success
+            recorder.record(5)
+            finished = Path(recorder("keep").message.split()[1].rstrip(":"))
+            before = contents(finished)
+            assert recorder("start").success
+            first = client.sent
+            client.sensors.reset()
+            until_s = time.monotonic() + moments.uniform(0.2, 2.0)
+            client.wait(lambda until_s=until_s: time.monotonic() > until_s, "the moment")
+            os.kill(nodes.pids["recorder"], signal.SIGKILL)
+            last = client.sent - 1
+            client.sensors.cancel()
+        assert contents(finished) == before
+        recovered, = recover(directory)
+        assert not any((directory / "open").iterdir()) and contents(finished) == before
+        with AnyReader([recovered.path]) as bag:
+            pictures = [bag.deserialize(raw, c.msgtype).data[0] for c, _, raw in bag.messages()
+                        if c.topic == "/agentview/image_raw"]
+            assert bag.readers[0].storage.metadata.custom["recovered"] == "true"
+        assert pictures == [number % 256 for number in range(first, first + len(pictures))]
+        assert last - (first + len(pictures) - 1) <= 20  # one second at 20 Hz

@@ -4,6 +4,7 @@ The owner feeds it observations with their stamps and asks once a control period
 that answers the newest complete observation, or a Hold with the reason. It never guesses a missing input.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -140,7 +141,7 @@ class PolicySession:
     def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
         """Take the hand's pose in the base frame. A malformed one makes the arm hold until a good one comes."""
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
-        length = float(np.linalg.norm(pose.quat_xyzw))
+        length = math.hypot(*pose.quat_xyzw)
         if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
             self._pose.reject(f"{POSE} is no pose: position {pose.position_m.tolist()} m, "
                               f"quaternion of length {length:g}")

@@ -1,0 +1,204 @@
+"""The command topics, and the threads beside the control loop, in this process."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from harness import LIMIT_S
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Float64, Float64MultiArray
+
+from m2distill_policy.action import ActionSample, Command
+from m2distill_policy.errors import UserError
+from m2distill_policy.ros import gripper, messages
+from m2distill_policy.ros.background import Background
+from m2distill_policy.ros.made import Made
+from m2distill_policy.ros.outputs import Outputs
+from m2distill_policy.ros.policy_parameters import OutputParameters
+from m2distill_policy.ros.watchdog import Watchdog
+from m2distill_policy.session import PolicySession
+from m2distill_policy.spec import libero_spec
+
+KINDS = {"twist_cmd": TwistStamped, "target_pose": PoseStamped, "velocity_cmd": Float64MultiArray,
+         "gripper_cmd": Float64}
+COMMAND = Command(np.array([0.2, 0.0, -0.1]), np.array([0.0, 0.0, 2.0]), 0.03, 123_000_000_000,
+                  ActionSample(np.zeros(7, np.float32), 0, 0.0, 0.0))
+
+
+class Robot:
+    """Hears what Outputs sends; both in this process, over real topics."""
+
+    def __init__(self, **settings):
+        self.node = LifecycleNode("sender", enable_rosout=False)
+        self.made = Made(self.node)
+        self.session = PolicySession(libero_spec(8), policy=None, instructions={}, use_pose=True)
+        self.outputs = Outputs(self.made, OutputParameters(**settings), self.session, "base")
+        self.node.trigger_configure()
+        self.node.trigger_activate()
+        self.heard: list[tuple[str, object]] = []
+        self.ear = rclpy.create_node("ear", enable_rosout=False)
+        for topic, kind in KINDS.items():
+            self.ear.create_subscription(kind, topic, lambda m, topic=topic: self.heard.append((topic, m)), 10)
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.ear)
+
+    def after(self, send, count: int) -> list[tuple[str, object]]:
+        """The messages that come of `send`, once there are `count`."""
+        deadline_s = time.monotonic() + LIMIT_S
+        while not all(self.ear.count_publishers(p.topic_name) and p.get_subscription_count()
+                      for p in self.node.publishers if p.topic_name.strip("/") in KINDS):
+            assert time.monotonic() < deadline_s
+            self.executor.spin_once(timeout_sec=0.01)
+        self.heard.clear()
+        send()
+        while len(self.heard) < count:
+            assert time.monotonic() < deadline_s, self.heard
+            self.executor.spin_once(timeout_sec=0.1)
+        return self.heard
+
+    def topics(self) -> set[str]:
+        return {p.topic_name.strip("/") for p in self.node.publishers} & set(KINDS)
+
+    def close(self) -> None:
+        self.made.destroy()
+        self.ear.destroy_node()
+        self.node.destroy_node()
+
+
+@pytest.fixture
+def make_robot(ros) -> Iterator:
+    made = []
+
+    def make(**settings) -> Robot:
+        made.append(Robot(**settings))
+        return made[-1]
+
+    yield make
+    for robot in made:
+        robot.close()
+
+
+def test_servo_gets_a_twist_stamped_when_it_is_sent_and_a_zero_one_when_the_arm_stops(make_robot):
+    robot = make_robot(command_stamp="sending")
+    before_ns = robot.node.get_clock().now().nanoseconds
+    heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
+    twist = heard["twist_cmd"]
+    assert before_ns <= messages.stamp_to_ns(twist.header.stamp) <= robot.node.get_clock().now().nanoseconds
+    assert twist.header.frame_id == "base" and heard["gripper_cmd"].data == 0.03
+    np.testing.assert_allclose(np.concatenate(messages.twist_to_numpy(twist)), [0.2, 0, -0.1, 0, 0, 2.0])
+    (topic, stop), = robot.after(robot.outputs.stop, 1)
+    assert topic == "twist_cmd" and not np.any(messages.twist_to_numpy(stop))
+
+
+def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop_the_measured_pose(make_robot):
+    robot = make_robot(output="pose")
+    robot.outputs.stop()  # no pose is known: nothing to send, and nothing was
+    robot.session.observe_pose((0.4, 0.1, 0.3), (1.0, 0.0, 0.0, 0.0), 0)
+    heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
+    target = heard["target_pose"]
+    assert messages.stamp_to_ns(target.header.stamp) == COMMAND.stamp_ns and target.header.frame_id == "base"
+    p, q = target.pose.position, target.pose.orientation
+    np.testing.assert_allclose([p.x, p.y, p.z], [0.41, 0.1, 0.295])  # 1/20 s of the velocity
+    np.testing.assert_allclose([q.x, q.y, q.z, q.w], [np.cos(0.05), np.sin(0.05), 0, 0], atol=1e-12)
+    robot.session.observe_pose((0.405, 0.1, 0.3), (1.0, 0.0, 0.0, 0.0), 0)
+    (topic, stop), = robot.after(robot.outputs.stop, 1)
+    assert topic == "target_pose" and stop.pose.position.x == 0.405 and stop.pose.orientation.x == 1.0
+
+
+def test_a_forward_controller_gets_six_numbers_and_zeros_to_stop(make_robot):
+    robot = make_robot(output="array")
+    heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
+    assert list(heard["velocity_cmd"].data) == [0.2, 0.0, -0.1, 0.0, 0.0, 2.0]
+    (_, stop), = robot.after(robot.outputs.stop, 1)
+    assert list(stop.data) == [0.0] * 6
+
+
+def test_a_dry_run_has_no_command_topic(make_robot):
+    robot = make_robot(dry_run=True)
+    assert robot.topics() == set()
+    robot.outputs.send(COMMAND)
+    robot.outputs.stop()
+    robot.outputs.flush()
+    assert robot.outputs.last is COMMAND
+    assert make_robot().topics() == {"twist_cmd", "gripper_cmd"}
+
+
+def test_the_gripper_action_needs_control_msgs_and_says_so(make_robot):
+    if gripper.GripperCommand is not None:
+        pytest.skip("control_msgs is installed")
+    with pytest.raises(UserError, match="control_msgs is not installed; install ros-.*-control-msgs, or set"):
+        make_robot(gripper_output="action")
+
+
+def test_the_gripper_action_gets_a_goal_for_each_new_opening(make_robot):
+    if gripper.GripperCommand is None:
+        pytest.skip("control_msgs is not installed")
+    from rclpy.action import ActionServer
+
+    robot = make_robot(gripper_output="action", gripper_action_scale=0.5, gripper_action_offset=0.001)
+    goals = []
+
+    def execute(handle):
+        goals.append((handle.request.command.position, handle.request.command.max_effort))
+        handle.succeed()
+        return gripper.GripperCommand.Result()
+
+    server = ActionServer(robot.ear, gripper.GripperCommand, "gripper_action", execute)
+    robot.executor.add_node(robot.node)
+    client = robot.outputs._gripper._client
+    deadline_s = time.monotonic() + LIMIT_S
+    for width_m, count in ((0.08, 1), (0.079, 1), (0.0, 2)):
+        while True:
+            assert time.monotonic() < deadline_s
+            robot.executor.spin_once(timeout_sec=0.02)
+            if client.server_is_ready():
+                robot.outputs._gripper.send(width_m)
+                if len(goals) >= count:
+                    break
+    assert goals == [(pytest.approx(0.041), 20.0), (pytest.approx(0.001), 20.0)]
+    server.destroy()
+
+
+def test_the_watchdog_bites_once_when_it_is_not_fed_and_never_while_it_rests():
+    bitten = threading.Event()
+    watchdog = Watchdog(0.05, bitten.set)
+    watchdog.feed()
+    watchdog.rest()
+    assert not bitten.wait(0.15)  # asleep
+    fed_s = time.monotonic()
+    watchdog.feed()
+    assert bitten.wait(LIMIT_S)
+    assert time.monotonic() - fed_s >= 0.05
+    bitten.clear()
+    assert not bitten.wait(0.15) and watchdog.bites == 1
+    watchdog.feed()
+    assert bitten.wait(LIMIT_S)
+    watchdog.end()
+    assert watchdog.bites == 2 and not any(t.name == "watchdog" for t in threading.enumerate())
+
+
+def test_work_in_the_background_is_handed_over_on_the_callers_thread():
+    background, outcomes, finished = Background(), [], threading.Event()
+
+    def work() -> int:
+        finished.set()
+        return 7
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    background.run(work, lambda result, error: outcomes.append((threading.current_thread(), result, error)))
+    assert finished.wait(LIMIT_S) and outcomes == []
+    background.run(fail, lambda result, error: outcomes.append((threading.current_thread(), result, str(error))))
+    deadline_s = time.monotonic() + LIMIT_S
+    while len(outcomes) < 2:
+        assert time.monotonic() < deadline_s
+        background.poll()
+    assert sorted(outcomes, key=lambda o: str(o[1])) == [(threading.current_thread(), 7, None),
+                                                         (threading.current_thread(), None, "no")]
+    background.end()

@@ -5,6 +5,7 @@ says why on `~/status` and /diagnostics; the zero command is the last thing sent
 parameters: docs/ros.md. Here are the lifecycle and the services; what an active node does is in runner.py.
 """
 
+import os
 import sys
 
 import torch
@@ -28,6 +29,7 @@ from m2distill_policy.safety import SafetyLimits
 from m2distill_policy.session import PolicySession
 
 POLL_PERIOD_S = 0.02  # for what was done in the background
+FOLLOW_PERIOD_S = 1.0
 
 
 class PolicyNode(LifecycleNode):
@@ -70,6 +72,9 @@ class PolicyNode(LifecycleNode):
                                        self._report, background)
         self._reload = reload.Reload(session, acting, settings, background, self._swapped, self._refused)
         self._announce()
+        if settings.follow_checkpoint:
+            self._target = os.path.realpath(acting.path)
+            made.timer(FOLLOW_PERIOD_S, self._follow, always=True)
         self._inputs = Inputs(made, session, settings.image_transport == "compressed", frame_id, runner.heard)
         made.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
         made.subscription(Bool, settings.success_topic, lambda message: message.data and runner.succeed(), 10)
@@ -152,6 +157,14 @@ class PolicyNode(LifecycleNode):
         for parameter in parameters:
             if parameter.name == "checkpoint" and self._reload and parameter.value != self._reload.acting.path:
                 self._reload.request(parameter.value)
+
+    def _follow(self) -> None:
+        """A link that moves while it is read gives a damaged checkpoint, which is refused, and is read again."""
+        path = self._reload.acting.path
+        target = os.path.realpath(path)
+        if target != self._target:
+            self._target = target
+            self._reload.request(path)
 
     def _swapped(self, news: str) -> None:
         self._announce(notice=news)

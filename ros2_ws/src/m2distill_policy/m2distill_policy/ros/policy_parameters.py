@@ -19,6 +19,8 @@ class ArmParameters:
 @dataclass(frozen=True)
 class PolicyParameters:
     checkpoint: str = parameter("", "directory of the checkpoint, read by `configure`; set later, it is swapped in")
+    follow_checkpoint: bool = parameter(False, "reload when `checkpoint` is a link that points elsewhere, as "
+                                               "m2distill promote moves a run's `current`", read_only=True)
     autostart: bool = parameter(False, "configure and activate at start, without a lifecycle manager", read_only=True)
     pacing: str = parameter("real_time", "when to act", choices=("real_time", "lockstep"), read_only=True)
     acting: str = parameter("sample", "how the mixture becomes an action", choices=ACTING)

@@ -52,6 +52,8 @@ class PolicyConfig(SharedConfig):
                                    ("raw", "compressed"))
     record: str = _option("", "folder for episodes: starts the recorder (docs/recording.md); empty: no recorder")
     operator: str = _option("", "who teleoperates or watches, a label of recorded episodes")
+    follow_checkpoint: bool = _option(False, "swap checkpoints when `checkpoint` is a link that is moved, as m2distill "
+                                      "promote moves a run's `current`")
     autostart: bool = _option(True, "configure and activate at once; false: leave that to a lifecycle manager")
 
 
@@ -107,7 +109,8 @@ def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
     shared = {"checkpoint": config.checkpoint, "arm": config.arm, "image_transport": config.image_transport,
               "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
     policy_node = NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
-        **shared, "dry_run": config.dry_run, "pacing": config.pacing, "acting": config.acting, "seed": config.seed})
+        **shared, "follow_checkpoint": config.follow_checkpoint, "dry_run": config.dry_run, "pacing": config.pacing,
+        "acting": config.acting, "seed": config.seed})
     recorder = NodeDescription("m2distill_policy", "recorder_node", "recorder", config.namespace, {
         **shared, "directory": config.record, "operator": config.operator})
     return (policy_node, recorder) if config.record else (policy_node,)

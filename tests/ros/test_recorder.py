@@ -12,7 +12,6 @@ from rclpy.parameter import Parameter
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
-from std_msgs.msg import String
 
 from m2distill_policy.bringup import NodeProcesses
 from m2distill_policy.spec import PolicySpec
@@ -64,19 +63,15 @@ def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, 
 
 
 def test_an_episode_is_labelled_and_discarded_by_the_topic(client, recorder, directory):
-    def tell(text: str, happened) -> None:
-        recorder.command_pub.publish(String(data=text))
-        client.wait(happened, text)
-
-    tell("start", lambda: any((directory / "open").glob("*/labels.json")))
+    recorder.tell("start", lambda: any((directory / "open").glob("*/labels.json")))
     folder, = (directory / "open").iterdir()
 
     def labels() -> dict:
         return json.loads((folder / "labels.json").read_text())
 
-    tell("failure", lambda: labels()["success"] == "false")
-    tell("instruction wave at  me", lambda: labels()["instruction"] == "wave at  me")
-    tell("discard", lambda: not folder.exists())
+    recorder.tell("failure", lambda: labels()["success"] == "false")
+    recorder.tell("instruction wave at  me", lambda: labels()["instruction"] == "wave at  me")
+    recorder.tell("discard", lambda: not folder.exists())
     assert (directory / "discarded" / folder.name).is_dir() and not (directory / folder.name).exists()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from harness import KNOWN
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
-from std_msgs.msg import String
 
 from m2distill_policy.bringup import NodeProcesses
 from m2distill_policy.recovery import recover
@@ -28,14 +27,13 @@ def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes
         directory = tmp_path / str(kill)
         with NodeProcesses([recorder_node(checkpoint_path, directory)], tmp_path / "log") as nodes:
             recorder = Recorder(client)
-            client.heard.clear()
-            recorder.wait_until_up()
-            recorder.command_pub.publish(String(data=f"instruction {KNOWN[0]}"))
-            assert recorder("start").success
+            recorder.tell("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
+            labels, = (directory / "open").glob("*/labels.json")
+            recorder.tell(f"instruction {KNOWN[0]}", lambda path=labels: KNOWN[0] in path.read_text())
             recorder.record(5)
-            finished = Path(recorder("keep").message.split()[1].rstrip(":"))
+            finished, = recorder.tell("keep", lambda d=directory: [p.parent for p in d.glob("*/metadata.yaml")])
             before = contents(finished)
-            assert recorder("start").success
+            recorder.tell("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
             first = client.sent
             client.sensors.reset()
             until_s = time.monotonic() + moments.uniform(0.2, 2.0)
@@ -46,9 +44,13 @@ def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes
         assert contents(finished) == before
         recovered, = recover(directory)
         assert not any((directory / "open").iterdir()) and contents(finished) == before
-        with AnyReader([recovered.path]) as bag:
-            pictures = [bag.deserialize(raw, c.msgtype).data[0] for c, _, raw in bag.messages()
-                        if c.topic == "/agentview/image_raw"]
-            assert bag.readers[0].storage.metadata.custom["recovered"] == "true"
+        pictures = numbers_of_pictures(recovered.path) if recovered.messages else []
         assert pictures == [number % 256 for number in range(first, first + len(pictures))]
         assert last - (first + len(pictures) - 1) <= 20  # one second at 20 Hz
+
+
+def numbers_of_pictures(path: Path) -> list[int]:
+    with AnyReader([path]) as bag:
+        assert bag.readers[0].storage.metadata.custom["recovered"] == "true"
+        return [int(bag.deserialize(raw, c.msgtype).data[0]) for c, _, raw in bag.messages()
+                if c.topic == "/agentview/image_raw"]

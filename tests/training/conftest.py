@@ -1,12 +1,15 @@
 """Small LIBERO-format files, written with h5py alone: an oracle for the reader that shares no code with it."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for bag_writer.py
 
 SIZE_PX = 16
 

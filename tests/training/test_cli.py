@@ -60,7 +60,7 @@ UNDESCRIBED = re.compile(r"(--[a-z-]+) (?:[][{}|A-Z. ]|None)*\((?:default|requir
 
 
 @pytest.mark.parametrize("command", [["demo"], ["collect"], ["evaluate"], ["report"], ["import", "libero-checkpoint"],
-                                     ["import", "robosuite-demos"]])
+                                     ["import", "robosuite-demos"], ["import", "bag"]])
 def test_help_describes_every_option_and_gives_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):

@@ -26,7 +26,8 @@ COMMANDS = {
     "report": "one HTML page from a run folder",
     "bench": "what a training step, reading data and simulating cost, against the plain path",
     "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
-    "import": "libero-checkpoint: LIBERO's own checkpoint; robosuite-demos: human demonstrations",
+    "import": "bag: recorded episodes; libero-checkpoint: LIBERO's own; robosuite-demos: human demonstrations",
+    "bag": "recover: finish the episodes that a recorder which died has left open",
 }
 RESUMING = ("demo", "collect", "evaluate", "learn", "promote")  # the same command goes on where it was; train says how
 # What the system says of a path that the user gave, or of a full disk. Any other OSError is a defect of ours.
@@ -322,8 +323,18 @@ def _import(argv: list[str]) -> None:
 
         print(import_lift(out, file, size_px))
 
-    commands = {"libero-checkpoint": libero_checkpoint, "robosuite-demos": robosuite_demos}
+    from m2distill_training.data.bag_commands import import_bag_command
+
+    commands = {"libero-checkpoint": libero_checkpoint, "robosuite-demos": robosuite_demos, "bag": import_bag_command}
     tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog="m2distill import", use_underscores=False)
+
+
+def _bag(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.data.bag_commands import recover_command
+
+    tyro.extras.subcommand_cli_from_dict({"recover": recover_command}, args=argv, prog="m2distill bag")
 
 
 def _bench(argv: list[str]) -> None:

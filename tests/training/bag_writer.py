@@ -1,0 +1,82 @@
+"""Bags as a robot's topics fill them, written without ROS, with one thing wrong if asked for."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
+
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+INSTRUCTION = "pick up the soup"
+START_NS = 5_000_000_000  # of the stamps
+WALL_NS = 1_700_000_000_000_000_000  # of the recording: another clock
+MS = 1_000_000
+SECONDS = 1.5
+TASK = ((-1.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.25))  # directions of motion, one after the other
+
+
+def of(name: str):
+    return TYPES.types[name.replace("/", "/msg/")]
+
+
+def header(stamp_ns: int, frame_id: str = ""):
+    time = of("builtin_interfaces/Time")(stamp_ns // 10**9, stamp_ns % 10**9)
+    return of("std_msgs/Header")(time, frame_id)
+
+
+def image(stamp_ns: int, value: int, size: int = 64):
+    pixels = np.full((size, size, 3), value % 256, np.uint8)
+    pixels[:8] = 255 - value % 256  # the upper edge
+    return of("sensor_msgs/Image")(header(stamp_ns), size, size, "rgb8", 0, 3 * size, pixels.reshape(-1))
+
+
+def joints(stamp_ns: int, value: float, names=(*PANDA_FINGERS, *PANDA_JOINTS)):
+    positions = np.array([0.03, 0.03, *np.full(7, value)])
+    return of("sensor_msgs/JointState")(header(stamp_ns), list(names), positions, np.zeros(0), np.zeros(0))
+
+
+def twist(stamp_ns: int, linear, frame_id: str = "panda_link0"):
+    vector = of("geometry_msgs/Vector3")
+    return of("geometry_msgs/TwistStamped")(header(stamp_ns, frame_id), of("geometry_msgs/Twist")(
+        vector(*(float(x) for x in linear)), vector(0.0, 0.0, 0.0)))
+
+
+def motion(stamp_ns: int) -> tuple[float, ...]:
+    """What the operator does then, m/s."""
+    return TASK[int((stamp_ns - START_NS) * 1e-9 / SECONDS * len(TASK)) % len(TASK)]
+
+
+def robot() -> list[tuple[str, int, object]]:
+    """Topic, time in ns, message: two cameras at 30 Hz, joints at 100 Hz, commands at 20 Hz, an instruction."""
+    def every(period_ms: int) -> range:
+        return range(0, round(SECONDS * 1000), period_ms)
+
+    events = [("/instruction", 0, of("std_msgs/String")(INSTRUCTION))]
+    for number, ms in enumerate(every(33)):
+        stamp = START_NS + ms * MS
+        events += [("/agentview/image_raw", stamp, image(stamp, number)),
+                   ("/wrist/image_raw", stamp, image(stamp, 100 + number))]
+    events += [("/joint_states", START_NS + ms * MS, joints(START_NS + ms * MS, ms / 1000)) for ms in every(10)]
+    for ms in every(50):
+        stamp = START_NS + ms * MS
+        events += [("/gripper_cmd", stamp, of("std_msgs/Float64")(0.08 if ms < 700 else 0.0)),
+                   ("/twist_cmd", stamp + 1, twist(stamp, motion(stamp)))]
+    return sorted(events, key=lambda event: event[1])
+
+
+def write_bag(path: Path, events=None, storage: StoragePlugin = StoragePlugin.MCAP,
+              labels: Mapping[str, str] | None = None, change: Callable[[list], list] = lambda events: events) -> Path:
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        for name, value in (labels or {}).items():
+            writer.set_custom_data(name, value)
+        connections = {}
+        for topic, time_ns, message in change(robot() if events is None else events):
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
+            recorded_ns = WALL_NS + max(0, time_ns - START_NS)
+            writer.write(connections[topic], recorded_ns, TYPES.serialize_cdr(message, kind))
+    return path

@@ -1,0 +1,193 @@
+"""Bags -> demonstrations: what is taken, from which moment, in which units, and what is refused with which words."""
+
+import json
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from bag_writer import INSTRUCTION, MS, SECONDS, START_NS, image, joints, motion, of, robot, twist, write_bag
+from rosbags.rosbag2 import StoragePlugin
+
+from m2distill_policy.action import command_to_action
+from m2distill_policy.errors import DataError
+from m2distill_policy.spec import PANDA_FINGERS, ActionSpec, libero_spec
+from m2distill_training import cli
+from m2distill_training.data.bag_import import import_bags
+from m2distill_training.data.libero_hdf5 import open_libero
+
+SPEC = libero_spec(64, text_encoder="none", text_width=8)
+LABELS = {"instruction": INSTRUCTION, "success": "true", "operator": "Ada", "spec": SPEC.to_json(), "arm": "libero_sim"}
+PERIOD_MS = 50
+
+
+def only_demo(out):
+    with open_libero(out / "pick_up_the_soup_demo.hdf5", "before") as file:
+        assert file.instruction == INSTRUCTION
+        demo, = file.demos()
+        return demo
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_stock_bag_becomes_steps_of_the_newest_inputs_and_the_commands_of_then(tmp_path, storage):
+    report, = import_bags([write_bag(tmp_path / "bag", storage=storage)], tmp_path / "out", SPEC)
+    demo = only_demo(tmp_path / "out")
+    steps = round(SECONDS * 1000) // PERIOD_MS
+    assert report.steps == len(demo.action) == steps and report.seconds == SECONDS and not report.dropped
+    for step in range(steps):
+        ms = step * PERIOD_MS
+        assert demo.images["agentview"][step, -1, 0, 0] == ms // 33  # upright, and the newest at that time
+        assert demo.images["agentview"][step, 0, 0, 0] == 255 - ms // 33
+        assert demo.images["wrist"][step, -1, 0, 0] == 100 + ms // 33
+        np.testing.assert_array_equal(demo.joint[step], np.full(7, ms / 1000, np.float32))
+        np.testing.assert_array_equal(demo.gripper[step], np.float32([0.03, -0.03]))
+        np.testing.assert_allclose(demo.action[step], command_to_action(
+            ActionSpec(), 20.0, motion(START_NS + ms * MS), np.zeros(3), 0.08 if ms < 700 else 0.0), atol=1e-7)
+    assert report.rates_hz["joint_states"] == pytest.approx(100, rel=0.01)
+    assert report.rates_hz["agentview/image_raw"] == pytest.approx(30.3, rel=0.01)
+    told, = json.loads((tmp_path / "out/import.json").read_text())
+    assert told["demo"] == "demo_0" and told["gaps"] == dict.fromkeys(told["gaps"], 0)
+    picture = cv2.imread(str(tmp_path / "out/pictures/bag.jpg"))
+    assert picture.shape == (2 * 64 + 18, 8 * 64, 3)
+
+
+def test_a_recorders_bag_brings_its_own_spec_and_labels_and_tells_what_was_lost(tmp_path):
+    write_bag(tmp_path / "episodes/a", labels={**LABELS, "arrivals": json.dumps({"joint_states": {"lost": 3}})})
+    write_bag(tmp_path / "episodes/b", labels={**LABELS, "instruction": "Pick up the soup."})
+    write_bag(tmp_path / "episodes/c", labels={**LABELS, "success": "false"})
+    write_bag(tmp_path / "episodes/d", labels={**LABELS, "success": "unknown"})
+    reports = import_bags([tmp_path / "episodes"], tmp_path / "out")
+    assert [r.demo for r in reports] == ["demo_0", "demo_1", "", ""]
+    assert [r.dropped for r in reports[2:]] == [
+        "it is labelled a failure", "nobody has judged whether it succeeded; --unlabelled takes it all the same"]
+    assert "joint_states: 3 lost" in reports[0].line()
+    with h5py.File(tmp_path / "out/pick_up_the_soup_demo.hdf5") as file:
+        assert dict(file["data/demo_0"].attrs) == {"num_samples": 30, "bag": "a", "operator": "Ada",
+                                                   "arm": "libero_sim"}
+    again = import_bags([tmp_path / "episodes"], tmp_path / "more", unlabelled=True)
+    assert [r.demo for r in again] == ["demo_0", "demo_1", "", "demo_2"]
+
+
+def test_real_arms_are_told_less_than_the_policy_means(tmp_path):
+    """franka_servo executes a quarter of the translation that LIBERO's controller is told."""
+    write_bag(tmp_path / "bag", labels={**LABELS, "arm": "franka_servo"})
+    report, = import_bags([tmp_path / "bag"], tmp_path / "out")
+    assert report.clipped_steps == 20  # 1 and 0.5 m/s are more than the quarter of a full action
+    np.testing.assert_allclose(only_demo(tmp_path / "out").action[-1, :3], [0, 0, 1.0], atol=1e-7)
+
+
+def test_idleness_at_both_ends_is_cut_off_and_silence_within_stands_still(tmp_path):
+    def change(events):
+        quiet = [e for e in events if e[0] != "/twist_cmd" or 300 <= (e[1] - START_NS) // MS < 1200]
+        return [e for e in quiet if e[0] != "/twist_cmd" or not 500 <= (e[1] - START_NS) // MS < 900]
+
+    report, = import_bags([write_bag(tmp_path / "bag", labels=LABELS, change=change)], tmp_path / "out")
+    demo = only_demo(tmp_path / "out")
+    assert report.idle_steps == 6 + 1 and report.steps == 23
+    still = ~demo.action[:, :6].any(axis=1)
+    assert report.uncommanded_steps == still.sum() == 3  # 0.4 s without, less what the last command covers
+
+
+def test_steps_of_an_operator_who_took_over_are_marked(tmp_path):
+    taken = [("/operator_active", START_NS + 500 * MS - 2, of("std_msgs/Bool")(True)),
+             ("/operator_active", START_NS + 800 * MS - 2, of("std_msgs/Bool")(False))]
+    bag = write_bag(tmp_path / "bag", labels=LABELS, events=sorted([*robot(), *taken], key=lambda e: e[1]))
+    report, = import_bags([bag], tmp_path / "out")
+    with h5py.File(tmp_path / "out/pick_up_the_soup_demo.hdf5") as file:
+        marked = np.flatnonzero(file["data/demo_0/intervention"])
+    assert report.intervention_steps == 6 and marked.tolist() == list(range(10, 16))
+
+
+def without(topic):
+    return lambda events: [event for event in events if event[0] != topic]
+
+
+def replaced(topic, make):
+    """`make(time_ns, message)` takes the place of the messages on the topic."""
+    return lambda events: [(t, ns, make(ns, m) if t == topic else m) for t, ns, m in events]
+
+
+def leap(message, after_ms, by_ms):
+    """Its stamps, from then on."""
+    stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    if (stamp - START_NS) // MS >= after_ms:
+        stamp += by_ms * MS
+    return stamp
+
+
+def gap(topic, begin_ms, end_ms):
+    return lambda events: [e for e in events if e[0] != topic or not begin_ms <= (e[1] - START_NS) // MS < end_ms]
+
+
+WRONG = {
+    "no joints": (without("/joint_states"), "it has nothing on joint_states; there is: /agentview/image_raw, "),
+    "no camera": (without("/wrist/image_raw"), "it has nothing on wrist/image_raw"),
+    "no commands": (without("/twist_cmd"), "it has nothing on twist_cmd"),
+    "no gripper": (without("/gripper_cmd"), "it has nothing on gripper_cmd"),
+    "a wrong type": (replaced("/gripper_cmd", lambda ns, m: of("std_msgs/Float32")(0.0)),
+                     "gripper_cmd is std_msgs/msg/Float32, expected std_msgs/msg/Float64"),
+    "clock back": (replaced("/joint_states", lambda ns, m: joints(leap(m, 700, -2000), 0.0)),
+                   "the clock of joint_states jumps from 5.690 s to 3.700 s"),
+    "clock ahead": (replaced("/agentview/image_raw", lambda ns, m: image(leap(m, 700, 9000), 0)),
+                    "the clock of agentview/image_raw jumps from 5.693 s to 14.726 s"),
+    "other clock": (replaced("/twist_cmd", lambda ns, m: twist(ns + 10**18, (1, 0, 0))),
+                    "no twist_cmd answers any observation"),
+    "torn": (gap("/wrist/image_raw", 500, 1000), "it is torn 0.60 s after its beginning: wrist is more than 100"),
+    "small pictures": (replaced("/wrist/image_raw", lambda ns, m: image(ns, 0, size=32)),
+                       "it does not fit the spec: camera wrist: got 32x32 px, expected 64x64"),
+    "other joints": (replaced("/joint_states", lambda ns, m: joints(ns, 0.0, (*PANDA_FINGERS, *"abcdefg"))),
+                     "it does not fit the spec: joint_states lacks ['panda_joint1'"),
+    "other frame": (replaced("/twist_cmd", lambda ns, m: twist(ns, (1, 0, 0), "tool0")),
+                    "twist_cmd is in the frame 'tool0', expected 'panda_link0'"),
+    "not finite": (replaced("/twist_cmd", lambda ns, m: twist(ns, (np.nan, 0, 0))), "twist_cmd or gripper_cmd is not"),
+    "nothing moves": (lambda events: replaced("/twist_cmd", lambda ns, m: twist(ns, (0, 0, 0)))(replaced(
+        "/gripper_cmd", lambda ns, m: of("std_msgs/Float64")(0.08))(events)), "nothing moves"),
+    "two robots": (lambda events: [*events, ("/b/joint_states", START_NS, joints(START_NS, 0.0))],
+                   "/b/joint_states and /joint_states: more than one robot"),
+    "two instructions": (lambda events: [*events, ("/instruction", START_NS + 900 * MS, of("std_msgs/String")("wave"))],
+                         "it has 2 instructions, 'pick up the soup' and 'wave'; one episode shows one task"),
+    "nothing at all": (lambda events: [], "it holds no message"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_used_is_named_and_nothing_is_written(tmp_path, wrong):
+    change, said = WRONG[wrong]
+    bag = write_bag(tmp_path / "bag", labels=LABELS, change=change)
+    with pytest.raises(DataError) as refused:
+        import_bags([bag], tmp_path / "out")
+    assert str(refused.value).startswith(f"bag: {said}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path):
+    write_bag(tmp_path / "a", labels=LABELS)
+    write_bag(tmp_path / "b", labels=LABELS)
+    file = tmp_path / "a/a.mcap"
+    file.write_bytes(file.read_bytes()[:200_000])
+    cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert cut.dropped.startswith("it is no whole bag") and "m2distill bag recover" in cut.dropped
+    assert good.demo == "demo_0"
+
+
+def test_what_nobody_noted_is_asked_for(tmp_path):
+    bag = write_bag(tmp_path / "bag", change=without("/instruction"))
+    with pytest.raises(DataError, match="it has no instruction; name it with --instruction"):
+        import_bags([bag], tmp_path / "out", SPEC)
+    with pytest.raises(DataError, match="it names no spec.*--checkpoint"):
+        import_bags([bag], tmp_path / "out", instruction="wave")
+    import_bags([bag], tmp_path / "out", SPEC, instruction="Wave!")
+    assert (tmp_path / "out/wave_demo.hdf5").exists()
+    with pytest.raises(DataError, match="wave_demo.hdf5 exists"):
+        import_bags([bag], tmp_path / "out", SPEC, instruction="Wave!")
+
+
+def test_by_the_command_line(tmp_path, capsys):
+    write_bag(tmp_path / "episodes/one", labels=LABELS)
+    assert cli.run(["import", "bag", str(tmp_path / "episodes"), "--out", str(tmp_path / "out")]) == 0
+    assert "one  demo_0: 30 steps, 1.5 s; Hz: " in capsys.readouterr().out
+    assert cli.run(["import", "bag", str(tmp_path / "out"), "--out", str(tmp_path / "more")]) == 2
+    assert "is no bag, and holds none" in capsys.readouterr().err
+    assert cli.run(["bag", "recover", str(tmp_path / "episodes")]) == 0
+    assert "nothing was left open" in capsys.readouterr().out
+    assert cli.run(["bag", "recover", str(tmp_path / "absent")]) == 2

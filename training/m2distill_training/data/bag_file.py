@@ -1,0 +1,117 @@
+"""One recorded episode, open for reading: a rosbag2 folder of any recorder, mcap or sqlite3. No ROS is needed.
+
+Topics are found by the names of docs/ros.md within the robot's namespace, whatever that is. Everything that is wrong
+with a bag is a DataError that names it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+
+from m2distill_policy import topics
+from m2distill_policy.arrivals import Arrivals
+from m2distill_policy.errors import DataError
+from m2distill_policy.recording import METADATA
+from m2distill_policy.topics import Topic
+
+GAP_NS = 250_000_000  # a longer silence of a sensor is counted
+JUMP_NS = 500_000_000  # stamps that go further than the time of recording does, by more than this, have jumped
+
+
+class EpisodeBag:
+    """Made by `open_bag`. `labels` are the recorder's; a bag of `ros2 bag record` has none."""
+
+    def __init__(self, path: Path, reader: Reader):
+        self.path, self._reader = path, reader
+        self.labels: dict[str, str] = reader.storage.metadata.custom or {}
+        self.arrivals: dict[str, Arrivals] = {}  # of the stamped topics that were read, by their stamps
+        self._types = get_typestore(Stores.ROS2_JAZZY)
+        if not reader.message_count:
+            raise DataError("it holds no message")
+
+    def find(self, topic: Topic) -> Sequence[Connection]:
+        """Empty without a message on it. Raises DataError for another type, or two robots in one bag."""
+        found = [c for c in self._reader.connections
+                 if c.msgcount and (c.topic == topic.name or c.topic.endswith(f"/{topic.name}"))]
+        if len({c.topic for c in found}) > 1:
+            raise DataError(f"{' and '.join(sorted({c.topic for c in found}))}: more than one robot; "
+                            "record one at a time")
+        wrong = [c.msgtype for c in found if c.msgtype != topic.type]
+        if wrong:
+            raise DataError(f"{topic.name} is {wrong[0]}, expected {topic.type}")
+        return found
+
+    def need(self, topic: Topic) -> Sequence[Connection]:
+        found = self.find(topic)
+        if not found:
+            heard = sorted(c.topic for c in self._reader.connections if c.msgcount)
+            raise DataError(f"it has nothing on {topic.name}; there is: {', '.join(heard)}")
+        return found
+
+    def messages(self, found: Sequence[Connection]) -> Iterator[tuple[int, Any]]:
+        """When it was recorded, ns, and the message, in that order."""
+        if not found:
+            return
+        try:
+            for connection, time_ns, raw in self._reader.messages(found):
+                yield time_ns, self._types.deserialize_cdr(raw, connection.msgtype)
+        except (ReaderError, SerdeError, AssertionError, IndexError, ValueError) as error:
+            raise DataError(f"{found[0].topic} is damaged ({error})") from None
+
+    def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:
+        """The header's stamp, ns, and the message, in order. Raises DataError when the clock of the stamps jumps."""
+        arrivals = self.arrivals[topic.name] = Arrivals(GAP_NS)
+        last: tuple[int, int] | None = None
+        for time_ns, message in self.messages(self.need(topic)):
+            stamp_ns = stamp_of(message)
+            if last is not None:
+                ahead_ns = (stamp_ns - last[0]) - (time_ns - last[1])
+                if stamp_ns < last[0] or ahead_ns > JUMP_NS:
+                    raise DataError(f"the clock of {topic.name} jumps from {last[0] * 1e-9:.3f} s to "
+                                    f"{stamp_ns * 1e-9:.3f} s; a reset or another clock within one episode")
+            last = stamp_ns, time_ns
+            arrivals.heard(stamp_ns)
+            yield stamp_ns, message
+
+    def instructions(self) -> list[str]:
+        """That were given while it was recorded, each once, in order."""
+        heard = self.find(Topic(topics.INSTRUCTION, "std_msgs/msg/String", topics.COMMAND))
+        return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(heard)))))
+
+
+def stamp_of(message: Any) -> int:
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[EpisodeBag]:
+    try:
+        reader = Reader(path)
+        reader.open()
+    except (ReaderError, OSError, AssertionError, TypeError, ValueError) as error:
+        raise DataError(f"it is no whole bag ({error}); `m2distill bag recover` mends what a recorder that died "
+                        "has left") from None
+    try:
+        yield EpisodeBag(path, reader)
+    finally:
+        reader.close()
+
+
+def find_bags(paths: Sequence[Path]) -> list[Path]:
+    """Bags among the paths and directly below them, each once, in order. Raises DataError for a path without any."""
+    if not paths:
+        raise DataError("no bag given; name a folder that the recorder has written")
+    bags = []
+    for path in paths:
+        found = [path] if (path / METADATA).is_file() else sorted(p.parent for p in path.glob(f"*/{METADATA}"))
+        if not found:
+            raise DataError(f"{path} is no bag, and holds none: there is no {METADATA}; give folders that the recorder "
+                            "or `ros2 bag record` has written")
+        bags += found
+    return list(dict.fromkeys(bags))

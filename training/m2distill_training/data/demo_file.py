@@ -1,0 +1,52 @@
+"""Demonstrations -> a LIBERO-format HDF5 file, for sources that have no simulator behind them.
+
+The keys are those that libero_hdf5.py reads, and robomimic. Observations are from before their action, which the
+attribute obs_after_action says. Pictures are stored bottom row first. (The simulator's own writer, with its states and
+model, is m2distill_sim.demo_file.)
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from m2distill_policy.files import sync
+from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, Demo
+
+
+@dataclass(frozen=True)
+class NewDemo:
+    demo: Demo
+    more: Mapping[str, np.ndarray]  # further datasets of T rows
+    attributes: Mapping[str, str]  # of its group
+
+
+def write_demos(path: Path, instruction: str, demos: Sequence[NewDemo]) -> None:
+    """One task's file; it appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with h5py.File(temporary, "w") as file:
+        data = file.create_group("data")
+        for index, new in enumerate(demos):
+            group, demo = data.create_group(f"demo_{index}"), new.demo
+            last = np.zeros(len(demo.action), np.uint8)
+            last[-1] = 1
+            rows = {"actions": demo.action, "rewards": last, "dones": last, "obs/joint_states": demo.joint,
+                    "obs/gripper_states": demo.gripper, **new.more}
+            for name, array in rows.items():
+                group.create_dataset(name, data=array)
+            for camera, pictures in demo.images.items():
+                group.create_dataset(f"obs/{CAMERA_KEYS[camera]}", data=pictures[:, ::-1],
+                                     chunks=(1, *pictures.shape[1:]), compression="lzf")
+            group.attrs.update({"num_samples": len(demo.action), **new.attributes})
+        data.attrs.update({
+            "env_name": "", "env_args": json.dumps({"type": 1, "env_name": "", "env_kwargs": {}}),
+            "problem_info": json.dumps({"problem_name": "", "domain_name": "", "language_instruction": instruction}),
+            "macros_image_convention": "opengl", "num_demos": len(demos), "obs_after_action": False,
+            "total": sum(len(new.demo.action) for new in demos)})
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)

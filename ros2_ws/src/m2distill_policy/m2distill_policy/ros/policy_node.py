@@ -28,7 +28,7 @@ from m2distill_policy.ros.runner import Runner
 from m2distill_policy.safety import SafetyLimits
 from m2distill_policy.session import PolicySession
 
-POLL_PERIOD_S = 0.02  # for what was done in the background
+POLL_PERIOD_S = 0.05  # for what was done in the background
 FOLLOW_PERIOD_S = 1.0
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.text import load_text_encoder
-from m2distill_training.allocator import keep_freed_memory
 from m2distill_training.data.kept import open_kept
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import Part
@@ -29,7 +28,6 @@ def learn(path: Path, dataset: Path, *, strategy: str = "m2distill", held_out: i
           on_step: Callable[[Progress], None] = lambda progress: None) -> int:
     """The run `path` learns the task of `dataset`; the number of the step, whose checkpoint is in steps/. Of the demos
     `held_out` are kept back, to judge this and later steps by. `instruction` replaces the file's. Raises UserError."""
-    keep_freed_memory()
     config, data = read_run(path)
     with open_run(path, config, data, resume=True) as run, deferred_interrupt() as interrupted:
         k = _steps(run)

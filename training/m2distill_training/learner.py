@@ -27,6 +27,7 @@ from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import PolicySpec
+from m2distill_training.allocator import freed_memory_kept
 from m2distill_training.augment import augment
 from m2distill_training.config import OptimConfig, TrainConfig
 from m2distill_training.data.replay import choose_memory
@@ -116,6 +117,7 @@ class Learner:
             start += length
         return start, length
 
+    @freed_memory_kept()
     def run(self, task_steps: int, on_step: Callable[[Progress], None], interrupted: threading.Event) -> None:
         run = self.folder
         if state := run.load_state(self.k):

@@ -11,7 +11,6 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_policy.text import default_text_encoder, load_text_encoder
-from m2distill_training.allocator import keep_freed_memory
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.kept import keep
 from m2distill_training.data.libero_hdf5 import open_libero
@@ -36,7 +35,6 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
     those in the files. Ctrl-C saves the state after the gradient step in progress and raises KeyboardInterrupt;
     `resume` goes on from there. Raises UserError.
     """
-    keep_freed_memory()
     own, n_demos = _survey(datasets, config)  # first: what is wrong with the files or the plan shows at once
     instructions = own if instructions is None else list(instructions)
     _check_distinct(datasets, instructions)

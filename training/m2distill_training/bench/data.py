@@ -15,7 +15,7 @@ from m2distill_policy.errors import require_at_least
 from m2distill_policy.models import Batch
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training.allocator import keep_freed_memory
+from m2distill_training.allocator import freed_memory_kept
 from m2distill_training.bench.measure import InOwnProcess, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import plain_batches, plain_dataset
 from m2distill_training.bench.steps import Steps, with_batch
@@ -31,6 +31,7 @@ COLUMNS = ("name", "batch", "earlier_tasks", "ours_windows_s", "plain_windows_s"
            "ratio", "bar", "holds")
 
 
+@freed_memory_kept()  # as the trainer does
 def bench_data(data: Path | None = None, json: bool = False, quick: bool = False, repeats: int = 20) -> None:
     """Windows per second of the frame store against robomimic's SequenceDataset on the same file, and the memory of a
     trainer that has 1, 10 and 100 tasks behind it.
@@ -56,7 +57,6 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
 def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
     """Random windows in batches, read by one process: as the store gives them (uint8), and as the network takes them
     and robomimic gives them (float32 in [0, 1])."""
-    keep_freed_memory()  # as the trainer does
     size_px = plain_dataset(file, HISTORY)[0]["obs"]["agentview_rgb"].shape[-1]  # so that neither side resizes
     spec = libero_spec(size_px, HISTORY, text_width=TEXT_WIDTH)
     windows = Windows([_part(open_store(file, spec, PAIRING, cache), 0)], HISTORY)
@@ -96,6 +96,7 @@ def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
     return rows
 
 
+@freed_memory_kept()
 def after_tasks(file: Path, earlier: int) -> dict:
     """Run in a process that has done nothing else. Megabytes: `own` is the process's alone, `mapped` are pages of
     files, which the system takes back when it needs room."""

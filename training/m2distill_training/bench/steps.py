@@ -9,7 +9,6 @@ import torch
 
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import libero_spec
-from m2distill_training.allocator import keep_freed_memory
 from m2distill_training.bench.synthetic import TEXT_WIDTH
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.windows import Part, Windows
@@ -22,7 +21,6 @@ class Steps:
     """A task step about to learn `current`, after a step for each of `earlier`; `step()` makes one gradient step."""
 
     def __init__(self, config: TrainConfig, current: Part, earlier: Sequence[Part] = ()):
-        keep_freed_memory()  # as loop.train does
         self.spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
         torch.manual_seed(config.seed)
         previous = Policy(config.model, self.spec) if earlier else None

@@ -9,6 +9,7 @@ import torch
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
+from m2distill_training.allocator import freed_memory_kept
 from m2distill_training.bench.measure import InOwnProcess, Times, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import PlainTrainer
 from m2distill_training.bench.steps import Steps, with_batch
@@ -22,6 +23,7 @@ DEMO_STEPS = 60
 PRECISION_STEPS, BLOCK = 200, 20
 
 
+@freed_memory_kept()  # as the trainer does
 def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> None:
     """How long a training step of the libero preset takes: against the plain path (float32, NCHW, LIBERO's
     augmentation), and M2Distill's against experience replay's; and how near the losses of 200 steps of the small preset

@@ -1,0 +1,31 @@
+"""The policy node, with a witness at its door: every tensor that the network is shown goes to a file of its stamp."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from m2distill_policy import inference
+from m2distill_policy.ros import policy_node
+
+folder = Path(sys.argv.pop(1))
+door, step = inference.to_model_input, inference.LoadedPolicy.step
+shown = {}
+
+
+def watched_door(*arguments):
+    batch = door(*arguments)
+    shown.clear()
+    shown.update({f"image_{name}": images.numpy() for name, images in batch["images"].items()},
+                 joint=batch["joint"].numpy(), gripper=batch["gripper"].numpy())
+    return batch
+
+
+def watched_step(policy, observation):
+    sample = step(policy, observation)
+    np.savez(folder / f"{observation.stamp_ns}.npz", action=sample.action, **shown)
+    return sample
+
+
+inference.to_model_input, inference.LoadedPolicy.step = watched_door, watched_step
+sys.exit(policy_node.main())

@@ -55,7 +55,7 @@ class Client(Node):
         self.image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
         self.joints_pub = self.create_publisher(JointState, "joint_states", 5)
         self.pose_pub = self.create_publisher(PoseStamped, "ee_pose", 5)
-        self.success_pub = self.create_publisher(Bool, "success", 10)
+        self.success_pub = self.create_publisher(Bool, "sim/success", 10)
         self.instruction_pub = self.create_publisher(String, "instruction", 10)
         self.change_state = self.create_client(ChangeState, "policy/change_state")
         self.get_state = self.create_client(GetState, "policy/get_state")
@@ -111,13 +111,26 @@ class Client(Node):
         return future.result()
 
     def transition(self, transition: int) -> bool:
-        self.wait(self.change_state.service_is_ready, "the lifecycle services", START_LIMIT_S)
+        before = self.state()
         request = ChangeState.Request(transition=Transition(id=transition))
-        return self.result(self.change_state.call_async(request), f"transition {transition}").success
+        answer = self.ask(self.change_state, request, f"transition {transition}", lambda: self.state() == before)
+        return answer.success
 
     def state(self) -> str:
-        self.wait(self.get_state.service_is_ready, "the lifecycle services", START_LIMIT_S)
-        return self.result(self.get_state.call_async(GetState.Request()), "the state").current_state.label
+        return self.ask(self.get_state, GetState.Request(), "the state").current_state.label
+
+    def ask(self, client, request, what: str, still_wanted: Callable[[], bool] = lambda: True):
+        """The answer of a service. Asks again while none comes: on a busy machine a request that is sent before both
+        sides have met is lost."""
+        self.wait(client.service_is_ready, what, START_LIMIT_S)
+        asked, begun_s = [], time.monotonic()
+
+        def answer():
+            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked) and (not asked or still_wanted()):
+                asked.append(client.call_async(request))
+            return next((future.result() for future in asked if future.done()), None)
+
+        return self.wait(answer, what)
 
     def start(self) -> None:
         """Configure where necessary, activate, and start the sensors."""
@@ -139,16 +152,7 @@ class Client(Node):
         assert answer.results[0].successful, answer.results[0].reason
 
     def call(self, service: str) -> Trigger.Response:
-        """Asks again while no answer comes: on a busy machine one sent before both sides have met is lost."""
-        self.wait(self.triggers[service].service_is_ready, service)
-        asked, begun_s = [], time.monotonic()
-
-        def answer() -> Trigger.Response | None:
-            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
-                asked.append(self.triggers[service].call_async(Trigger.Request()))
-            return next((future.result() for future in asked if future.done()), None)
-
-        return self.wait(answer, service)
+        return self.ask(self.triggers[service], Trigger.Request(), service)
 
     def say(self, instruction: str) -> None:
         self.instruction_pub.publish(String(data=instruction))

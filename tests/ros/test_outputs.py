@@ -11,6 +11,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from harness import LIMIT_S
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
 from std_msgs.msg import Float64, Float64MultiArray
 
 from m2distill_policy.action import ActionSample, Command
@@ -19,6 +20,7 @@ from m2distill_policy.ros import gripper, messages
 from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.made import Made
 from m2distill_policy.ros.outputs import Outputs
+from m2distill_policy.ros.policy_node import PolicyNode
 from m2distill_policy.ros.policy_parameters import OutputParameters
 from m2distill_policy.ros.watchdog import Watchdog
 from m2distill_policy.session import PolicySession
@@ -202,3 +204,21 @@ def test_work_in_the_background_is_handed_over_on_the_callers_thread():
     assert sorted(outcomes, key=lambda o: str(o[1])) == [(threading.current_thread(), 7, None),
                                                          (threading.current_thread(), None, "no")]
     background.end()
+
+
+def test_an_error_in_a_transition_leaves_no_thread_and_no_publisher(ros, checkpoint_path, monkeypatch):
+    node = PolicyNode()
+    node.set_parameters([Parameter("checkpoint", value=str(checkpoint_path))])
+    node.trigger_configure()
+    node.trigger_activate()
+    assert any(t.name == "watchdog" for t in threading.enumerate())
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(node._made, "stop_timers", fail)
+    node.trigger_deactivate()
+    assert not any(t.name == "watchdog" for t in threading.enumerate())
+    assert not {p.topic_name.strip("/") for p in node.publishers} & set(KINDS)
+    node.close()
+    node.destroy_node()

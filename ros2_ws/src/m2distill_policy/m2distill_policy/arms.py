@@ -36,6 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     # over ROS is the episode of the offline rollout bit for bit: nobody stands beside a simulated arm, and a policy is
     # judged there by its own actions. Ages and watchdogs allow for a simulator slower than real time.
     "libero_sim": {
+        "success_topic": "sim/success",
         "max_age_s": 0.25, "watchdog_s": 1.0, "command_timeout_s": 1.0,
         "linear_gain": 1.0, "angular_gain": 1.0, "fade_in_s": 0.0, "joint_margin_rad": -10.0,
         "max_linear_m_s": _LIBERO_M_S, "max_angular_rad_s": _LIBERO_RAD_S,

@@ -36,10 +36,10 @@ class SafetyLimits:
                                                "in lockstep", at_least=0.01, at_most=60.0)
     linear_gain: float = parameter(0.25, "of the policy's translation, before all limits", at_least=0.0, at_most=2.0)
     angular_gain: float = parameter(0.2, "of the policy's rotation, before all limits", at_least=0.0, at_most=2.0)
-    max_first_linear_m_s: float = parameter(0.25, "a first command that asks for more is a fault", at_least=0.0,
-                                            at_most=10.0)
-    max_first_angular_rad_s: float = parameter(0.8, "a first command that asks for more is a fault", at_least=0.0,
-                                               at_most=100.0)
+    max_first_linear_m_s: float = parameter(0.25, "the first command after a start or a hold is a fault when it asks "
+                                                  "for more", at_least=0.0, at_most=10.0)
+    max_first_angular_rad_s: float = parameter(0.8, "the first command after a start or a hold is a fault when it "
+                                                    "asks for more", at_least=0.0, at_most=100.0)
     fade_in_s: float = parameter(0.5, "time after a start in which commands grow to full size", at_least=0.0,
                                  at_most=10.0)
     max_linear_m_s: float = parameter(0.25, "speed limit", at_least=0.0, at_most=10.0)

@@ -39,24 +39,23 @@ class PolicyParameters:
 
 @dataclass(frozen=True)
 class OutputParameters:
+    """Read by `configure`."""
+
     output: str = parameter("twist", "twist: TwistStamped on twist_cmd, as MoveIt Servo wants it; pose: PoseStamped on "
                                      "target_pose, for a Cartesian impedance controller; array: Float64MultiArray on "
-                                     "velocity_cmd", choices=("twist", "pose", "array"), read_only=True)
-    dry_run: bool = parameter(False, "no command topics at all: ~/action, ~/status and /diagnostics only",
-                              read_only=True)
-    frame_id: str = parameter("", "of the commands and of ee_pose; empty: the checkpoint's", read_only=True)
+                                     "velocity_cmd", choices=("twist", "pose", "array"))
+    dry_run: bool = parameter(False, "no command topics at all: ~/action, ~/status and /diagnostics only")
+    frame_id: str = parameter("", "of the commands and of ee_pose; empty: the checkpoint's")
     command_stamp: str = parameter("observation", "of a command: that of the observation it answers, or of its sending",
-                                   choices=("observation", "sending"), read_only=True)
+                                   choices=("observation", "sending"))
     gripper_output: str = parameter("width", "width: Float64 on gripper_cmd, m; action: control_msgs/GripperCommand, "
-                                             "client of gripper_action", choices=("width", "action"), read_only=True)
+                                             "client of gripper_action", choices=("width", "action"))
     gripper_action_scale: float = parameter(1.0, "GripperCommand's position is offset + scale x opening in m",
-                                            at_least=-1000.0, at_most=1000.0, read_only=True)
-    gripper_action_offset: float = parameter(0.0, "see gripper_action_scale", at_least=-1000.0, at_most=1000.0,
-                                             read_only=True)
-    gripper_effort_n: float = parameter(20.0, "GripperCommand's max_effort", at_least=0.0, at_most=1000.0,
-                                        read_only=True)
+                                            at_least=-1000.0, at_most=1000.0)
+    gripper_action_offset: float = parameter(0.0, "see gripper_action_scale", at_least=-1000.0, at_most=1000.0)
+    gripper_effort_n: float = parameter(20.0, "GripperCommand's max_effort", at_least=0.0, at_most=1000.0)
     gripper_min_change_m: float = parameter(0.005, "smallest change of the opening that is a new GripperCommand",
-                                            at_least=0.0, at_most=0.2, read_only=True)
+                                            at_least=0.0, at_most=0.2)
 
 
 GROUPS = (PolicyParameters, OutputParameters, SafetyLimits)  # declared after ArmParameters

@@ -47,6 +47,7 @@ class Runner:
         self._matcher = Matcher(settings.min_similarity)
         self._execute = ExecuteServer(self._node, lambda: self.active, self.follow, self._halt)
         made.at_destruction(self._execute.destroy)
+        made.at_destruction(self._abandon)
         self._lockstep = settings.pacing == "lockstep"
         self._pacer = Pacer(session.spec.period_ns)
         self._cadence = Cadence(1 / session.spec.rate_hz)
@@ -85,6 +86,13 @@ class Runner:
         self._outputs.stop()
         self._outputs.flush()
         self.active = False
+
+    def _abandon(self) -> None:
+        """After an error in a transition: no orderly end, but no motion and no thread left either."""
+        if self.active:
+            self.active = False
+            self._watchdog.end()
+            self._outputs.stop()
 
     # --- what it is told to do; each verb returns what it did
 

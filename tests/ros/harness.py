@@ -69,6 +69,7 @@ class Client(Node):
         self.encoding = "rgb8"
         self.positions = np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8, 0.04, 0.04])  # None: the driver is dead
         self.hand = [0.4, 0.0, 0.3]  # its position; None: nobody knows
+        self.frame_id = "panda_link0"  # of its pose
         self.stamp_offset_ns = 0  # of all sensors against the clock
         self.sent_ns: dict[str, int] = {}  # when each input was sent last, by the clock
         self.sensors = self.create_timer(0.05, self.sense)
@@ -80,7 +81,7 @@ class Client(Node):
         now_ns = clock_ns + self.stamp_offset_ns if stamp_ns is None else stamp_ns
         if self.hand is not None:
             pose = PoseStamped()
-            pose.header.stamp, pose.header.frame_id = messages.stamp_from_ns(now_ns), "panda_link0"
+            pose.header.stamp, pose.header.frame_id = messages.stamp_from_ns(now_ns), self.frame_id
             pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = self.hand
             pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0
             self.pose_pub.publish(pose)

@@ -10,8 +10,9 @@ Map (read in this order):
     inference.py    a loaded checkpoint that acts one step at a time
     action.py       mixture sample -> Command, or Hold(reason)
     stream.py       newest value of one input with its age limit
-    safety.py       limits applied to every command
+    safety.py       limits applied to every command; arms.py their presets; poses.py; parameters.py settings as fields
     session.py      the control loop without a clock: observe_*(value, stamp_ns), tick(now_ns)
+    pacer.py        when to act; cadence.py how regularly it did; instructions.py which known one a text means
     bringup.py      which ROS nodes run with which parameters
     ros/            the thin ROS 2 shell round the session
 

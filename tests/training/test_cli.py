@@ -44,6 +44,8 @@ def test_help_names_every_command_without_importing_torch():
     (["import", "libero-checkpoint", "absent.pth", "out"], "absent.pth"),
     (["import", "robosuite-demos", "out", "--file", "absent.hdf5"], "absent.hdf5: not a readable HDF5 file"),
     (["import", "robosuite-demos", "out", "--size-px", "8"], "size_px is 8, allowed 16 to 1024"),
+    (["import", "lerobot", "absent", "--out", "out"], "absent/meta/info.json: no such file"),
+    (["export", "lerobot", "absent.hdf5", "--out", "out"], "absent.hdf5: no such file"),
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -60,7 +62,8 @@ UNDESCRIBED = re.compile(r"(--[a-z-]+) (?:[][{}|A-Z. ]|None)*\((?:default|requir
 
 
 @pytest.mark.parametrize("command", [["demo"], ["collect"], ["evaluate"], ["report"], ["import", "libero-checkpoint"],
-                                     ["import", "robosuite-demos"], ["import", "bag"]])
+                                     ["import", "robosuite-demos"], ["import", "bag"], ["import", "lerobot"],
+                                     ["export", "lerobot"]])
 def test_help_describes_every_option_and_gives_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):

@@ -26,7 +26,8 @@ COMMANDS = {
     "report": "one HTML page from a run folder",
     "bench": "what a training step, reading data and simulating cost, against the plain path",
     "run": "simulator and policy as ROS 2 nodes, until Ctrl-C",
-    "import": "bag: recorded episodes; libero-checkpoint: LIBERO's own; robosuite-demos: human demonstrations",
+    "import": "bag: recorded episodes; lerobot: a dataset; libero-checkpoint: LIBERO's own; robosuite-demos: by people",
+    "export": "lerobot: demonstrations as a LeRobot dataset",
     "bag": "recover: finish the episodes that a recorder which died has left open",
 }
 RESUMING = ("demo", "collect", "evaluate", "learn", "promote")  # the same command goes on where it was; train says how
@@ -324,9 +325,19 @@ def _import(argv: list[str]) -> None:
         print(import_lift(out, file, size_px))
 
     from m2distill_training.data.bag_commands import import_bag_command
+    from m2distill_training.data.lerobot_commands import import_lerobot_command
 
-    commands = {"libero-checkpoint": libero_checkpoint, "robosuite-demos": robosuite_demos, "bag": import_bag_command}
+    commands = {"libero-checkpoint": libero_checkpoint, "robosuite-demos": robosuite_demos, "bag": import_bag_command,
+                "lerobot": import_lerobot_command}
     tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog="m2distill import", use_underscores=False)
+
+
+def _export(argv: list[str]) -> None:
+    import tyro
+
+    from m2distill_training.data.lerobot_commands import export_lerobot_command
+
+    tyro.extras.subcommand_cli_from_dict({"lerobot": export_lerobot_command}, args=argv, prog="m2distill export")
 
 
 def _bag(argv: list[str]) -> None:

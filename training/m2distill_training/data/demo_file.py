@@ -7,7 +7,7 @@ model, is m2distill_sim.demo_file.)
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,28 +25,33 @@ class NewDemo:
     attributes: Mapping[str, str]  # of its group
 
 
-def write_demos(path: Path, instruction: str, demos: Sequence[NewDemo]) -> None:
-    """One task's file; it appears whole or not at all."""
+def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:
+    """One task's file; it appears whole or not at all. Demos are taken one by one."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w") as file:
-        data = file.create_group("data")
-        for index, new in enumerate(demos):
-            group, demo = data.create_group(f"demo_{index}"), new.demo
-            last = np.zeros(len(demo.action), np.uint8)
-            last[-1] = 1
-            rows = {"actions": demo.action, "rewards": last, "dones": last, "obs/joint_states": demo.joint,
-                    "obs/gripper_states": demo.gripper, **new.more}
-            for name, array in rows.items():
-                group.create_dataset(name, data=array)
-            for camera, pictures in demo.images.items():
-                group.create_dataset(f"obs/{CAMERA_KEYS[camera]}", data=pictures[:, ::-1],
-                                     chunks=(1, *pictures.shape[1:]), compression="lzf")
-            group.attrs.update({"num_samples": len(demo.action), **new.attributes})
-        data.attrs.update({
-            "env_name": "", "env_args": json.dumps({"type": 1, "env_name": "", "env_kwargs": {}}),
-            "problem_info": json.dumps({"problem_name": "", "domain_name": "", "language_instruction": instruction}),
-            "macros_image_convention": "opengl", "num_demos": len(demos), "obs_after_action": False,
-            "total": sum(len(new.demo.action) for new in demos)})
-    sync(temporary)
-    os.replace(temporary, path)
+    try:
+        with h5py.File(temporary, "w") as file:
+            data = file.create_group("data")
+            total = 0
+            for index, new in enumerate(demos):
+                group, demo = data.create_group(f"demo_{index}"), new.demo
+                last = np.zeros(len(demo.action), np.uint8)
+                last[-1] = 1
+                rows = {"actions": demo.action, "rewards": last, "dones": last, "obs/joint_states": demo.joint,
+                        "obs/gripper_states": demo.gripper, **new.more}
+                for name, array in rows.items():
+                    group.create_dataset(name, data=array)
+                for camera, pictures in demo.images.items():
+                    group.create_dataset(f"obs/{CAMERA_KEYS[camera]}", data=pictures[:, ::-1],
+                                         chunks=(1, *pictures.shape[1:]), compression="lzf")
+                group.attrs.update({"num_samples": len(demo.action), **new.attributes})
+                total += len(demo.action)
+            data.attrs.update({
+                "env_name": "", "env_args": json.dumps({"type": 1, "env_name": "", "env_kwargs": {}}),
+                "problem_info": json.dumps({"problem_name": "", "domain_name": "",
+                                            "language_instruction": instruction}),
+                "macros_image_convention": "opengl", "num_demos": len(data), "obs_after_action": False, "total": total})
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # of demos that came to an error
     sync(path.parent)

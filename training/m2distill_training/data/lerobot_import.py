@@ -1,0 +1,248 @@
+"""A LeRobot dataset -> LIBERO-format files, one per task. The format is in lerobot.py.
+
+Columns are taken by the names that info.json gives them, never by their place. What does not fit is refused: numbers
+under other names or units, another rate, a version that is not 3.0.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from m2distill_policy.errors import DataError, MessageError, UserError
+from m2distill_policy.pictures import decode_compressed
+from m2distill_training.data import lerobot as form
+from m2distill_training.data.demo_file import NewDemo, write_demos
+from m2distill_training.data.lerobot import ACTION, STATE
+from m2distill_training.data.libero_hdf5 import Demo
+from m2distill_training.data.videos import read_frames
+
+TIME_TOLERANCE_S = 1e-4  # LeRobot's
+
+
+def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = form.CAMERAS) -> list[Path]:
+    """The dataset folder `source` as one file per task in the folder `out`. `cameras` says which feature is which of
+    our cameras' pictures. Raises DataError; files of tasks before the error stay, each of them whole."""
+    dataset = _Dataset(source, cameras)
+    paths = {instruction: out / f"{_file_name(instruction)}_demo.hdf5" for instruction in dataset.tasks()}
+    if len(set(paths.values())) < len(paths):
+        raise DataError(f"{source / form.TASKS} has instructions that differ in punctuation alone: {sorted(paths)}; "
+                        "change one")
+    for path in paths.values():
+        if path.exists():
+            raise UserError(f"{path} exists; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for instruction, path in paths.items():
+        write_demos(path, instruction, (NewDemo(demo, {}, {}) for demo in dataset.demos(instruction)))
+    return list(paths.values())
+
+
+def _file_name(instruction: str) -> str:
+    return re.sub(r"\W+", "_", instruction.lower()).strip("_")[:100] or "task"
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Where our numbers are in a dataset's features."""
+
+    state: list[int]  # columns of STATE, in the spec's order
+    action: list[int]
+    cameras: dict[str, tuple[str, str]]  # camera -> (feature, "video" or "image")
+
+
+class _Dataset:
+    def __init__(self, root: Path, cameras: dict[str, str]):
+        self._root = root
+        self._info = _read_info(root / form.INFO)
+        self._features = _find_features(root / form.INFO, self._info["features"], cameras)
+        self._instructions = _read_instructions(root / form.TASKS)
+        self._episodes = self._read_episodes()
+        self._open: tuple[Path, pa.Table] | None = None  # the data file read last; episodes follow each other in it
+
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(episode["tasks"][0] for episode in self._episodes))
+
+    def demos(self, instruction: str) -> Iterator[Demo]:
+        for episode in self._episodes:
+            if episode["tasks"][0] == instruction:
+                yield self._read_demo(episode)
+
+    def _read_episodes(self) -> list[dict]:
+        folder = self._root / "meta/episodes"
+        videos = [feature for feature, kind in self._features.cameras.values() if kind == "video"]
+        wanted = ["episode_index", "tasks", "length", "data/chunk_index", "data/file_index",
+                  *(f"videos/{feature}/{name}" for feature in videos
+                    for name in ("chunk_index", "file_index", "from_timestamp"))]
+        tables = [(path, _read_table(path, wanted)) for path in sorted(folder.glob("*/*.parquet"))]
+        episodes = sorted((episode for _, table in tables for episode in table.to_pylist()),
+                          key=lambda episode: episode["episode_index"])
+        if len(episodes) != self._info["total_episodes"]:
+            raise DataError(f"{folder} lists {len(episodes)} episodes, info.json {self._info['total_episodes']}; copy "
+                            "the dataset again")
+        if not episodes:
+            raise DataError(f"{self._root} holds no episode")
+        for episode in episodes:
+            if len(episode["tasks"]) != 1:
+                raise DataError(f"{folder}: episode {episode['episode_index']} has the instructions "
+                                f"{episode['tasks']}, expected one; split it")
+        return episodes
+
+    def _read_demo(self, episode: dict) -> Demo:
+        name, steps = f"episode {episode['episode_index']}", episode["length"]
+        path = self._path("data_path", chunk_index=episode["data/chunk_index"], file_index=episode["data/file_index"])
+        table = self._data(path)
+        rows = table.filter(pa.compute.equal(table["episode_index"], episode["episode_index"]))
+        if len(rows) != steps or steps == 0:
+            raise DataError(f"{path} has {len(rows)} rows of {name}, expected {max(steps, 1)}; copy the dataset again")
+        where = f"{path}: {name}"
+        times = np.arange(steps) / self._info["fps"]
+        if np.abs(_numbers(rows, "timestamp", 1, where)[:, 0] - times).max() > TIME_TOLERANCE_S:
+            raise DataError(f"{where} has timestamps that are not 0, 1/{self._info['fps']}, ... s; record it at a "
+                            "steady rate")
+        instructions = {self._instructions.get(index) for index in rows["task_index"].to_pylist()}
+        if instructions != {episode["tasks"][0]}:
+            raise DataError(f"{where} has rows of the tasks {sorted(map(str, instructions))}, expected "
+                            f"{episode['tasks'][0]!r} alone; split it")
+        state = _numbers(rows, STATE, len(self._features.state), where)[:, self._features.state]
+        action = _numbers(rows, ACTION, len(self._features.action), where)[:, self._features.action]
+        if np.abs(action).max() > 1.0:
+            raise DataError(f"{where}: {ACTION} reaches {np.abs(action).max():.4g}, allowed -1 to 1; scale it to "
+                            f"{form.units()[ACTION]}")
+        return Demo(name, {camera: self._pictures(camera, episode, rows, where) for camera in self._features.cameras},
+                    *form.from_state(state), action)
+
+    def _pictures(self, camera: str, episode: dict, rows: pa.Table, where: str) -> np.ndarray:
+        feature, kind = self._features.cameras[camera]
+        if kind == "image":
+            return _decode(rows[feature].to_pylist(), f"{where}: {feature}")
+        path = self._path("video_path", video_key=feature, chunk_index=episode[f"videos/{feature}/chunk_index"],
+                          file_index=episode[f"videos/{feature}/file_index"])
+        return read_frames(path, episode[f"videos/{feature}/from_timestamp"], len(rows), self._info["fps"])
+
+    def _path(self, template: str, **numbers) -> Path:
+        try:
+            return self._root / self._info[template].format(**numbers)
+        except (KeyError, ValueError, IndexError, AttributeError):
+            raise DataError(f"{self._root / form.INFO}: {template} is {self._info.get(template)!r}, expected a path "
+                            f"with {{{'} and {'.join(numbers)}}}") from None
+
+    def _data(self, path: Path) -> pa.Table:
+        if self._open is None or self._open[0] != path:
+            images = [feature for feature, kind in self._features.cameras.values() if kind == "image"]
+            self._open = path, _read_table(path, ["episode_index", "task_index", "timestamp", STATE, ACTION, *images])
+        return self._open[1]
+
+
+def _read_info(path: Path) -> dict:
+    try:
+        info = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; name the folder of a LeRobot dataset, the one that holds meta/, data/ "
+                        "and videos/") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); copy the dataset again") from None
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if version != form.VERSION:
+        raise DataError(f"{path}: codebase_version is {version!r}, expected {form.VERSION!r}; convert the dataset with "
+                        "LeRobot's convert_dataset_v21_to_v30")
+    missing = [key for key in ("fps", "features", "total_episodes", "data_path") if key not in info]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}, has {', '.join(info)}; copy the dataset again")
+    if not isinstance(info["features"], dict) or not all(isinstance(f, dict) for f in info["features"].values()):
+        raise DataError(f"{path}: features is {info['features']!r:.80}, expected objects; copy the dataset again")
+    if info["fps"] != form.SPEC.rate_hz:
+        raise DataError(f"{path}: fps is {info['fps']}, expected {form.SPEC.rate_hz:g}, the policy's rate; resample "
+                        "the dataset")
+    return info
+
+
+def _find_features(path: Path, features: dict, cameras: dict[str, str]) -> _Features:
+    wanted = [STATE, ACTION, *cameras.values()]
+    missing = [key for key in wanted if key not in features]
+    if missing:
+        there = ", ".join(f"{key} {feature.get('shape')}" for key, feature in features.items()
+                          if key not in form.COUNTERS)
+        raise DataError(f"{path} has no feature {' and no '.join(missing)}; there are: {there}; name the pictures with "
+                        "--agentview and --wrist, or record what is missing")
+    found = {}
+    for camera, key in cameras.items():
+        feature = features[key]
+        shape, kind = feature.get("shape"), feature.get("dtype")
+        if kind not in ("video", "image") or not isinstance(shape, list) or len(shape) != 3 or 3 not in shape:
+            raise DataError(f"{path}: {key} is {kind} of shape {shape}, expected video or image of shape [height, "
+                            "width, 3]")
+        found[camera] = key, kind
+    return _Features(_columns(path, STATE, features[STATE], form.state_names()),
+                     _columns(path, ACTION, features[ACTION], form.ACTION_NAMES), found)
+
+
+def _columns(path: Path, key: str, feature: dict, wanted: tuple[str, ...]) -> list[int]:
+    """The place of each of the `wanted` names in the feature."""
+    if feature.get("shape") != [len(wanted)]:
+        raise DataError(f"{path}: {key} has shape {feature.get('shape')} and names {feature.get('names')}, expected "
+                        f"[{len(wanted)}]: {', '.join(wanted)}")
+    names = feature.get("names")
+    if isinstance(names, dict):  # LeRobot's older way: {"motors": [...]}
+        names = [name for group in names.values() for name in group]
+    if not isinstance(names, list) or sorted(map(str, names)) != sorted(wanted):
+        raise DataError(f"{path}: {key} has the names {names}, expected {list(wanted)} in any order; if that is what "
+                        "it holds, write these names there")
+    units = (feature.get("info") or {}).get("units")
+    order = [names.index(name) for name in wanted]
+    if units is not None and [units[i] for i in order] != form.units()[key]:
+        raise DataError(f"{path}: {key} is in {units}, expected {form.units()[key]}; convert it")
+    return order
+
+
+def _read_instructions(path: Path) -> dict[int, str]:
+    table = _read_table(path, ["task_index"])
+    texts = [name for name in table.column_names if pa.types.is_string(table[name].type)
+             or pa.types.is_large_string(table[name].type)]
+    if len(texts) != 1:
+        raise DataError(f"{path} has the columns {table.column_names}, expected task_index and the instructions")
+    return dict(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
+
+
+def _read_table(path: Path, needed: list[str]) -> pa.Table:
+    """A parquet file that has the columns `needed`; other columns are read only for tasks, which name theirs freely."""
+    try:
+        there = pq.read_schema(path).names
+        missing = [name for name in needed if name not in there]
+        if missing:
+            raise DataError(f"{path} has no column {' and no '.join(missing)}; there are: {', '.join(there)}")
+        table = pq.read_table(path, columns=None if path.name == "tasks.parquet" else needed)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; copy the dataset again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable parquet file ({error}); copy the dataset again") from None
+    if empty := [name for name in table.column_names if table[name].null_count]:
+        raise DataError(f"{path} has rows without {', '.join(empty)}; copy the dataset again")
+    return table
+
+
+def _numbers(rows: pa.Table, key: str, width: int, where: str) -> np.ndarray:
+    """(T, width) float32, finite."""
+    column = rows[key].combine_chunks()
+    try:
+        if pa.types.is_nested(column.type):
+            lengths = set(pa.compute.list_value_length(column).to_pylist())
+            column = column.flatten() if lengths == {width} else None
+        values = np.asarray(column.to_numpy(zero_copy_only=False), np.float32).reshape(len(rows), width)
+    except (AttributeError, ValueError, TypeError, pa.ArrowException):
+        raise DataError(f"{where}: {key} is {rows[key].type}, expected {width} numbers in every row") from None
+    if len(bad := np.argwhere(~np.isfinite(values))):
+        raise DataError(f"{where}: {key} is not finite in row {bad[0][0]}; drop the episode")
+    return values
+
+
+def _decode(cells: list[dict], where: str) -> np.ndarray:
+    """(T, H, W, 3) uint8 RGB from the encoded pictures in a column."""
+    try:
+        return np.stack([decode_compressed(cell["bytes"]) for cell in cells])
+    except (MessageError, TypeError, ValueError) as error:
+        raise DataError(f"{where} is not one size of encoded pictures ({error}); copy the dataset again") from None

@@ -1,0 +1,113 @@
+"""Pictures of many episodes as mp4 files, and an episode's pictures out of one, by ffmpeg and exact to the frame."""
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from m2distill_policy.errors import DataError, UserError
+
+
+@dataclass(frozen=True)
+class Coding:
+    codec: str  # as players name it
+    pixels: str  # ffmpeg's name of the pixel format
+    options: tuple[str, ...]  # ffmpeg's
+
+
+# Every second picture is a key frame and none depends on a later one, so that single pictures are quick to get at.
+SMALL = Coding("h264", "yuv420p", ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-g", "2", "-bf", "0"))
+LOSSLESS = Coding("h264", "gbrp", ("-c:v", "libx264rgb", "-qp", "0", "-g", "2", "-bf", "0"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an episode's pictures are."""
+
+    file_number: int
+    from_s: float
+    to_s: float
+
+
+class VideoFiles:
+    """One camera's pictures, episode after episode; a new file begins with the episode after `limit_bytes`."""
+
+    def __init__(self, path_of: Callable[[int], Path], coding: Coding, rate_hz: int, limit_bytes: int):
+        self._path_of = path_of  # of a file's number
+        self._coding, self._rate_hz, self._limit_bytes = coding, rate_hz, limit_bytes
+        self._file_number, self._frames = 0, 0
+        self._path: Path | None = None
+        self._encoder: subprocess.Popen | None = None
+
+    def add(self, frames: np.ndarray) -> Place:
+        """(T, H, W, 3) uint8 RGB, H and W the same for all. Raises UserError when ffmpeg does not take them."""
+        if self._encoder is not None and self._size() >= self._limit_bytes:
+            self.close()
+            self._file_number, self._frames = self._file_number + 1, 0
+        if self._encoder is None:
+            self._start(*frames.shape[1:3])
+        try:
+            self._encoder.stdin.write(frames.tobytes())
+        except BrokenPipeError:
+            self.close()  # raises with what ffmpeg said
+            raise
+        start = self._frames
+        self._frames += len(frames)
+        return Place(self._file_number, start / self._rate_hz, self._frames / self._rate_hz)
+
+    def close(self) -> None:
+        """The file is whole when this returns. Raises UserError with what ffmpeg says."""
+        encoder, self._encoder = self._encoder, None
+        _, said = encoder.communicate()
+        if encoder.returncode:
+            raise UserError(f"{self._path}: the video could not be written: {_last_line(said)}")
+
+    def abandon(self) -> None:
+        if self._encoder is not None:
+            self._encoder.kill()
+            self._encoder.communicate()
+            self._encoder = None
+
+    def _size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0  # ffmpeg makes it when it has pictures
+
+    def _start(self, height: int, width: int) -> None:
+        if self._coding is SMALL and (height % 2 or width % 2):
+            raise UserError(f"pictures are {width}x{height} px, and video of this kind needs even sides; export with "
+                            "--lossless")
+        self._path = self._path_of(self._file_number)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._encoder = subprocess.Popen(
+            [get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
+             "-r", str(self._rate_hz), "-i", "-", *self._coding.options, "-y", str(self._path)],
+            stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> np.ndarray:
+    """(count, H, W, 3) uint8 RGB: the picture at `from_s` and those after it. Raises DataError when there are fewer."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; copy the dataset again, with its videos")
+    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the picture before: rounding cannot reach another
+    done = subprocess.run(
+        [get_ffmpeg_exe(), "-v", "error", "-ss", f"{start_s:.6f}", "-f", "mp4", "-i", f"file:{path}", "-map", "0:v:0",
+         "-frames:v", str(count), "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24",
+         "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    header = done.stdout[:64].split(b"\n", 3)[:3]  # each picture: P6, width height, 255, then its pixels
+    found = 0
+    if len(header) == 3 and header[0] == b"P6":
+        width, height = map(int, header[1].split())
+        skip = sum(map(len, header)) + 3
+        found = len(done.stdout) // (skip + height * width * 3)
+    if found < count:
+        reason = f" ({_last_line(done.stderr)})" if done.stderr.strip() else ""
+        raise DataError(f"{path} holds {found} pictures from {from_s:g} s on, expected {count}{reason}; it is "
+                        "truncated or another dataset's: copy it again")
+    return np.frombuffer(done.stdout, np.uint8).reshape(count, -1)[:, skip:].reshape(count, height, width, 3)
+
+
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no reason given"

@@ -43,8 +43,8 @@ def learn_command(run: Path, data: Path, strategy: str = "m2distill", held_out: 
 
 def promote_command(run: Path, bars: Annotated[Bars, tyro.conf.arg(name="")] = Bars(), step: int | None = None,
                     suite: tuple[str, ...] = ("libero_object", "libero_goal", "libero_spatial", "libero_10"),
-                    episodes: int = 10, workers: int = 2, assets: str | None = None, acting: str = "mode_mean",
-                    force: bool = False) -> None:
+                    episodes: int = 10, max_steps: int = 600, workers: int = 2, assets: str | None = None,
+                    acting: str = "mode_mean", force: bool = False) -> None:
     """Prove that a checkpoint has kept the earlier tasks and learned its own, then let the robot follow it.
 
     Tasks that a suite of LIBERO has are tried in simulation, from held-out initial states; others are judged by their
@@ -58,15 +58,16 @@ def promote_command(run: Path, bars: Annotated[Bars, tyro.conf.arg(name="")] = B
         step: of the run, from 0; default: the last one learned.
         suite: where the tasks' simulations are; none for a real arm whose instructions happen to be LIBERO's.
         episodes: per task and checkpoint, at most 10.
+        max_steps: after which an episode has failed.
         workers: processes with a simulator each.
         assets: builtin, installed, hub or a folder; default: the first that is there.
         acting: sample, low_noise or mode_mean.
         force: promote in spite of a failed proof; that is recorded.
     """
-    require_at_least(1, episodes=episodes, workers=workers)
+    require_at_least(1, episodes=episodes, max_steps=max_steps, workers=workers)
     with show_episodes() as listener:
-        promotion = promote(run, step, bars=bars, suites=suite, force=force, episodes=episodes, workers=workers,
-                            assets=assets, acting=acting, listener=listener)
+        promotion = promote(run, step, bars=bars, suites=suite, force=force, episodes=episodes, max_steps=max_steps,
+                            workers=workers, assets=assets, acting=acting, listener=listener)
     _show(promotion.findings)
     how = "promoted in spite of its proof" if promotion.forced else "promoted"
     print(f"{how}: {run / 'current'} -> steps/{promotion.step}/checkpoint ({promotion.checkpoint_id[:12]})")

@@ -1,6 +1,8 @@
 """LeRobot datasets out and in. What is expected of the format is written down from datasets that LeRobot 0.4 wrote."""
 
 import json
+import shutil
+from pathlib import Path
 
 import h5py
 import imageio.v2 as imageio
@@ -10,10 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from m2distill_policy.errors import UserError
+from m2distill_training import cli
 from m2distill_training.data import lerobot
 from m2distill_training.data.lerobot_export import export_lerobot
 from m2distill_training.data.lerobot_import import import_lerobot
 from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.data.videos import LOSSLESS, VideoFiles
 
 INSTRUCTIONS = ("pick up the milk", "Open the top drawer!")
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -53,16 +58,7 @@ def exported(files, tmp_path_factory):
 @pytest.fixture
 def dataset(exported, tmp_path):
     """A copy, for changing."""
-    return copy_of(exported, tmp_path / "dataset")
-
-
-def copy_of(folder, to):
-    for path in folder.rglob("*"):
-        if path.is_file():
-            new = to / path.relative_to(folder)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(path.read_bytes())
-    return to
+    return Path(shutil.copytree(exported, tmp_path / "dataset"))
 
 
 def test_there_and_back_every_number_and_pixel(files, exported, tmp_path):
@@ -352,8 +348,6 @@ def first(value):
     (short_video, "file-000.mp4 holds 3 pictures from 0.85 s on, expected 10"),
 ])
 def test_what_does_not_fit_is_named_and_leaves_nothing_behind(dataset, tmp_path, damage, said, capsys):
-    from m2distill_training import cli
-
     damage(dataset)
     assert cli.run(["import", "lerobot", str(dataset), "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err
@@ -363,8 +357,6 @@ def test_what_does_not_fit_is_named_and_leaves_nothing_behind(dataset, tmp_path,
 
 
 def test_a_file_that_is_there_already_is_not_touched(exported, tmp_path, capsys):
-    from m2distill_training import cli
-
     there = tmp_path / "open_the_top_drawer_demo.hdf5"
     there.write_text("mine")
     assert cli.run(["import", "lerobot", str(exported), "--out", str(tmp_path)]) == 2
@@ -373,8 +365,6 @@ def test_a_file_that_is_there_already_is_not_touched(exported, tmp_path, capsys)
 
 
 def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
-    from m2distill_training import cli
-
     out, back = tmp_path / "dataset", tmp_path / "back"
     assert cli.run(["export", "lerobot", str(files[0]), "--out", str(out), "--lossless"]) == 0
     assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 tasks\n"
@@ -386,8 +376,6 @@ def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
     ((16, 32), True, "demo_0 has pictures of"), ((17,), False, "pictures are 17x17 px, and video of this kind needs"),
     ((), False, "no demonstration file given")])
 def test_what_cannot_be_exported_leaves_nothing_behind(libero_file, tmp_path, sizes, lossless, said, capsys):
-    from m2distill_training import cli
-
     sources = [str(libero_file(str(size), size_px=size, demos=1)) for size in sizes]
     out = tmp_path / "out" / "dataset"
     assert cli.run(["export", "lerobot", *sources, "--out", str(out), *(["--lossless"] if lossless else [])]) == 2
@@ -395,9 +383,16 @@ def test_what_cannot_be_exported_leaves_nothing_behind(libero_file, tmp_path, si
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
-def test_a_folder_in_use_is_not_written_into(files, tmp_path, capsys):
-    from m2distill_training import cli
+def test_what_ffmpeg_says_is_told(tmp_path):
+    (tmp_path / "0.mp4").mkdir()
+    videos = VideoFiles(lambda number: tmp_path / f"{number}.mp4", LOSSLESS, 20, 1000)
+    with pytest.raises(UserError, match="0.mp4: the video could not be written: .*Is a directory"):
+        for _ in range(2):  # the first is refused here, or the last when the file is closed
+            videos.add(np.zeros((50, 64, 64, 3), np.uint8))
+        videos.close()
 
+
+def test_a_folder_in_use_is_not_written_into(files, tmp_path, capsys):
     (tmp_path / "mine").touch()
     assert cli.run(["export", "lerobot", str(files[0]), "--out", str(tmp_path)]) == 2
     assert f"{tmp_path} exists and is not empty; name a new folder" in capsys.readouterr().err

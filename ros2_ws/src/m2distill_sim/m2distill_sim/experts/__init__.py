@@ -24,7 +24,8 @@ from m2distill_sim.experts.scene import Scene
 from m2distill_sim.libero_env import LiberoEnv
 
 OPEN = (0.152, 0.143)  # m at which a drawer is let go, and below which it is pulled again; LIBERO's is open at 0.14
-AJAR = (0.130, 0.105)  # the same for something to be put in, with room left in front of the cabinet
+AJAR = (0.105, 0.080)  # the same for something to be put in, with room left in front of the cabinet
+FLOOR_STEPS, TABLE_STEPS = 220, 330  # of an attempt, and of one skill of an attempt
 SUITES = ("libero_object", "libero_goal", "libero_spatial")
 
 
@@ -39,10 +40,10 @@ def make_expert(env: LiberoEnv, rng: np.random.Generator) -> Expert:
     """An expert for the episode that `env` has just been reset to: `.act(env) -> action (7,)`, `.done`."""
     check_expert(env.task.suite)
     if env.task.suite == "libero_object":
-        return Expert(env, rng, (_to_the_basket(env),), Style())
+        return Expert(env, rng, (_to_the_basket(env),), Style(), FLOOR_STEPS)
     style = draw_style(rng)
     skills = [skill for predicate in env.goal for skill in _skills(env, predicate, style)]
-    return Expert(env, rng, tuple(skills), style)
+    return Expert(env, rng, tuple(skills), style, TABLE_STEPS * len(skills))
 
 
 def _to_the_basket(env: LiberoEnv) -> PickAndPlace:

@@ -111,7 +111,8 @@ class Turn:
         reached = at_knob and (not fingers_open or np.linalg.norm(error) < ALIGNED)
         if not reached:
             over = Over(ridge.top + self.OVER, -np.inf, (0.03, 0.12))
-            return Intent("reach", reach_down(scene, point, ridge.top, over, turn, self._style), -1.0, turn)
+            return Intent("reach", reach_down(scene, point, ridge.top, over, turn, self._style, fingers_open),
+                          -1.0, turn)
         if scene.width > ridge.width + SNUG:
             return Intent("grasp", error, 1.0, turn)
         return Intent("carry", error, 1.0, turned(yaw + self.LEAD))

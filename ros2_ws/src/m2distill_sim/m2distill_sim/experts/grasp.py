@@ -27,6 +27,7 @@ RIM_WIDTH = 0.008  # of a bowl's sloping wall between the fingers
 RIM_DEPTH = 0.016  # of the hand below a rim
 RIM_INSET = 0.02  # of the open hand inwards, where a wall leaves the outer finger no room
 FINGER = (0.022, 0.012)  # of one finger: thickness across, half width along
+EASY_REACH = 0.70  # sideways from the robot's base; a straight arm is hard to bend again
 ROOMS = ((0.0, 100.0), (0.012, 20.0))  # around the palm, and what it costs to have less, per m the hand is too low
 SIDES = np.arange(16) * np.pi / 8  # of a rim, tried for a grasp
 AT_RIM = 0.06  # a hand this near to a rim keeps to its side of it
@@ -99,7 +100,8 @@ def rim_grasp(scene: Scene, name: str, spot, rim: Rim, style: Style) -> Grasp:
     for side in SIDES:
         point, outwards = rim.at(scene, name, side), np.array([np.cos(side), np.sin(side), 0.0])
         yaw = hand_yaw(outwards)
-        cost = 0.3 * abs(yaw) + 2.0 * near * abs((side - side_now + np.pi) % (2 * np.pi) - np.pi)
+        stretched = max(0.0, np.linalg.norm(point[:2] - scene.base) - EASY_REACH)
+        cost = 0.3 * abs(yaw) + 5.0 * stretched + 2.0 * near * abs((side - side_now + np.pi) % (2 * np.pi) - np.pi)
         if cost >= best[0]:
             continue
         inset = RIM_INSET if too_low(scene, point, yaw, OPEN_WIDTH, name) > 0.0 else 0.0

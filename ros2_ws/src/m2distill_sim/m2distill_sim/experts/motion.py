@@ -30,7 +30,6 @@ ALIGNED, NOT_ALIGNED = 0.010, 0.025  # sideways error at which the hand goes all
 TURNED = (0.5, 0.3)  # rad of error at which the hand does not go down, and all the way
 FAR = 0.08  # sideways error at which what is on the way counts
 OPEN_WIDTH = 0.075  # fingers further apart than this are open
-MOST_STEPS = 220  # of a skill: an attempt that takes longer has gone astray and is no example
 YAW_LEFT, YAW_RIGHT = np.radians((135.0, -45.0))  # of the hand; the last joint reaches no further
 
 
@@ -68,9 +67,10 @@ class Skill(Protocol):
 class Expert:
     """`act` maps the environment's current state to an action; `done` once the last skill has finished."""
 
-    def __init__(self, env: LiberoEnv, rng: np.random.Generator, skills: tuple[Skill, ...], style: Style):
+    def __init__(self, env: LiberoEnv, rng: np.random.Generator, skills: tuple[Skill, ...], style: Style,
+                 most_steps: int):
         self._scene, self._skills, self._speed = Scene(env), skills, style.speed
-        self.most_steps = MOST_STEPS * len(skills)
+        self.most_steps = most_steps  # an attempt that takes longer has gone astray and is no example
         self.done, self.phase = False, "reach"  # the phase is the last action's
         self._variation = SmoothNoise(rng, VARIATION_STD, correlation_steps=8.0)
 
@@ -203,13 +203,14 @@ def _highest(scene: Scene, begin, end, half: float, ignore: str) -> float:
     return scene.height(begin, np.arctan2(way[1], way[0]), (-0.03, -half), (np.linalg.norm(way) + 0.03, half), ignore)
 
 
-def reach_down(scene: Scene, point: np.ndarray, top: float, over: Over, turn: Rotation, style: Style) -> np.ndarray:
+def reach_down(scene: Scene, point: np.ndarray, top: float, over: Over, turn: Rotation, style: Style,
+               ready: bool) -> np.ndarray:
     """Over a thing of height `top`, then down to `point`: a funnel whose height depends on the sideways error alone;
-    further away `over` what is on the way, a Travel's. (3,) how far to move."""
+    further away `over` what is on the way. Not all the way down until the fingers are `ready`. (3,) how far to move."""
     error, hand = point - scene.hand, scene.hand
     sideways = np.linalg.norm(error[:2])
     hover = top + HOVER
-    down = ramp(sideways, NOT_ALIGNED, ALIGNED) if scene.width > OPEN_WIDTH else 0.0
+    down = ramp(sideways, NOT_ALIGNED, ALIGNED) if ready else 0.0
     is_turned = ramp((turn * scene.turn.inv()).magnitude(), *TURNED)
     down *= is_turned
     height = error[2] + hand[2] + (1.0 - down) * (hover - error[2] - hand[2])

@@ -73,8 +73,9 @@ class Surface:
 
     def holds(self, scene: Scene, thing: Extent, spot: Spot, grasp: Grasp) -> bool:
         off_centre = np.linalg.norm(spot.point - thing.centre[:2])
-        return off_centre < self.RESTING and thing.low[2] < spot.rim - spot.depth + self.LET_GO and (
-            off_centre < self.CENTRED or scene.width > grasp.width + SNUG)
+        if scene.width > grasp.width + SNUG:
+            return off_centre < self.RESTING and thing.low[2] < spot.rim + self.LET_GO
+        return off_centre < self.CENTRED and thing.low[2] < spot.rim - spot.depth + self.LET_GO
 
 
 class PickAndPlace:
@@ -101,7 +102,8 @@ class PickAndPlace:
         if not reached or scene.width < grasp.empty:
             over = travel.over(scene, self._thing, aim)
             return Intent("reach" if sideways > NOT_ALIGNED else "grasp",
-                          reach_down(scene, aim, thing.high[2], over, grasp.turn, travel.style), -1.0, grasp.turn)
+                          reach_down(scene, aim, thing.high[2], over, grasp.turn, travel.style, fingers_open),
+                          -1.0, grasp.turn)
         if scene.width >= grasp.width + SNUG:
             return Intent("grasp", error, 1.0, grasp.turn)
         return Intent("carry", self._carry(scene, thing, spot), 1.0, grasp.turn)

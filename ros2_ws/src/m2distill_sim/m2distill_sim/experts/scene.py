@@ -56,6 +56,7 @@ class Scene:
         self._owners = model.body_rootid[model.geom_bodyid[solid]]
         self._middles, self._halves = model.geom_aabb[solid, :3], model.geom_aabb[solid, 3:]
         self.names = env.object_names
+        self.base = env.data.body(ROBOT[0]).xpos[:2].copy()  # of the robot
         self._outlines = {name: corners(env, name) for name in self.names}
         self.look()
 

@@ -32,12 +32,15 @@ def demos_of(path):
         return file.instruction, list(file.demos())
 
 
-def assert_same(demo, other):
-    np.testing.assert_array_equal(demo.joint, other.joint)
-    np.testing.assert_array_equal(demo.gripper, other.gripper)
-    np.testing.assert_array_equal(demo.action, other.action)
-    for camera, frames in demo.images.items():
-        np.testing.assert_array_equal(frames, other.images[camera])
+def assert_same(path, source):
+    (instruction, demos), (expected, sources) = demos_of(path), demos_of(source)
+    assert instruction == expected
+    for demo, other in zip(demos, sources, strict=True):
+        np.testing.assert_array_equal(demo.joint, other.joint)
+        np.testing.assert_array_equal(demo.gripper, other.gripper)
+        np.testing.assert_array_equal(demo.action, other.action)
+        for camera, frames in demo.images.items():
+            np.testing.assert_array_equal(frames, other.images[camera])
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +69,7 @@ def test_there_and_back_every_number_and_pixel(files, exported, tmp_path):
     assert [path.name for path in paths] == ["pick_up_the_milk_demo.hdf5", "open_the_top_drawer_demo.hdf5"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
     for path, source in zip(paths, files, strict=True):
-        (instruction, demos), (expected, sources) = demos_of(path), demos_of(source)
-        assert instruction == expected
-        for demo, other in zip(demos, sources, strict=True):
-            assert_same(demo, other)
+        assert_same(path, source)
         with h5py.File(path) as file:
             assert not file["data"].attrs["obs_after_action"]
 
@@ -219,8 +219,7 @@ def test_episodes_in_several_videos_are_found(files, tmp_path, monkeypatch):
                     for path in tmp_path.rglob("*wrist*/*/*.mp4"))
     assert videos == [f"chunk-00{n // 2}/file-00{n % 2}.mp4" for n in range(5)]
     for path, source in zip(import_lerobot(tmp_path / "out", tmp_path / "back"), files, strict=True):
-        for demo, other in zip(demos_of(path)[1], demos_of(source)[1], strict=True):
-            assert_same(demo, other)
+        assert_same(path, source)
 
 
 # ---- datasets as others write them
@@ -249,13 +248,12 @@ def with_column(name, values):
 
 def test_columns_are_taken_by_name(files, dataset, tmp_path):
     def shuffle(info):
-        names = info["features"]["action"]["names"]
-        info["features"]["action"] |= {"names": {"motors": names[::-1]}, "info": {}}
+        names, units = info["features"]["action"]["names"], info["features"]["action"]["info"]["units"]
+        info["features"]["action"] |= {"names": {"motors": names[::-1]}, "info": {"units": units[::-1]}}
     change_info(shuffle)(dataset)
     change_rows(with_column("action", lambda rows: [row[::-1] for row in rows]))(dataset)  # list of any length, too
     (path, _) = import_lerobot(dataset, tmp_path / "out")
-    for demo, other in zip(demos_of(path)[1], demos_of(files[0])[1], strict=True):
-        assert_same(demo, other)
+    assert_same(path, files[0])
 
 
 def test_pictures_as_images_tasks_as_lerobot_names_them_and_rows_in_several_files(files, dataset, tmp_path):
@@ -275,8 +273,7 @@ def test_pictures_as_images_tasks_as_lerobot_names_them_and_rows_in_several_file
     change_info(as_image)(dataset)
     paths = import_lerobot(dataset, tmp_path / "out", {"agentview": feature, "wrist": "observation.images.wrist"})
     for path, source in zip(paths, files, strict=True):
-        for demo, other in zip(demos_of(path)[1], demos_of(source)[1], strict=True):
-            assert_same(demo, other)
+        assert_same(path, source)
 
 
 # ---- bad input
@@ -325,6 +322,8 @@ def first(value):
     (set_info("features", "observation.state", "shape", to=[8]), "observation.state has shape [8]"),
     (set_info("features", "observation.state", "names", to=None), "observation.state has the names None, expected"),
     (set_info("features", "action", "info", to={"units": ["m"] * 7}), "action is in ['m', 'm'"),
+    (set_info("features", "action", "info", to={"units": "m"}), "action is in m, expected ['0.05"),
+    (set_info("features", "action", "names", to={"a": 1}), "action has the names [1], expected ['x', 'y'"),
     (set_info("features", "observation.images.wrist", "dtype", to="float32"), "observation.images.wrist is float32"),
     (change_rows(with_column("action", first([1.5] * 7))), "episode 0: action reaches 1.5, allowed -1 to 1"),
     (change_rows(with_column("action", first([float("nan")] * 7))), "episode 0: action is not finite in row 0"),
@@ -367,7 +366,7 @@ def test_a_file_that_is_there_already_is_not_touched(exported, tmp_path, capsys)
 def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
     out, back = tmp_path / "dataset", tmp_path / "back"
     assert cli.run(["export", "lerobot", str(files[0]), "--out", str(out), "--lossless"]) == 0
-    assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 tasks\n"
+    assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 task(s)\n"
     assert cli.run(["import", "lerobot", str(out), "--out", str(back)]) == 0
     assert capsys.readouterr().out == f"{back / 'pick_up_the_milk_demo.hdf5'}\n"
 

@@ -20,7 +20,7 @@ def export_lerobot_command(data: Positional[tuple[Path, ...]], out: Path, lossle
         lossless: every pixel as it was, in files about five times as large.
     """
     info = export_lerobot(data, out, lossless)
-    print(f"{out}: {info['total_episodes']} episodes, {info['total_frames']} steps, {info['total_tasks']} tasks")
+    print(f"{out}: {info['total_episodes']} episodes, {info['total_frames']} steps, {info['total_tasks']} task(s)")
 
 
 def import_lerobot_command(dataset: Positional[Path], out: Path, agentview: str = CAMERAS["agentview"],

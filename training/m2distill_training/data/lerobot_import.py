@@ -188,15 +188,15 @@ def _columns(path: Path, key: str, feature: dict, wanted: tuple[str, ...]) -> li
                         f"[{len(wanted)}]: {', '.join(wanted)}")
     names = feature.get("names")
     if isinstance(names, dict):  # LeRobot's older way: {"motors": [...]}
-        names = [name for group in names.values() for name in group]
+        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(wanted):
         raise DataError(f"{path}: {key} has the names {names}, expected {list(wanted)} in any order; if that is what "
                         "it holds, write these names there")
-    units = (feature.get("info") or {}).get("units")
-    order = [names.index(name) for name in wanted]
-    if units is not None and [units[i] for i in order] != form.units()[key]:
-        raise DataError(f"{path}: {key} is in {units}, expected {form.units()[key]}; convert it")
-    return order
+    info, expected = feature.get("info"), [form.units()[key][wanted.index(name)] for name in names]
+    units = info.get("units") if isinstance(info, dict) else None  # LeRobot does not state them
+    if units not in (None, expected):
+        raise DataError(f"{path}: {key} is in {units}, expected {expected}; convert it")
+    return [names.index(name) for name in wanted]
 
 
 def _read_instructions(path: Path) -> dict[int, str]:

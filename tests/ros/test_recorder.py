@@ -82,7 +82,8 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     client.wait(lambda: any("wrist/image_raw: nothing heard" in text and "joint_states" not in text
                             for text in recorder.diagnoses()), "the warning")
     client.sensors.cancel()
-    assert "wrist/image_raw: nothing heard" in recorder("keep").message
+    answer = recorder("keep").message
+    assert "wrist/image_raw: nothing heard" in answer and "twist_cmd: nothing heard" in answer
 
 
 def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, directory):

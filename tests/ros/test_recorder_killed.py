@@ -1,5 +1,6 @@
 """A recorder that is killed, over and over: KILLS=50 pytest tests/ros/test_recorder_killed.py"""
 
+import hashlib
 import os
 import random
 import signal
@@ -16,8 +17,8 @@ from m2distill_policy.recovery import recover
 KILLS = int(os.environ.get("KILLS", "3"))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes_back(client, checkpoint_path,

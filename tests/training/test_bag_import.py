@@ -160,10 +160,11 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(tmp_path, wrong):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path):
-    write_bag(tmp_path / "a", labels=LABELS)
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path, storage):
+    write_bag(tmp_path / "a", labels=LABELS, storage=storage)
     write_bag(tmp_path / "b", labels=LABELS)
-    file = tmp_path / "a/a.mcap"
+    file, = (path for path in (tmp_path / "a").iterdir() if path.name != "metadata.yaml")
     file.write_bytes(file.read_bytes()[:200_000])
     cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert cut.dropped.startswith("it is no whole bag") and "m2distill bag recover" in cut.dropped

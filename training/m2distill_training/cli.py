@@ -354,11 +354,12 @@ def _bench(argv: list[str]) -> None:
     from m2distill_training.bench.data import bench_data
     from m2distill_training.bench.experts import bench_experts
     from m2distill_training.bench.node import bench_node
+    from m2distill_training.bench.record import bench_record
     from m2distill_training.bench.sim import bench_sim
     from m2distill_training.bench.train import bench_train
 
     commands = {"train": bench_train, "data": bench_data, "sim": bench_sim, "experts": bench_experts,
-                "node": bench_node}
+                "node": bench_node, "record": bench_record}
     tyro.extras.subcommand_cli_from_dict(commands, args=argv, prog="m2distill bench",
                                          description="Example: m2distill bench train --json > train.json")
 

@@ -1,4 +1,4 @@
-"""How fast it is, measured against the plain path in the same run: `m2distill bench train|data|sim|experts|node`.
+"""How fast it is, against the plain path in the same run: `m2distill bench train|data|sim|experts|node|record`.
 
     measure.py    alternating timing, rows, tables
     synthetic.py  stand-ins for recorded demonstrations, of LIBERO's shapes
@@ -8,5 +8,6 @@
     sim.py        bench sim: control steps per second with two pictures each
     experts.py    bench experts: how often the scripted experts succeed
     node.py       bench node: a command of the policy node over ROS 2, its start and its memory
+    record.py     bench record: what the recorder loses, and its share of a core
     libero_source.py  LIBERO's own policy, from a clone of its source
 """

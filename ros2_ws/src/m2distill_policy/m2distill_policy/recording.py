@@ -34,7 +34,7 @@ class Bag:
     def __init__(self, folder: Path, topics: Mapping[str, str], types: Typestore):
         """`topics`: full name -> type."""
         self.folder = folder
-        self.messages = 0
+        self.counts = dict.fromkeys(topics, 0)  # messages written, by topic
         self._writer = Writer(folder, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._file = self._writer.storage.bio
@@ -43,7 +43,11 @@ class Bag:
 
     def write(self, topic: str, time_ns: int, message: bytes) -> None:
         self._writer.write(self._topics[topic], time_ns, message)
-        self.messages += 1
+        self.counts[topic] += 1
+
+    @property
+    def messages(self) -> int:
+        return sum(self.counts.values())
 
     def flush(self) -> None:
         """What was written survives this process."""

@@ -186,7 +186,8 @@ class RecorderNode(LifecycleNode):
                             "TEXT` on ~/command and keep again; recording goes on")
         if episode.labels["success"] == recording.UNKNOWN:
             episode.label(success=recording.SUCCESS)
-        trouble = self._troubles()
+        trouble = self._troubles() + [f"{name}: nothing heard" for name in (topics.TWIST, topics.GRIPPER)
+                                      if not episode.bag.counts[self._names[name]]]
         messages, path = episode.bag.messages, self._finish()
         return f"kept {path}: {messages} messages" + (f"; {'; '.join(trouble)}" if trouble else "")
 

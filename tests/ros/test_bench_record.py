@@ -1,0 +1,16 @@
+"""bench record over real ROS 2: it counts what it says it counts."""
+
+import json
+
+from m2distill_training import cli
+
+
+def test_bench_record_prints_every_field(capsys):
+    assert cli.run(["bench", "record", "--seconds", "1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"].partition(" lost of ")[0] for row in rows] == [
+        "instruction", "joint_states", "agentview/image_raw", "wrist/image_raw", "recorder's share of a core"]
+    published = {name: int(count) for name, _, count in (row["name"].partition(" lost of ") for row in rows[:-1])}
+    assert 10 <= published["wrist/image_raw"] <= 40 and 30 <= published["joint_states"] <= 120
+    assert all(0 <= row["value"] <= published[row["name"].partition(" lost of ")[0]] for row in rows[:-1])
+    assert rows[-1]["value"] > 0 and all({"bar", "holds", "seconds", "cpu", "source"} <= row.keys() for row in rows)

@@ -26,6 +26,7 @@ from m2distill_training.run import read_lines
 from m2distill_training.workers import ATTEMPTS, run_in_workers
 
 TASK = find_task("libero_object", 0)
+EPISODES = 8  # enough for a Ctrl-C after the second to come before the last
 NO_EGL = "/nonexistent/egl_vendor.json"  # with this vendor file libEGL finds no driver
 
 
@@ -44,7 +45,7 @@ def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) ->
     """The command with one worker, which is killed with signal 9 in its second episode; and Ctrl-C after so many lines.
     What it printed, and its exit code."""
     argv = [sys.executable, "-c", "from m2distill_training.cli import main; main()", "evaluate", str(checkpoint),
-            "--episodes", "3", "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out", str(out)]
+            "--episodes", str(EPISODES), "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out", str(out)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
     for line in process.stdout:
@@ -60,23 +61,25 @@ def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) ->
 
 def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, tmp_path):
     """One worker that is killed, and then Ctrl-C, and then the same command; against two workers left in peace."""
-    a, b, c = HELD_OUT[:3]
+    a, b, *others = HELD_OUT[:EPISODES]
     lines, code = evaluate(checkpoint, tmp_path / "one", interrupt_after=3)
-    assert lines[0] == f"1/3  libero_object task 0 state {a}: failure after 12 steps"
+    assert lines[0] == f"1/{EPISODES}  libero_object task 0 state {a}: failure after 12 steps"
     assert f"libero_object task 0 state {b}: once more, for a process of its own was killed by signal 9" in lines[1]
-    assert lines[2] == f"2/3  libero_object task 0 state {b}: failure after 12 steps"
+    assert lines[2] == f"2/{EPISODES}  libero_object task 0 state {b}: failure after 12 steps"
     assert (lines[-1], code) == ("m2distill: interrupted; the same command goes on where it was", 130)
     assert not (tmp_path / "one/evaluation.json").exists()
     lines, code = evaluate(checkpoint, tmp_path / "one")
-    assert lines[0] == f"1/1  libero_object task 0 state {c}: failure after 12 steps"
+    assert not any(f"state {done}:" in line for line in lines for done in (a, b))  # what is finished is not repeated
     assert code == 0
     one = json.loads((tmp_path / "one/evaluation.json").read_text())
-    assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [(a, 12), (b, 12), (c, 12)]
+    assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [
+        (state, 12) for state in (a, b, *others)]
 
-    two = evaluate_checkpoint(checkpoint, [TASK], 3, tmp_path / "two", acting="sample", max_steps=12, workers=2)
+    two = evaluate_checkpoint(checkpoint, [TASK], EPISODES, tmp_path / "two", acting="sample", max_steps=12,
+                              workers=2)
     assert (one.pop("ran")["workers"], two.pop("ran")["workers"]) == (1, 2)
     assert one == two
-    for name in (f"failure_libero_object_task0_state{state}.mp4" for state in (a, b, c)):
+    for name in (f"failure_libero_object_task0_state{state}.mp4" for state in (a, b, *others)):
         assert (tmp_path / "one/videos" / name).read_bytes() == (tmp_path / "two/videos" / name).read_bytes()
 
 

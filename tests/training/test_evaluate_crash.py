@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory) -> Path:
 def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) -> tuple[list[str], int]:
     """The command with one worker, which is killed with signal 9 in its second episode; and Ctrl-C after so many lines.
     What it printed, and its exit code."""
-    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background ignores it
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
             "from m2distill_training.cli import main; main()")
     argv = [sys.executable, "-c", code, "evaluate", str(checkpoint),
             "--episodes", str(EPISODES), "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out", str(out)]

@@ -17,7 +17,7 @@ AXES = 6  # x, y, z, then rotation about them
 
 @dataclass(frozen=True)
 class TeleopSettings:
-    """The defaults are a gamepad's as joy_node reports it: left stick 0 and 1, triggers 2 and 5, right stick 3 and 4."""
+    """The defaults are a gamepad's by joy_node: left stick 0 and 1, right stick 3 and 4, triggers 2 and 5."""
 
     axes: tuple[float, ...] = parameter((1.0, 0.0, 4.0, -1.0, -1.0, 3.0), "joystick axis of x, y, z, roll, pitch, yaw; "
                                         "-1: none")

@@ -100,6 +100,7 @@ def test_what_cannot_be_learned_is_refused(run, new_task, libero_file, tmp_path)
         learn(run.path, new_task, instruction="task a")
     with pytest.raises(RunError, match="holds 4 demos, of which 4 would be held out"):
         learn(run.path, new_task, held_out=4)
+    assert len(read_json(run.path / "data.json")) == 2  # nothing was begun
     with pytest.raises(DataError, match="got 8x8 px"):
         learn(run.path, libero_file("small", instruction="task e", size_px=8))
     with (run.path / "lock").open("w") as lock:

@@ -34,11 +34,11 @@ def learn(path: Path, dataset: Path, *, strategy: str = "m2distill", held_out: i
         previous = load_checkpoint(run.checkpoint(k - 1))
         store = open_store(dataset, previous.spec, config.pairing, cache)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
-        begun = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
-        earlier = _begin(run, k, begun, [d for d in data if d["instruction"] in previous.instructions], data, store)
         if store.n_demos <= held_out:
             raise RunError(f"{dataset} holds {store.n_demos} demos, of which {held_out} would be held out; record more "
                            "or lower --held-out")
+        begun = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
+        earlier = _begin(run, k, begun, [d for d in data if d["instruction"] in previous.instructions], data, store)
         chosen = lesson(len(earlier), store.n_demos, store.n_demos - held_out, held_out, config.seed)
         text = load_text_encoder(config.text_encoder).encode([store.instruction])[0]
         new = Part(store, text, chosen.demos)

@@ -5,17 +5,16 @@
     steps/<k>/proof.json  what was measured of step k, and against what
 """
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_training.proof import Bars, Finding, prove
-from m2distill_training.run import RunError, RunFolder, append_line, read_lines, read_run
+from m2distill_training.run import RunError, RunFolder, append_line, locked, read_lines, read_run
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def promote(path: Path, step: int | None = None, *, bars: Bars, suites: Sequence
     evaluate.evaluate_checkpoint. With `force` it moves all the same, and that is recorded. Raises UserError."""
     read_run(path)
     run = RunFolder(path)
-    with _locked(path):
+    with _lock(path):
         step = _last_step(run) if step is None else step
         folder = run.checkpoint(step)
         checkpoint = load_checkpoint(folder)
@@ -56,7 +55,7 @@ def promote(path: Path, step: int | None = None, *, bars: Bars, suites: Sequence
 def rollback(path: Path) -> int:
     """Move `current` back to what was promoted before it; its step. Raises RunError."""
     read_run(path)
-    with _locked(path):
+    with _lock(path):
         stack = _stack(path)
         if len(stack) < 2:
             raise RunError(f"{path} has no promotion to go back to: {len(stack)} checkpoint(s) were promoted and not "
@@ -105,11 +104,5 @@ def _record(path: Path, action: str, step: int, checkpoint_id: str, forced: bool
         "checkpoint_id": checkpoint_id, "forced": forced})
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with (path / "promotion.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is promoting in {path}; wait for it") from None
-        yield
+def _lock(path: Path) -> AbstractContextManager[None]:
+    return locked(path / "promotion.lock", f"another process is promoting in {path}; wait for it")

@@ -94,6 +94,19 @@ def _writing(path: Path) -> Iterator[None]:
                        "and repeat the command, train with --resume") from None
 
 
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path`; RunError with the reason `busy` when another process does."""
+    with _writing(path):
+        lock = path.open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
+        except BlockingIOError:
+            raise RunError(busy) from None
+        yield
+
+
 class RunFolder:
     """Made by `open_run`, which holds the lock; without it, for reading."""
 
@@ -212,12 +225,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool,
         raise RunError(f"{path} holds no run to resume; leave --resume out to begin one")
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / "lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
-        except BlockingIOError:
-            raise RunError(f"{path} is being trained by another process; wait for it or choose another --out") from None
+    with locked(path / "lock", f"{path} is being trained by another process; wait for it or choose another --out"):
         run = RunFolder(path)
         if begun:
             _check_unchanged(path, config, data)

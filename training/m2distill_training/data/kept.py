@@ -7,7 +7,6 @@ Each is a store (data/store.py) with two files more: task.json and the instructi
 """
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import DataError
+from m2distill_policy.files import sync
 from m2distill_training.data.store import Store
 from m2distill_training.data.windows import Part
 
@@ -38,8 +38,7 @@ def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
         task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
         (temporary / "task.json").write_text(json.dumps(task, indent=2))
         for path in temporary.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
+            sync(path)
         temporary.rename(folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None

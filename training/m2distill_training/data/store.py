@@ -8,7 +8,6 @@ shapes the frames, so a store never has to be invalidated: other data, other key
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import DataError, SpecError
+from m2distill_policy.files import sync
 from m2distill_policy.observation import prepare_image
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, LiberoFile, open_libero
@@ -98,8 +98,7 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
             np.save(temporary / f"{name}.npy", np.concatenate(parts))
         np.save(temporary / "bounds.npy", bounds)
         for path in temporary.iterdir():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
+            sync(path)
         try:
             temporary.rename(folder)
         except OSError:

@@ -22,7 +22,7 @@ from m2distill_policy.ros.inputs import Inputs
 from m2distill_policy.ros.made import Made
 from m2distill_policy.ros.outputs import Outputs
 from m2distill_policy.ros.policy_parameters import GROUPS, ArmParameters, OutputParameters, PolicyParameters
-from m2distill_policy.ros.process import run_node
+from m2distill_policy.ros.process import autostarted, run_node
 from m2distill_policy.ros.report import Report
 from m2distill_policy.ros.runner import Runner
 from m2distill_policy.safety import SafetyLimits
@@ -182,17 +182,8 @@ class PolicyNode(LifecycleNode):
                             previous_checkpoint_id=previous.checkpoint_id if previous else "", **notice)
 
 
-def make_node() -> PolicyNode:
-    node = PolicyNode()
-    if node.get_parameter("autostart").value:
-        success = TransitionCallbackReturn.SUCCESS
-        if node.trigger_configure() != success or node.trigger_activate() != success:
-            raise UserError(node.problem or "the node could not start; the lines above say why")
-    return node
-
-
 def main() -> int:
-    return run_node(make_node)
+    return run_node(lambda: autostarted(PolicyNode()))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from m2distill_policy.bringup import die_with_starter
@@ -24,6 +25,22 @@ WAKE_PERIOD_S = 0.1  # how long a signal may go unnoticed when no message arrive
 class ClosableNode(Protocol):
     def close(self) -> None: ...
     def destroy_node(self) -> None: ...
+
+
+class StartableNode(Protocol):
+    problem: str  # why the last transition failed
+
+
+Startable = TypeVar("Startable", bound=StartableNode)
+
+
+def autostarted(node: Startable) -> Startable:
+    """The lifecycle node, configured and activated if its parameter `autostart` says so. Raises UserError."""
+    if node.get_parameter("autostart").value:
+        success = TransitionCallbackReturn.SUCCESS
+        if node.trigger_configure() != success or node.trigger_activate() != success:
+            raise UserError(node.problem or "the node could not start; the lines above say why")
+    return node
 
 
 def run_node(make_node: Callable[[], ClosableNode]) -> int:

@@ -31,7 +31,7 @@ from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.bag_types import bag_types
 from m2distill_policy.ros.diagnostics import InputMonitor
 from m2distill_policy.ros.made import Made
-from m2distill_policy.ros.process import run_node
+from m2distill_policy.ros.process import autostarted, run_node
 from m2distill_policy.spec import PolicySpec
 
 FLUSH_PERIOD_S = 0.25  # what the death of this process may cost
@@ -362,17 +362,8 @@ def _qos(topic: topics.Topic) -> QoSProfile:
     return QoSProfile(depth=DEPTHS[topic.sent], reliability=reliability, durability=durability)
 
 
-def make_node() -> RecorderNode:
-    node = RecorderNode()
-    if node.get_parameter("autostart").value:
-        success = TransitionCallbackReturn.SUCCESS
-        if node.trigger_configure() != success or node.trigger_activate() != success:
-            raise UserError(node.problem or "the node could not start; the lines above say why")
-    return node
-
-
 def main() -> int:
-    return run_node(make_node)
+    return run_node(lambda: autostarted(RecorderNode()))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from m2distill_training import cli
+from m2distill_training.commands.train import _files
 from m2distill_training.run import RunFolder
 
 
@@ -17,6 +18,14 @@ def test_help_names_every_command_without_importing_torch():
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert all(f"  {name}" in done.stdout for name in ("demo", "collect", "train", "evaluate", "report", "import"))
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_its_functions(name):
+    command = cli.COMMANDS[name]
+    assert bool(command.function) != bool(command.subcommands)
+    for function in (command.subcommands or {name: command.function}).values():
+        assert cli._imported(function).__doc__ or command.reads_arguments
 
 
 @pytest.mark.parametrize(("argv", "said"), [
@@ -79,9 +88,9 @@ def test_an_option_without_a_description_would_be_found():
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "_report", lambda argv: Path("/nowhere/at/all").read_text())
+    monkeypatch.setattr("m2distill_training.report.write_report", lambda *_: Path("/nowhere/at/all").read_text())
     with pytest.raises(FileNotFoundError):
-        cli.run(["report"])
+        cli.run(["report", "runs/two_tasks"])
 
 
 def test_what_means_nothing_for_a_run_folder_is_refused(tmp_path, capsys):
@@ -122,7 +131,7 @@ def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp
 def test_data_folders_are_taken_in_order_of_name(tmp_path):
     for name in ("b.hdf5", "a.hdf5", "notes.txt"):
         (tmp_path / name).touch()
-    assert cli._files((tmp_path, Path("c.hdf5"))) == [tmp_path / "a.hdf5", tmp_path / "b.hdf5", Path("c.hdf5")]
+    assert _files((tmp_path, Path("c.hdf5"))) == [tmp_path / "a.hdf5", tmp_path / "b.hdf5", Path("c.hdf5")]
 
 
 @pytest.mark.parametrize("tasks", [["0,3,1"], ["0", "3", "1"]])

@@ -1,0 +1,1 @@
+"""What the console script runs: a function per command, its parameters the options (cli.py names them)."""

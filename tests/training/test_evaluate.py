@@ -6,11 +6,12 @@ import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import numpy as np
 import pytest
 
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_sim.suites import HELD_OUT, find_task, instruction
-from m2distill_training.episodes import Job, Listener, Result
+from m2distill_sim.suites import HELD_OUT, find_task, held_out, instruction
+from m2distill_training.episodes import Job, Listener, Result, _Stage, make_jobs, run_job
 from m2distill_training.evaluate import evaluate_run, serving_steps, write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.metrics import sum_interval
@@ -58,6 +59,16 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
     assert again == first
     assert len(read_lines(kept)) == 4 + len(ran)
     assert sorted(path.name for path in (run.path / "videos").iterdir()) == videos
+
+
+def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_own(run):
+    assert held_out(12) == (*HELD_OUT, 50, 51)
+    *_, a, b = make_jobs(run.checkpoint(0), [find_task(SUITE, 1)], 12, "mode_mean", 0, 1, "builtin", None)
+    ends = []
+    for job in (a, b, a):
+        run_job(job)
+        ends.append(_Stage.env.data.qpos.copy())
+    assert np.array_equal(ends[2], ends[0]) and not np.allclose(ends[1], ends[0], atol=1e-3)
 
 
 def test_other_settings_or_weights_are_not_taken_for_finished(run):

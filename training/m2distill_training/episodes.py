@@ -1,6 +1,6 @@
 """Episodes of a checkpoint in simulation, each a function of its Job alone, and the file that keeps the finished ones.
 
-They start from suites.HELD_OUT, demonstrations from suites.DEMO_STATES; no checkpoint is chosen by its success, so no
+They start from suites.held_out, demonstrations from suites.DEMO_STATES; no checkpoint is chosen by its success, so no
 state is used both for choosing and for reporting.
 """
 
@@ -15,7 +15,7 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.session import PolicySession
 from m2distill_policy.spec import CameraSpec
-from m2distill_sim.suites import HELD_OUT, Task, assets_of, initial_states
+from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
 from m2distill_training.run import append_line, read_lines, write_lines
 from m2distill_training.workers import run_in_workers
 
@@ -27,7 +27,7 @@ class Job:
     checkpoint: Path
     suite: str
     task: int
-    state: int  # number of the initial state
+    state: int  # number of the start, see suites.held_out
     acting: str  # see inference.ACTING
     seed: int
     max_steps: int
@@ -55,18 +55,15 @@ class Listener:
 
 def make_jobs(checkpoint: Path, tasks: Sequence[Task], episodes: int, acting: str, seed: int, max_steps: int,
               assets: str | None, videos: Path | None) -> list[Job]:
-    """The first `episodes` held-out states of every task. Raises UserError for a task named twice, and for numbers out
+    """The first `episodes` held-out starts of every task. Raises UserError for a task named twice, and for numbers out
     of range."""
-    require_at_least(1, max_steps=max_steps)
+    require_at_least(1, episodes=episodes, max_steps=max_steps)
     require_at_least(0, seed=seed)
-    if not 1 <= episodes <= len(HELD_OUT):
-        raise UserError(f"{episodes} episodes per task asked for, allowed 1 to {len(HELD_OUT)}: "
-                        "so many initial states are held out from demonstrations")
     if not tasks or len(set(tasks)) < len(tasks):
         raise UserError(f"tasks {[task.index for task in tasks]} given, expected at least one and none twice: an "
                         "episode repeated is no further evidence")
     return [Job(checkpoint, task.suite, task.index, state, acting, seed, max_steps, assets, videos)
-            for task in tasks for state in HELD_OUT[:episodes]]
+            for task in tasks for state in held_out(episodes)]
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener = Listener()) -> list[Result]:
@@ -151,8 +148,9 @@ def run_job(job: Job) -> Result:
         _Stage.env_key = key
     policy = LoadedPolicy(checkpoint, job.acting, seed=job.seed * 1000 + job.state)
     session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
-    episode = run_episode(_Stage.env, session, _Stage.env.instruction, initial_states(job.suite, job.task)[job.state],
-                          job.max_steps, record=job.videos is not None)
+    episode = run_episode(_Stage.env, session, _Stage.env.instruction, initial_state(job.suite, job.task, job.state),
+                          job.max_steps, record=job.videos is not None,
+                          placement_seed=job.state if job.state >= DRAWN_FROM else None)
     video = None
     if job.videos is not None:
         job.videos.mkdir(parents=True, exist_ok=True)

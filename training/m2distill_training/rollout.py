@@ -22,15 +22,16 @@ class Episode:
     frames: list[np.ndarray]  # one picture per step when recorded
 
 
-def run_episode(env: ArmEnv, session: PolicySession, instruction: str, initial_state: np.ndarray, max_steps: int,
-                record: bool = False) -> Episode:
-    """Let the session act from `initial_state` until success, `max_steps` or a Hold. In simulation every input is
-    fresh, so a Hold is a fault and counts as a failure. Raises UserError for an instruction it does not know."""
+def run_episode(env: ArmEnv, session: PolicySession, instruction: str, initial_state: np.ndarray | None,
+                max_steps: int, record: bool = False, placement_seed: int | None = None) -> Episode:
+    """Let the session act from `initial_state`, or from a placement drawn by a seed, until success, `max_steps` or a
+    Hold. In simulation every input is fresh, so a Hold is a fault and counts as a failure. Raises UserError for an
+    instruction it does not know."""
     period_ns = session.spec.period_ns
     session.reset()
     session.reset_fault()
     session.set_instruction(instruction)
-    observation = env.reset(initial_state)
+    observation = env.reset(initial_state, seed=placement_seed)
     frames: list[np.ndarray] = []
     for step in range(max_steps):
         now_ns = (step + 1) * period_ns

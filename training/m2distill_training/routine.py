@@ -57,7 +57,7 @@ def promote_command(run: Path, bars: Annotated[Bars, tyro.conf.arg(name="")] = B
         run: the run folder.
         step: of the run, from 0; default: the last one learned.
         suite: where the tasks' simulations are; none for a real arm whose instructions happen to be LIBERO's.
-        episodes: per task and checkpoint, at most 10.
+        episodes: per task and checkpoint.
         max_steps: after which an episode has failed.
         workers: processes with a simulator each.
         assets: builtin, installed, hub or a folder; default: the first that is there.

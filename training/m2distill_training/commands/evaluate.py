@@ -29,7 +29,8 @@ def evaluate_command(path: Positional[Path], suite: tuple[str, ...] = ("libero_o
         path: a run folder or a checkpoint
         suite: where the tasks are from: a suite of LIBERO, or robosuite
         tasks: task numbers in the suite, from 0, for a checkpoint; default: those it knows
-        episodes: per task, each from another held-out initial state; at most 10
+        episodes: per task, each from another start that no demonstration used: LIBERO's initial states 40 to 49,
+            then newly drawn placements
         acting: sample (LIBERO's), low_noise or mode_mean
         seed: of the draws from the policy's mixture
         max_steps: after which an episode has failed; LIBERO's number

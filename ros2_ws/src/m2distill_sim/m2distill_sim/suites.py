@@ -2,7 +2,8 @@
 LIBERO package's data; imports no LIBERO.
 
 The 50 initial states of a task are split once for everybody: demonstrations start from DEMO_STATES, success is reported
-on HELD_OUT, which no demonstration and no checkpoint selection may use.
+on HELD_OUT, which no demonstration and no checkpoint selection may use. Whoever wants more evidence goes on with
+placements drawn by numbers from 50 on, by the rules that LIBERO's own states were drawn by.
 """
 
 import ast
@@ -23,6 +24,7 @@ from m2distill_sim.assets import AssetSource, find_assets, libero_package
 
 DEMO_STATES = tuple(range(0, 40))
 HELD_OUT = tuple(range(40, 50))
+DRAWN_FROM = 50  # a start of this number or more is a placement drawn by it
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ def task_names(suite: str) -> tuple[str, ...]:
 
 def instruction(suite: str, task: int | str) -> str:
     return find_task(suite, task).instruction
+
+
+def held_out(episodes: int) -> tuple[int, ...]:
+    """Numbers of the first starts that no demonstration used: HELD_OUT, then drawn ones."""
+    return (*HELD_OUT, *range(DRAWN_FROM, DRAWN_FROM + episodes))[:episodes]
+
+
+def initial_state(suite: str, task: int | str, start: int) -> np.ndarray | None:
+    """(D,) float64 of a start by its number; None for one that is drawn, with its number for a seed."""
+    return initial_states(suite, task)[start] if start < DRAWN_FROM else None
 
 
 def initial_states(suite: str, task: int | str) -> np.ndarray:

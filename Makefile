@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := source scripts/env.sh &&
 
-.PHONY: help setup demo test test-core test-ros lint clean
+.PHONY: help setup demo test test-core test-ros lint reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,13 +17,16 @@ demo: setup  ## collect demos, learn two tasks one after the other, obey instruc
 test: test-core test-ros  ## all tests
 
 test-core: setup  ## tests that need no ROS
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim tests/docs
 
 test-ros: setup  ## tests over real ROS 2
 	@$(ENV) python -m pytest -q tests/ros tests/e2e
 
 lint: setup  ## style checks
 	@$(ENV) ruff check .
+
+reference: setup  ## docs/reference from the code
+	@$(ENV) python scripts/reference.py
 
 clean:  ## remove what setup and builds made; data and runs stay
 	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log

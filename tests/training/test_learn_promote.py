@@ -160,6 +160,42 @@ def test_a_damaged_checkpoint_is_never_promoted(run):
     assert current(run.path) == 0
 
 
+@pytest.mark.parametrize(("writes", "stands"), [(1, 0), (2, 1), (3, 1)])
+def test_killed_between_two_writes_a_promotion_has_happened_or_has_not(run, writes, stands):
+    """Of the proof, the record and the link, so many are written."""
+    promote(run.path, 0, bars=LENIENT, suites=())
+    code = f"""
+import os, signal
+from pathlib import Path
+from m2distill_training.promotion import promote
+from m2distill_training.proof import Bars
+written = 0
+def counted(rename):
+    def call(*paths):
+        global written
+        if written == {writes}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        written += 1
+        rename(*paths)
+    return call
+os.rename, os.replace = counted(os.rename), counted(os.replace)
+promote(Path({str(run.path)!r}), 1, bars=Bars(nats=100.0, drift=100.0), suites=())
+os.rename("one", "more")
+"""
+    killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert current(run.path) == (1 if writes == 3 else 0)
+    if stands == 0:
+        with pytest.raises(RunError, match="no promotion to go back to"):
+            rollback(run.path)
+    else:
+        assert promote(run.path, 1, bars=LENIENT, suites=()).step == current(run.path) == 1
+        assert rollback(run.path) == current(run.path) == 0
+    lines = [json.loads(line) for line in (run.path / "promotions.jsonl").read_text().splitlines()]
+    assert [(line["action"], line["step"]) for line in lines] == [
+        ("promote", 0), *([("promote", 1), ("promote", 1), ("rollback", 0)] if stands else [])]
+
+
 def test_two_promotions_at_once_are_refused(run):
     with (run.path / "promotion.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,18 +3,22 @@
     current               a link to the promoted checkpoint, moved in one go; a policy node may follow it
     promotions.jsonl      every promotion and rollback: when, to which checkpoint, with which proof, forced or not
     steps/<k>/proof.json  what was measured of step k, and against what
+
+The record is written first, and is the truth: where a process was killed before the link followed, the next promotion
+or rollback moves the link to where the record says.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.files import sync
 from m2distill_training.proof import Bars, Finding, prove
-from m2distill_training.run import RunError, RunFolder, append_line, locked, read_lines, read_run
+from m2distill_training.run import RunError, RunFolder, locked, read_lines, read_run, write_lines
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ def promote(path: Path, step: int | None = None, *, bars: Bars, suites: Sequence
     evaluate.evaluate_checkpoint. With `force` it moves all the same, and that is recorded. Raises UserError."""
     read_run(path)
     run = RunFolder(path)
-    with _lock(path):
+    with _recorded(path):
         step = _last_step(run) if step is None else step
         folder = run.checkpoint(step)
         checkpoint = load_checkpoint(folder)
@@ -47,23 +51,23 @@ def promote(path: Path, step: int | None = None, *, bars: Bars, suites: Sequence
             raise RunError(f"step {step} is not promoted: " + "; ".join(f.told() for f in failed) + f". The proof is "
                            f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
                            "record --force")
-        _move(path, step)
         _record(path, "promote", step, checkpoint.id, forced=bool(failed))
+        _move(path, step)
         return Promotion(step, checkpoint.id, findings, bool(failed))
 
 
 def rollback(path: Path) -> int:
     """Move `current` back to what was promoted before it; its step. Raises RunError."""
     read_run(path)
-    with _lock(path):
+    with _recorded(path):
         stack = _stack(path)
         if len(stack) < 2:
             raise RunError(f"{path} has no promotion to go back to: {len(stack)} checkpoint(s) were promoted and not "
                            "rolled back")
         step = stack[-2]
         checkpoint = load_checkpoint(RunFolder(path).checkpoint(step))  # a damaged one is refused before anything moves
-        _move(path, step)
         _record(path, "rollback", step, checkpoint.id, forced=False)
+        _move(path, step)
         return step
 
 
@@ -79,7 +83,7 @@ def _stack(path: Path) -> list[int]:
     for line in read_lines(path / "promotions.jsonl"):
         if line["action"] == "rollback":
             stack.pop()
-        else:
+        elif stack[-1:] != [line["step"]]:  # promoted once more: nothing new to go back from
             stack.append(line["step"])
     return stack
 
@@ -96,13 +100,19 @@ def _move(path: Path, step: int) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path("steps", str(step), "checkpoint"))
     temporary.replace(path / "current")
+    sync(path)
 
 
 def _record(path: Path, action: str, step: int, checkpoint_id: str, forced: bool) -> None:
-    append_line(path / "promotions.jsonl", {
+    write_lines(path / "promotions.jsonl", [*read_lines(path / "promotions.jsonl"), {
         "action": action, "at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "step": step,
-        "checkpoint_id": checkpoint_id, "forced": forced})
+        "checkpoint_id": checkpoint_id, "forced": forced}])
 
 
-def _lock(path: Path) -> AbstractContextManager[None]:
-    return locked(path / "promotion.lock", f"another process is promoting in {path}; wait for it")
+@contextmanager
+def _recorded(path: Path) -> Iterator[None]:
+    """While this process alone may promote: `current` is where the record says."""
+    with locked(path / "promotion.lock", f"another process is promoting in {path}; wait for it"):
+        if (stack := _stack(path)) and current(path) != stack[-1]:
+            _move(path, stack[-1])
+        yield

@@ -42,6 +42,8 @@ COMMANDS = {
     "rollback": Command("let the robot follow the checkpoint before", f"{HERE}.routine:rollback_command"),
     "evaluate": Command("closed-loop episodes in simulation; success matrix and forgetting",
                         f"{HERE}.commands.evaluate:evaluate_command", goes_on=True),
+    "study": Command("several strategies on the same tasks, compared; goes on where it was", f"{HERE}.study:study",
+                     goes_on=True),
     "report": Command("one HTML page from a run folder", f"{HERE}.commands.report:report_command"),
     "bench": Command("what a training step, reading data and simulating cost, against the plain path",
                      subcommands={name: f"{HERE}.bench.{name}:bench_{name}"

@@ -56,6 +56,8 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
             policy: Policy | None = None
             for k in range(len(steps)):
                 if k == 0 and start is not None and not run.checkpoint(0).is_dir():
+                    for point in RunFolder.curve_beside(start_from):
+                        run.save_checkpoint(run.checkpoint(0).with_name("curve") / point.name, load_checkpoint(point))
                     run.save_checkpoint(run.checkpoint(0), start)
                 elif not run.checkpoint(k).is_dir():
                     learner = Learner(config, spec, ranks.device, k, steps[:k + 1], policy, run, ranks)

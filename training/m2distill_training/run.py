@@ -120,7 +120,12 @@ class RunFolder:
     def curve(self, k: int) -> list[Path]:
         """Checkpoints made while step k was learned, at equal distances from its first to its last gradient step;
         none where the run keeps none."""
-        folders = (self.path / "steps" / str(k) / "curve").glob("*")
+        return self.curve_beside(self.checkpoint(k))
+
+    @staticmethod
+    def curve_beside(checkpoint: Path) -> list[Path]:
+        """The curve of the step that ended in a checkpoint."""
+        folders = checkpoint.with_name("curve").glob("*")
         return sorted((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
     def memory(self, task: int, name: str) -> Path:

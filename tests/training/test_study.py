@@ -1,0 +1,52 @@
+"""A study from demonstrations to tables, in the real simulator, with networks that learn nothing."""
+
+import os
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import pytest
+
+from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.errors import UserError
+from m2distill_training import cli
+from m2distill_training.run import RunFolder, read_json, read_lines
+from m2distill_training.study import VARIANTS, study
+
+SETTINGS = {"tasks": (0, 1), "demos": 2, "replay": 1, "budget": 2, "episodes": 1, "max_steps": 2, "curve_points": 1,
+            "preset": "debug", "workers": 1}
+
+
+def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_path, capfd):
+    out = tmp_path / "study"
+    study(out, ("er", "no_text"), (3,), **SETTINGS)
+    folders = {name: RunFolder(out / "runs" / f"{name}-3") for name in ("first", "er", "no_text")}
+    shared = {load_checkpoint(folder.checkpoint(0)).id for folder in folders.values()}
+    assert len(shared) == 1
+    assert read_json(folders["no_text"].path / "config.json")["distill"]["text"] == 0.0
+    ran = {name: len(read_lines(folders[name].path / "episodes.jsonl")) for name in ("er", "no_text")}
+
+    study(out, ("er", "multitask"), (3,), **SETTINGS)
+    assert len(read_lines(folders["er"].path / "episodes.jsonl")) == ran["er"]  # nothing was repeated
+    runs = {run["variant"]: run for run in read_json(out / "results.json")["runs"]}
+    assert list(runs) == ["er", "multitask", "no_text"]
+    assert runs["er"]["matrix"] == [[0.0, None], [0.0, 0.0]] and runs["multitask"]["matrix"] == [[0.0]]
+    assert runs["er"]["libero_metrics"]["auc"] == 0.0 and runs["er"]["episodes"] == 2
+    tables = (out / "results.md").read_text()
+    assert "| er | 3 | 0 (" in tables and "1 of them replayed; 1 episodes" in tables
+    assert (out / "report.html").is_file()
+
+    capfd.readouterr()
+    assert cli.run(["study", "--out", str(out), "--tasks", "1", "0"]) == 2
+    assert "holds a study of other settings: tasks [0, 1] (asked: [1, 0])" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "complaint"), [
+    ({"variants": ("lwf",)}, f"variant 'lwf'.*{'.*'.join(sorted(VARIANTS))}"), ({"tasks": (1,)}, "at least two"),
+    ({"tasks": (1, 1)}, "none twice"), ({"seeds": ()}, "at least one of --variants"),
+    ({"tasks": (0, 10)}, "no task 10"),
+    ({"episodes": 0}, "episodes is 0"), ({"seeds": (-1,)}, "seeds is -1"), ({"preset": "huge"}, "huge"),
+])
+def test_what_cannot_be_studied_is_refused_before_anything_is_made(options, complaint, tmp_path):
+    with pytest.raises(UserError, match=complaint):
+        study(tmp_path / "study", **options)
+    assert not (tmp_path / "study").exists()

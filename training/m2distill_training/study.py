@@ -1,0 +1,243 @@
+"""`m2distill study`: strategies and ablations on the same demonstrations, from the same first step.
+
+    OUT/study.json           what was asked for; another study in the same folder is refused
+    OUT/data/                demonstrations, one file per task
+    OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first step, in which no strategy differs
+    OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
+    OUT/results.md           the same as tables
+    OUT/report.html          the same as pictures
+
+Whatever is finished is not repeated: the same command goes on after an interruption, and one with further variants or
+seeds adds to the study.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from m2distill_policy.errors import UserError, require_at_least, unknown_name
+from m2distill_sim.assets import find_assets
+from m2distill_sim.collect import collect
+from m2distill_sim.suites import find_task
+from m2distill_training import presets
+from m2distill_training.config import TrainConfig
+from m2distill_training.evaluate import evaluate_run
+from m2distill_training.loop import train
+from m2distill_training.metrics import wilson_interval
+from m2distill_training.progress import show_episodes, show_training
+from m2distill_training.report import write_report
+from m2distill_training.run import RunFolder, read_json, write_atomic
+
+ACTING = "low_noise"
+FIRST = "first"  # the run that ends after the step which all others share
+
+
+def _distilling(**weights: float) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: dataclasses.replace(
+        config, strategy="m2distill", distill=dataclasses.replace(config.distill, **weights))
+
+
+def _strategy(name: str) -> Callable[[TrainConfig], TrainConfig]:
+    return lambda config: dataclasses.replace(config, strategy=name)
+
+
+VARIANTS = {
+    "finetune": _strategy("finetune"),
+    "er": _strategy("er"),
+    "m2distill": _strategy("m2distill"),
+    "multitask": _strategy("multitask"),
+    "no_image": _distilling(image=0.0),
+    "no_text": _distilling(text=0.0),
+    "no_extra": _distilling(extra=0.0),
+    "no_policy": _distilling(policy=0.0),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all runs have in common; see `study`."""
+
+    suite: str
+    tasks: tuple[int, ...]
+    demos: int
+    replay: int
+    budget: int
+    episodes: int
+    max_steps: int
+    curve_points: int
+    preset: str
+
+    def config(self, seed: int) -> TrainConfig:
+        base = presets.preset(self.preset)
+        return dataclasses.replace(
+            base, seed=seed, curve_points=self.curve_points,
+            replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
+            optim=dataclasses.replace(base.optim, budget=self.budget or base.optim.budget))
+
+
+def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune", "er", "m2distill"),
+          seeds: tuple[int, ...] = (0, 1), suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1, 2, 3, 4),
+          demos: int = 40, replay: int = 2, budget: int = 0, episodes: int = 20, max_steps: int = 300,
+          curve_points: int = 2, preset: str = "small", workers: int = 2) -> None:
+    """Learn the same tasks by several strategies, evaluate each after every step, and compare.
+
+    Variants: finetune, er, m2distill, multitask, and no_image, no_text, no_extra, no_policy: m2distill without one of
+    its four terms. Every run and episode that is finished is kept, so the same command goes on after Ctrl-C; further
+    variants or seeds may be added to a study by another command.
+
+    Example: m2distill study --out runs/study --variants finetune er m2distill --seeds 0 1
+
+    Args:
+        out: folder of everything it writes.
+        variants: what to compare.
+        seeds: of initial weights, draws and replayed demonstrations; the demonstrations are the same.
+        suite: with a scripted expert: libero_object, libero_goal or libero_spatial.
+        tasks: task numbers in the order of learning, one step each.
+        demos: demonstrations per task.
+        replay: demonstrations of every earlier task that er and m2distill keep.
+        budget: gradient steps per task; 0: the preset's.
+        episodes: per task and checkpoint, from starts that no demonstration used.
+        max_steps: of an episode; a demonstration takes about 100.
+        curve_points: parts into which the learning of a step is divided for LIBERO's forward transfer; 0: none.
+        preset: of training.
+        workers: simulating processes; the results do not depend on it.
+    """
+    asked = Study(suite, tasks, demos, replay, budget, episodes, max_steps, curve_points, preset)
+    _check(asked, variants, seeds, workers)
+    _begin(out, asked)
+    console = Console()
+    files = collect(suite, tasks, demos, out / "data", workers=workers, assets=find_assets("builtin"))
+    for seed in seeds:
+        for variant in variants:
+            console.rule(f"{variant}, seed {seed}", align="left")
+            _learn(out, asked, files, variant, seed)
+            with show_episodes() as listener:
+                evaluate_run(_run_path(out, variant, seed), [suite], episodes, acting=ACTING, seed=seed,
+                             max_steps=max_steps, workers=workers, assets="builtin", listener=listener)
+            write_results(out)
+    console.print((out / "results.md").read_text(), markup=False)
+
+
+def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> None:
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise UserError(unknown_name("variant", variant, VARIANTS))
+    for task in asked.tasks:
+        find_task(asked.suite, task)
+    if len(set(asked.tasks)) < max(2, len(asked.tasks)):
+        raise UserError(f"tasks {list(asked.tasks)} given, expected at least two and none twice")
+    if not variants or not seeds:
+        raise UserError("expected at least one of --variants and of --seeds")
+    require_at_least(1, demos=asked.demos, replay=asked.replay, episodes=asked.episodes, max_steps=asked.max_steps,
+                     workers=workers)
+    require_at_least(0, budget=asked.budget, curve_points=asked.curve_points, **{"seeds": min(seeds)})
+    asked.config(min(seeds))  # refuses an unknown preset
+
+
+def _begin(out: Path, asked: Study) -> None:
+    """A new folder, or one in which the same study began."""
+    settings, wanted = out / "study.json", json.loads(json.dumps(asdict(asked)))
+    if not settings.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no study; choose another --out")
+        write_atomic(settings, (json.dumps(wanted, indent=2) + "\n").encode())
+    begun = read_json(settings)
+    if other := [f"{name} {begun.get(name)} (asked: {value})" for name, value in wanted.items()
+                 if begun.get(name) != value]:
+        raise UserError(f"{out} holds a study of other settings: {', '.join(other)}; choose another --out")
+
+
+def _run_path(out: Path, variant: str, seed: int) -> Path:
+    return out / "runs" / f"{variant}-{seed}"
+
+
+def _learn(out: Path, asked: Study, files: list[Path], variant: str, seed: int) -> None:
+    config = VARIANTS[variant](asked.config(seed))
+    start_from = None
+    if variant != "multitask":
+        first = _run_path(out, FIRST, seed)
+        _train(_strategy("finetune")(asked.config(seed)), files[:1], first, FIRST)
+        start_from = RunFolder(first).checkpoint(0)
+    _train(config, files, _run_path(out, variant, seed), variant, start_from)
+
+
+def _train(config: TrainConfig, files: list[Path], folder: Path, label: str, start_from: Path | None = None) -> None:
+    with show_training(label) as on_step:
+        train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
+
+
+def write_results(out: Path) -> None:
+    """results.json, results.md and report.html of a study's evaluated runs."""
+    evaluated = [(variant, path) for variant in VARIANTS for path in sorted((out / "runs").glob(f"{variant}-*"))
+                 if (path / "evaluation.json").is_file()]
+    results = [_result(variant, path) for variant, path in evaluated]
+    asked = read_json(out / "study.json")
+    write_atomic(out / "results.json", (json.dumps({"study": asked, "runs": results}, indent=2) + "\n").encode())
+    write_atomic(out / "results.md", _tables(asked, results).encode())
+    write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
+
+
+def _result(variant: str, path: Path) -> dict:
+    evaluation, config = read_json(path / "evaluation.json"), read_json(path / "config.json")
+    last = evaluation["steps"][-1]["tasks"]
+    rates = {line["task_step"]: line["steps_per_s"] for line in RunFolder(path).metrics()}
+    return {"variant": variant, "seed": config["seed"], "successes": sum(task["successes"] for task in last),
+            "episodes": sum(task["episodes"] for task in last), "steps_per_s": rates,
+            **{name: evaluation.get(name) for name in ("metrics", "intervals_95", "libero_metrics", "matrix")}}
+
+
+def _tables(asked: dict, results: list[dict]) -> str:
+    steps = asked["budget"] or presets.preset(asked["preset"]).optim.budget
+    lines = [f"{asked['suite']}, tasks {', '.join(map(str, asked['tasks']))} in this order; preset {asked['preset']}, "
+             f"{steps} gradient steps, {asked['demos']} demonstrations a task, {asked['replay']} of them replayed; "
+             f"{asked['episodes']} episodes for each rate. In percent, 95 % intervals of what the number of episodes "
+             "leaves open.", "",
+             "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
+             "|---|---|---|---|---|---|---|"]
+    for result in results:
+        scores = [_score(result, name) for name in ("fwt", "nbt", "auc")]
+        low, high = wilson_interval(result["successes"], result["episodes"])
+        lines.append(_row(result["variant"], result["seed"], *scores,
+                          f"{result['successes']} of {result['episodes']} ({100 * low:.0f} to {100 * high:.0f})",
+                          _liberos(result)))
+    for variant in dict.fromkeys(result["variant"] for result in results):
+        of_variant = [result["metrics"] for result in results if result["variant"] == variant]
+        if len(of_variant) > 1:
+            lines.append(_row(variant, f"mean of {len(of_variant)}", *(
+                _percent(_mean(metrics[name] for metrics in of_variant)) for name in ("fwt", "nbt", "auc")), "", ""))
+    for result in results:
+        lines += ["", f"Success after each step (row) on each task (column), {result['variant']}, seed "
+                      f"{result['seed']}:", ""]
+        size = len(result["matrix"][-1])
+        lines += [_row("", *range(1, size + 1)), "|---" * (size + 1) + "|"]
+        lines += [_row(f"after {i + 1}", *("" if x is None else f"{100 * x:.0f}" for x in row))
+                  for i, row in enumerate(result["matrix"])]
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _score(result: dict, name: str) -> str:
+    interval = result["intervals_95"][name]
+    between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
+    return _percent(result["metrics"][name]) + between
+
+
+def _liberos(result: dict) -> str:
+    metrics = result["libero_metrics"]
+    return " / ".join(_percent(metrics[name]) for name in ("fwt", "nbt", "auc")) if metrics else ""
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

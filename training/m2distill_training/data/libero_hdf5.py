@@ -21,8 +21,10 @@ import h5py
 import numpy as np
 
 from m2distill_policy.errors import DataError
+from m2distill_training.data.hdf5 import member, reading
 
 PAIRINGS = ("before", "as_stored")
+AGAIN = "copy or collect it again"
 CAMERA_KEYS = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
 JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7
 
@@ -45,31 +47,30 @@ class LiberoFile:
         if pairing not in PAIRINGS:
             raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
         self.path = path
-        if not isinstance(file.get("data"), h5py.Group):
+        self._data = member(file, "data")
+        if not isinstance(self._data, h5py.Group):
             raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
-        self._data = file["data"]
         self.demo_names = sorted((n for n in self._data if n.startswith("demo_")), key=self._demo_number)
         if not self.demo_names:
             raise DataError(f"{path}: /data holds no demo_<number> group, expected at least one")
         after = bool(self._data.attrs.get("obs_after_action", True))
         self._shift = 1 if after and pairing == "before" else 0
         convention = self._data.attrs.get("macros_image_convention", "opengl")
-        if convention not in ("opengl", "opencv"):
+        if not isinstance(convention, str) or convention not in ("opengl", "opencv"):
             raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
         self._upside_down = convention == "opengl"
         self.instruction = self._read_instruction()
 
     def lengths(self) -> list[int]:
         """Paired steps of each demo, without reading the arrays."""
-        return [self._steps(name) - self._shift for name in self.demo_names]
+        with reading(f"{self.path}", AGAIN):
+            return [self._steps(name) - self._shift for name in self.demo_names]
 
     def demos(self) -> Iterator[Demo]:
         """The demos in numerical order, each checked whole before it is given out; raises DataError."""
         for name in self.demo_names:
-            try:
+            with reading(f"{self.path}: {name}", AGAIN):
                 demo = self._read_demo(name)
-            except OSError as error:
-                raise DataError(f"{self.path}: {name} is not readable ({error}); copy or collect it again") from None
             yield demo
 
     def _demo_number(self, name: str) -> int:
@@ -80,7 +81,7 @@ class LiberoFile:
     def _read_instruction(self) -> str:
         try:
             instruction = json.loads(self._data.attrs["problem_info"])["language_instruction"]
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             raise DataError(f"{self.path}: attribute problem_info of /data is missing or holds no "
                             "language_instruction; write it as JSON, as LIBERO does") from None
         # LIBERO's files quote some instructions and split others into words.
@@ -92,8 +93,7 @@ class LiberoFile:
         return text
 
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
-        group = self._data[demo]
-        dataset = group.get(key) if isinstance(group, h5py.Group) else None
+        dataset = member(self._data, f"{demo}/{key}")
         if not isinstance(dataset, h5py.Dataset):
             raise DataError(f"{self.path}: {demo}/{key} is missing; collect the demo again or drop it from the file")
         return dataset
@@ -150,6 +150,8 @@ def open_libero(path: Path, pairing: str) -> Iterator[LiberoFile]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise DataError(f"{path}: not a readable HDF5 file ({error}); copy or collect it again") from None
+        raise DataError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from None
     with file:
-        yield LiberoFile(path, file, pairing)
+        with reading(f"{path}", AGAIN):
+            demos = LiberoFile(path, file, pairing)
+        yield demos

@@ -24,6 +24,7 @@ from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.demo_file import Episode, observed, store_demo, write_task
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
+from m2distill_training.data.hdf5 import member, reading
 
 STATE_WIDTH = 32  # time, 16 positions, 15 velocities
 STILL_M, FINGERS_STILL_M = 3e-4, 1e-4  # motion in a step below which hand and fingers rest
@@ -70,30 +71,38 @@ def read_recordings(source: Path) -> Iterator[Recording]:
         file = h5py.File(source, "r")
     except OSError as error:
         raise DataError(f"{source}: not a readable HDF5 file ({error}); give robosuite's demo.hdf5") from None
-    with file:
-        try:
-            data = file["data"]
-            info = json.loads(data.attrs["env_info"])
-            controller = info["controller_configs"]
-            found = (info["env_name"], info["robots"], controller["type"], controller["output_max"])
-            expected = ("Lift", "Panda", "OSC_POSE", [0.05] * 3 + [0.5] * 3)
-            if found != expected:
-                raise DataError(f"{source} was recorded with {found}, expected {expected}")
-            for name in sorted(data, key=lambda name: int(name.removeprefix("demo_"))):
-                yield _read(source, name, data[name])
-        except (KeyError, ValueError, AttributeError) as error:
-            raise DataError(f"{source} is not as robosuite 1.4 records demonstrations: {error}") from None
+    with file, reading(str(source), "it is not as robosuite 1.4 records demonstrations"):
+        data = _need(file, "data")
+        info = json.loads(data.attrs["env_info"])
+        controller = info["controller_configs"]
+        found = (info["env_name"], info["robots"], controller["type"], controller["output_max"])
+        expected = ("Lift", "Panda", "OSC_POSE", [0.05] * 3 + [0.5] * 3)
+        if found != expected:
+            raise DataError(f"{source} was recorded with {found}, expected {expected}")
+        for name in sorted(data, key=lambda name: int(name.removeprefix("demo_"))):
+            yield _read(source, name, data)
 
 
-def _read(source: Path, name: str, group: h5py.Group) -> Recording:
-    states, actions, xml = group["states"][:], group["actions"][:], group.attrs["model_file"]
+def _need(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+    found = member(group, path)
+    if found is None:
+        raise KeyError(f"it lacks {path}")
+    return found
+
+
+def _read(source: Path, name: str, data: h5py.Group) -> Recording:
+    states, actions = (_need(data, f"{name}/{key}")[:] for key in ("states", "actions"))
+    xml = data[name].attrs["model_file"]
     if states.ndim != 2 or states.shape[1] != STATE_WIDTH or actions.shape != (len(states), 7):
         raise DataError(f"{source}: {name} has states {states.shape} and actions {actions.shape}, expected (S, "
                         f"{STATE_WIDTH}) and (S, 7)")
     if not (np.isfinite(states).all() and np.isfinite(actions).all()):
         raise DataError(f"{source}: {name} holds numbers that are not finite")
-    half = re.search(r'<geom name="cube_g0" size="([^"]*)"', xml).group(1)
-    return Recording(name, states, np.sign(actions[:, 6]), tuple(float(x) for x in half.split()), xml)
+    size = re.search(r'<geom name="cube_g0" size="([^"]*)"', xml)
+    half_m = tuple(float(x) for x in size.group(1).split()) if size else ()
+    if len(half_m) != 3 or not all(0 < x < 1 for x in half_m):
+        raise DataError(f"{source}: {name} has a cube of half sides {half_m} m, expected three numbers below 1")
+    return Recording(name, states, np.sign(actions[:, 6]), half_m, xml)
 
 
 def replay(env: LiftEnv, recording: Recording) -> Episode:

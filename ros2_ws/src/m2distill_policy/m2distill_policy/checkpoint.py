@@ -9,6 +9,7 @@
 The id therefore names the content: two checkpoints with one id are the same policy.
 """
 
+import functools
 import hashlib
 import json
 import shutil
@@ -118,8 +119,7 @@ def _decode(contents: dict[str, bytes], checkpoint_id: str) -> Checkpoint:
 
 def _check(checkpoint: Checkpoint, where: str) -> None:
     """Every tensor that spec and model determine is there, no other, in its shape and dtype, and finite."""
-    with torch.device("meta"):
-        expected = Policy(checkpoint.model_config, checkpoint.spec).state_dict()
+    expected = _expected(checkpoint.model_config, checkpoint.spec)
     got = checkpoint.state_dict
     missing, unknown = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
     if missing or unknown:
@@ -138,6 +138,13 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
                                   f"expected float32 ({checkpoint.spec.text_width},)")
         if not np.isfinite(embedding).all():
             raise CheckpointError(f"{where}: the embedding of {text!r} holds values that are not finite")
+
+
+@functools.lru_cache(maxsize=8)
+def _expected(model_config: ModelConfig, spec: PolicySpec) -> dict[str, torch.Tensor]:
+    """Tensors without content. Working them out holds Python for as long as a control period lasts."""
+    with torch.device("meta"):
+        return Policy(model_config, spec).state_dict()
 
 
 def _few(names: list[str]) -> str:

@@ -28,6 +28,10 @@ class MessageError(UserError):
     """A message does not hold what its own fields promise, or something this program cannot use."""
 
 
+class PolicyLate(UserError):
+    """A step of the policy takes longer than its owner waits."""
+
+
 class AssetError(UserError):
     """Simulation assets are missing or incomplete."""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
 from m2distill_policy.arms import joint_ranges, limits_of
-from m2distill_policy.errors import SpecError, UserError
+from m2distill_policy.errors import PolicyLate, SpecError, UserError
 from m2distill_policy.observation import Observation, order_joints, prepare_image
 from m2distill_policy.poses import Pose
 from m2distill_policy.safety import CommandGuard, SafetyFault, SafetyLimits
@@ -25,7 +25,8 @@ RECENT = 10  # observations kept, on which another checkpoint can be tried
 
 
 class StepPolicy(Protocol):
-    """A policy that acts one step at a time and remembers its own history (inference.LoadedPolicy is one)."""
+    """A policy that acts one step at a time and remembers its own history (inference.LoadedPolicy is one). A step may
+    raise PolicyLate: the arm is held."""
 
     def reset(self) -> None: ...
     def set_text(self, embedding_L: np.ndarray) -> None: ...
@@ -167,6 +168,8 @@ class PolicySession:
         except SafetyFault as fault:
             self.fault = str(fault)
             return Hold(self.fault)
+        except PolicyLate as late:
+            return Hold(str(late))
         self._history_broken = False
         return command
 

@@ -1,11 +1,13 @@
 """Slow work beside the control loop: done on a thread, its outcome taken on the node's thread by `poll`."""
 
+import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any
 
 JOIN_LIMIT_S = 5.0
+NICENESS = 10  # beyond that of the process
 
 
 class Background:
@@ -16,6 +18,7 @@ class Background:
     def run(self, job: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
         """`done(result, None)` or `done(None, error)` is called by a later `poll`."""
         def work() -> None:
+            lower_priority()
             try:
                 self._outcomes.put((done, job(), None))
             except Exception as error:
@@ -35,3 +38,9 @@ class Background:
         for thread in self._threads:
             thread.join(JOIN_LIMIT_S)
         self._outcomes = queue.SimpleQueue()
+
+
+def lower_priority() -> None:
+    """Of this thread alone, for good: the control loop goes first."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)  # 19 at most, by itself

@@ -61,8 +61,8 @@ class PolicyNode(LifecycleNode):
         if not settings.checkpoint:
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         torch.set_num_threads(settings.torch_threads)
-        acting = reload.load(settings.checkpoint, settings)
-        session = PolicySession(acting.spec, acting.policy, acting.instructions, limits, outputs.output == "pose")
+        acting = reload.load(settings.checkpoint, settings, limits)
+        session = PolicySession(acting.spec, acting.thread, acting.instructions, limits, outputs.output == "pose")
         made, frame_id = self._made, outputs.frame_id or acting.spec.action.frame_id
         background = Background()
         made.at_destruction(background.end)

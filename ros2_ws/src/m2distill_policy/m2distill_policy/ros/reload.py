@@ -10,51 +10,71 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rclpy.task import Future
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import CheckpointError, UserError
 from m2distill_policy.inference import LoadedPolicy
 from m2distill_policy.observation import Observation
-from m2distill_policy.ros.background import Background
+from m2distill_policy.policy_thread import PolicyThread
+from m2distill_policy.ros.background import Background, lower_priority
 from m2distill_policy.ros.policy_parameters import PolicyParameters
+from m2distill_policy.safety import SafetyLimits
 from m2distill_policy.session import PolicySession, require_same_robot
 from m2distill_policy.spec import PolicySpec
 
 TRIED_STEPS = 2  # per instruction: a history of one and of more than one
+TRIAL_PATIENCE_S = 10.0  # for one step of a checkpoint that is tried out
+LOCKSTEP_PATIENCE_S = 5.0  # for one step where the simulator waits; long enough for a busy machine
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint ready to act. The weights are in `policy` alone."""
+    """A checkpoint ready to act, on `thread`. The weights are in `policy` alone."""
 
     path: str
     checkpoint_id: str
     spec: PolicySpec
     instructions: Mapping[str, np.ndarray]
     policy: LoadedPolicy
+    thread: PolicyThread
 
 
-def load(path: str, settings: PolicyParameters) -> Loaded:
+def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> Loaded:
     """Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
     policy = LoadedPolicy(checkpoint, settings.acting, settings.seed, settings.precision)
-    return Loaded(path, checkpoint.id, checkpoint.spec, checkpoint.instructions, policy)
+    patience_s = LOCKSTEP_PATIENCE_S if settings.pacing == "lockstep" else limits.command_timeout_s
+    return Loaded(path, checkpoint.id, checkpoint.spec, checkpoint.instructions, policy,
+                  PolicyThread(policy, patience_s, _take_torchs_threads))
 
 
 def try_out(loaded: Loaded, observations: list[Observation]) -> None:
     """Let it act under each of its instructions on observations of this robot, or on a blank one where there are none
-    yet. Raises CheckpointError when an action is not finite. Its history and its draws are as new afterwards."""
+    yet. Raises CheckpointError when an action is not finite, PolicyLate when none comes. Its history and its draws are
+    as new afterwards."""
     observations = observations[-TRIED_STEPS:] or [_blank(loaded.spec)]
+    trial = PolicyThread(loaded.policy, TRIAL_PATIENCE_S, _stand_back)
     for text, embedding in loaded.instructions.items():
-        loaded.policy.set_text(embedding)
+        trial.set_text(embedding)
         for observation in observations:
-            action = loaded.policy.step(observation).action
+            action = trial.step(observation).action
             if not np.isfinite(action).all():
                 raise CheckpointError(f"{loaded.path} acts on {text!r} with numbers that are not finite: "
                                       f"{action.tolist()}")
     loaded.policy.reset()
     loaded.policy.reseed()
+
+
+def _take_torchs_threads() -> None:
+    """A new thread has OpenMP's number of threads until torch, asked for its own, sets that."""
+    torch.get_num_threads()
+
+
+def _stand_back() -> None:
+    lower_priority()
+    _take_torchs_threads()
 
 
 def _blank(spec: PolicySpec) -> Observation:
@@ -90,7 +110,7 @@ class Reload:
         return self._swap(self.previous, "rolled back")
 
     def _load(self, path: str, recent: list[Observation]) -> Loaded:
-        loaded = load(path, self._settings)
+        loaded = load(path, self._settings, self._session.limits)
         require_same_robot(self._session.spec, loaded.spec)
         try_out(loaded, recent)
         return loaded
@@ -119,7 +139,7 @@ class Reload:
             news = f"{loaded.checkpoint_id[:12]} acts already"
             self._swapped(news)
             return news
-        self._session.adopt(loaded.spec, loaded.policy, loaded.instructions)
+        self._session.adopt(loaded.spec, loaded.thread, loaded.instructions)
         old, self.acting, self.previous = self.acting, loaded, self.acting
         news = f"{verb}: {loaded.checkpoint_id[:12]} in the place of {old.checkpoint_id[:12]}"
         self._swapped(news)

@@ -267,9 +267,10 @@ class Runner:
             self._session.fault = f"internal error, {type(error).__name__}: {error}; the log has the details"
             outcome = Hold(self._session.fault)
         ended_s = time.perf_counter()
-        if reason := self._why_bitten():
+        bitten = self._why_bitten()
+        if bitten and not isinstance(outcome, Hold):
             self._session.interrupt()
-            outcome = Hold(self._session.fault or reason)
+            outcome = Hold(bitten)
         if isinstance(outcome, Hold):
             self._hold(outcome.reason)
             if self._session.fault:

@@ -1,0 +1,22 @@
+"""The policy node with a policy that hangs once the first joint is beyond 0.5 rad, as the first argument says:
+`waits` as for a lock that nobody releases, `computes` without end."""
+
+import sys
+import threading
+
+from m2distill_policy import inference
+from m2distill_policy.ros import policy_node
+
+way, step = sys.argv.pop(1), inference.LoadedPolicy.step
+
+
+def hanging_step(policy, observation):
+    if observation.joint[0] > 0.5:
+        while True:
+            if way == "waits":
+                threading.Event().wait()
+    return step(policy, observation)
+
+
+inference.LoadedPolicy.step = hanging_step
+sys.exit(policy_node.main())

@@ -1,0 +1,95 @@
+"""A policy that hangs: the arm stops within 150 ms; the node says why, answers, takes another checkpoint, and ends."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import STOP_MS, TRIALS, Client, policy_node, run, stopped, told
+
+from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.bringup import NodeProcesses, command_line
+from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_policy.errors import PolicyLate
+from m2distill_policy.inference import LoadedPolicy
+from m2distill_policy.ros import reload
+from m2distill_policy.ros.policy_parameters import PolicyParameters
+from m2distill_policy.safety import SafetyLimits
+
+REASON = "the policy has not answered within 0.12 s"
+END_LIMIT_S = 10.0  # what launch files and NodeProcesses wait after SIGINT
+
+
+@contextlib.contextmanager
+def hanging(client: Client, way: str, checkpoint: Path, log: Path) -> Iterator[subprocess.Popen]:
+    """A running node, with the limits that it has by itself; its policy hangs when the first joint is moved."""
+    node = policy_node(checkpoint, arm="unknown", acting="mode_mean", autostart=True)
+    command = [sys.executable, str(Path(__file__).with_name("hanging_node.py")), way, *command_line(node)[3:]]
+    client.positions[0] = 0.0
+    with subprocess.Popen(command, env=NodeProcesses([], log).environment) as process:
+        try:
+            client.wait_until_active()
+            client.sensors.reset()
+            run(client)
+            yield process
+        finally:
+            process.kill()
+    client.heard.clear()
+    client.wait(lambda: not client.count_publishers("twist_cmd"), "the node to be forgotten")
+
+
+def stop_ms(client: Client) -> float:
+    """Between the stamp of the observation that makes it hang and that of the zero command."""
+    client.heard.clear()
+    client.positions[0], sent = 0.6, client.sent
+    client.wait(lambda: client.sent > sent, "what it hangs on")
+    since_ns = client.sent_ns["wrist"]
+    return (client.wait(lambda: stopped(client, since_ns), "the zero command") - since_ns) / 1e6
+
+
+@pytest.mark.parametrize("way", ["waits", "computes"])
+def test_a_policy_that_hangs(way, client, checkpoint_path, tmp_path):
+    times_ms = []
+    while not times_ms or (times_ms[-1] > STOP_MS and len(times_ms) < TRIALS):  # the node is judged, not the machine
+        with hanging(client, way, checkpoint_path, tmp_path) as node:
+            times_ms.append(stop_ms(client))
+            client.wait_for_state(PolicyStatus.HOLDING, REASON)
+            client.wait(lambda: told(client, REASON), "diagnostics that tell it")
+            commands = len(client.of("policy/action"))
+            assert client.call("stop").success
+            client.wait_for_state(PolicyStatus.IDLE, "stopped")
+            assert client.call("reset_fault").message == "there was no fault"
+            assert client.call("start").success
+            client.wait_for_state(PolicyStatus.HOLDING, REASON)
+            client.wait_for_motion(False)
+            assert len(client.of("policy/action")) == commands
+            node.send_signal(signal.SIGINT)
+            assert node.wait(END_LIMIT_S) == 0
+    assert times_ms[-1] <= STOP_MS, times_ms
+
+
+def test_another_checkpoint_takes_over_from_a_policy_that_hangs(client, checkpoint_path, tmp_path):
+    other = load_checkpoint(checkpoint_path)
+    other.state_dict["head.mean.bias"].add_(0.01)
+    save_checkpoint(tmp_path / "other", other)
+    with hanging(client, "waits", checkpoint_path, tmp_path):
+        client.set_parameter("checkpoint", str(tmp_path / "other"))
+        client.wait(lambda: client.status.previous_checkpoint_id, "the swap")
+        stop_ms(client)
+        client.wait_for_state(PolicyStatus.HOLDING, REASON)
+        client.positions[0] = 0.0
+        assert client.call("rollback").success
+        client.wait_for_state(PolicyStatus.RUNNING)
+        client.wait_for_motion(True)
+
+
+def test_a_checkpoint_that_hangs_when_it_is_tried_out_is_refused(checkpoint_path, monkeypatch):
+    monkeypatch.setattr(reload, "TRIAL_PATIENCE_S", 0.2)
+    monkeypatch.setattr(LoadedPolicy, "step", lambda policy, observation: threading.Event().wait())
+    loaded = reload.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
+    with pytest.raises(PolicyLate):
+        reload.try_out(loaded, [])

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any, NoReturn
 
 from m2distill_policy.arms import ARMS
 from m2distill_policy.errors import UserError, unknown_name
@@ -75,17 +76,22 @@ class SystemConfig(SimConfig, PolicyConfig):
     """The policy, and the simulator where `arm` is the simulated one."""
 
 
-def read_option(option: Field, text: str) -> str | int | bool:
-    """The value that a user wrote. Raises UserError, also for a text that is not one of the choices."""
+def read_option(option: Field, text: str) -> Any:
+    """The value that a user wrote, as the option's type. Raises UserError, also for what is none of the choices."""
     choices = option.metadata["choices"]
     if choices and text.lower() not in choices:
         raise UserError(unknown_name(option.name, text, choices))
     if option.type is bool:
         return text.lower() == "true"
+    if option.type is str:
+        return text
     try:
-        return option.type(text)
+        return int(text)
     except ValueError:
         raise UserError(f"{option.name} is {text!r}, expected a whole number") from None
+
+
+Parameters = dict[str, bool | int | float | str]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class NodeDescription:
     executable: str
     name: str
     namespace: str
-    parameters: dict[str, bool | int | float | str]
+    parameters: Parameters
 
     @property
     def module(self) -> str:
@@ -106,8 +112,9 @@ class NodeDescription:
 def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
     """The policy without a simulator, and the recorder if there is to be one. Both count the simulator's time when the
     arm is the simulated one."""
-    shared = {"checkpoint": config.checkpoint, "arm": config.arm, "image_transport": config.image_transport,
-              "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
+    shared: Parameters = {
+        "checkpoint": config.checkpoint, "arm": config.arm, "image_transport": config.image_transport,
+        "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
     policy_node = NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
         **shared, "follow_checkpoint": config.follow_checkpoint, "dry_run": config.dry_run, "pacing": config.pacing,
         "acting": config.acting, "seed": config.seed})
@@ -233,7 +240,7 @@ def die_with_starter() -> None:
         raise SystemExit(1)
 
 
-def run(config: SystemConfig, log_dir: Path) -> None:
+def run(config: SystemConfig, log_dir: Path) -> NoReturn:
     """Start the system and stay until interrupted, or until a node ends by itself (UserError)."""
     with NodeProcesses(system(config), log_dir) as nodes:
         print(f"{' and '.join(nodes.pids)} run, logs in {log_dir}/; Ctrl-C ends them", flush=True)

@@ -14,7 +14,13 @@ def write_durably(path: Path, content: bytes) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Readers see the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")
-    write_durably(temporary, content)
+    temporary.write_bytes(content)
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """What was written under a temporary name appears under its final one."""
+    sync(temporary)
     temporary.replace(path)
     sync(path.parent)
 

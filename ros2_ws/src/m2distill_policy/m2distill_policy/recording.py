@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any, Literal, cast
 
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
@@ -25,7 +26,7 @@ from m2distill_policy.files import sync, write_whole
 
 OPEN, DISCARDED, LOCK, LABELS, METADATA = "open", "discarded", ".lock", "labels.json", "metadata.yaml"
 SUCCESS, FAILURE, UNKNOWN = "true", "false", "unknown"  # values of the label `success`
-BAG_VERSION = 9  # of rosbag2's metadata: Jazzy's
+BAG_VERSION: Literal[9] = 9  # of rosbag2's metadata: Jazzy's
 
 
 class Bag:
@@ -37,7 +38,8 @@ class Bag:
         self.counts = dict.fromkeys(topics, 0)  # messages written, by topic
         self._writer = Writer(folder, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
-        self._file = self._writer.storage.bio
+        self._storage = cast(Any, self._writer.storage)  # mcap's; rosbags declares what all formats have in common
+        self._file = self._storage.bio
         self._topics = {name: self._writer.add_connection(name, kind, typestore=types)
                         for name, kind in topics.items()}
 
@@ -51,8 +53,8 @@ class Bag:
 
     def flush(self) -> None:
         """What was written survives this process."""
-        if self._writer.storage.chunk.bio.tell():
-            self._writer.storage.close_chunk()
+        if self._storage.chunk.bio.tell():
+            self._storage.close_chunk()
         self._file.flush()
 
     def sync(self) -> None:

@@ -14,6 +14,7 @@ from m2distill_policy.errors import SpecError
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
+MOST_CAMERAS, MOST_JOINTS, MOST_TEXT_WIDTH = 16, 128, 65536  # far beyond what is built
 
 
 def _require(condition: bool, message: str) -> None:
@@ -71,10 +72,12 @@ class PolicySpec:
     text_width: int = 768
 
     def __post_init__(self):
-        _require(len(self.cameras) > 0, "cameras is empty, expected at least one")
+        _require(1 <= len(self.cameras) <= MOST_CAMERAS,
+                 f"cameras has {len(self.cameras)} entries, allowed 1 to {MOST_CAMERAS}")
         names = [c.name for c in self.cameras]
         _require(len(set(names)) == len(names), f"camera names {names} are not unique")
         joints = self.joint_names + self.gripper_joint_names
+        _require(len(joints) <= MOST_JOINTS, f"{len(joints)} joints are named, allowed up to {MOST_JOINTS}")
         _require(len(set(joints)) == len(joints), f"joint names {joints} are not unique")
         _require(len(self.gripper_joint_signs) == len(self.gripper_joint_names),
                  f"gripper_joint_signs has {len(self.gripper_joint_signs)} entries, "
@@ -82,7 +85,8 @@ class PolicySpec:
         _require(1 <= self.history <= 1000, f"history is {self.history} steps, allowed 1 to 1000")
         _require(math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 1000,
                  f"rate_hz is {self.rate_hz}, allowed above 0 up to 1000")
-        _require(self.text_width > 0, f"text_width is {self.text_width}, expected a positive number")
+        _require(0 < self.text_width <= MOST_TEXT_WIDTH,
+                 f"text_width is {self.text_width}, allowed 1 to {MOST_TEXT_WIDTH}")
 
     @property
     def period_ns(self) -> int:
@@ -121,7 +125,7 @@ def strict_from_json(cls, text: str):
 
 def _read(kind, value, where: str):
     origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         _require(isinstance(value, dict), f"{where} is {type(value).__name__}, expected an object")
         types = typing.get_type_hints(kind)
         missing, unknown = sorted(types.keys() - value.keys()), sorted(value.keys() - types.keys())

@@ -1,10 +1,13 @@
 """A policy about to act: the same function, with what does not depend on the observation worked out beforehand."""
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from m2distill_policy.models.image_encoder import ImageEncoder
+from m2distill_policy.models.image_encoder import FilmBlock, ImageEncoder
 from m2distill_policy.models.policy import Policy
 
 
@@ -26,9 +29,9 @@ def for_acting(policy: Policy) -> Policy:
     """The policy itself, changed for good: in eval mode, batch norms folded into the convolutions before them (equal
     but for rounding), the instruction's projections remembered. Its weights are not to be trained or saved any more."""
     policy.eval()
-    for encoder in policy.image_encoders:
+    for encoder in cast(Iterable[ImageEncoder], policy.image_encoders):
         fold_batch_norms(encoder)
-        for block in encoder.blocks:
+        for block in cast(Iterable[FilmBlock], encoder.blocks):
             block.film = Remembered(block.film)
     policy.text = Remembered(policy.text)
     return policy
@@ -36,7 +39,7 @@ def for_acting(policy: Policy) -> Policy:
 
 def fold_batch_norms(encoder: ImageEncoder) -> None:
     """For an encoder in eval mode that will not be trained any more; changes it."""
-    pairs = [(encoder, "conv", "norm")]
+    pairs: list[tuple[nn.Module, str, str]] = [(encoder, "conv", "norm")]
     for block in encoder.blocks:
         pairs += [(block, "conv1", "norm1"), (block, "conv2", "norm2")]
         if isinstance(block.shortcut, nn.Sequential):

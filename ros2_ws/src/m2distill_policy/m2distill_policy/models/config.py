@@ -9,6 +9,11 @@ from m2distill_policy.spec import strict_from_json
 
 NORMS = ("batch", "group")
 GROUP_CHANNELS = 8  # channels that a group norm takes together; fewer make one group
+# Far beyond what anybody trains; a file that asks for more would only keep the reader busy.
+MOST = {"stem_width": 4096, "stem_kernel": 63, "stem_stride": 64, "keypoints": 4096, "width": 8192, "layers": 64,
+        "heads": 128, "head_width": 1024, "mlp_width": 65536, "mixture_hidden": 65536, "modes": 1024, "min_std": 1.0,
+        "gripper_gain": 1e6}
+MOST_STAGES, MOST_OF_STAGE = 8, {"width": 4096, "blocks": 32, "stride": 64}
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,11 @@ class ModelConfig:
     min_std: float  # floor of every standard deviation, in action units
 
     def __post_init__(self):
-        positive = ("stem_width", "stem_kernel", "stem_stride", "keypoints", "width", "layers", "heads", "head_width",
-                    "mlp_width", "mixture_hidden", "modes", "min_std", "gripper_gain")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise SpecError(f"model.{name} is {getattr(self, name)}, expected a positive number")
-        if not self.stages:
-            raise SpecError("model.stages is empty, expected at least one")
+        _positive(self, MOST, "model")
+        if not 1 <= len(self.stages) <= MOST_STAGES:
+            raise SpecError(f"model.stages has {len(self.stages)} entries, allowed 1 to {MOST_STAGES}")
         for stage in self.stages:
-            if min(stage.width, stage.blocks, stage.stride) < 1:
-                raise SpecError(f"model.stages holds {stage}, expected positive width, blocks and stride")
+            _positive(stage, MOST_OF_STAGE, "model.stages")
         if self.norm not in NORMS:
             raise SpecError(f"model.norm is {self.norm!r}, allowed {', '.join(NORMS)}")
         for channels in (self.stem_width, *(stage.width for stage in self.stages)):
@@ -78,6 +78,12 @@ class ModelConfig:
     def from_json(text: str) -> "ModelConfig":
         """Strict inverse of `to_json`; raises SpecError."""
         return strict_from_json(ModelConfig, text)
+
+
+def _positive(config: "StageConfig | ModelConfig", most: dict[str, float], where: str) -> None:
+    for name, limit in most.items():
+        if not 0 < (value := getattr(config, name)) <= limit:
+            raise SpecError(f"{where}.{name} is {value}, allowed above 0 up to {limit:g}")
 
 
 def libero() -> ModelConfig:

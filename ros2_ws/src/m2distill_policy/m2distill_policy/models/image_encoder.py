@@ -38,7 +38,7 @@ class FilmBlock(nn.Module):
         self.conv2, self.norm2 = conv(channels_out, channels_out, 3, 1), make_norm(norm, channels_out)
         self.shortcut = nn.Identity() if stride == 1 and channels_in == channels_out else nn.Sequential(
             conv(channels_in, channels_out, 1, stride), make_norm(norm, channels_out))
-        self.film = nn.Linear(text_width, 2 * channels_out)
+        self.film: nn.Module = nn.Linear(text_width, 2 * channels_out)
 
     def forward(self, h: Tensor, text_BL: Tensor) -> Tensor:
         """h (B*T, C, H, W), text (B, L) -> (B*T, C', H', W')."""

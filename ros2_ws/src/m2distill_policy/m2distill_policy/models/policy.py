@@ -43,12 +43,13 @@ class Policy(nn.Module):
                 raise SpecError(f"a camera is named {camera.name!r}, which is the name of another input; rename it")
         self.config, self.spec = config, spec
         self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)  # spec's order
-        self.text = nn.Linear(spec.text_width, config.width)
+        self.text: nn.Module = nn.Linear(spec.text_width, config.width)
         self.joint = nn.Linear(len(spec.joint_names), config.width)
         self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
-        self.to(memory_format=torch.channels_last)  # faster convolutions
+        # Faster convolutions. torch's stubs leave this argument out.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, batch: Batch) -> PolicyOutput:
         latents = self.encode(batch)

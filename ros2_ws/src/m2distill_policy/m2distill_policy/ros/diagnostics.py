@@ -24,7 +24,7 @@ class InputMonitor:
 
     def __init__(self, inputs: list[str], silence_limit_ns: int):
         self._silence_limit_ns = silence_limit_ns
-        self._heard_ns = {name: deque(maxlen=MAX_RATE_HZ) for name in inputs}
+        self._heard_ns: dict[str, deque[int]] = {name: deque(maxlen=MAX_RATE_HZ) for name in inputs}
 
     def heard(self, name: str, now_ns: int) -> None:
         self._heard_ns[name].append(now_ns)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 from builtin_interfaces.msg import Duration
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -12,7 +13,7 @@ from rclpy.task import Future
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_policy.errors import UserError
 
-Result = ExecuteInstruction.Result
+Result: TypeAlias = ExecuteInstruction.Result
 FEEDBACK_PERIOD_S = 0.5
 
 

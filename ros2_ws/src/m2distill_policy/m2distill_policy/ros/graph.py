@@ -1,5 +1,7 @@
 """The live ROS graph against what the node subscribes to: publishers that are missing, or that cannot match."""
 
+from typing import Any
+
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
 from m2distill_policy.ros.made import Made
@@ -29,5 +31,5 @@ def incompatible(offered: QoSProfile, wanted: QoSProfile) -> str:
     return reason.rstrip(";") if match == QoSCompatibility.ERROR else ""
 
 
-def type_name(kind: type) -> str:
+def type_name(kind: Any) -> str:
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

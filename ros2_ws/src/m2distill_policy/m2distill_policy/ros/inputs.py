@@ -56,8 +56,8 @@ class Inputs:
         now_s = time.monotonic()
         wrong, missing = [], graph.problems(self._made)
         for stream in self._session.streams:
-            seen = self._seen.get(stream.name)
-            times_s = [t for t in seen.times_s if now_s - t < RECENT_S] if seen else []
+            seen = self._seen.get(stream.name, Seen("", []))
+            times_s = [t for t in seen.times_s if now_s - t < RECENT_S]
             if not times_s:
                 missing.append(f"{stream.name}: nothing heard in the last second")
                 continue

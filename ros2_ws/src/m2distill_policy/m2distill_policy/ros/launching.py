@@ -45,5 +45,5 @@ def _rviz() -> tuple[DeclareLaunchArgument, Node]:
     return argument, node
 
 
-def _text(default: str | int | bool) -> str:
+def _text(default: object) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default)

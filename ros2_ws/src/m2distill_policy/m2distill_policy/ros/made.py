@@ -55,7 +55,7 @@ class Made:
         for timer in self._timers:
             timer.cancel()
 
-    def at_destruction(self, callback: Callable[[], None]) -> None:
+    def at_destruction(self, callback: Callable[[], object]) -> None:
         self._undo.callback(callback)
 
     def destroy(self) -> None:

@@ -45,14 +45,15 @@ class Outputs:
     def send(self, command: Command) -> None:
         """Encode everything, then publish. The motion goes last: its stamp completes the command."""
         self.last = command
-        if self._pub is None:
+        pub, gripper = self._pub, self._gripper
+        if pub is None or gripper is None:
             return
         stamp_ns = self._clock.now().nanoseconds if self._stamp_sending else command.stamp_ns
         motion = self._encode(command.linear_m_s, command.angular_rad_s, stamp_ns)
 
         def publish() -> None:
-            self._gripper.send(command.gripper_width_m)
-            self._pub.publish(motion)
+            gripper.send(command.gripper_width_m)
+            pub.publish(motion)
 
         self._again = publish
         self.send_again()

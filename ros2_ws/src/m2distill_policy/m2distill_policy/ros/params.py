@@ -7,7 +7,7 @@ values of the moment.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
@@ -15,10 +15,15 @@ from rclpy.parameter import Parameter
 
 from m2distill_policy.parameters import parameter as parameter
 
-T = TypeVar("T")
+
+class Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
 
 
-def declare(node: Node, cls: type, defaults: Mapping[str, Any] | None = None) -> None:
+T = TypeVar("T", bound=Dataclass)
+
+
+def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None = None) -> None:
     """Declare every field of `cls` on the node; `defaults` take the place of the fields' own. Raises rclpy's
     ParameterException when a start value is not allowed."""
     choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(cls) if f.metadata["choices"]}

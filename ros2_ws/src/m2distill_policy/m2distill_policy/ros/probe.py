@@ -38,7 +38,7 @@ LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 class Probe(Node):
     def __init__(self, size_px: int):
         super().__init__("probe", enable_rosout=False)
-        self.status: PolicyStatus | None = None
+        self.status = PolicyStatus()  # the node's own names a checkpoint
         self.active_s: float | None = None  # when the node first told its status, s since the epoch
         self.sent_ns: list[int] = []
         self.answered_ns: dict[int, int] = {}  # stamp -> when its command came
@@ -48,7 +48,7 @@ class Probe(Node):
         self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in self._pictures}
         self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
         self._instruction_pub = self.create_publisher(String, "instruction", 10)
-        self._parameters = AsyncParameterClient(self, "policy")
+        self._policy_parameters = AsyncParameterClient(self, "policy")
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(TwistStamped, "twist_cmd", self._on_command, 100)
         self.create_timer(1 / RATE_HZ, self._sense, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -61,7 +61,8 @@ class Probe(Node):
             rclpy.spin_once(self, timeout_sec=0.05)
 
     def instruct(self, instruction: str) -> None:
-        self.wait(lambda: self.status and self._instruction_pub.get_subscription_count(), "an active policy node")
+        self.wait(lambda: self.status.checkpoint_id and self._instruction_pub.get_subscription_count(),
+                  "an active policy node")
         self._instruction_pub.publish(String(data=instruction))
         self.wait(lambda: self.answered_ns, "a first command")
         self.run(SETTLE_S)
@@ -80,10 +81,10 @@ class Probe(Node):
 
     def swap(self, checkpoint: str) -> dict:
         """The longest time between two commands while another checkpoint is loaded, tried out and swapped in."""
-        self.wait(self._parameters.services_are_ready, "the parameter services")
+        self.wait(self._policy_parameters.services_are_ready, "the parameter services")
         before = self.status.checkpoint_id
         begun_ns = time.time_ns()
-        self._parameters.set_parameters([Parameter("checkpoint", value=checkpoint)])
+        self._policy_parameters.set_parameters([Parameter("checkpoint", value=checkpoint)])
         self.wait(lambda: self.status.checkpoint_id != before, "the other checkpoint")
         taken_s = 1e-9 * (time.time_ns() - begun_ns)
         self.run(SETTLE_S)

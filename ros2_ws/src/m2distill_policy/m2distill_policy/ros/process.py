@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from m2distill_policy.bringup import die_with_starter
@@ -29,6 +30,10 @@ class ClosableNode(Protocol):
 
 class StartableNode(Protocol):
     problem: str  # why the last transition failed
+
+    def get_parameter(self, name: str) -> Any: ...
+    def trigger_configure(self) -> TransitionCallbackReturn: ...
+    def trigger_activate(self) -> TransitionCallbackReturn: ...
 
 
 Startable = TypeVar("Startable", bound=StartableNode)
@@ -54,7 +59,7 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
     try:
         node = make_node()
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
+        executor.add_node(cast(Node, node))  # no type says: a node that can be closed
         while not stop.is_set():
             executor.spin_once(timeout_sec=WAKE_PERIOD_S)
         return 0

@@ -10,7 +10,9 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -101,15 +103,12 @@ class RecorderNode(LifecycleNode):
         self._names = {topic.name: f"{self.get_namespace().rstrip('/')}/{topic.name}" for topic in self._topics}
         listeners: dict[str, Callable[[bytes], None]] = {
             topics.INSTRUCTION: self._on_instruction, topics.STATUS: self._on_status,
-            **{topics.camera_info(c.name).name: lambda raw, name=c.name: self._on_camera_info(name, raw)
-               for c in spec.cameras}}
+            **{topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras}}
         for topic in self._topics:
-            listen = listeners.get(topic.name)
-            subscription = self.create_subscription(
-                _message_class(topic.type), topic.name,
-                lambda raw, info, name=topic.name, listen=listen: self._on_message(name, raw, info, listen),
-                _qos(topic), raw=True)
-            made.at_destruction(lambda subscription=subscription: self.destroy_subscription(subscription))
+            # rclpy declares callbacks of the message alone.
+            hear: Any = partial(self._on_message, topic.name, listeners.get(topic.name))
+            subscription = self.create_subscription(_message_class(topic.type), topic.name, hear, _qos(topic), raw=True)
+            made.at_destruction(partial(self.destroy_subscription, subscription))
         self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
         for name, verb in self._verbs.items():
             made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response))
@@ -250,7 +249,7 @@ class RecorderNode(LifecycleNode):
 
     # --- messages
 
-    def _on_message(self, name: str, raw: bytes, info: dict[str, int], listen: Callable[[bytes], None] | None) -> None:
+    def _on_message(self, name: str, listen: Callable[[bytes], None] | None, raw: bytes, info: dict[str, int]) -> None:
         if self._active and name in self._watched:
             self._monitor.heard(name, self._made.steady.now().nanoseconds)
         if self._episode:

@@ -9,7 +9,6 @@ ordinary ROS 2 client: what it does, a dashboard or `ros2 topic pub` can do as w
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.errors import UserError
+from m2distill_policy.files import write_whole
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 START_TIMEOUT_S = 90.0  # for both nodes to come up
@@ -39,7 +39,7 @@ class Examiner(Node):
 
     def __init__(self):
         super().__init__("examiner")
-        self._status: PolicyStatus | None = None
+        self._status = PolicyStatus()  # the policy's own names a checkpoint
         self._success = self._over = False
         self._steps: int | None = None  # that the episode took, told by the simulator at its end
         self._heard_s = 0.0
@@ -56,7 +56,7 @@ class Examiner(Node):
         self._wait(self._is_ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
 
     def _is_ready(self) -> bool:
-        return (self._status is not None and self._instruction_pub.get_subscription_count() > 0
+        return bool(self._status.checkpoint_id and self._instruction_pub.get_subscription_count() > 0
                 and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
 
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
@@ -148,20 +148,15 @@ def run_trials(suite: str, tasks: list[int], initial_states: list[int], out: Pat
         examiner.wait_until_ready()
         for task in tasks:
             for initial_state in initial_states:
-                filmed = video_dir is not None and initial_state == initial_states[0]
-                video = video_dir / f"task{task}_state{initial_state}.mp4" if filmed else None
+                first = initial_state == initial_states[0]
+                video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir and first else None
                 results.append(examiner.trial(suite, task, initial_state, video))
                 print(json.dumps(results[-1]), flush=True)
         examiner.finish()
     finally:
         examiner.destroy_node()
         rclpy.try_shutdown()
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        json.dump(results, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(out)
+    write_whole(out, json.dumps(results, indent=2).encode())
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ ROOMS = {  # files, what of ours they may import ("!" takes away), and whether R
     "models": (list((POLICY / "models").rglob("*.py")),
                tuple(f"m2distill_policy.{name}" for name in ("models", "spec", "action", "errors")), False),
     "policy.ros": (_sources(POLICY, ros=True), ("m2distill_policy", "m2distill_interfaces"), True),
-    "sim core": (_sources(SIM, ros=False), (*SIM_CORE, "m2distill_policy.errors"), False),
+    "sim core": (_sources(SIM, ros=False), (*SIM_CORE, "m2distill_policy.errors", "m2distill_policy.files"), False),
     "sim.ros": (_sources(SIM, ros=True),
                 ("m2distill_sim", *POLICY_CORE, "m2distill_policy.ros.messages", "m2distill_policy.ros.params",
                  "m2distill_policy.ros.process"), True),

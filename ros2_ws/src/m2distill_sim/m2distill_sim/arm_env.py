@@ -50,7 +50,7 @@ class ArmEnv:
         self._substeps = round(env.control_timestep / env.model_timestep)
         if plain:
             _draw_simple_robot(self.model)
-        self._renderer = None
+        self._renderer: Renderer | None = None
         if self.cameras:
             height, width = (max(size[axis] for size in self.cameras.values()) for axis in (0, 1))
             self._renderer = Renderer(self.model, height, width, plain)
@@ -114,7 +114,7 @@ class ArmEnv:
 
     def render(self, camera: str) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright, of one of this environment's cameras."""
-        if camera not in self.cameras:
+        if self._renderer is None or camera not in self.cameras:
             raise UserError(unknown_name("camera", camera, self.cameras))
         return self._renderer.render(self.data, CAMERAS[camera], *self.cameras[camera])
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2distill_policy.errors import AssetError
+from m2distill_policy.files import write_durably
 from m2distill_sim.builtin import builtin_files
 
 LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders every suite needs
@@ -61,10 +62,11 @@ def cache_folder() -> Path:
 def libero_package() -> Path:
     """The folder of the inner `libero.libero` package, found without importing it (importing it asks on stdin)."""
     spec = importlib.util.find_spec("libero")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "libero" if spec else None
-    if folder is None or not (folder / "bddl_files").is_dir():
-        raise AssetError("the package `libero` is not installed; run `make setup`, or pip install hf-libero")
-    return folder
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "libero"
+        if (folder / "bddl_files").is_dir():
+            return folder
+    raise AssetError("the package `libero` is not installed; run `make setup`, or pip install hf-libero")
 
 
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
@@ -75,10 +77,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         for name, content in files.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_durably(path, content)
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)

@@ -139,7 +139,7 @@ def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
 def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Intents and disturbances of an attempt from where `env` is, or None where it failed."""
     expert, disturbance = make_expert(env, rng), Disturbance(rng)
-    steps = []
+    steps: list[tuple[np.ndarray, np.ndarray]] = []
     linger = LINGER_STEPS
     while linger > 0:
         if len(steps) == expert.most_steps:
@@ -243,8 +243,8 @@ def _progress(visible: bool):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console()
-    bars = {}
-    lines = {}
+    bars: dict = {}  # by task
+    lines: dict[Task, float] = {}  # when the last one was printed
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                   console=console, disable=not (visible and console.is_terminal)) as progress:
         def show(task: Task, successes: int, attempts: int, episodes: int) -> None:

@@ -1,6 +1,5 @@
 """The tasks of a suite, as a list or as one picture: what both cameras see at the first initial state."""
 
-import os
 import textwrap
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 
 from m2distill_policy.errors import UserError
+from m2distill_policy.files import write_whole
 from m2distill_sim.assets import AssetSource
 from m2distill_sim.environments import make_env
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states, suites
@@ -49,12 +49,7 @@ def contact_sheet(tasks: tuple[Task, ...], assets: AssetSource) -> np.ndarray:
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; the file appears whole or not at all."""
     content = cv2.imencode(path.suffix, picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, content)
 
 
 def _cell(task: Task, assets: AssetSource) -> np.ndarray:

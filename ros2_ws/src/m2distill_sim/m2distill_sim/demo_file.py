@@ -5,8 +5,6 @@ was seen after actions[j], as LIBERO stores it, or before) and `assets`, and wha
 """
 
 import json
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.files import publish
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.suites import Task
+from m2distill_sim.task_files import read_bddl
 
 
 @dataclass
@@ -64,7 +64,7 @@ def store_demo(path: Path, episode: Episode) -> None:
     temporary = path.with_suffix(".tmp")
     with h5py.File(temporary, "w") as file:
         _write_demo(file, episode)
-    _publish(temporary, path)
+    publish(temporary, path)
 
 
 def write_task(path: Path, task: Task, demos: Sequence[Path], assets: str, obs_after_action: bool,
@@ -94,17 +94,11 @@ def write_task(path: Path, task: Task, demos: Sequence[Path], assets: str, obs_a
                                     "env_kwargs": {"robots": ["Panda"], "control_freq": 20}}),
             "macros_image_convention": "opengl", "num_demos": len(demos), "total": total,
             "obs_after_action": obs_after_action, "assets": assets, **attributes})
-    _publish(temporary, path)
+    publish(temporary, path)
 
 
 def _problem(task: Task) -> str:
     """LIBERO's name of the kind of task, "libero_floor_manipulation"."""
     if task.suite == lift.SUITE:
         return lift.NAME
-    return re.search(r"\(problem\s+(\w+)", task.bddl_file.read_text()).group(1).lower()
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    return read_bddl(task.bddl_file)["problem"][0]

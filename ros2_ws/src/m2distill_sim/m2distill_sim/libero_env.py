@@ -24,14 +24,14 @@ class LiberoEnv(ArmEnv):
 
     def __init__(self, suite: str, task: int | str, assets: AssetSource | None = None,
                  cameras: dict[str, tuple[int, int]] | None = None):
-        task, cameras = find_task(suite, task), cameras or {}
+        found, cameras = find_task(suite, task), cameras or {}
         check_cameras(cameras)
         assets = find_assets() if assets is None else assets
         if assets.is_builtin and suite not in builtin.SUITES:
             raise AssetError(f"the built-in assets cover {', '.join(builtin.SUITES)}, not {suite}; name the folder of "
                              f"LIBERO's assets, or \"hub\" to download them, as `assets` or in $M2DISTILL_ASSETS")
-        check_task_files(task.bddl_file, assets)
-        super().__init__(task, assets, _make_env(task, assets, "ControlEnv", **NO_PICTURES).env, cameras,
+        check_task_files(found.bddl_file, assets)
+        super().__init__(found, assets, _make_env(found, assets, "ControlEnv", **NO_PICTURES).env, cameras,
                          plain=assets.is_builtin)
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m2distill_policy.errors import AssetError
 from m2distill_sim.assets import AssetSource
 
 SUITE = "robosuite"
@@ -29,7 +30,10 @@ CUBE_Z_M = 0.8 + CUBE_HALF_M + 0.01  # it falls the last centimetre
 
 def assets() -> AssetSource:
     """robosuite brings its own, the packaged demonstrations among them."""
-    folder = Path(importlib.util.find_spec("robosuite").origin).parent / "models" / "assets"
+    spec = importlib.util.find_spec("robosuite")
+    if spec is None or spec.origin is None:
+        raise AssetError("the package `robosuite` is not installed; run `make setup`, or pip install robosuite")
+    folder = Path(spec.origin).parent / "models" / "assets"
     return AssetSource("installed", folder, f"robosuite-{version('robosuite')}-plain")
 
 

@@ -85,10 +85,10 @@ def initial_state(suite: str, task: int | str, start: int) -> np.ndarray | None:
 
 def initial_states(suite: str, task: int | str) -> np.ndarray:
     """(50, D) float64: the task's fixed initial states, each [time, qpos, qvel]."""
-    task = find_task(suite, task)
-    if task.suite == lift.SUITE:
+    found = find_task(suite, task)
+    if found.suite == lift.SUITE:
         return lift.initial_states()
-    path = libero_package() / "init_files" / task.suite / f"{task.name}.pruned_init"
+    path = libero_package() / "init_files" / found.suite / f"{found.name}.pruned_init"
     try:
         with zipfile.ZipFile(path) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))

@@ -34,7 +34,8 @@ def read_bddl(file: Path) -> dict[str, list]:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise AssetError(f"task file {file} is not readable: {error}; reinstall hf-libero") from error
-    stack, opened = [[]], []
+    stack: list[list] = [[]]
+    opened: list[int] = []
     for number, line in enumerate(text.lower().splitlines(), 1):
         for token in re.findall(r"[()]|[^\s()]+", line.partition(";")[0]):
             if token == "(":
@@ -93,7 +94,7 @@ def _missing_references(folder: Path, model: str) -> list[str]:
         tree = ElementTree.parse(folder / model)
     except ElementTree.ParseError as error:
         return [f"{model} ({error})"]
-    files = {}  # robosuite takes the first asset of a name, and LIBERO's stove has two of one
+    files: dict = {}  # robosuite takes the first asset of a name, and LIBERO's stove has two of one
     for element in tree.iter():
         if element.get("file") and element.get("name") not in REPLACED:
             files.setdefault((element.tag, element.get("name")), element.get("file"))

@@ -1,10 +1,12 @@
 """An episode's pictures as an mp4 file that browsers play."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
+
+from m2distill_policy.files import publish
 
 MIN_HEIGHT_PX = 256  # small pictures are enlarged, pixel by pixel
 
@@ -13,9 +15,8 @@ def write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
     """Write (H, W, 3) uint8 RGB frames as H.264 into a folder that exists; the file appears whole or not at all."""
     temporary = path.with_name(f".{path.stem}.tmp.mp4")
     scale = -(-MIN_HEIGHT_PX // frames[0].shape[0])
-    with imageio.get_writer(temporary, fps=rate_hz, codec="libx264", macro_block_size=2) as writer:
+    writer: Any = imageio.get_writer(temporary, fps=rate_hz, codec="libx264", macro_block_size=2)
+    with writer:
         for frame in frames:
             writer.append_data(frame.repeat(scale, 0).repeat(scale, 1))
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    publish(temporary, path)

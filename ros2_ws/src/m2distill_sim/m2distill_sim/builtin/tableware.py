@@ -22,10 +22,10 @@ BOWL = (*octagon(0.0235, 0.0026, 0.0042, BLACK),
         *ring(16, 0.0471, 0.0337, (0.0015, 0.0188), math.radians(14.7), BLACK))
 
 # 133 mm wide, the rim 14 mm above the table; seen rounder than it is
-PLATE_RIM = {"height": 0.0070, "half": (0.0025, 0.0191), "tilt": math.radians(70.4), "rgb": WHITE}
+PLATE_RIM = (0.0483, 0.0070, (0.0025, 0.0191), math.radians(70.4), WHITE)
 PLATE = (*octagon(0.0306, 0.0022, 0.0031, WHITE),
-         *(replace(part, drawn=False) for part in ring(8, 0.0483, **PLATE_RIM)),
-         *(replace(part, solid=False) for part in ring(16, 0.0483, **PLATE_RIM)),
+         *(replace(part, drawn=False) for part in ring(8, *PLATE_RIM)),
+         *(replace(part, solid=False) for part in ring(16, *PLATE_RIM)),
          Part((0.0300, 0.0003), RED, (0, 0, 0.0054), solid=False))
 
 # 84 mm wide, 43 mm high

@@ -2,28 +2,34 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 from harness import LATCHED, START_LIMIT_S
 from recorder_client import Recorder
-from std_msgs.msg import Bool, String
+from std_msgs.msg import String
 
+from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup import NodeProcesses, SystemConfig, command_line, system
 from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.bag_import import import_bags
-from m2distill_training.data.store import open_store
+from m2distill_training.data.store import Store, open_store
 
 STEPS, SIZE_PX = 25, 96  # the cameras' pictures are larger than the policy's
 
 
-def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint_path, tmp_path):
+@pytest.mark.parametrize("pacing", ["lockstep", "real_time"])
+def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint_path, tmp_path, pacing):
+    """In real time, what the node is shown depends on when it was busy: pictures of two moments side by side, one of
+    them twice, another never. Steps of the import between the node's are where it held the arm."""
     config = SystemConfig(checkpoint=str(checkpoint_path), initial_state=41, assets="builtin", image_size_px=SIZE_PX,
-                          pacing="lockstep", step_limit=STEPS, record=str(tmp_path / "episodes"))
+                          pacing=pacing, step_limit=STEPS if pacing == "lockstep" else 0,
+                          record=str(tmp_path / "episodes"))
     sim, policy, recorder_node = system(config)
-    over, tasks = [], []
-    client.create_subscription(Bool, "sim/episode_over", lambda m: over.append(m.data), LATCHED)
+    tasks = []
     client.create_subscription(String, "sim/task", lambda m: tasks.append(m.data), LATCHED)
     witnessed = tmp_path / "witnessed"
     witnessed.mkdir()
@@ -38,8 +44,9 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
             assert recorder("start").success
             client.wait(lambda: recorder.numbers("messages") >= 8, "the first observation, repeated")
             client.say(tasks[-1])
-            client.wait(lambda: over[-1], "the end of the episode", 60)
-            client.wait(lambda: len(list(witnessed.iterdir())) > STEPS, "the answer to the last observation")
+            client.wait(lambda: len(client.of("policy/action")) > STEPS, "the answers", 60)
+            client.say("")
+            client.wait_for_state(PolicyStatus.IDLE)
             assert recorder("keep").success
         finally:
             node.terminate()
@@ -49,18 +56,24 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
     spec = PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
     store = open_store(tmp_path / "data" / report.file, spec, "before")
     seen = [np.load(path) for path in sorted(witnessed.iterdir(), key=lambda path: int(path.stem))]
-    assert len(seen) == STEPS + 1 and STEPS <= report.steps <= STEPS + 1 and report.idle_steps <= 1
-    for tick, live in enumerate(seen[:report.steps]):
-        batch = to_model_input({name: images[None, [tick]] for name, images in store.images.items()},
-                               store.joint[None, [tick]], store.gripper[None, [tick]], np.zeros((1, 8), np.float32))
-        made = {**{f"image_{name}": images for name, images in batch["images"].items()},
-                "joint": batch["joint"], "gripper": batch["gripper"]}
-        for name, tensor in made.items():
-            assert tensor.numpy().dtype == live[name].dtype == np.float32
-            np.testing.assert_array_equal(bits(tensor.numpy()), bits(live[name]), strict=True)
-        if tick < STEPS:  # the last observation's answer may come after the end of the recording
-            np.testing.assert_allclose(store.action[tick], np.clip(live["action"], -1, 1), atol=1e-6)
+    found = 0
+    for step in range(report.steps):
+        if found < len(seen) and equal_bits(seen[found], tensors(store, step)):
+            np.testing.assert_allclose(store.action[step], np.clip(seen[found]["action"], -1, 1), atol=1e-6)
+            found += 1
+    assert found == len(seen) > STEPS
+    if pacing == "lockstep":
+        assert report.steps == len(seen)
 
 
-def bits(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).view(np.uint32)
+def tensors(store: Store, step: int) -> dict[str, np.ndarray]:
+    """What the network is shown of a step in training."""
+    batch = to_model_input({name: images[None, [step]] for name, images in store.images.items()},
+                           store.joint[None, [step]], store.gripper[None, [step]], np.zeros((1, 8), np.float32))
+    return {**{f"image_{name}": images.numpy() for name, images in batch["images"].items()},
+            "joint": batch["joint"].numpy(), "gripper": batch["gripper"].numpy()}
+
+
+def equal_bits(live: Mapping[str, np.ndarray], made: dict[str, np.ndarray]) -> bool:
+    return all(array.dtype == live[name].dtype == np.float32 and array.shape == live[name].shape
+               and array.tobytes() == live[name].tobytes() for name, array in made.items())

@@ -1,5 +1,6 @@
-"""The policy node, with a witness at its door: every tensor that the network is shown goes to a file of its stamp."""
+"""The policy node, with a witness at its door: every tensor that the network is shown goes to a file of its own."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from m2distill_policy.ros import policy_node
 
 folder = Path(sys.argv.pop(1))
 door, step = inference.to_model_input, inference.LoadedPolicy.step
-shown = {}
+shown, count = {}, itertools.count()
 
 
 def watched_door(*arguments):
@@ -23,7 +24,7 @@ def watched_door(*arguments):
 
 def watched_step(policy, observation):
     sample = step(policy, observation)
-    np.savez(folder / f"{observation.stamp_ns}.npz", action=sample.action, **shown)
+    np.savez(folder / f"{next(count)}.npz", action=sample.action, **shown)
     return sample
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
 from m2distill_policy import topics
 from m2distill_policy.arrivals import Arrivals
@@ -59,9 +59,12 @@ class EpisodeBag:
         if not found:
             return
         try:
+            for connection in found:
+                if connection.msgtype not in self._types.fielddefs:  # no standard type: the bag itself explains it
+                    self._types.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
             for connection, time_ns, raw in self._reader.messages(found):
                 yield time_ns, self._types.deserialize_cdr(raw, connection.msgtype)
-        except (ReaderError, SerdeError, AssertionError, IndexError, ValueError) as error:
+        except (ReaderError, SerdeError, TypesysError, AssertionError, IndexError, ValueError) as error:
             raise DataError(f"{found[0].topic} is damaged ({error})") from None
 
     def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:

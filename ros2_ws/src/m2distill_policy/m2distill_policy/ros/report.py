@@ -1,7 +1,7 @@
 """What the node says of itself: ~/status and /diagnostics when something changes, /diagnostics once a second besides,
 ~/action for every sample."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
@@ -26,11 +26,12 @@ class Report:
         self._status = PolicyStatus()
         self.numbers: Callable[[], Mapping[str, str]] = dict
 
-    def action(self, command: Command, instruction: str) -> None:
+    def action(self, command: Command, instruction: str, input_stamps_ns: Sequence[int]) -> None:
         sample = command.sample
         action = PolicyAction(action=sample.action, mode=sample.mode, weights=sample.weights, log_prob=sample.log_prob,
                               entropy=sample.entropy, limited_by=command.limited_by, instruction=instruction,
-                              checkpoint_id=self._status.checkpoint_id)
+                              checkpoint_id=self._status.checkpoint_id,
+                              input_stamps=[messages.stamp_from_ns(stamp_ns) for stamp_ns in input_stamps_ns])
         action.header.stamp = messages.stamp_from_ns(command.stamp_ns)
         action.header.frame_id = self._frame_id
         self._action_pub.publish(action)

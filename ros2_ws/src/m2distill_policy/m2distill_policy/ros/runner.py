@@ -279,7 +279,7 @@ class Runner:
         if not self._lockstep:  # where the simulator waits
             self._watchdog.feed()
         self._outputs.send(outcome)
-        self._report.action(outcome, self._session.instruction)
+        self._report.action(outcome, self._session.instruction, [s.stamp_ns for s in self._session.streams])
         self._cadence.stepped(ended_s, ended_s - started_s)
         self._execute.count_step()
         self._hold_reason = ""

@@ -92,7 +92,7 @@ def read_help(page: str) -> tuple[str, list[str], list[Section]]:
 
 
 def cli_page() -> str:
-    lines = ["# Commands", "", NOTE, "`m2distill COMMAND --help` says the same. Exit codes: 0 done, 2 something that "
+    lines = ["# Commands", "", NOTE, "Each command's `--help` says the same. Exit codes: 0 done, 2 something that "
              "you can mend (one line on stderr), 130 interrupted.", ""]
     for command in commands():
         lines += _command(command)

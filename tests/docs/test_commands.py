@@ -1,0 +1,227 @@
+"""Every command on every page: it parses, what it names exists, and docs/commands.md says what runs it."""
+
+import ast
+import functools
+import importlib.util
+import re
+from dataclasses import fields
+
+import pytest
+import tyro
+from pages import ROOT, Command, commands, commands_in
+
+from m2distill_policy import bringup
+from m2distill_training import cli
+
+NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
+COMMANDS_PAGE = (ROOT / "docs/reference/commands.md").read_text()
+TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/commands.md").read_text(), re.M)
+LAUNCH = {"run": bringup.SystemConfig, "policy": bringup.PolicyConfig, "sim": bringup.SimConfig}
+ALL = commands()
+
+
+def of(*begin: str, whole: bool | None = None) -> list[Command]:
+    """The commands that begin so, those within docker's included."""
+    inside = {"m2distill:train": ("m2distill",), "m2distill:robot": ()}
+    found = list(ALL)
+    for command in ALL:
+        for i, word in enumerate(command.words):
+            if word in inside and command.words[:2] == ("docker", "run"):
+                found.append(Command(command.place, (*inside[word], *command.words[i + 1:]), command.whole))
+    return [c for c in found if c.words[:len(begin)] == begin and whole in (None, c.whole)]
+
+
+def test_commands_are_found_in_blocks_and_sentences_and_not_in_fences():
+    page = ("Say `make demo`, not `demo`.\n\n    A=1 m2distill tasks --suite x > out  # why\n    ros2 topic \\\n"
+            "      list && pip check\n    files/here  what\n```\nmake tea\n```\n")
+    assert [(c.place, c.words, c.whole) for c in commands_in(page, "p")] == [
+        ("p:1", ("make", "demo"), False), ("p:3", ("m2distill", "tasks", "--suite", "x"), True),
+        ("p:5", ("ros2", "topic", "list"), True), ("p:5", ("pip", "check"), True)]
+
+
+# --- m2distill
+
+class Parsed(Exception):
+    pass
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """cli.run with the real parser, which stops before the command does anything."""
+    def instead(function):
+        @functools.wraps(function)
+        def nothing(*args, **options):
+            raise Parsed
+        return function if isinstance(function, type) else nothing
+
+    def parse_one(function, *, real=tyro.cli, **options):
+        real(instead(function), **options)
+        raise Parsed
+
+    def parse_subcommands(functions, *, real=tyro.extras.subcommand_cli_from_dict, **options):
+        real({name: instead(function) for name, function in functions.items()}, **options)
+
+    def run(*arguments):
+        raise Parsed
+
+    monkeypatch.setattr(tyro, "cli", parse_one)
+    monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", parse_subcommands)
+    monkeypatch.setattr(bringup, "run", run)
+    return cli.run
+
+
+@pytest.mark.parametrize("words", [["evaluate", "run", "--episode", "3"], ["train", "--preset", "smal"], ["rollback"],
+                                   ["bag", "mend"], ["run", "--checkpoint", "c", "--arm", "toaster"]])
+def test_a_wrong_command_line_does_not_parse(parse, words, capsys):
+    try:
+        assert parse(words) == 2
+    except SystemExit as end:
+        assert end.code == 2
+
+
+def test_every_m2distill_line_parses(parse, capsys):
+    lines = [*of("m2distill", whole=True), *of(".venv/bin/m2distill", whole=True)]
+    torchrun = [Command(c.place, c.words[c.words.index("m2distill_training"):], True) for c in of("torchrun")]
+    assert lines and torchrun
+    wrong = []
+    for command in [*lines, *torchrun]:
+        if command.words[1] == "--help":
+            continue
+        try:
+            parse(list(command.words[1:]))
+        except Parsed:
+            continue
+        except SystemExit:
+            pass
+        wrong.append(f"{command}: {capsys.readouterr()}")
+    assert wrong == []
+
+
+def test_what_sentences_say_of_m2distill_exists():
+    sections = dict(re.findall(r"^## (m2distill [\w -]+?)\n(.*?)(?=^## |\Z)", COMMANDS_PAGE, re.M | re.S))
+    for command in of("m2distill", whole=False):
+        names = [" ".join(command.words[:n]) for n in (3, 2)]
+        text = "".join(section for title, section in sections.items()
+                       if title in names or title.startswith(f"{names[-1]} "))
+        assert text, command
+        for option in command.words:
+            assert not option.startswith("--") or f"{option} " in text or f"{option}`" in text, command
+
+
+# --- ROS 2
+
+def test_every_launch_argument_is_declared():
+    for command in of("ros2", "launch", "m2distill_policy"):
+        file, *arguments = command.words[3:]
+        assert (ROOT / "launch" / file).is_file(), command
+        options = {option.name: option for option in fields(LAUNCH[file.removesuffix(".launch.py")])}
+        for argument in arguments:
+            name, _, value = argument.partition(":=")
+            if argument != "--show-args" and name != "rviz":
+                assert name in options, command
+                bringup.read_option(options[name], value)  # raises for a value that is not allowed
+
+
+def node_rows() -> dict[str, str]:
+    """Endpoint -> type and parameter -> "", by absolute name: `/policy/status`, `/policy.checkpoint`."""
+    rows = {}
+    for node, section in re.findall(r"^## (policy|recorder|teleop|sim)\n(.*?)(?=^## )", NODES_PAGE, re.M | re.S):
+        for name, cells in re.findall(r"^\| `([\w/~]+)` \| (.*) \|$", section, re.M):
+            kind, type_ = cells.split(" | ")[:2]
+            if re.match(r"(in|out|service|action)\b", kind):
+                rows["/" + name.replace("~", node).removeprefix("/")] = type_
+            else:
+                rows[f"/{node}.{name}"] = ""
+    return rows
+
+
+ROWS = node_rows()
+
+
+def test_the_nodes_page_is_understood():
+    assert ROWS["/policy/status"] == "m2distill_interfaces/msg/PolicyStatus"
+    assert "/policy.max_linear_m_s" in ROWS and "/diagnostics" in ROWS and "/sim/reset" in ROWS
+
+
+def test_topics_services_and_types_are_those_of_the_nodes():
+    named = [*of("ros2", "service", "call"), *of("ros2", "topic", "pub"), *of("ros2", "topic", "echo")]
+    assert named
+    for command in named:
+        name, *rest = [word for word in command.words[3:] if not word.startswith("--")]
+        assert name in ROWS, command
+        assert not rest or rest[0] == ROWS[name], command
+        if len(rest) > 1:  # the message
+            assert rest[0] == "std_msgs/msg/String" and re.fullmatch(r"\{data: [^{}]+\}", rest[1]), command
+
+
+def test_parameters_and_nodes_are_there():
+    for command in of("ros2", "param", "set"):
+        assert f"{command.words[3]}.{command.words[4]}" in ROWS, command
+    for command in of("ros2", "lifecycle"):
+        assert command.words[3] in ("/policy", "/recorder"), command
+    for command in of("ros2", "run"):
+        package, executable = command.words[2:4]
+        assert f"{executable} = " in (ROOT / "ros2_ws/src" / package / "setup.py").read_text(), command
+        _parameters_exist(command, executable)
+    for command in of("python", "-m"):
+        assert importlib.util.find_spec(command.words[2]), command
+        _parameters_exist(command, command.words[2].split(".")[-1])
+
+
+def _parameters_exist(command: Command, executable: str) -> None:
+    for flag, word in zip(command.words, command.words[1:], strict=False):
+        if flag == "-p":
+            assert f"/{executable.removesuffix('_node')}.{word.split(':=')[0]}" in ROWS, command
+
+
+# --- the others
+
+def test_make_targets_files_and_stages_are_there():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    stages = re.findall(r" AS ([a-z-]+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert len(of("make")) > 3
+    for command in of("make"):
+        assert set(command.words[1:]) <= set(targets), command
+    for command in of("docker", "build", whole=True):
+        assert command.words[command.words.index("--target") + 1] in stages, command
+    for command in ALL:
+        scripts = [word for word in command.words if word.startswith("scripts/")]
+        assert all((ROOT / script).is_file() for script in scripts), command
+
+
+def test_the_pip_lines_are_those_of_the_setup():
+    said = (ROOT / "scripts/setup.sh").read_text()
+    lines = of(".venv/bin/python", "-m", "pip")
+    assert len(lines) == 3
+    for command in lines:
+        for word in command.words[4:]:
+            assert word in said or word == "-r", command
+
+
+# --- what runs it
+
+def rows_for(command: Command) -> list[str]:
+    """The rows of docs/commands.md that stand for it: their words are its first ones, options between them left out."""
+    words = [word.removeprefix(".venv/bin/") for word in command.words if not word.startswith("--")]
+    return [form for form, _ in TABLE if words[:len(form.split())] == form.split()]
+
+
+def test_every_command_is_in_the_table_of_what_runs_it():
+    assert [str(command) for command in ALL if not rows_for(command)] == []
+
+
+def test_every_row_of_the_table_stands_for_a_command():
+    used = {form for command in ALL for form in rows_for(command)}
+    assert [form for form, _ in TABLE if form not in used] == []
+    assert len({form for form, _ in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize(("form", "by"), TABLE)
+def test_a_row_names_tests_that_exist_or_says_that_nothing_runs_it(form, by):
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", by)
+    assert named or re.match(r"(untried|by hand): \w+", by)
+    for file, name in named:
+        source = (ROOT / file).read_text()
+        assert name in {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}, name
+        if form.startswith("m2distill "):
+            assert all(word in source.replace("_", "-") for word in form.split()[1:]), f"{file} runs others"

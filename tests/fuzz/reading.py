@@ -1,6 +1,6 @@
 """A process that reads cases one after the other. What it may not do is a finding, and so is its death.
 
-Memory: 1 GiB more than it had when it began. Time: 10 s of the processor for a case. It may start no program but those
+Memory: 1 GiB more than it had when it began. Time: 5 s of the processor for a case. It may start no program but those
 that are named, connect to nobody, and write nowhere but below its folder.
 """
 
@@ -20,7 +20,7 @@ from damage import Files
 from m2distill_policy.errors import UserError
 
 MEMORY = 1 << 30
-PROCESSOR_S, PATIENCE_S = 10, 120  # of the processor; by the clock, for one that waits
+PROCESSOR_S, PATIENCE_S = 5, 60  # of the processor; by the clock, for one that waits
 CASES = 300  # after which a fresh process is taken: what one leaves must not count for the next
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen", "socket.connect")

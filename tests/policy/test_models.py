@@ -219,8 +219,8 @@ def test_config_goes_through_json(preset):
 @pytest.mark.parametrize(("change", "message"), [
     ({"colour": 1}, "unknown keys"), ({"width": "64"}, "ModelConfig.width"), ({"width": 63}, "even number"),
     ({"norm": "layer"}, "'layer', allowed batch, group"), ({"stem_width": 17}, "17 channels, expected a multiple of 8"),
-    ({"stages": []}, "stages is empty"),
-    ({"stages": [{"width": 0, "blocks": 1, "stride": 1}]}, "positive width"), ({"dropout": 1.0}, "dropout is 1.0"),
+    ({"stages": []}, "stages has 0 entries"),
+    ({"stages": [{"width": 0, "blocks": 1, "stride": 1}]}, "stages.width is 0"), ({"dropout": 1.0}, "dropout is 1.0"),
     ({"min_std": 0.0}, "min_std is 0.0"), ({"modes": -1}, "modes is -1"), ({"position_base": 1.0}, "above 1"),
 ])
 def test_a_wrong_config_is_refused(change, message):

@@ -28,7 +28,7 @@ def _edited(edit) -> str:
     (lambda d: d.update(history=2.5), "history is 2.5, expected int"),
     (lambda d: d.update(history=True), "history is True, expected int"),
     (lambda d: d["cameras"][0].pop("upside_down"), r"cameras\[0\] has missing keys \['upside_down'\]"),
-    (lambda d: d.update(cameras=[]), "cameras is empty"),
+    (lambda d: d.update(cameras=[]), "cameras has 0 entries"),
     (lambda d: d["cameras"].append(d["cameras"][0]), "not unique"),
     (lambda d: d["action"].update(linear_scale_m=-1), "linear_scale_m is -1.0, expected a positive"),
     (lambda d: d["action"].update(linear_scale_m=float("nan")), "linear_scale_m is nan"),

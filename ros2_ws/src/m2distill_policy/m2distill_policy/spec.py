@@ -7,6 +7,7 @@ is strict: an unknown or a missing key is an error, never a default.
 import dataclasses
 import json
 import math
+import sys
 import typing
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ def strict_from_json(cls, text: str):
     """Read a (nested) frozen dataclass from JSON. Every key present, none unknown, every type right; else SpecError."""
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second: nested without end
         raise SpecError(f"{cls.__name__} is not JSON: {error}") from None
     return _read(cls, data, cls.__name__)
 
@@ -135,7 +136,8 @@ def _read(kind, value, where: str):
         _require(isinstance(value, list), f"{where} is {type(value).__name__}, expected a list")
         return tuple(_read(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if kind is float:
-        _require(type(value) in (int, float), f"{where} is {value!r}, expected a number")
+        _require(type(value) in (int, float) and abs(value) <= sys.float_info.max,
+                 f"{where} is {value!r:.80}, expected a number")
         return float(value)
-    _require(type(value) is kind, f"{where} is {value!r}, expected {kind.__name__}")
+    _require(type(value) is kind, f"{where} is {value!r:.80}, expected {kind.__name__}")
     return value

@@ -1,0 +1,44 @@
+"""Every message that docs/troubleshooting.md quotes is one that the source can say."""
+
+import ast
+import re
+from functools import cache
+
+from pages import ROOT
+
+PAGE = (ROOT / "docs/troubleshooting.md").read_text()
+SOURCES = [ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy", ROOT / "ros2_ws/src/m2distill_sim/m2distill_sim",
+           ROOT / "training/m2distill_training"]
+HOLE = "\0"  # where a value is put in
+
+
+@cache
+def texts() -> list[str]:
+    """Every string of the source, implicit joins made and values replaced by HOLE; the set-up scripts as they are."""
+    found = [path.read_text() for path in (ROOT / "scripts").glob("*.sh")]
+    for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else HOLE for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def quoted() -> list[str]:
+    return re.findall(r"^\| `([^`]+)`", PAGE, re.M)
+
+
+def can_be_said(message: str) -> bool:
+    """The dots stand for a value in the source, or in a script for anything."""
+    pattern = re.compile(".+?".join(re.escape(part.strip()) for part in message.split("…")), re.S)
+    return any(pattern.search(f"{HOLE}{text}{HOLE}") for text in texts())
+
+
+def test_every_quoted_message_is_in_the_source():
+    assert len(quoted()) > 40
+    assert [message for message in quoted() if not can_be_said(message)] == []
+
+
+def test_a_message_that_nobody_says_is_found():
+    assert can_be_said("…: nobody publishes it") and not can_be_said("…: nobody publishes that")

@@ -148,9 +148,13 @@ class Client(Node):
                   START_LIMIT_S)
 
     def set_parameter(self, name: str, value) -> None:
+        assert (refusal := self.refusal(name, value)) == "", refusal
+
+    def refusal(self, name: str, value) -> str:
+        """Set a parameter; why it was refused, or nothing."""
         self.wait(self.policy_parameters.services_are_ready, "the parameter services", START_LIMIT_S)
         answer = self.result(self.policy_parameters.set_parameters([Parameter(name, value=value)]), "a parameter")
-        assert answer.results[0].successful, answer.results[0].reason
+        return "" if answer.results[0].successful else answer.results[0].reason
 
     def call(self, service: str) -> Trigger.Response:
         return self.ask(self.triggers[service], Trigger.Request(), service)

@@ -12,7 +12,7 @@ from lifecycle_msgs.msg import Transition
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.ros.messages import stamp_to_ns
+from m2distill_policy.ros.messages import stamp_to_ns, twist_to_numpy
 
 Result = ExecuteInstruction.Result
 POLICY_TOPICS = ("twist_cmd", "gripper_cmd", "policy/action", "policy/status", "/diagnostics")
@@ -122,6 +122,26 @@ def test_pause_start_and_stop(running):
     running.wait_for_state(PolicyStatus.IDLE, "stopped")
     refused = running.call("pause")
     assert not refused.success and "nothing to pause" in refused.message
+
+
+def test_limits_are_those_of_configure_and_a_later_change_is_refused(running):
+    for name, value in (("max_linear_m_s", 0.01), ("workspace_min_m", [0.1, 0.1, 0.1]), ("output", "pose"), ("seed", 7),
+                        ("min_similarity", 0.5)):
+        assert "`configure` has read it" in running.refusal(name, value), name
+    assert running.refusal("seed", 0) == ""  # what it is already
+    assert running.transition(Transition.TRANSITION_DEACTIVATE)
+    assert "`configure` has read it" in running.refusal("max_linear_m_s", 0.01)
+    assert running.transition(Transition.TRANSITION_CLEANUP)
+    running.set_parameter("max_linear_m_s", 0.01)
+    running.heard.clear()
+    running.start()
+    running.say(KNOWN[0])
+    running.wait(lambda: any("speed" in a.limited_by for a in running.of("policy/action")), "the limit to act")
+    speeds = [np.linalg.norm(twist_to_numpy(twist)[0]) for twist in running.of("twist_cmd")]
+    assert 0 < max(speeds) <= 0.01 + 1e-12
+    assert running.transition(Transition.TRANSITION_DEACTIVATE)
+    assert running.transition(Transition.TRANSITION_CLEANUP)
+    running.set_parameter("max_linear_m_s", 3**0.5)
 
 
 def test_the_zero_command_is_the_last_one_on_deactivate(running):

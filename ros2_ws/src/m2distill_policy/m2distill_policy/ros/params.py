@@ -2,11 +2,12 @@
 range and whether it is read-only. Tuples of numbers are arrays.
 
 `declare(node, Parameters)` makes values outside the range impossible to set; `read(node, Parameters)` returns the
-values of the moment.
+values of the moment; `refuse_changes` where they have been read for good.
 """
 
+import array
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -47,9 +48,28 @@ def read(node: Node, cls: type[T]) -> T:
     return cls(**{f.name: _value(node, f) for f in dataclasses.fields(cls)})
 
 
+def refuse_changes(node: Node, *groups: type[Dataclass], why: Callable[[], str], free: tuple[str, ...] = ()) -> None:
+    """While `why()` has a reason, nothing of these groups but what is `free` can be set to another value."""
+    names = {field.name for group in groups for field in dataclasses.fields(group)} - set(free)
+
+    def refuse(parameters: list[Parameter]) -> SetParametersResult:
+        reason = why()
+        for p in parameters:
+            if reason and p.name in names and _plain(p.value) != _plain(node.get_parameter_or(p.name).value):
+                return SetParametersResult(successful=False, reason=f"{p.name}: {reason}")
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(refuse)
+
+
 def _value(node: Node, field: dataclasses.Field) -> Any:
     value = node.get_parameter_or(field.name).value
     return tuple(value or ()) if isinstance(field.default, tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    """rclpy gives an array as an array.array or as a list."""
+    return list(value) if isinstance(value, Sequence | array.array) and not isinstance(value, str) else value
 
 
 def _descriptor(field: dataclasses.Field) -> ParameterDescriptor:

@@ -45,6 +45,7 @@ class PolicyNode(LifecycleNode):
         self._runner: Runner | None = None
         self._reload: reload.Reload | None = None
         self._finalized = False
+        params.refuse_changes(self, *GROUPS, why=self._why_settled, free=("checkpoint",))
 
     # --- lifecycle
 
@@ -152,6 +153,11 @@ class PolicyNode(LifecycleNode):
     async def _on_reload(self, _, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = await self._reload.request(self.get_parameter("checkpoint").value)
         return response
+
+    def _why_settled(self) -> str:
+        """A limit that acts half a run later than it was set helps nobody."""
+        return "" if self._runner is None else ("`configure` has read it and nothing reads it later; deactivate and "
+                                                "clean up the node, set it, and configure it anew")
 
     def _on_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:

@@ -35,6 +35,7 @@ class TeleopNode(Node):
         super().__init__("teleop")
         params.declare(self, NodeParameters)
         params.declare(self, TeleopSettings)
+        params.refuse_changes(self, TeleopSettings, why=lambda: "it was read at the start; start the node with it")
         chosen, settings = params.read(self, NodeParameters), params.read(self, TeleopSettings)
         self._operator = Teleoperator(settings)
         self._frame_id, self._active = chosen.frame_id, False

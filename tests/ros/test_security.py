@@ -1,18 +1,24 @@
-"""The SROS2 policy file against the node as it is: nobody else may command the arm, and the node lacks nothing."""
+"""The SROS2 policy file against the nodes as they are: who may command the arm, and that no node lacks anything."""
 
-import re
+import gc
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lifecycle_msgs.srv import GetState
 from rclpy.action import get_action_server_names_and_types_by_node
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from m2distill_policy.bringup import NodeDescription, NodeProcesses
 from m2distill_policy.ros.policy_node import PolicyNode
+from m2distill_policy.ros.teleop_node import TeleopNode
 
 FILE = Path(__file__).parents[2] / "docs/security/m2distill.policy.xml"
 COMMANDS = {"/twist_cmd", "/target_pose", "/velocity_cmd", "/gripper_cmd"}
+ENCLAVES = ("policy", "robot", "recorder", "teleop", "operator")
 
 
 def allowed(enclave: str, kind: str, verb: str) -> set[str]:
@@ -23,43 +29,73 @@ def allowed(enclave: str, kind: str, verb: str) -> set[str]:
 
 
 @pytest.fixture
-def configured(ros, checkpoint_path):
-    """Makes PolicyNodes, configured with the given parameters, in this process."""
-    made = []
+def made(ros) -> Iterator[Callable[[type[Node]], Node]]:
+    """Makes nodes in this process."""
+    nodes = []
 
-    def make(**parameters) -> PolicyNode:
-        node = PolicyNode()
-        made.append(node)
-        node.set_parameters([Parameter(name, value=value) for name, value in parameters.items()])
-        node.set_parameters([Parameter("checkpoint", value=str(checkpoint_path))])
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.problem
-        return node
+    def make(kind: type[Node]) -> Node:
+        nodes.append(kind())
+        return nodes[-1]
 
     yield make
-    for node in made:
+    while nodes:
+        node = nodes.pop()
         node.close()
         node.destroy_node()
+        del node
+    gc.collect()  # until it is gone, the graph knows two nodes of this name, and says which it likes
+
+
+def published(witness: Node, name: str) -> set[str]:
+    return {topic for topic, _ in witness.get_publisher_names_and_types_by_node(name, "/")}
+
+
+def assert_allowed(witness: Node, name: str, actions: set[str]) -> None:
+    """Its enclave lists all that the node of this name has; its action servers are these."""
+    assert {server for server, _ in get_action_server_names_and_types_by_node(witness, name, "/")} == actions
+    of_actions = tuple(f"{server}/_action/" for server in actions)
+    for names, kind, verb in [(witness.get_publisher_names_and_types_by_node(name, "/"), "topic", "publish"),
+                              (witness.get_subscriber_names_and_types_by_node(name, "/"), "topic", "subscribe"),
+                              (witness.get_service_names_and_types_by_node(name, "/"), "service", "reply")]:
+        used = {full for full, _ in names if not full.startswith(of_actions)}
+        assert used and used <= allowed(name, kind, verb), kind
 
 
 @pytest.mark.parametrize("output", ["twist", "pose", "array"])
-def test_the_node_may_do_all_that_it_does(configured, output):
-    node = configured(output=output)
-    servers = {name for name, _ in get_action_server_names_and_types_by_node(node, "policy", "/")}
-    assert servers == allowed("policy", "action", "execute")
-    of_actions = re.compile("|".join(f"{name}/_action/" for name in servers))
-    for names, kind, verb in [(node.get_publisher_names_and_types_by_node("policy", "/"), "topic", "publish"),
-                              (node.get_subscriber_names_and_types_by_node("policy", "/"), "topic", "subscribe"),
-                              (node.get_service_names_and_types_by_node("policy", "/"), "service", "reply")]:
-        used = {name for name, _ in names if not of_actions.match(name)}
-        assert used <= allowed("policy", kind, verb), kind
-    published = {name for name, _ in node.get_publisher_names_and_types_by_node("policy", "/")}
-    assert len(published & COMMANDS) == 2  # the motion and the gripper
+def test_the_policy_may_do_all_that_it_does(made, checkpoint_path, output):
+    node = made(PolicyNode)
+    node.set_parameters([Parameter("output", value=output), Parameter("checkpoint", value=str(checkpoint_path))])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.problem
+    assert_allowed(node, "policy", allowed("policy", "action", "execute"))
+    assert len(published(node, "policy") & COMMANDS) == 2  # the motion and the gripper
 
 
-def test_only_the_policy_may_command_the_arm():
+def test_teleoperation_may_do_all_that_it_does(made):
+    node = made(TeleopNode)
+    assert_allowed(node, "teleop", set())
+    assert published(node, "teleop") & COMMANDS == {"/twist_cmd", "/gripper_cmd"}
+
+
+@pytest.mark.parametrize("image_transport", ["raw", "compressed"])
+def test_the_recorder_may_do_all_that_it_does_and_moves_nothing(client, checkpoint_path, tmp_path, image_transport):
+    recorder = NodeDescription("m2distill_policy", "recorder_node", "recorder", "", {
+        "checkpoint": str(checkpoint_path), "directory": str(tmp_path), "image_transport": image_transport,
+        "autostart": True})
+    with NodeProcesses([recorder], tmp_path) as nodes:
+        active = client.create_client(GetState, "recorder/get_state")
+        client.wait(lambda: client.ask(active, GetState.Request(), "its state").current_state.label == "active",
+                    "an active recorder")
+        client.wait(lambda: "recorder" in client.get_node_names() and "/recorder/command" in {
+            topic for topic, _ in client.get_subscriber_names_and_types_by_node("recorder", "/")}, "the graph")
+        assert_allowed(client, "recorder", set())
+        assert published(client, "recorder") & COMMANDS == set()
+        nodes.check()
+
+
+def test_only_the_policy_and_the_operators_hand_may_command_the_arm():
     assert allowed("policy", "topic", "publish") >= COMMANDS == allowed("robot", "topic", "subscribe") & COMMANDS
-    for enclave in ("robot", "operator"):
-        assert not allowed(enclave, "topic", "publish") & COMMANDS
-    assert "/*" not in allowed("operator", "topic", "publish") | allowed("robot", "topic", "publish")
-    assert allowed("policy", "action", "call") == {"/gripper_action"}
-    assert "/gripper_action" not in allowed("operator", "action", "call")
+    moving = {enclave for enclave in ENCLAVES if allowed(enclave, "topic", "publish") & (COMMANDS | {"/*"})}
+    assert moving == {"policy", "teleop"}
+    assert [e for e in ENCLAVES if "/operator_active" in allowed(e, "topic", "publish")] == ["teleop"]
+    assert [e for e in ENCLAVES if "/gripper_action" in allowed(e, "action", "call")] == ["policy"]
+    assert {enclave.get("path") for enclave in ET.parse(FILE).iter("enclave")} == {f"/m2distill/{e}" for e in ENCLAVES}

@@ -194,6 +194,7 @@ def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: st
         with NodeProcesses(system(config), folder / "logs", domain) as nodes:
             client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
             clients.append(client)
+            assert client.stdout is not None  # a pipe
             try:
                 for line in client.stdout:
                     _show_trial(name, json.loads(line))

@@ -38,9 +38,10 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
     entries = []
     for d in data:
         text = d["instruction"]
-        k, *later = [i for i, c in enumerate(checkpoints) if text in c.instructions] or [None]
-        if not later:
+        knowing = [i for i, c in enumerate(checkpoints) if text in c.instructions]
+        if len(knowing) < 2:
             continue
+        k, *later = knowing
         replayed = {demo for i in later for demo in checkpoints[i].metrics["replayed_demos"].get(text, [])}
         store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache)
         if store.key != d["key"]:

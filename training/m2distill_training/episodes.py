@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
@@ -18,6 +19,9 @@ from m2distill_policy.spec import CameraSpec
 from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
 from m2distill_training.run import append_line, read_lines, write_lines
 from m2distill_training.workers import run_in_workers
+
+if TYPE_CHECKING:  # it imports the renderer, which chooses its platform once and for all
+    from m2distill_sim.arm_env import ArmEnv
 
 RENDER_PX = 128  # least side drawn, as in demonstrations and on the simulator's topics: one door makes it smaller
 
@@ -122,7 +126,7 @@ def is_filmed(job: Job, success: bool) -> bool:
 class _Stage:
     """What a process keeps between jobs: its simulator and its checkpoint, each made anew only when it must change."""
 
-    env = None
+    env: "ArmEnv | None" = None
     env_key: tuple | None = None
     checkpoint: Checkpoint | None = None
     checkpoint_path: Path | None = None
@@ -135,12 +139,12 @@ def run_job(job: Job) -> Result:
     from m2distill_sim.video import write_video
     from m2distill_training.rollout import run_episode
 
-    if _Stage.checkpoint_path != job.checkpoint:
+    if _Stage.checkpoint is None or _Stage.checkpoint_path != job.checkpoint:
         _Stage.checkpoint, _Stage.checkpoint_path = load_checkpoint(job.checkpoint), job.checkpoint
     checkpoint = _Stage.checkpoint
     cameras = {camera.name: render_size(camera) for camera in checkpoint.spec.cameras}
     key = (job.suite, job.task, job.assets, tuple(cameras.items()))
-    if _Stage.env_key != key:
+    if _Stage.env is None or _Stage.env_key != key:
         if _Stage.env is not None:
             _Stage.env.close()
         _Stage.env_key = None

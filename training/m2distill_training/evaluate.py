@@ -9,6 +9,7 @@ import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -179,8 +180,9 @@ def write_evaluation(run: Path, results: list[list[Result]], settings: dict,
     are the final-success variant's, "intervals_95" theirs. `curves`: for every step, the success on its own tasks at
     equal distances while it learned, from before to after: they alone give LIBERO's variant, "libero_metrics".
     """
-    steps = [{"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id,
-              "tasks": _task_summaries(after, run)} for i, after in enumerate(results)]
+    steps: list[dict[str, Any]] = [
+        {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id,
+         "tasks": _task_summaries(after, run)} for i, after in enumerate(results)]
     S = success_matrix([{t["instruction"]: t["success_rate"] for t in step["tasks"]} for step in steps])
     evaluation = {**settings, "steps": steps,
                   "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],

@@ -65,11 +65,11 @@ class Learner:
         self.current = Windows(self.new, config.history)
         self.replay, self.kept = None, {}
         if self.old and self.strategy.uses_replay:
-            chosen = choose_memory([part.store.n_demos for part in self.old], [len(part.demos) for part in self.old],
+            chosen = choose_memory([part.store.n_demos for part in self.old], [len(part.chosen) for part in self.old],
                                    config.replay.demos_per_task, config.replay.total_demos, config.seed)
             kept = [dataclasses.replace(part, demos=demos)
                     for part, demos in zip(self.old, chosen, strict=True) if demos]
-            self.kept = {part.store.instruction: list(part.demos) for part in kept}
+            self.kept = {part.store.instruction: list(part.chosen) for part in kept}
             self.replay = Windows(kept, config.history)
         self.batch_parts = config.optim.accumulate * ranks.size
         self._check_divisible()
@@ -213,12 +213,13 @@ class Learner:
         self.strategy.update(self.policy, self.optimiser)
         self.losses, self.step = values, self.step + 1
         if self.average is not None:
-            self._update_average(self.step - start)
+            self._update_average(self.average, self.step - start)
         return lr, grad_norm
 
     def _add_gradients(self) -> dict[str, float]:
         """The whole batch's mean gradient, into the policy; the mean losses."""
-        o, mean = self.config.optim, {}
+        o = self.config.optim
+        mean: dict[str, torch.Tensor] = {}
         for part in range(self.ranks.rank * o.accumulate, (self.ranks.rank + 1) * o.accumulate):
             self._seed(self.step, part)
             samples = self._samples(self.step, part, self.batch_parts)
@@ -246,13 +247,13 @@ class Learner:
         inputs["images"] = augment(inputs["images"], self.config.augment, draws)
         return Samples(inputs, torch.from_numpy(batch["action"]).to(self.device), n_current, draws)
 
-    def _update_average(self, step: int) -> None:
+    def _update_average(self, average: dict[str, torch.Tensor], step: int) -> None:
         decay = min(self.config.optim.ema_decay, step / (step + 10))  # short memory first: forget the start
         for name, x in self.policy.state_dict().items():
             if x.is_floating_point():
-                self.average[name].lerp_(x, 1 - decay)
+                average[name].lerp_(x, 1 - decay)
             else:
-                self.average[name].copy_(x)
+                average[name].copy_(x)
 
     def _state(self) -> dict:
         for name, x in self.policy.state_dict().items():

@@ -55,7 +55,7 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
         with _run_folder(out, config, data, resume, ranks) as run, deferred_interrupt() as interrupted:
             policy: Policy | None = None
             for k in range(len(steps)):
-                if k == 0 and start is not None and not run.checkpoint(0).is_dir():
+                if k == 0 and start is not None and start_from is not None and not run.checkpoint(0).is_dir():
                     for point in RunFolder.curve_beside(start_from):
                         run.save_checkpoint(run.checkpoint(0).with_name("curve") / point.name, load_checkpoint(point))
                     run.save_checkpoint(run.checkpoint(0), start)

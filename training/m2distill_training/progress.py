@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from m2distill_training.episodes import Job, Listener, Result
 from m2distill_training.learner import Progress as TrainProgress
@@ -24,7 +24,7 @@ def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress],
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[losses]}  {task.fields[rate]:.1f} it/s"), TimeRemainingColumn()]
     with Progress(*columns, console=console) as bars:
-        tasks: dict[int, int] = {}
+        tasks: dict[int, TaskID] = {}
 
         def on_step(p: TrainProgress) -> None:
             if p.task_step not in tasks:

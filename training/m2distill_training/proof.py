@@ -77,10 +77,10 @@ def prove(run: RunFolder, step: int, before: int | None, bars: Bars, suite_names
         raise RunError(f"step {step} does not know {min(lost)!r}, which step {before} does")
     instructions = sorted(candidate.instructions, key=lambda text: (text not in old, text))
     tasks = _simulated(instructions, suite_names)
-    rates = [{} if checkpoint is None else _success(run, k, checkpoint, tasks, episodes, simulation)
-             for k, checkpoint in ((before, reference), (step, candidate))]
+    was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
+    now = _success(run, step, candidate, tasks, episodes, simulation)
     places = {d["instruction"]: i for i, d in enumerate(read_json(run.path / "data.json"))}
-    return [_by_simulation(text, text not in old, bars, *(r.get(text) for r in rates)) if text in tasks else
+    return [_by_simulation(text, text not in old, bars, was.get(text), now[text]) if text in tasks else
             _by_demos(run, places[text], text, text not in old, bars, reference, candidate) for text in instructions]
 
 

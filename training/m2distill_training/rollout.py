@@ -59,4 +59,4 @@ def feed(session: PolicySession, observation: SimObservation, stamp_ns: int) -> 
         session.observe_image(camera, image, stamp_ns)
     fingers = observation.gripper_positions * np.array(spec.gripper_joint_signs)
     session.observe_joints(spec.joint_names + spec.gripper_joint_names,
-                           np.concatenate([observation.joint_positions, fingers]), stamp_ns)
+                           np.concatenate([observation.joint_positions, fingers]).tolist(), stamp_ns)

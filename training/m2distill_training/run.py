@@ -26,11 +26,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
+from m2distill_policy.files import write_durably
 from m2distill_training.config import TrainConfig, differences
 from m2distill_training.environment import environment
 from m2distill_training.events import ScalarEvents
@@ -46,17 +48,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_durably(temporary, content)
             temporary.rename(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     """Raises RunError for a file that is missing or damaged."""
     try:
         return json.loads(path.read_text())
@@ -185,6 +184,7 @@ class RunFolder:
         self._write_events(line)
 
     def _write_events(self, line: dict) -> None:
+        assert self._events is not None  # forget_metrics_after came first
         values = {name: x for name, x in line.items() if name not in ("task_step", "step")}
         with _writing(self.path / "tensorboard"):
             self._events.write(line["step"], values)
@@ -199,7 +199,7 @@ class RunFolder:
 class _FollowedRun(RunFolder):
     """What another process writes: to be read."""
 
-    def _leave_to_the_other(self, *args) -> None:
+    def _leave_to_the_other(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     write_json = save_state = save_checkpoint = forget_metrics_after = log = _leave_to_the_other

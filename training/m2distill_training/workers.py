@@ -11,11 +11,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from m2distill_policy.errors import RendererError, UserError
 
-Job, Result = TypeVar("Job"), TypeVar("Result")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 ATTEMPTS = 3  # of one job
 
 
@@ -39,9 +40,9 @@ def run_in_workers(work: Callable[[Job], Result], jobs: Sequence[Job], workers: 
                 if worker.doing is None and waiting:
                     i = waiting.popleft()
                     worker.begin(i, jobs[i])
-            for pipe in wait([worker.pipe for worker in pool if worker.doing is not None]):
-                worker = next(worker for worker in pool if worker.pipe is pipe)
-                i = worker.doing
+            busy = [(worker, worker.doing) for worker in pool if worker.doing is not None]
+            ready = wait([worker.pipe for worker, _ in busy])
+            for worker, i in ((worker, i) for worker, i in busy if worker.pipe in ready):
                 try:
                     results[i] = worker.result()
                 except _Failed as failed:
@@ -81,14 +82,14 @@ class _Worker:
         with suppress(OSError):  # it has died meanwhile, which its result will be
             self.pipe.send(job)
 
-    def result(self) -> object:
+    def result(self) -> Any:
         """Raises UserError, or _Failed when the process is of no more use."""
         self.doing = None
         try:
             kind, value = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            code = self.process.exitcode
+            code = self.process.exitcode or 0
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             kind, value = "failed", UserError(f"a process of its own {how}, perhaps for lack of memory; repeat the "
                                               "command with fewer --workers")

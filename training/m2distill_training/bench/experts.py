@@ -147,7 +147,7 @@ def _source() -> str:
 
 def _read(log: Path | None, runs) -> dict[Run, dict[int, tuple[bool, int]]]:
     """What is in the log of these runs; a last line that was not finished is left out."""
-    finished = {run: {} for run in runs}
+    finished: dict[Run, dict[int, tuple[bool, int]]] = {run: {} for run in runs}
     if log is None or not log.exists():
         return finished
     for line in log.read_text().splitlines():

@@ -2,15 +2,14 @@
 
 import sys
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.torchvision_mend import mend_torchvision
 from m2distill_training.data.libero_checkpoint import CAMERAS
 
 
-def libero_policy(checkout: Path) -> torch.nn.Module:
+def libero_policy(checkout: Path) -> Any:
     """BCTransformerPolicy with LIBERO's default configuration, on the CPU, in eval mode. `checkout` is a clone of
     github.com/Lifelong-Robot-Learning/LIBERO: the PyPI package lacks libero/lifelong/models/modules. Its
     configuration needs hydra-core. Raises UserError."""

@@ -55,7 +55,7 @@ class InOwnProcess:
         self._pool.terminate()
 
 
-_turns = []  # in the other process: its one callable
+_turns: list[Callable[[], object]] = []  # in the other process: its one callable
 
 
 def _prepare(make: Callable[..., Callable[[], object]], arguments: tuple) -> None:

@@ -53,13 +53,13 @@ def bench_node(json: bool = False, quick: bool = False, seconds: float = 60, rep
     if not rows:
         progress("LIBERO_SOURCE names no clone of LIBERO: acting is not compared with get_action")
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = [Path(folder, name) for name in ("first", "second")]
-        for seed, path in enumerate(checkpoints):
+        first, second = Path(folder, "first"), Path(folder, "second")
+        for seed, path in enumerate((first, second)):
             torch.manual_seed(seed)
             state = Policy(libero(), spec).state_dict()
             save_checkpoint(path, Checkpoint(spec, libero(), state, {INSTRUCTION: text(seed)}))
         act_s = paced(acting(Checkpoint(spec, libero(), state, {})), spec.rate_hz, repeats)
-        measured = over_ros(*checkpoints, seconds, Path(folder, "log"))
+        measured = over_ros(first, second, seconds, Path(folder, "log"))
         act_s += paced(acting(Checkpoint(spec, libero(), state, {})), spec.rate_hz, repeats)
     rows += judge(measured, 1e3 * float(np.median(act_s)))
     here = machine()
@@ -94,6 +94,7 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
     command = [sys.executable, "-m", "m2distill_policy.ros.probe", "--instruction", INSTRUCTION,
                "--seconds", str(seconds), "--swap", str(second)]
     with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as probe:
+        assert probe.stdout is not None  # a pipe
         try:
             if probe.stdout.readline() != "ready\n":
                 raise UserError("bench node needs ROS 2 and the built messages, as `make setup` installs them")

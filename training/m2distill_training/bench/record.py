@@ -53,6 +53,7 @@ def measure(here: Path, seconds: int) -> list[dict]:
         rig = subprocess.Popen([sys.executable, "-m", "m2distill_policy.ros.rig", "--seconds", str(seconds)],
                                env=nodes.environment, stdout=subprocess.PIPE, text=True)
         with rig:
+            assert rig.stdout is not None  # a pipe
             said = rig.stdout.readline()
         nodes.check()
         used = recorder.cpu_times()

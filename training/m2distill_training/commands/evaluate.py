@@ -1,6 +1,7 @@
 """The command `m2distill evaluate`."""
 
 from pathlib import Path
+from typing import Any
 
 from tyro.conf import Positional
 
@@ -43,7 +44,8 @@ def evaluate_command(path: Positional[Path], suite: tuple[str, ...] = ("libero_o
     from m2distill_training.evaluate import evaluate_checkpoint, evaluate_run
     from m2distill_training.progress import show_episodes
 
-    options = {"acting": acting, "seed": seed, "max_steps": max_steps, "workers": workers, "assets": assets}
+    options: dict[str, Any] = {"acting": acting, "seed": seed, "max_steps": max_steps, "workers": workers,
+                               "assets": assets}
     if (path / "data.json").is_file():
         if tasks or out:
             raise UserError(f"{path} is a run folder: all its tasks are evaluated and the result is kept in it; "

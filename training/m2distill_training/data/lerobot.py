@@ -12,6 +12,8 @@ the video's at from_timestamp + t / rate. Pictures are upright. Fingers have a r
 lerobot_export.py writes, lerobot_import.py reads, both through `features` here.
 """
 
+from typing import Any
+
 import numpy as np
 
 from m2distill_policy.spec import PolicySpec, libero_spec
@@ -52,8 +54,9 @@ def units(spec: PolicySpec = SPEC) -> dict[str, list[str]]:
 def features(sizes: dict[str, tuple[int, int]], coding: Coding, spec: PolicySpec = SPEC) -> dict[str, dict]:
     """info.json's `features`; `sizes` are camera -> (height, width) px."""
     names = {STATE: state_names(spec), ACTION: ACTION_NAMES}
-    rows = {key: {"dtype": "float32", "shape": [len(names[key])], "names": list(names[key]),
-                  "info": {"units": units(spec)[key]}} for key in names}
+    rows: dict[str, dict[str, Any]] = {
+        key: {"dtype": "float32", "shape": [len(names[key])], "names": list(names[key]),
+              "info": {"units": units(spec)[key]}} for key in names}
     rows[ACTION]["info"]["frame"] = spec.action.frame_id
     pictures = {CAMERAS[camera]: {
         "dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"],

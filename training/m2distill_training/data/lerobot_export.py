@@ -7,6 +7,7 @@ LIBERO's files lose their first action.
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +59,17 @@ class _Writer:
         self._root = root
         self._coding = LOSSLESS if lossless else SMALL
         self._sizes: dict[str, tuple[int, int]] = {}  # camera -> (height, width), of the first demo
-        self._videos = {camera: VideoFiles(lambda n, key=key: root / form.VIDEO_PATH.format(video_key=key, **_place(n)),
-                                           self._coding, FPS, form.VIDEO_FILE_MB * 2**20)
+        limit_bytes = form.VIDEO_FILE_MB * 2**20
+        self._videos = {camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
                         for camera, key in CAMERAS.items()}
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict] = []
         self._rows: list[dict[str, np.ndarray]] = []  # of each episode; without pictures some 100 bytes a step
         self._counts = {camera: np.zeros((3, 256), np.int64) for camera in CAMERAS}
         self._total = 0
+
+    def _video_path(self, key: str, number: int) -> Path:
+        return self._root / form.VIDEO_PATH.format(video_key=key, **_place(number))
 
     def __enter__(self) -> "_Writer":
         return self

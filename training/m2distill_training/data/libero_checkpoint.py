@@ -173,7 +173,7 @@ def _read(path: Path) -> dict[str, Any]:
         reason = f"it asks for {asked[1]}, which is not plain data" if asked else "damaged, or of another format"
         raise CheckpointError(f"{path} is not a LIBERO checkpoint: {reason}; give a task*_model.pth as LIBERO's "
                               "training writes it") from None
-    expected = {"state_dict": Mapping, "cfg": Mapping, "previous_masks": (Mapping, type(None))}
+    expected: dict[str, Any] = {"state_dict": Mapping, "cfg": Mapping, "previous_masks": (Mapping, type(None))}
     for name, kind in expected.items():
         if not isinstance(contents, dict) or not isinstance(contents.get(name), kind):
             raise CheckpointError(f"{path} is not a LIBERO checkpoint: it holds no usable {name!r}")

@@ -58,7 +58,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
     out.mkdir(parents=True, exist_ok=True)
     with LiftEnv(dict.fromkeys(("agentview", "wrist"), (size_px, size_px))) as env, \
             tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder:
-        files = []
+        files: list[Path] = []
         for recording in recordings:
             files.append(Path(folder) / f"{len(files)}.hdf5")
             store_demo(files[-1], replay(env, recording))

@@ -48,7 +48,8 @@ class VideoFiles:
             self.close()
             self._file_number, self._frames = self._file_number + 1, 0
         if self._encoder is None:
-            self._start(*frames.shape[1:3])
+            self._encoder = self._started(*frames.shape[1:3])
+        assert self._encoder.stdin is not None  # a pipe
         try:
             self._encoder.stdin.write(frames.tobytes())
         except BrokenPipeError:
@@ -61,6 +62,8 @@ class VideoFiles:
     def close(self) -> None:
         """The file is whole when this returns. Raises UserError with what ffmpeg says."""
         encoder, self._encoder = self._encoder, None
+        if encoder is None:
+            return
         _, said = encoder.communicate()
         if encoder.returncode:
             raise UserError(f"{self._path}: the video could not be written: {_last_line(said)}")
@@ -72,15 +75,17 @@ class VideoFiles:
             self._encoder = None
 
     def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0  # ffmpeg makes it when it has pictures
+        if self._path is None or not self._path.exists():  # ffmpeg makes it when it has pictures
+            return 0
+        return self._path.stat().st_size
 
-    def _start(self, height: int, width: int) -> None:
+    def _started(self, height: int, width: int) -> subprocess.Popen:
         if self._coding is SMALL and (height % 2 or width % 2):
             raise UserError(f"pictures are {width}x{height} px, and video of this kind needs even sides; export with "
                             "--lossless")
         self._path = self._path_of(self._file_number)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._encoder = subprocess.Popen(
+        return subprocess.Popen(
             [get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
              "-r", str(self._rate_hz), "-i", "-", *self._coding.options, "-y", str(self._path)],
             stdin=subprocess.PIPE, stderr=subprocess.PIPE)

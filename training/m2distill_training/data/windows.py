@@ -4,7 +4,9 @@ The padding is robomimic's (`pad_seq_length`), which LIBERO trains with. The ord
 (seed, step), so a resumed run sees exactly the batches that the uninterrupted one would have seen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,11 @@ class Part:
     text: np.ndarray  # (L,) float32, the instruction's sentence embedding
     demos: tuple[int, ...] | None = None  # None: all
 
+    @property
+    def chosen(self) -> Sequence[int]:
+        """The numbers of its demos within the store."""
+        return range(self.store.n_demos) if self.demos is None else self.demos
+
 
 class Windows:
     """The windows of several parts as one indexable set of n windows. What it holds grows by a few numbers per demo:
@@ -28,7 +35,7 @@ class Windows:
         self.parts = parts
         self.length = length
         demos = [(p, part.store.bounds[d], part.store.bounds[d + 1]) for p, part in enumerate(parts)
-                 for d in (range(part.store.n_demos) if part.demos is None else part.demos)]
+                 for d in part.chosen]
         self.part_of, self.first, self.end = np.array(demos, np.int64).T  # of each demo: part, frames first to end - 1
         self.windows_to = np.cumsum(self.end - self.first)  # of each demo: number of windows up to and with it
 
@@ -41,15 +48,14 @@ class Windows:
         part_B, frames_BT = self.frames(ids)
         first = self.parts[0]
         B, T = len(ids), self.length
-        batch = {"images": {name: np.empty((B, T, *frames.shape[1:]), np.uint8)
-                            for name, frames in first.store.images.items()},
-                 "text": np.empty((B, len(first.text)), np.float32)}
+        images = {name: np.empty((B, T, *frames.shape[1:]), np.uint8) for name, frames in first.store.images.items()}
+        batch: dict[str, Any] = {"images": images, "text": np.empty((B, len(first.text)), np.float32)}
         batch |= {name: np.empty((B, T, getattr(first.store, name).shape[1]), np.float32)
                   for name in ("joint", "gripper", "action")}
         for row, (p, frames) in enumerate(zip(part_B, frames_BT, strict=True)):
             part = self.parts[p]
-            for name, images in part.store.images.items():
-                np.take(images, frames, 0, out=batch["images"][name][row], mode="clip")  # "raise" would copy twice
+            for name, stored in part.store.images.items():
+                np.take(stored, frames, 0, out=images[name][row], mode="clip")  # "raise" would copy twice
             for name in ("joint", "gripper", "action"):
                 batch[name][row] = getattr(part.store, name)[frames]
             batch["text"][row] = part.text

@@ -11,9 +11,11 @@ Tokens are compared before the temporal transformer and averaged over B, T and D
 Letters: B batch, T steps, D token width, N Monte-Carlo samples, K mixture modes, A action.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
-from torch.distributions import MixtureSameFamily
+from torch.distributions import Independent, MixtureSameFamily, Normal
 
 
 def token_distance(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
@@ -21,11 +23,16 @@ def token_distance(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
     return (student_BTD.float() - teacher_BTD.detach().float()).square().mean()
 
 
+def gaussians(dist: MixtureSameFamily) -> Normal:
+    """The mixture's components, (B, T, K, A)."""
+    return cast(Normal, cast(Independent, dist.component_distribution).base_dist)
+
+
 def sample_actions(dist: MixtureSameFamily, uniform_BTN: Tensor, normal_BTNA: Tensor) -> Tensor:
     """N actions (N, B, T, A) of a mixture with batch shape (B, T), made of draws of the uniform distribution, which
     choose the modes, and of the standard normal one. No gradient."""
     with torch.no_grad():
-        base = dist.component_distribution.base_dist
+        base = gaussians(dist)
         share_BTK = dist.mixture_distribution.probs.cumsum(-1)
         mode_BTN = torch.searchsorted(share_BTK, uniform_BTN, right=True).clamp_(max=share_BTK.shape[-1] - 1)
         of_mode = mode_BTN[..., None].expand(normal_BTNA.shape)
@@ -46,7 +53,7 @@ def reverse_policy_kl(student: MixtureSameFamily, teacher: MixtureSameFamily, no
     A mixture has no reparameterised sample, its components have: of draws of the standard normal distribution N samples
     are made of each of the K modes, and weighted by the modes' probabilities.
     """
-    base = student.component_distribution.base_dist
+    base = gaussians(student)
     action_NKBTA = (base.loc[:, :, None] + base.scale[:, :, None] * normal_BTNKA).permute(2, 3, 0, 1, 4)
     gap_NKBT = student.log_prob(action_NKBTA) - teacher.log_prob(action_NKBTA)
     weight_BTK = student.mixture_distribution.probs

@@ -1,11 +1,13 @@
 """The figures of the report, drawn with matplotlib and without a display. Every function returns a Figure."""
 
 import textwrap
+from typing import Literal, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from m2distill_training.report.runs import Run
 
@@ -45,8 +47,9 @@ def matrix(run: Run) -> Figure:
     for i, k in zip(*np.nonzero(np.isfinite(S)), strict=True):
         axes.text(k, i, f"{S[i, k]:.0%}", ha="center", va="center", fontsize=8,
                   color="white" if S[i, k] > 0.6 else "#1c2430")
-    axes.set_xticks(range(K), range(1, K + 1), fontsize=8)
-    axes.set_yticks(range(K), range(1, K + 1), fontsize=8)
+    numbers = [str(k) for k in range(1, K + 1)]
+    axes.set_xticks(range(K), numbers, fontsize=8)
+    axes.set_yticks(range(K), numbers, fontsize=8)
     axes.set_xlabel("tasks of step", fontsize=8)
     axes.set_ylabel("after step", fontsize=8)
     axes.set_xticks(np.arange(K + 1) - 0.5, minor=True)
@@ -125,7 +128,7 @@ def drift(runs: list[Run]) -> Figure | None:
                       color=color, markersize=3, alpha=0.6)
         axes.set_title("policy: KL in nats" if name is None else name, fontsize=9)
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        cast(MaxNLocator, axes.xaxis.get_major_locator()).set_params(integer=True)
         _plain(axes, "y")
     figure.supxlabel("steps since the task was learned", fontsize=8)
     _legend(figure, panels)
@@ -154,7 +157,7 @@ def _legend(figure: Figure, panels: list[Axes]) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
 
 
-def _plain(axes: Axes, grid: str) -> None:
+def _plain(axes: Axes, grid: Literal["x", "y"]) -> None:
     axes.tick_params(labelsize=7, length=2)
     axes.grid(axis=grid, alpha=0.25)
     axes.set_axisbelow(True)

@@ -199,7 +199,7 @@ def _table(head: list[str], rows: list[list]) -> str:
 
 
 def _measured(value: float | None, interval: list[float] | None) -> str:
-    return "-" if value is None else f"{value:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
+    return "-" if value is None or interval is None else f"{value:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
 
 
 def _percent(value: float) -> str:

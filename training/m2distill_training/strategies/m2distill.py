@@ -6,6 +6,8 @@ statistics, no dropout) and sees the very same augmented tensors.
 """
 
 import copy
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,10 +15,11 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from m2distill_policy.models import Batch, Policy, PolicyOutput
 from m2distill_policy.models.acting import fold_batch_norms
+from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_training.config import DistillConfig
 from m2distill_training.draws import Draws
 from m2distill_training.losses.bc import bc_loss
-from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, sample_actions, token_distance
+from m2distill_training.losses.distill import gaussians, policy_kl, reverse_policy_kl, sample_actions, token_distance
 from m2distill_training.strategies.base import Samples, Strategy
 
 TERMS = ("image", "text", "extra", "policy")
@@ -35,7 +38,7 @@ class M2Distill(Strategy):
         self.teacher = None
         if previous is not None:
             self.teacher = copy.deepcopy(previous).eval().requires_grad_(False)
-            for encoder in self.teacher.image_encoders:
+            for encoder in cast(Iterable[ImageEncoder], self.teacher.image_encoders):
                 fold_batch_norms(encoder)  # saves a seventh of its forward pass
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
@@ -52,7 +55,7 @@ class M2Distill(Strategy):
             return token_distance(student.latents[latent][rows], teacher.latents[latent])
 
         compute = {
-            "image": lambda: sum(distance(camera) for camera in samples.inputs["images"]),
+            "image": lambda: sum((distance(camera) for camera in samples.inputs["images"]), start=torch.zeros(())),
             "text": lambda: distance("text"),
             "extra": lambda: distance("joint") + distance("gripper"),
             "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.draws, rows)}
@@ -92,7 +95,7 @@ def _rows_of(batch: Batch, rows: slice) -> Batch:
 
 def _mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
     """The mixtures of some rows of the batch; torch's distributions cannot be indexed."""
-    parts = dist.component_distribution.base_dist
+    parts = gaussians(dist)
     return MixtureSameFamily(
         Categorical(logits=dist.mixture_distribution.logits[rows], validate_args=False),
         Independent(Normal(parts.loc[rows], parts.scale[rows], validate_args=False), 1, validate_args=False),

@@ -48,7 +48,7 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(options)})"
 
 
-def require_at_least(least: int, **values: int) -> None:
+def require_at_least(least: int, **values: float) -> None:
     """Raise UserError for the first of `values` that is below `least`."""
     for name, value in values.items():
         if value < least:

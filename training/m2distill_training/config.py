@@ -43,12 +43,12 @@ class OptimConfig:
     accumulate: int  # parts of the batch that are learned one after the other: less memory, the same gradient
     budget: int  # of a task step, in budget_unit
     budget_unit: str  # "steps": gradient steps per task that it learns; "epochs": the rate changes once per epoch
-    lr: float
-    min_lr: float
+    lr: float  # after the warm-up
+    min_lr: float  # at the end of the budget
     warmup_steps: int  # linear rise of the rate, in gradient steps
-    weight_decay: float
-    beta1: float
-    beta2: float
+    weight_decay: float  # AdamW's
+    beta1: float  # AdamW's, of the gradient's mean
+    beta2: float  # AdamW's, of its square
     grad_clip: float  # limit of the gradient's L2 norm
     ema_decay: float  # of the averaged weights that are saved and rolled out; 0 saves the last weights themselves
 
@@ -132,10 +132,10 @@ class PackNetConfig:
 class DistillConfig:
     """Weights of the four distillation terms, see losses/distill.py; a term of weight 0 is not computed."""
 
-    image: float
-    text: float
-    extra: float
-    policy: float
+    image: float  # of the views' tokens
+    text: float  # of the projected text tokens
+    extra: float  # of the joint and the gripper tokens
+    policy: float  # of the divergence between the mixtures
     kl_samples: int  # actions drawn per (b, t)
     kl_direction: str  # "teacher_student" is KL(teacher || student)
     on: str  # which samples of the batch the terms see
@@ -151,13 +151,13 @@ class DistillConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     preset: str  # where the values come from: libero, small or debug; any may have been changed since
-    strategy: str
-    seed: int
+    strategy: str  # finetune, er, ewc, packnet, m2distill or multitask
+    seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
-    image_px: int
+    image_px: int  # side of the pictures that the network sees
     history: int  # T, steps in a window
     pairing: str  # see data/libero_hdf5.py
-    precision: str
+    precision: str  # of the forward pass: bfloat16 (autocast) or float32
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
     curve_points: int  # checkpoints kept while a step is learned, from its first to its last gradient step; 0: none

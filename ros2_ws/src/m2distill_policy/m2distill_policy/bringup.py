@@ -259,7 +259,7 @@ def read_arguments(arguments: Sequence[str] | None) -> tuple[SystemConfig, Path]
         parser.add_argument("--" + option.name.replace("_", "-"), default=str(option.default).lower(),
                             metavar="{" + ",".join(choices) + "}" if choices else None,
                             required=option.name == "checkpoint", help=option.metadata["help"])
-    parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"))
+    parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"), help="folder of the nodes' logs")
     chosen = vars(parser.parse_args(arguments))
     return (SystemConfig(**{option.name: read_option(option, chosen[option.name]) for option in fields(SystemConfig)}),
             chosen["log_dir"])

@@ -165,10 +165,10 @@ class PolicyNode(LifecycleNode):
                 self._reload.request(parameter.value)
 
     def _follow(self) -> None:
-        """A link that moves while it is read gives a damaged checkpoint, which is refused, and is read again."""
+        """A link that moves while it is read is read again afterwards, whatever came of it."""
         path = self._reload.acting.path
         target = os.path.realpath(path)
-        if target != self._target:
+        if target != self._target and not self._reload.loading(path):
             self._target = target
             self._reload.request(path)
 

@@ -103,6 +103,9 @@ class Reload:
                                  lambda loaded, error: self._finish(path, loaded, error))
         return self._under_way[path]
 
+    def loading(self, path: str) -> bool:
+        return path in self._under_way
+
     def rollback(self) -> str:
         """Go back to the one before; doing it twice comes back. Raises UserError."""
         if self.previous is None:

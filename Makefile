@@ -14,7 +14,7 @@ setup:  ## .venv with everything in it, and the built ROS 2 workspace; quick whe
 demo: setup  ## collect demos, learn two tasks one after the other, obey instructions over ROS 2; ends in runs/demo/report.html
 	@$(ENV) m2distill demo
 
-test: test-core test-ros  ## all tests
+test: lint test-core test-ros  ## style and types, then all tests
 
 test-core: setup  ## tests that need no ROS
 	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim tests/docs
@@ -22,8 +22,8 @@ test-core: setup  ## tests that need no ROS
 test-ros: setup  ## tests over real ROS 2
 	@$(ENV) python -m pytest -q tests/ros tests/e2e
 
-lint: setup  ## style checks
-	@$(ENV) ruff check .
+lint: setup  ## style and types
+	@$(ENV) ruff check . && mypy
 
 reference: setup  ## docs/reference from the code
 	@$(ENV) python scripts/reference.py

@@ -58,7 +58,7 @@ def _columns() -> Iterator[None]:
 
 def commands() -> dict[str, str]:
     """Command, with its subcommand where it has some -> what the list of commands says of it."""
-    found = {}
+    found: dict[str, str] = {}
     for name, text in re.findall(r"^  (\S+) +(.*)$", help_of([]), re.M):
         usage = help_of([name]).split("\n\n")[0]
         subcommands = re.search(rf"{name} \[-h\] {{([a-z,-]+)}}$", usage.strip())

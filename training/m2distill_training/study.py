@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -36,7 +37,7 @@ ACTING = "low_noise"
 FIRST = "first"  # the run that ends after the step which all others share
 
 
-def _distilling(**weights: float) -> Callable[[TrainConfig], TrainConfig]:
+def _distilling(**weights: Any) -> Callable[[TrainConfig], TrainConfig]:
     return lambda config: dataclasses.replace(
         config, strategy="m2distill", distill=dataclasses.replace(config.distill, **weights))
 

@@ -47,9 +47,10 @@ class LiberoFile:
         if pairing not in PAIRINGS:
             raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
         self.path = path
-        self._data = member(file, "data")
-        if not isinstance(self._data, h5py.Group):
+        data = member(file, "data")
+        if not isinstance(data, h5py.Group):
             raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
+        self._data = data
         self.demo_names = sorted((n for n in self._data if n.startswith("demo_")), key=self._demo_number)
         if not self.demo_names:
             raise DataError(f"{path}: /data holds no demo_<number> group, expected at least one")

@@ -141,6 +141,7 @@ class PolicySession:
 
     def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
         """Take the hand's pose in the base frame. A malformed one makes the arm hold until a good one comes."""
+        assert self._pose is not None  # one of `streams`
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
         length = math.hypot(*pose.quat_xyzw)
         if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
@@ -181,7 +182,7 @@ class PolicySession:
         if not np.isfinite(sample.action).all():
             raise SafetyFault(f"the policy produced an action that is not finite: {sample.action.tolist()}")
         command = sample_to_command(self.spec, sample, observation.stamp_ns)
-        return self._guard.judge(command, self.pose.position_m if self._pose else None)
+        return self._guard.judge(command, self._pose.value.position_m if self._pose else None)
 
     def _check_joints(self, joint_J: np.ndarray) -> None:
         margin = self.limits.joint_margin_rad
@@ -202,7 +203,7 @@ class PolicySession:
         stamps = {s.name: s.stamp_ns for s in self.streams}
         skew_ns = max(stamps.values()) - min(stamps.values())
         if skew_ns > self.limits.max_skew_s * 1e9:
-            oldest, newest = min(stamps, key=stamps.get), max(stamps, key=stamps.get)
+            oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
             return f"{oldest} is more than {self.limits.max_skew_s * 1e3:.0f} ms older than {newest}"
         return ""
 

@@ -6,6 +6,7 @@ The context belongs to the thread that made it, and is freed by close() or befor
 import atexit
 import os
 import weakref
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ PLATFORMS = ("egl", "osmesa")  # without a display; robosuite overrides any othe
 MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
 
 
-def _import_mujoco():
+def _import_mujoco() -> tuple[Any, type[Exception]]:
     """mujoco, which chooses its GL platform while it is imported, and what PyOpenGL raises."""
     platform = os.environ.setdefault("MUJOCO_GL", "egl")
     # Mesa's software renderer: threads of its own cost a small picture more than they bring, and take the cores that
@@ -37,7 +38,7 @@ mujoco, GLError = _import_mujoco()
 VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, what is seen in group 1
 
 
-def _gl_context(width: int, height: int) -> mujoco.GLContext:
+def _gl_context(width: int, height: int) -> Any:
     """mujoco's destructor fails on a context that could not be made, and prints a traceback of its own."""
     context = mujoco.GLContext.__new__(mujoco.GLContext)
     context._context = None
@@ -52,7 +53,7 @@ class Renderer:
     and smoothed by drawing at twice the size, which a software renderer does in a quarter of the time of multisampling.
     """
 
-    def __init__(self, model: mujoco.MjModel, height: int, width: int, plain: bool = False):
+    def __init__(self, model: Any, height: int, width: int, plain: bool = False):
         self._scale = 2 if plain else 1
         height, width = height * self._scale, width * self._scale
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
@@ -81,7 +82,7 @@ class Renderer:
         atexit.unregister(_close_all)  # exit handlers run last in, first out: this one has to stand behind mujoco's,
         atexit.register(_close_all)  # which ends the display that the contexts belong to
 
-    def render(self, data: mujoco.MjData, camera: str, height: int, width: int) -> np.ndarray:
+    def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, upright."""
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from m2distill_policy.errors import SpecError
@@ -20,9 +21,9 @@ MOST_STAGES, MOST_OF_STAGE = 8, {"width": 4096, "blocks": 32, "stride": 64}
 class StageConfig:
     """Residual blocks of one width; the first of them applies the stride."""
 
-    width: int
-    blocks: int
-    stride: int
+    width: int  # channels
+    blocks: int  # residual blocks
+    stride: int  # of the first of them
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ModelConfig:
         return strict_from_json(ModelConfig, text)
 
 
-def _positive(config: "StageConfig | ModelConfig", most: dict[str, float], where: str) -> None:
+def _positive(config: "StageConfig | ModelConfig", most: Mapping[str, float], where: str) -> None:
     for name, limit in most.items():
         if not 0 < (value := getattr(config, name)) <= limit:
             raise SpecError(f"{where}.{name} is {value}, allowed above 0 up to {limit:g}")

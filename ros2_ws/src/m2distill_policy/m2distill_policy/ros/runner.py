@@ -129,10 +129,10 @@ class Runner:
     def _judged(self, question: object, known: str | None, error: Exception | None) -> None:
         if question is not self._question:
             return  # something else has been said in the meantime
-        if error is None:
+        if known is not None:
             self._begin(known)
             return
-        if not isinstance(error, UserError):
+        if error is not None and not isinstance(error, UserError):
             self._node.get_logger().fatal("".join(traceback.format_exception(error)))
         self._refuse(str(error))
         self._execute.finish(Ended.REFUSED, str(error))
@@ -248,6 +248,7 @@ class Runner:
 
     def _act_in_lockstep(self) -> None:
         stamp_ns, last = self._complete_ns, self._outputs.last
+        assert stamp_ns is not None  # a complete set has come
         if last is not None:
             if stamp_ns == last.stamp_ns:
                 if time.monotonic() - self._outputs.sent_s > RESEND_AFTER_S:  # the simulator missed it

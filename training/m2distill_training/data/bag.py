@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -154,7 +155,7 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
 
     def shown(tick: Tick) -> Observation | None:
         """None where the bag lacks a part of it."""
-        values = {name: value for name, shown_ns in zip(streams, tick.shown, strict=True)
+        values: dict[str, Any] = {name: value for name, shown_ns in zip(streams, tick.shown, strict=True)
                   for stamp_ns, value in recent[name] if stamp_ns == shown_ns}
         if len(values) < len(streams):
             return None
@@ -192,9 +193,12 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
         if name in missing:
             missing.remove(name)
             ticks.begin(stamp_ns)
+    if missing:
+        raise DataError(f"nothing came on {', '.join(sorted(missing))}")
     while (tick := ticks.next()).stamp_ns <= stamp_ns:
         yield from take(tick)
     if began_ns is None:
+        assert held is not None  # or it had begun
         raise DataError(f"it does not fit the spec: {held[1]}")
 
 

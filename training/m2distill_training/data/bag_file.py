@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from m2distill_policy import topics
 from m2distill_policy.arrivals import Arrivals
@@ -21,6 +20,7 @@ from m2distill_policy.recording import METADATA
 from m2distill_policy.topics import Topic
 
 GAP_NS = 250_000_000  # a longer silence of a sensor is counted
+SILENCE_NS = 60_000_000_000  # nobody holds still for so long: what comes after is another episode
 JUMP_NS = 500_000_000  # stamps that go further than the time of recording does, by more than this, have jumped
 
 
@@ -30,6 +30,7 @@ class EpisodeBag:
     def __init__(self, path: Path, reader: Reader):
         self.path, self._reader = path, reader
         self.labels: dict[str, str] = reader.storage.metadata.custom or {}
+        _check_metadata(reader, self.labels)
         self.arrivals: dict[str, Arrivals] = {}  # of the stamped topics that were read, by their stamps
         self._types = get_typestore(Stores.ROS2_JAZZY)
         if not reader.message_count:
@@ -64,7 +65,7 @@ class EpisodeBag:
                     self._types.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
             for connection, time_ns, raw in self._reader.messages(found):
                 yield time_ns, self._types.deserialize_cdr(raw, connection.msgtype)
-        except (ReaderError, SerdeError, TypesysError, AssertionError, IndexError, ValueError) as error:
+        except Exception as error:  # as in open_bag
             raise DataError(f"{found[0].topic} is damaged ({error})") from None
 
     def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:
@@ -78,6 +79,9 @@ class EpisodeBag:
                 if stamp_ns < last[0] or ahead_ns > JUMP_NS:
                     raise DataError(f"the clock of {topic.name} jumps from {last[0] * 1e-9:.3f} s to "
                                     f"{stamp_ns * 1e-9:.3f} s; a reset or another clock within one episode")
+                if stamp_ns > last[0] + SILENCE_NS:
+                    silent_s = (stamp_ns - last[0]) * 1e-9
+                    raise DataError(f"{topic.name} is silent for {silent_s:.0f} s; record episodes apart")
             last = stamp_ns, time_ns
             arrivals.heard(stamp_ns)
             yield stamp_ns, message
@@ -86,6 +90,23 @@ class EpisodeBag:
         """That were given while it was recorded, each once, in order."""
         heard = self.find(Topic(topics.INSTRUCTION, "std_msgs/msg/String", topics.COMMAND))
         return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(heard)))))
+
+
+def _check_metadata(reader: Reader, labels: object) -> None:
+    """metadata.yaml has the types that everybody takes for granted."""
+    counts = [reader.message_count, *(c.msgcount for c in reader.connections)]
+    names = [name for c in reader.connections for name in (c.topic, c.msgtype)]
+    if not all(isinstance(x, int) for x in counts) or not all(isinstance(x, str) for x in names):
+        raise DataError(f"its {METADATA} names topics or counts messages in no way that rosbag2 does")
+    texts = [text for item in labels.items() for text in item] if isinstance(labels, dict) else [None]
+    for text in texts:
+        if not isinstance(text, str) or not _is_storable(text):
+            raise DataError(f"custom_data of its {METADATA} holds {text!r:.80}, expected texts")
+
+
+def _is_storable(text: str) -> bool:
+    """As an attribute of an HDF5 file."""
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
 def stamp_of(message: Any) -> int:
@@ -97,7 +118,7 @@ def open_bag(path: Path) -> Iterator[EpisodeBag]:
     try:
         reader = Reader(path)
         reader.open()
-    except (ReaderError, OSError, AssertionError, TypeError, ValueError) as error:
+    except Exception as error:  # YAML, mcap and SQLite: damaged or hostile bytes fail in whatever way
         raise DataError(f"it is no whole bag ({error}); `m2distill bag recover` mends what a recorder that died "
                         "has left") from None
     try:

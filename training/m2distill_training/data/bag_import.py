@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from m2distill_policy.session import normalise
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.bag import Step, resample, without_idleness
 from m2distill_training.data.bag_file import EpisodeBag, find_bags, open_bag
-from m2distill_training.data.demo_file import NewDemo, write_demos
+from m2distill_training.data.demo_file import NewDemo, file_names, write_demos
 from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, GRIPPER_WIDTH, JOINT_WIDTH, Demo
 
 REPORT, PICTURES = "import.json", "pictures"
@@ -65,7 +64,7 @@ def import_bags(paths: Sequence[Path], out: Path, spec: PolicySpec | None = None
     """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/pictures/. `spec`, `instruction` and `arm` take the
     place of what the recorder noted. Raises DataError when no episode can be used, or a file exists."""
     reports: list[EpisodeReport] = []
-    files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by file name
+    files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by instruction
     specs: list[PolicySpec] = []
     pictures: dict[Path, bytes] = {}
     for path in find_bags(paths):
@@ -85,8 +84,7 @@ def import_bags(paths: Sequence[Path], out: Path, spec: PolicySpec | None = None
             report.dropped = str(error)
             continue
         specs.append(its_spec)
-        name = f"{re.sub('[^a-z0-9]+', '_', normalise(report.instruction)).strip('_')}_demo.hdf5"
-        files.setdefault(name, []).append((report, demo))
+        files.setdefault(normalise(report.instruction), []).append((report, demo))
         pictures[out / PICTURES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
     _write(out, files, pictures, reports)
     return reports
@@ -97,16 +95,17 @@ def _write(out: Path, files: dict[str, list[tuple[EpisodeReport, NewDemo]]], pic
     if not files:
         raise DataError("; ".join(f"{Path(r.bag).name}: {r.dropped}" for r in reports[:3])
                         + (f"; and {len(reports) - 3} more" if len(reports) > 3 else ""))
-    for name in files:
+    names = file_names(files)
+    for name in names.values():
         if (out / name).exists():
             raise DataError(f"{out / name} exists; import into another folder, or remove it")
     (out / PICTURES).mkdir(parents=True, exist_ok=True)
     for path, picture in pictures.items():
         write_whole(path, picture)
-    for name, members in files.items():
+    for text, members in files.items():
         for index, (report, _) in enumerate(members):
-            report.file, report.demo = name, f"demo_{index}"
-        write_demos(out / name, members[0][0].instruction, [demo for _, demo in members])
+            report.file, report.demo = names[text], f"demo_{index}"
+        write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members])
     write_whole(out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode())
 
 
@@ -155,12 +154,19 @@ def _demo(bag: EpisodeBag, spec: PolicySpec, arm: str, report: EpisodeReport) ->
         report.rates_hz[topic] = round(arrivals.rate_hz, 2)
         report.gaps[topic] = arrivals.gaps
         report.longest_gaps_ms[topic] = round(arrivals.longest_ns * 1e-6)
-    noted = json.loads(bag.labels.get("arrivals", "{}"))
-    report.lost_while_recording = {topic: numbers["lost"] for topic, numbers in noted.items()}
+    report.lost_while_recording = _lost(bag.labels.get("arrivals", "{}"))
     labels = {name: bag.labels[name] for name in IMPORTED_LABELS if name in bag.labels}
     return NewDemo(_stack(bag.path.name, steps, spec),
                    {"intervention": np.array([step.intervention for step in steps], np.uint8)},
                    {"bag": bag.path.name, **labels})
+
+
+def _lost(arrivals: str) -> dict[str, int]:
+    """Of the recorder's label: messages per topic."""
+    try:
+        return {topic: int(numbers["lost"]) for topic, numbers in json.loads(arrivals).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise DataError(f"its label arrivals is {arrivals:.80}, expected what the recorder writes") from None
 
 
 def _stack(name: str, steps: list[Step], spec: PolicySpec) -> Demo:

@@ -7,6 +7,7 @@ model, is m2distill_sim.demo_file.)
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.errors import DataError
 from m2distill_policy.files import sync
 from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, Demo
+
+MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,19 @@ class NewDemo:
     demo: Demo
     more: Mapping[str, np.ndarray]  # further datasets of T rows
     attributes: Mapping[str, str]  # of its group
+
+
+def file_names(instructions: Iterable[str]) -> dict[str, str]:
+    """Instruction -> name of its task's file. Raises DataError for two that would share one."""
+    names: dict[str, str] = {}
+    for text in instructions:
+        words = re.sub(r"\W+", "_", text.lower()).strip("_").encode()[:MOST_NAME_BYTES].decode(errors="ignore")
+        name = f"{words or 'task'}_demo.hdf5"
+        if name in names.values():
+            raise DataError(f"{name} would hold {next(t for t, n in names.items() if n == name)!r} and {text!r}, which "
+                            "differ in punctuation or far behind alone; change one")
+        names[text] = name
+    return names
 
 
 def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:

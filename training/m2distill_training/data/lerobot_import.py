@@ -6,9 +6,10 @@ under other names or units, another rate, a version that is not 3.0.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,22 +18,28 @@ import pyarrow.parquet as pq
 from m2distill_policy.errors import DataError, MessageError, UserError
 from m2distill_policy.pictures import decode_compressed
 from m2distill_training.data import lerobot as form
-from m2distill_training.data.demo_file import NewDemo, write_demos
+from m2distill_training.data.demo_file import NewDemo, file_names, write_demos
 from m2distill_training.data.lerobot import ACTION, STATE
 from m2distill_training.data.libero_hdf5 import Demo
 from m2distill_training.data.videos import read_frames
 
 TIME_TOLERANCE_S = 1e-4  # LeRobot's
+FIELD = re.compile(r"\{(\w+)(?::0(\d)d)?\}")  # of a path in info.json
+MANY_ROWS, MOST_ROWS_PER_BYTE = 1_000_000, 10  # a table beyond both would only fill the memory
+
+
+def _is_texts(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+
+
+INTEGER, NUMBER, TEXTS, ANY = pa.types.is_integer, pa.types.is_floating, _is_texts, lambda kind: True  # of columns
 
 
 def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = form.CAMERAS) -> list[Path]:
     """The dataset folder `source` as one file per task in the folder `out`. `cameras` says which feature is which of
     our cameras' pictures. Raises DataError; files of tasks before the error stay, each of them whole."""
     dataset = _Dataset(source, cameras)
-    paths = {instruction: out / f"{_file_name(instruction)}_demo.hdf5" for instruction in dataset.tasks()}
-    if len(set(paths.values())) < len(paths):
-        raise DataError(f"{source / form.TASKS} has instructions that differ in punctuation alone: {sorted(paths)}; "
-                        "change one")
+    paths = {instruction: out / name for instruction, name in file_names(dataset.tasks()).items()}
     for path in paths.values():
         if path.exists():
             raise UserError(f"{path} exists; name another folder")
@@ -40,10 +47,6 @@ def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = form.CAMER
     for instruction, path in paths.items():
         write_demos(path, instruction, (NewDemo(demo, {}, {}) for demo in dataset.demos(instruction)))
     return list(paths.values())
-
-
-def _file_name(instruction: str) -> str:
-    return re.sub(r"\W+", "_", instruction.lower()).strip("_")[:100] or "task"
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,10 @@ class _Dataset:
     def _read_episodes(self) -> list[dict]:
         folder = self._root / "meta/episodes"
         videos = [feature for feature, kind in self._features.cameras.values() if kind == "video"]
-        wanted = ["episode_index", "tasks", "length", "data/chunk_index", "data/file_index",
-                  *(f"videos/{feature}/{name}" for feature in videos
-                    for name in ("chunk_index", "file_index", "from_timestamp"))]
+        wanted = {"episode_index": INTEGER, "tasks": TEXTS, "length": INTEGER, "data/chunk_index": INTEGER,
+                  "data/file_index": INTEGER,
+                  **{f"videos/{feature}/{name}": kind for feature in videos for name, kind in
+                     (("chunk_index", INTEGER), ("file_index", INTEGER), ("from_timestamp", NUMBER))}}
         tables = [(path, _read_table(path, wanted)) for path in sorted(folder.glob("*/*.parquet"))]
         episodes = sorted((episode for _, table in tables for episode in table.to_pylist()),
                           key=lambda episode: episode["episode_index"])
@@ -125,26 +129,38 @@ class _Dataset:
         return read_frames(path, episode[f"videos/{feature}/from_timestamp"], len(rows), self._info["fps"])
 
     def _path(self, template: str, **numbers) -> Path:
+        def written(field: re.Match) -> str:
+            value = numbers[field[1]]
+            return value if isinstance(value, str) else f"{value:0{field[2] or 0}d}"
+
+        text: Any = self._info.get(template)
         try:
-            return self._root / self._info[template].format(**numbers)
-        except (KeyError, ValueError, IndexError, AttributeError):
-            raise DataError(f"{self._root / form.INFO}: {template} is {self._info.get(template)!r}, expected a path "
-                            f"with {{{'} and {'.join(numbers)}}}") from None
+            path = PurePath(FIELD.sub(written, text))
+            if "{" in str(path) or path.is_absolute() or ".." in path.parts:
+                raise ValueError
+            (self._root / path).stat()
+        except FileNotFoundError:
+            raise DataError(f"{self._root / path}: no such file; copy the dataset again, with its videos") from None
+        except (KeyError, ValueError, TypeError, OSError):
+            raise DataError(f"{self._root / form.INFO}: {template} is {text!r:.80}, expected a path "
+                            f"with {{{'} and {'.join(numbers)}}}, below the dataset") from None
+        return self._root / path
 
     def _data(self, path: Path) -> pa.Table:
         if self._open is None or self._open[0] != path:
             images = [feature for feature, kind in self._features.cameras.values() if kind == "image"]
-            self._open = path, _read_table(path, ["episode_index", "task_index", "timestamp", STATE, ACTION, *images])
+            needed = {"episode_index": INTEGER, "task_index": INTEGER, "timestamp": ANY, STATE: ANY, ACTION: ANY}
+            self._open = path, _read_table(path, needed | dict.fromkeys(images, ANY))
         return self._open[1]
 
 
 def _read_info(path: Path) -> dict:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; name the folder of a LeRobot dataset, the one that holds meta/, data/ "
+                        "and videos/")
     try:
         info = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; name the folder of a LeRobot dataset, the one that holds meta/, data/ "
-                        "and videos/") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); copy the dataset again") from None
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version != form.VERSION:
@@ -200,7 +216,7 @@ def _columns(path: Path, key: str, feature: dict, wanted: tuple[str, ...]) -> li
 
 
 def _read_instructions(path: Path) -> dict[int, str]:
-    table = _read_table(path, ["task_index"])
+    table = _read_table(path, {"task_index": INTEGER})
     texts = [name for name in table.column_names if pa.types.is_string(table[name].type)
              or pa.types.is_large_string(table[name].type)]
     if len(texts) != 1:
@@ -208,17 +224,24 @@ def _read_instructions(path: Path) -> dict[int, str]:
     return dict(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
 
 
-def _read_table(path: Path, needed: list[str]) -> pa.Table:
-    """A parquet file that has the columns `needed`; other columns are read only for tasks, which name theirs freely."""
+def _read_table(path: Path, needed: dict[str, Callable[[pa.DataType], bool]]) -> pa.Table:
+    """A parquet file that has the columns `needed`, of these types; other columns are read only for tasks, which name
+    theirs freely."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; copy the dataset again")
     try:
         there = pq.read_schema(path).names
         missing = [name for name in needed if name not in there]
         if missing:
             raise DataError(f"{path} has no column {' and no '.join(missing)}; there are: {', '.join(there)}")
-        table = pq.read_table(path, columns=None if path.name == "tasks.parquet" else needed)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; copy the dataset again") from None
-    except (pa.ArrowException, OSError) as error:
+        rows, size = pq.read_metadata(path).num_rows, path.stat().st_size
+        if rows > max(MANY_ROWS, MOST_ROWS_PER_BYTE * size):
+            raise DataError(f"{path} has {rows} rows in {size} bytes, which is no recording; copy the dataset again")
+        table = pq.read_table(path, columns=None if path.name == "tasks.parquet" else list(needed))
+        table.validate(full=True)
+        if wrong := [f"{name} {table[name].type}" for name, fits in needed.items() if not fits(table[name].type)]:
+            raise DataError(f"{path} has columns of other types than LeRobot's: {', '.join(wrong)}")
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is not a readable parquet file ({error}); copy the dataset again") from None
     if empty := [name for name in table.column_names if table[name].null_count]:
         raise DataError(f"{path} has rows without {', '.join(empty)}; copy the dataset again")

@@ -23,6 +23,9 @@ SMALL = Coding("h264", "yuv420p", ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c
 LOSSLESS = Coding("h264", "gbrp", ("-c:v", "libx264rgb", "-qp", "0", "-g", "2", "-bf", "0"))
 
 
+MOST_PIXELS = str(4096 * 4096)  # of a picture that is decoded, as for compressed pictures on topics
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an episode's pictures are."""
@@ -97,9 +100,9 @@ def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> np.nda
         raise DataError(f"{path}: no such file; copy the dataset again, with its videos")
     start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the picture before: rounding cannot reach another
     done = subprocess.run(
-        [get_ffmpeg_exe(), "-v", "error", "-ss", f"{start_s:.6f}", "-f", "mp4", "-i", f"file:{path}", "-map", "0:v:0",
-         "-frames:v", str(count), "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24",
-         "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        [get_ffmpeg_exe(), "-v", "error", "-max_pixels", MOST_PIXELS, "-ss", f"{start_s:.6f}", "-f", "mp4",
+         "-i", f"file:{path}", "-map", "0:v:0", "-frames:v", str(count), "-fps_mode", "passthrough", "-f", "image2pipe",
+         "-c:v", "ppm", "-pix_fmt", "rgb24", "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     header = done.stdout[:64].split(b"\n", 3)[:3]  # each picture: P6, width height, 255, then its pixels
     found = 0
     if len(header) == 3 and header[0] == b"P6":

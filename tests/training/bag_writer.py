@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
+INTERFACES = Path(__file__).parents[2] / "ros2_ws" / "src" / "m2distill_interfaces"
 TYPES = get_typestore(Stores.ROS2_JAZZY)
+TYPES.register(get_types_from_msg((INTERFACES / "msg" / "PolicyAction.msg").read_text(),
+                                  "m2distill_interfaces/msg/PolicyAction"))
 INSTRUCTION = "pick up the soup"
 START_NS = 5_000_000_000  # of the stamps
 WALL_NS = 1_700_000_000_000_000_000  # of the recording: another clock
@@ -22,9 +25,19 @@ def of(name: str):
     return TYPES.types[name.replace("/", "/msg/")]
 
 
+def time_of(stamp_ns: int):
+    return of("builtin_interfaces/Time")(stamp_ns // 10**9, stamp_ns % 10**9)
+
+
 def header(stamp_ns: int, frame_id: str = ""):
-    time = of("builtin_interfaces/Time")(stamp_ns // 10**9, stamp_ns % 10**9)
-    return of("std_msgs/Header")(time, frame_id)
+    return of("std_msgs/Header")(time_of(stamp_ns), frame_id)
+
+
+def policy_action(*shown_ns: int):
+    """Of a policy that was shown pictures and joints of these stamps."""
+    return of("m2distill_interfaces/PolicyAction")(
+        header(max(shown_ns)), np.zeros(7, np.float32), 0, np.ones(1, np.float32), 0.0, 0.0, [], INSTRUCTION, "",
+        [time_of(stamp_ns) for stamp_ns in shown_ns])
 
 
 def image(stamp_ns: int, value: int, size: int = 64):

@@ -6,7 +6,20 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from bag_writer import INSTRUCTION, MS, SECONDS, START_NS, image, joints, motion, of, robot, twist, write_bag
+from bag_writer import (
+    INSTRUCTION,
+    MS,
+    SECONDS,
+    START_NS,
+    image,
+    joints,
+    motion,
+    of,
+    policy_action,
+    robot,
+    twist,
+    write_bag,
+)
 from rosbags.rosbag2 import StoragePlugin
 
 from m2distill_policy.action import command_to_action
@@ -49,6 +62,27 @@ def test_a_stock_bag_becomes_steps_of_the_newest_inputs_and_the_commands_of_then
     assert told["demo"] == "demo_0" and told["gaps"] == dict.fromkeys(told["gaps"], 0)
     picture = cv2.imread(str(tmp_path / "out/pictures/bag.jpg"))
     assert picture.shape == (2 * 64 + 18, 8 * 64, 3)
+
+
+def test_where_a_policy_acted_a_step_is_what_it_was_shown(tmp_path):
+    """It acts at 400, 450 .. 600 ms, on joints 10 ms old, the wrist's newest picture and the other camera's last but
+    one. At 550 ms it names a picture that is not in the bag."""
+    acted = [("/policy/action", START_NS + ms * MS + 2, policy_action(
+        START_NS + ((ms - 10) // 33 - 1) * 33 * MS, START_NS + (ms - 10) // 33 * 33 * MS + (ms == 550),
+        START_NS + (ms - 10) * MS)) for ms in range(400, 601, 50)]
+    bag = write_bag(tmp_path / "bag", labels=LABELS, events=sorted([*robot(), *acted], key=lambda e: e[1]))
+    report, = import_bags([bag], tmp_path / "out")
+    demo = only_demo(tmp_path / "out")
+    stamps_ms = [*range(0, 351, 50), 390, 440, 490, 540, 590, *range(640, 1491, 50)]
+    np.testing.assert_allclose(demo.joint[:, 0], np.array(stamps_ms) // 10 * 10 / 1000, atol=1e-6)
+    for step, ms in enumerate(stamps_ms):
+        number = ms // 33
+        by_policy = ms in (390, 440, 490, 590)
+        twist_ms = ms + 10 if by_policy else min((ms + 49) // 50 * 50, 1450)
+        assert demo.images["agentview"][step, -1, 0, 0] == number - by_policy
+        assert demo.images["wrist"][step, -1, 0, 0] == 100 + number
+        np.testing.assert_allclose(demo.action[step, :3], motion(START_NS + twist_ms * MS), atol=1e-7)
+    assert report.steps == len(stamps_ms)
 
 
 def test_a_recorders_bag_brings_its_own_spec_and_labels_and_tells_what_was_lost(tmp_path):
@@ -160,12 +194,13 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(tmp_path, wrong):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("size", [0, 200_000])
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path, storage):
+def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path, storage, size):
     write_bag(tmp_path / "a", labels=LABELS, storage=storage)
     write_bag(tmp_path / "b", labels=LABELS)
     file, = (path for path in (tmp_path / "a").iterdir() if path.name != "metadata.yaml")
-    file.write_bytes(file.read_bytes()[:200_000])
+    file.write_bytes(file.read_bytes()[:size])
     cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert cut.dropped.startswith("it is no whole bag") and "m2distill bag recover" in cut.dropped
     assert good.demo == "demo_0"

@@ -6,7 +6,7 @@ import pytest
 
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
-from m2distill_sim.collect import CollectSettings, collect, record_attempt, start_state
+from m2distill_sim.collect import CollectSettings, collect, experts_source, record_attempt, start_state
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, find_task, initial_states
 
@@ -29,6 +29,7 @@ def test_the_file_has_liberos_names_shapes_and_types(demos):
     with h5py.File(demos) as file:
         data = file["data"]
         assert data.attrs["num_demos"] == 2
+        assert data.attrs["experts"] == experts_source() and len(experts_source()) == 12
         assert json.loads(data.attrs["problem_info"])["language_instruction"] == TASK.instruction
         assert data.attrs["total"] == sum(demo.attrs["num_samples"] for demo in data.values())
         for key in ("env_name", "bddl_file_name", "env_args", "macros_image_convention", "assets"):

@@ -1,7 +1,5 @@
 """bench experts: how often the scripted experts succeed from LIBERO's initial states. Pictures are not drawn."""
 
-import hashlib
-import inspect
 import json as json_module
 import multiprocessing
 import signal
@@ -13,6 +11,7 @@ import numpy as np
 
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim import experts
+from m2distill_sim.collect import experts_source
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT, assets_of, find_task, initial_states, suites
 from m2distill_training.bench.measure import judged, machine, progress, show
 from m2distill_training.metrics import wilson_interval
@@ -67,7 +66,7 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
             source = assets_of(name, which)
             for task in tasks or range(len(suites()[name])):
                 find_task(name, task)
-                runs[Run(source.label, name, task, disturbed, seed, _source())] = source
+                runs[Run(source.label, name, task, disturbed, seed, experts_source())] = source
     finished = _read(log, runs)
     todo = [(run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
             for run in runs for begin in range(0, states, AT_ONCE)]
@@ -88,7 +87,7 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
     rows = [_row(run, {state: finished[run][state] for state in range(states)}) for run in runs]
     rows += [_mean(label, [row for row in rows if row["assets"] == label]) for label in dict.fromkeys(
         run.assets for run in runs)]
-    shared = {"disturbed": disturbed, "seed": seed, "experts": _source(), **machine()}
+    shared = {"disturbed": disturbed, "seed": seed, "experts": experts_source(), **machine()}
     show([row | shared for row in rows], COLUMNS, json)
 
 
@@ -137,12 +136,6 @@ def _mean(assets: str, rows: list[dict]) -> dict:
 
 def _interval(successes: int, episodes: int) -> list[float]:
     return [round(end, 3) for end in wilson_interval(successes, episodes)]
-
-
-def _source() -> str:
-    """Which experts: a digest of their source."""
-    folder = Path(inspect.getfile(experts)).parent
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:12]
 
 
 def _read(log: Path | None, runs) -> dict[Run, dict[int, tuple[bool, int]]]:

@@ -14,6 +14,7 @@ stored bottom row first. Ours beside it: `disturbances`, what was added to `acti
 import contextlib
 import functools
 import hashlib
+import inspect
 import json
 import multiprocessing
 import shutil
@@ -28,6 +29,7 @@ import h5py
 import numpy as np
 
 from m2distill_policy.errors import DataError, UserError, require_at_least
+from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.demo_file import Episode, observed, store_demo, write_task
 from m2distill_sim.experts import check_expert, make_expert
@@ -108,6 +110,12 @@ def start_state(task: Task, attempt: int) -> np.ndarray | None:
     return initial_states(task.suite, task.name)[DEMO_STATES[attempt]] if attempt < len(DEMO_STATES) else None
 
 
+def experts_source() -> str:
+    """Which experts: a digest of their source."""
+    folder = Path(inspect.getfile(experts)).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:12]
+
+
 def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
     """Where the attempts of a run that is not complete are kept: <attempt>.hdf5, or an empty <attempt>.failed."""
     key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
@@ -180,7 +188,7 @@ def _collect_task(pool, show, task: Task, path: Path, episodes: int, settings: C
                 job.cancel()
             raise
     write_task(path, task, [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]], settings.assets, True,
-               {"collect_settings": json.dumps(asdict(settings))})
+               {"collect_settings": json.dumps(asdict(settings)), "experts": experts_source()})
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()

@@ -7,6 +7,7 @@ parameters: docs/ros.md. Here are the lifecycle and the services; what an active
 
 import os
 import sys
+from collections.abc import Callable
 
 import torch
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -71,23 +72,24 @@ class PolicyNode(LifecycleNode):
         self._report = Report(made, frame_id)
         self._runner = runner = Runner(made, session, settings, Outputs(made, outputs, session, frame_id),
                                        self._report, background)
-        self._reload = reload.Reload(session, acting, settings, background, self._swapped, self._refused)
+        self._reload = reloader = reload.Reload(session, acting, settings, background, self._swapped, self._refused)
         self._announce()
         if settings.follow_checkpoint:
             self._target = os.path.realpath(acting.path)
             made.timer(FOLLOW_PERIOD_S, self._follow, always=True)
         self._inputs = Inputs(made, session, settings.image_transport == "compressed", frame_id, runner.heard)
         made.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
-        made.subscription(Bool, settings.success_topic, lambda message: message.data and runner.succeed(), 10)
-        made.subscription(Bool, "operator_active", lambda message: message.data and runner.yield_to_operator(), 10)
+        made.subscription(Bool, settings.success_topic, _when_true(runner.succeed), 10)
+        made.subscription(Bool, "operator_active", _when_true(runner.yield_to_operator), 10)
         for name, verb in (("start", runner.start_again), ("stop", runner.stop), ("pause", runner.pause),
                            ("reset_fault", runner.reset_fault)):
             made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response, runner.active))
-        made.service("~/rollback", lambda _, response: self._serve(self._reload.rollback, response))
+        made.service("~/rollback", lambda _, response: self._serve(reloader.rollback, response))
         made.service("~/reload", self._on_reload)
         self.get_logger().info(f"checkpoint {acting.checkpoint_id[:12]} knows {len(acting.instructions)} instructions")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._runner and self._reload  # configured
         wrong, missing = self._inputs.check()
         if wrong:
             return self._fail(f"the robot is not the one that the checkpoint was trained for: {'; '.join(wrong)}")
@@ -131,6 +133,7 @@ class PolicyNode(LifecycleNode):
 
     def _quiesce(self) -> None:
         """Stop the runner; the zero command is the last thing sent."""
+        assert self._runner  # configured
         self._made.stop_timers()
         self._inputs.listening = False
         self._runner.end()
@@ -151,6 +154,7 @@ class PolicyNode(LifecycleNode):
         return response
 
     async def _on_reload(self, _, response: Trigger.Response) -> Trigger.Response:
+        assert self._reload  # configured, like all that is made then
         response.success, response.message = await self._reload.request(self.get_parameter("checkpoint").value)
         return response
 
@@ -166,6 +170,7 @@ class PolicyNode(LifecycleNode):
 
     def _follow(self) -> None:
         """A link that moves while it is read is read again afterwards, whatever came of it."""
+        assert self._reload
         path = self._reload.acting.path
         target = os.path.realpath(path)
         if target != self._target and not self._reload.loading(path):
@@ -181,11 +186,20 @@ class PolicyNode(LifecycleNode):
 
     def _announce(self, **notice) -> None:
         """Which checkpoint acts: on ~/status, and in the parameter, which a refusal sets back."""
+        assert self._reload
         acting, previous = self._reload.acting, self._reload.previous
         if self.get_parameter("checkpoint").value != acting.path:
             self.set_parameters([Parameter("checkpoint", value=acting.path)])
         self._report.status(checkpoint_id=acting.checkpoint_id, known_instructions=sorted(acting.instructions),
                             previous_checkpoint_id=previous.checkpoint_id if previous else "", **notice)
+
+
+def _when_true(verb: Callable[[], None]) -> Callable[[Bool], None]:
+    def heard(message: Bool) -> None:
+        if message.data:
+            verb()
+
+    return heard
 
 
 def main() -> int:

@@ -123,6 +123,7 @@ class Reload:
         try:
             if error is not None:
                 raise error
+            assert loaded is not None
             news = self._swap(loaded, "reloaded")
         except UserError as error:
             self._refuse(answer, path, str(error))

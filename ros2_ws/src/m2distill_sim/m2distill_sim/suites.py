@@ -7,10 +7,10 @@ placements drawn by numbers from 50 on, by the rules that LIBERO's own states we
 """
 
 import ast
-import codecs
 import functools
 import io
 import pickle
+import pickletools
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from m2distill_sim.assets import AssetSource, find_assets, libero_package
 
 DEMO_STATES = tuple(range(0, 40))
 HELD_OUT = tuple(range(40, 50))
+MOST_BYTES = 1 << 26  # of a task's initial states; LIBERO's take less than 0.1 MB
 DRAWN_FROM = 50  # a start of this number or more is a placement drawn by it
 
 
@@ -88,14 +89,22 @@ def initial_states(suite: str, task: int | str) -> np.ndarray:
     found = find_task(suite, task)
     if found.suite == lift.SUITE:
         return lift.initial_states()
-    path = libero_package() / "init_files" / found.suite / f"{found.name}.pruned_init"
+    return read_states(libero_package() / "init_files" / found.suite / f"{found.name}.pruned_init")
+
+
+def read_states(path: Path) -> np.ndarray:
+    """(N, D) float64, finite, from a file as LIBERO packs them: one pickled array in a zip. Raises AssetError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            states = _ArrayUnpickler(io.BytesIO(archive.read(member))).load()
-    except (OSError, StopIteration, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+            member = next(info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
+            if member.file_size > MOST_BYTES:
+                raise pickle.UnpicklingError(f"it unpacks to {member.file_size} bytes")
+            states = _load_array(archive.read(member))
+        if states.ndim != 2 or states.dtype.kind not in "fiu" or not np.isfinite(states).all():
+            raise pickle.UnpicklingError(f"it holds {states.dtype} {states.shape}, no rows of finite numbers")
+    except Exception as error:  # damaged or hostile bytes fail in whatever way
         raise AssetError(f"initial states {path} are not readable: {error}; reinstall hf-libero") from error
-    return np.asarray(states, dtype=np.float64)
+    return states.astype(np.float64)
 
 
 def assets_of(suite: str, kind_or_path: str | None = None) -> AssetSource:
@@ -111,12 +120,22 @@ def _instruction(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _load_array(content: bytes) -> np.ndarray:
+    for opcode, argument, _ in pickletools.genops(content):
+        if "PUT" in opcode.name and argument is not None and int(argument) > len(content):
+            raise pickle.UnpicklingError("it numbers more objects than it holds")  # and would fill the memory with them
+    found = _ArrayUnpickler(io.BytesIO(content)).load()
+    if type(found) is not np.ndarray:
+        raise pickle.UnpicklingError(f"it holds a {type(found).__name__}, which is no array")
+    return found
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Loads what a pickled numpy array needs and nothing else."""
 
-    ALLOWED: ClassVar = {("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ALLOWED: ClassVar = {("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0),  # its shape follows
                          ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
-                         ("_codecs", "encode"): codecs.encode}
+                         ("_codecs", "encode"): lambda text, _: text.encode("latin1")}
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:

@@ -6,6 +6,7 @@ A task file is in BDDL, nested lists in parentheses: (define (problem NAME) ... 
 
 import functools
 import itertools
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -92,18 +93,21 @@ def _room_and_kinds(file: Path) -> tuple[str, set[str]]:
 def _missing_references(folder: Path, model: str) -> list[str]:
     try:
         tree = ElementTree.parse(folder / model)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # the last two: unknown encodings
         return [f"{model} ({error})"]
     files: dict = {}  # robosuite takes the first asset of a name, and LIBERO's stove has two of one
     for element in tree.iter():
         if element.get("file") and element.get("name") not in REPLACED:
             files.setdefault((element.tag, element.get("name")), element.get("file"))
     paths = [(folder / model).parent / file for file in files.values()]
-    return [str(path.relative_to(folder)) for path in paths if not _has(path)]
+    return [os.path.relpath(path, folder) for path in paths if not _has(path)]
 
 
 def _has(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _damaged(file: Path, reason: str) -> AssetError:

@@ -1,8 +1,11 @@
 """The scripted expert in an operator's place: what it would do goes out on the command topics, like a joystick's.
 
 It sees the simulator's own state, so it lives in the simulator's process; the robot side cannot tell it from a person:
-the same topics, the same `operator_active`, commands that answer the stamp of the observation.
+the same topics, the same `operator_active`, commands that answer the stamp of the observation. When nothing is left to
+do it lets go.
 """
+
+from typing import cast
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
@@ -13,30 +16,37 @@ from m2distill_policy.action import ActionSample, sample_to_command
 from m2distill_policy.ros import messages
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.arm_env import ArmEnv
+from m2distill_sim.collect import LINGER_STEPS
 from m2distill_sim.experts import make_expert
 from m2distill_sim.experts.noise import Disturbance
+from m2distill_sim.libero_env import LiberoEnv
 
 
 class ExpertOperator:
-    """`disturbed`: the arm is pushed about as in m2distill collect, so that what is recorded shows recoveries."""
-
-    def __init__(self, node: Node, disturbed: bool):
-        self._spec, self._disturbed = libero_spec(), disturbed
+    def __init__(self, node: Node):
+        self._spec = libero_spec()
         self._pubs = [node.create_publisher(kind, topic, 10) for kind, topic in
                       ((Bool, "operator_active"), (Float64, "gripper_cmd"), (TwistStamped, "twist_cmd"))]
 
-    def begin(self, env: ArmEnv, seed: int) -> None:
-        """An episode has begun. Raises UserError for a task that no expert solves."""
+    def begin(self, env: ArmEnv, seed: int, disturbed: bool) -> None:
+        """An episode has begun. `disturbed`: the arm is pushed about as in m2distill collect, so that what is recorded
+        shows recoveries. Raises UserError for a task that no expert solves."""
         rng = np.random.default_rng(seed)
-        self._env, self._expert, self._disturbance = env, make_expert(env, rng), Disturbance(rng)
-        self._answered_ns = -1
+        self._env = cast(LiberoEnv, env)  # of another one the next line refuses the task
+        self._expert = make_expert(self._env, rng)
+        self._disturbance = Disturbance(rng) if disturbed else None
+        self._answered_ns, self._linger = -1, LINGER_STEPS
 
     def answer(self, stamp_ns: int) -> None:
         """The observation of `stamp_ns` has gone out: command what the expert does in the world's present state. The
         same observation again gets the same answer."""
+        if self._linger == 0:
+            self.let_go()
+            return
         if stamp_ns != self._answered_ns:
             self._answered_ns = stamp_ns
             action = np.asarray(self._expert.act(self._env), dtype=np.float32)
+            self._linger -= self._expert.done
             command = sample_to_command(self._spec, ActionSample(action, mode=0, log_prob=0.0, entropy=0.0), stamp_ns)
             self._messages = (Bool(data=True), Float64(data=command.gripper_width_m), messages.twist_from_numpy(
                 command.linear_m_s, command.angular_rad_s, stamp_ns, self._spec.action.frame_id))
@@ -48,4 +58,4 @@ class ExpertOperator:
 
     def pushes(self, action: np.ndarray) -> np.ndarray:
         """(7,) what the world adds to a commanded action."""
-        return self._disturbance.step(self._expert.phase, action) if self._disturbed else np.zeros(7)
+        return self._disturbance.step(self._expert.phase, action) if self._disturbance else np.zeros(7)

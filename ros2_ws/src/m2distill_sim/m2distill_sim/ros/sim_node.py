@@ -14,7 +14,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
@@ -61,8 +61,8 @@ class SimParameters:
     pacing: str = parameter("real_time", "when to step", choices=("real_time", "lockstep"), read_only=True)
     command_max_age_s: float = parameter(0.25, "real_time: oldest twist acted on", at_least=0.01, at_most=60.0)
     operator: str = parameter("none", "expert: the scripted expert drives the arm by the command topics, in an "
-                                      "operator's place", choices=("none", "expert"), read_only=True)
-    disturbed: bool = parameter(False, "push the arm about while the expert drives it", read_only=True)
+                                      "operator's place; taken up by ~/reset", choices=("none", "expert"))
+    disturbed: bool = parameter(False, "push the arm about while the expert drives it; taken up by ~/reset")
     repeat_period_s: float = parameter(1.0, "lockstep: wall time after which an unanswered observation is repeated",
                                        at_least=0.05, at_most=600.0, read_only=True)
 
@@ -98,11 +98,12 @@ class SimNode(Node):
         self._over_pub = self.create_publisher(Bool, "~/episode_over", LATCHED)
         self._steps_pub = self.create_publisher(UInt32, "~/steps", LATCHED)
         self._task_pub = self.create_publisher(String, "~/task", LATCHED)
-        self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
-        self.create_subscription(TwistStamped, "twist_cmd", self._on_twist, 10)
+        # The casts: rclpy declares callbacks of the message alone.
+        self.create_subscription(Float64, "gripper_cmd", cast(Any, self._on_gripper), 10)
+        self.create_subscription(TwistStamped, "twist_cmd", cast(Any, self._on_twist), 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self._operator = (ExpertOperator(self, self._settings.disturbed) if self._settings.operator == "expert"
-                          else None)
+        self._expert: ExpertOperator | None = None  # once it has been asked for
+        self._operator: ExpertOperator | None = None  # who drives this episode by the command topics
 
         self._start_episode()
         period_s, act = ((self._settings.repeat_period_s, self._publish_observation) if self._lockstep
@@ -118,15 +119,14 @@ class SimNode(Node):
 
     def _on_reset(self, _, response: Trigger.Response) -> Trigger.Response:
         try:
-            self._start_episode()
-            response.success, response.message = True, self._env.instruction
+            response.success, response.message = True, self._start_episode().instruction
         except UserError as error:
             self.get_logger().error(str(error))
             response.success, response.message = False, str(error)
         return response
 
-    def _start_episode(self) -> None:
-        """Raises UserError, and the old episode goes on, when the parameters name nothing that exists."""
+    def _start_episode(self) -> ArmEnv:
+        """Its world. Raises UserError, and the old episode goes on, when the parameters name nothing that exists."""
         chosen = params.read(self, SimParameters)
         initial_state = None
         if chosen.initial_state >= 0:
@@ -137,7 +137,7 @@ class SimNode(Node):
             initial_state = states[chosen.initial_state]
         if chosen.video:
             _make_folder(Path(chosen.video).parent)
-        self._use_env(chosen)
+        env = self._use_env(chosen)
         self._end_video()
         self._settings, self._video = chosen, chosen.video
         self._gripper: GripperCommand | None = None
@@ -148,23 +148,32 @@ class SimNode(Node):
         self._now_ns += RESET_LEAP_NS
         self._success_pub.publish(Bool(data=False))
         self._over_pub.publish(Bool(data=False))
-        self._task_pub.publish(String(data=self._env.instruction))
+        self._task_pub.publish(String(data=env.instruction))
         self.get_logger().info(f"{chosen.suite} task {chosen.task}, initial state {chosen.initial_state}: "
-                               f"{self._env.instruction}")
-        observation = self._env.reset(initial_state, chosen.seed)
-        if self._operator:
-            self._operator.begin(self._env, chosen.seed)
+                               f"{env.instruction}")
+        observation = env.reset(initial_state, chosen.seed)
+        self._use_operator(chosen, env)
         self._observe(observation)
+        return env
 
-    def _use_env(self, chosen: SimParameters) -> None:
+    def _use_operator(self, chosen: SimParameters, env: ArmEnv) -> None:
+        if chosen.operator == "expert":
+            self._operator = self._expert = self._expert or ExpertOperator(self)
+            self._operator.begin(env, chosen.seed, chosen.disturbed)
+        elif self._operator:
+            self._operator.let_go()
+            self._operator = None
+
+    def _use_env(self, chosen: SimParameters) -> ArmEnv:
         if self._env is not None and (self._env.task.suite, self._env.task.index) == (chosen.suite, chosen.task):
-            return
+            return self._env
         size = (chosen.image_size_px, chosen.image_size_px)
         env = make_env(chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None),
                        dict.fromkeys(CAMERAS, size))
         if self._env is not None:
             self._env.close()
         self._env = env
+        return env
 
     def _end_video(self) -> None:
         if self._frames:
@@ -220,6 +229,7 @@ class SimNode(Node):
     # --- the world
 
     def _step(self, action: np.ndarray) -> None:
+        assert self._env is not None  # an episode has begun
         if self._operator:
             action = action + self._operator.pushes(action)
         observation = self._env.step(action)
@@ -240,7 +250,7 @@ class SimNode(Node):
         self._observe(observation)
 
     def _observe(self, observation: SimObservation) -> None:
-        positions = [*observation.joint_positions, *(observation.gripper_positions * FINGER_SIGNS)]
+        positions = np.concatenate([observation.joint_positions, observation.gripper_positions * FINGER_SIGNS])
         joints = messages.joint_state_from_numpy([*PANDA_JOINTS, *PANDA_FINGERS], positions, self._now_ns)
         self._observation = [(self._clock_pub, ClockMessage(clock=messages.stamp_from_ns(self._now_ns))),
                              (self._joints_pub, joints)]

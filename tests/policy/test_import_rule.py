@@ -16,7 +16,7 @@ OURS = ("m2distill_policy", "m2distill_sim", "m2distill_training", "m2distill_in
 ROS = ("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "geometry_msgs", "diagnostic_msgs", "lifecycle_msgs",
        "rosgraph_msgs", "rcl_interfaces", "action_msgs", "builtin_interfaces", "launch", "launch_ros")
 WITH_SIM = ("commands/evaluate.py", "demo.py", "episodes.py", "evaluate.py", "proof.py", "protocols.py",
-            "rollout.py", "bench/experts.py", "bench/sim.py", "data/robosuite_demos.py")  # of training
+            "rollout.py", "study.py", "bench/experts.py", "bench/sim.py", "data/robosuite_demos.py")  # of training
 
 
 def _sources(folder: Path, *, ros: bool) -> list[Path]:

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := source scripts/env.sh &&
 
-.PHONY: help setup demo test test-core test-ros lint reference clean
+.PHONY: help setup demo teach test test-core test-ros lint reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,6 +13,10 @@ setup:  ## .venv with everything in it, and the built ROS 2 workspace; quick whe
 
 demo: setup  ## collect demos, learn two tasks one after the other, obey instructions over ROS 2; ends in runs/demo/report.html
 	@$(ENV) m2distill demo
+
+RUN ?= runs/demo/m2distill
+teach: setup  ## after `make demo`: record, learn, prove and obey one more task over ROS 2, on a copy of its run (RUN=...)
+	@$(ENV) M2DISTILL_LEARNED_RUN=$(RUN) python -m pytest -q -s tests/ros/test_teach.py
 
 test: lint test-core test-ros  ## style and types, then all tests
 

@@ -37,6 +37,7 @@ NOTICES = dict(re.findall(r"^\| ([\w-]+) \| ([\w.-]+) \|", (ROOT / "THIRD_PARTY_
 
 @pytest.mark.parametrize("package", required("requirements.txt"))
 def test_a_dependency_has_the_licence_that_the_notices_give(package):
+    assert package in NOTICES, "THIRD_PARTY_NOTICES.md lacks a row for it"
     assert families(NOTICES[package]) <= families(declared(package)), declared(package)
 
 

@@ -17,6 +17,8 @@ SLIPPED = 0.035  # a closing hand further than this from the grasp has missed
 SNUG = 0.006  # fingers not wider than the object by more than this hold it
 LIFT, CARRY, LIFTED = 0.006, 0.045, 0.04  # largest move of a step: on the floor, and with the underside this high
 RIM_CLEARANCE = 0.025  # of the object's underside over the basket's rim while it is carried
+CAUGHT, STANDING = 0.005, 0.008  # how far aside of the hand a thing has caught, and how low over the floor it stands
+DOWN, ASIDE = 0.03, 0.005  # moves down of an open hand until the thing stands, and while it goes aside
 RETREAT = 0.12  # height of the hand over the rim at which the episode is over
 
 
@@ -51,6 +53,16 @@ class Basket:
         delivered = off_centre < self.INSIDE and thing.high[2] < spot.rim + self.PLACE_DEPTH
         return delivered or (off_centre < self.CENTRED and thing.low[2] < spot.rim - self.PLACE_DEPTH / 2)
 
+    def off_finger(self, scene: Scene, name: str) -> np.ndarray | None:
+        """(3,) how to move an open hand off a thing that should have fallen and has caught on a finger by an edge: down
+        until it stands, then aside. None where it has fallen, or is in the middle between the fingers."""
+        thing, middle = scene.extent(name), scene.extent(self.name).centre[:2]
+        aside = thing.centre[1] - scene.hand[1]
+        if thing.high[2] < scene.hand[2] or abs(aside) < CAUGHT:
+            return None
+        floor = scene.height(middle, 0.0, (-0.02, -0.02), (0.02, 0.02), name)
+        return np.array([0.0, aside, -ASIDE]) if thing.low[2] < floor + STANDING else np.array([0.0, 0.0, -DOWN])
+
 
 class Surface:
     """An object, or a region of a fixture, to set things down on or in."""
@@ -77,6 +89,9 @@ class Surface:
             return off_centre < self.RESTING and thing.low[2] < spot.rim + self.LET_GO
         return off_centre < self.CENTRED and thing.low[2] < spot.rim - spot.depth + self.LET_GO
 
+    def off_finger(self, scene: Scene, name: str) -> None:
+        """Nothing has to fall."""
+
 
 class PickAndPlace:
     """Moves the object `thing` to a place; finished once the hand has let go and drawn back."""
@@ -90,6 +105,8 @@ class PickAndPlace:
         grasp = self._choose_grasp(scene, self._thing, spot)
         if self._place.holds(scene, thing, spot, grasp):
             has_let_go = scene.width > min(OPEN_WIDTH, grasp.width + self._place.ROOM)
+            if has_let_go and (move := self._place.off_finger(scene, self._thing)) is not None:
+                return Intent("release", move, -1.0, travel.level(scene))
             rise = spot.rim + RETREAT + HOVER - hand[2] if has_let_go else 0.0
             return Intent("release", np.array([0.0, 0.0, rise]), -1.0, travel.level(scene),
                           done=bool(has_let_go and hand[2] > spot.rim + RETREAT))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from m2distill_policy.models import Policy, libero, small
-from m2distill_policy.models.acting import Remembered, for_acting
+from m2distill_policy.models.acting import PackedConv, Remembered, for_acting
 from m2distill_policy.spec import libero_spec
 
 SPEC = libero_spec(size_px=32, history=2, text_encoder="none", text_width=8)
@@ -43,6 +43,20 @@ def test_acting_is_the_same_function_under_one_instruction_after_the_other(confi
         tokens.append(before.encode_step(batch))
         torch.testing.assert_close(acting.encode_step(batch), tokens[-1], rtol=tolerance, atol=tolerance)
     assert (tokens[0][:, :, 0] != tokens[2][:, :, 0]).any()  # the instruction mattered
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("geometry", "size", "packed"), [
+    ((3, 64, 7, 2, 3), 128, True), ((64, 128, 3, 2, 1), 32, True), ((128, 32, 1, 1, 0), 16, False)])
+@torch.inference_mode()
+def test_a_packed_convolution_is_equal_bit_for_bit(geometry, size, packed, dtype):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(*geometry).to(memory_format=torch.channels_last)
+    acting = PackedConv(conv, dtype)
+    for _ in range(2):
+        x = torch.rand(1, geometry[0], size, size).contiguous(memory_format=torch.channels_last)
+        assert torch.equal(acting(x), conv.to(dtype)(x.to(dtype)))
+    assert (acting._packed is not None) is packed or dtype is torch.bfloat16  # which torch gives to oneDNN at any size
 
 
 def test_a_layer_is_asked_once_per_question():

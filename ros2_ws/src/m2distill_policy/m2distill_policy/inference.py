@@ -32,7 +32,7 @@ class LoadedPolicy:
         if precision not in PRECISIONS:
             raise UserError(unknown_name("precision", precision, PRECISIONS))
         self.acting, self._precision = acting, PRECISIONS[precision]
-        self._policy = for_acting(checkpoint.build_policy())
+        self._policy = for_acting(checkpoint.build_policy(), self._precision)
         self._generator = torch.Generator()
         self._seed = seed
         self.reseed()

@@ -1,9 +1,10 @@
 """Tests over real ROS 2: a private corner of the network, a tiny checkpoint, and a client of the policy node."""
 
+import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ except ImportError as error:
 
 import torch
 from harness import KNOWN, Client
+from rclpy.node import Node
 
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.models import Policy, small
@@ -55,3 +57,21 @@ def client(ros) -> Iterator[Client]:
     client = Client()
     yield client
     client.destroy_node()
+
+
+@pytest.fixture
+def made(ros) -> Iterator[Callable[[type[Node]], Node]]:
+    """Makes nodes in this process."""
+    nodes = []
+
+    def make(kind: type[Node]) -> Node:
+        nodes.append(kind())
+        return nodes[-1]
+
+    yield make
+    while nodes:
+        node = nodes.pop()
+        node.close()
+        node.destroy_node()
+        del node
+    gc.collect()  # until it is gone, the graph knows two nodes of this name, and says which it likes

@@ -1,8 +1,6 @@
 """The SROS2 policy file against the nodes as they are: who may command the arm, and that no node lacks anything."""
 
-import gc
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,24 +24,6 @@ def allowed(enclave: str, kind: str, verb: str) -> set[str]:
     (profile,) = ET.parse(FILE).findall(f".//enclave[@path='/m2distill/{enclave}']/profiles/profile")
     return {"/" + name.text.replace("~", profile.get("node"))
             for name in profile.findall(f"{kind}s[@{verb}='ALLOW']/{kind}")}
-
-
-@pytest.fixture
-def made(ros) -> Iterator[Callable[[type[Node]], Node]]:
-    """Makes nodes in this process."""
-    nodes = []
-
-    def make(kind: type[Node]) -> Node:
-        nodes.append(kind())
-        return nodes[-1]
-
-    yield make
-    while nodes:
-        node = nodes.pop()
-        node.close()
-        node.destroy_node()
-        del node
-    gc.collect()  # until it is gone, the graph knows two nodes of this name, and says which it likes
 
 
 def published(witness: Node, name: str) -> set[str]:

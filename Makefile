@@ -21,7 +21,7 @@ teach: setup  ## after `make demo`: record, learn, prove and obey one more task 
 test: lint test-core test-ros  ## style and types, then all tests
 
 test-core: setup  ## tests that need no ROS
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim tests/docs
+	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim tests/docs tests/fuzz
 
 test-ros: setup  ## tests over real ROS 2
 	@$(ENV) python -m pytest -q tests/ros tests/e2e

@@ -11,10 +11,12 @@ from reading import Link, Reader
 from rosbags.rosbag2 import StoragePlugin
 from ruamel.yaml import YAML
 
+from m2distill_policy.errors import DataError
 from m2distill_policy.recording import LABELS, OPEN, Recordings
 from m2distill_policy.recovery import recover
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.bag_import import import_bags
+from m2distill_training.data.demo_file import file_names
 
 SPEC = libero_spec(size_px=8, text_encoder="none", text_width=4)
 OURS = {"instruction": INSTRUCTION, "success": "true", "operator": "Ada", "spec": SPEC.to_json(), "arm": "libero_sim",
@@ -184,3 +186,10 @@ def test_what_else_may_lie_there(recoverer, left):
     endless = b"\x89MCAP0\r\n" + struct.pack("<BQ", 5, 2**63)
     recoverer.judge({**left, f"{OPEN}/b/b.mcap": b"", f"{OPEN}/c/c.mcap": endless})
     recoverer.judge({**left, OPEN + "/d": Link("..")})
+
+
+def test_instructions_that_would_share_a_file_are_refused():
+    names = file_names(["open the drawer", "打开抽屉", "关上抽屉", "x" * 300])
+    assert len(set(names.values())) == 4 and max(len(name.encode()) for name in names.values()) <= 255
+    with pytest.raises(DataError, match="'go!' and 'go'"):
+        file_names(["go!", "go"])

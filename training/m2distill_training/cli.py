@@ -47,7 +47,7 @@ COMMANDS = {
     "report": Command("one HTML page from a run folder", f"{HERE}.commands.report:report_command"),
     "bench": Command("what a training step, reading data and simulating cost, against the plain path",
                      subcommands={name: f"{HERE}.bench.{name}:bench_{name}"
-                                  for name in ("train", "data", "sim", "experts", "node", "record")},
+                                  for name in ("train", "data", "sim", "experts", "node", "record", "soak")},
                      example="m2distill bench train --json > train.json"),
     "run": Command("simulator and policy as ROS 2 nodes, until Ctrl-C",
                    "m2distill_policy.bringup:main", reads_arguments=True),

@@ -1,4 +1,4 @@
-"""How fast it is, against the plain path in the same run: `m2distill bench train|data|sim|experts|node|record`.
+"""How fast it is, against the plain path in the same run: `m2distill bench train|data|sim|experts|node|record|soak`.
 
     measure.py    alternating timing, rows, tables
     synthetic.py  stand-ins for recorded demonstrations, of LIBERO's shapes
@@ -9,5 +9,6 @@
     experts.py    bench experts: how often the scripted experts succeed
     node.py       bench node: a command of the policy node over ROS 2, its start and its memory
     record.py     bench record: what the recorder loses, and its share of a core
+    soak.py       bench soak: memory, missed periods and losses of the whole system over an hour
     libero_source.py  LIBERO's own policy, from a clone of its source
 """

@@ -1,0 +1,14 @@
+"""bench soak over real ROS 2: it counts what it says it counts."""
+
+import json
+
+from m2distill_training import cli
+
+
+def test_bench_soak_tells_memory_misses_and_losses(capsys):
+    assert cli.run(["bench", "soak", "--quick", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert 50 <= rows["actions"]["value"] <= 260 and rows["actions"]["episodes"] == 2
+    assert 0 <= rows["missed"]["value"] < rows["actions"]["value"]
+    assert all(rows[f"{node}: memory at the end"]["value"] > 20 for node in ("sim", "policy", "recorder"))
+    assert {"agentview/image_raw: lost", "wrist/image_raw: lost", "joint_states: lost"} <= rows.keys()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.files import sync
+from m2distill_training.forms import COUNT
 from m2distill_training.proof import Bars, Finding, prove
 from m2distill_training.run import RunError, RunFolder, locked, read_lines, read_run, write_lines
 
@@ -74,14 +75,21 @@ def rollback(path: Path) -> int:
 def current(path: Path) -> int | None:
     """The step that `current` points to; None before the first promotion."""
     link = path / "current"
-    return int(Path(os.readlink(link)).parent.name) if link.is_symlink() else None
+    if not link.is_symlink():
+        return None
+    name = Path(os.readlink(link)).parent.name
+    if not name.isdecimal():
+        raise RunError(f"{link} points to {os.readlink(link)}, expected steps/<number>/checkpoint; remove it")
+    return int(name)
 
 
 def _stack(path: Path) -> list[int]:
     """The promoted steps that have not been rolled back, oldest first."""
     stack: list[int] = []
-    for line in read_lines(path / "promotions.jsonl"):
+    for line in read_lines(path / "promotions.jsonl", {"action": str, "step": COUNT}):
         if line["action"] == "rollback":
+            if not stack:
+                raise RunError(f"{path / 'promotions.jsonl'} is damaged: it goes back further than it began")
             stack.pop()
         elif stack[-1:] != [line["step"]]:  # promoted once more: nothing new to go back from
             stack.append(line["step"])

@@ -36,6 +36,9 @@ from m2distill_policy.files import write_durably
 from m2distill_training.config import TrainConfig, differences
 from m2distill_training.environment import environment
 from m2distill_training.events import ScalarEvents
+from m2distill_training.forms import ANY, COUNT, fits
+
+DATA = [{"instruction": str, "key": str, "path": str, "demos": COUNT}]  # data.json
 
 
 class RunError(UserError):
@@ -55,12 +58,15 @@ def write_atomic(path: Path, content: bytes) -> None:
             raise
 
 
-def read_json(path: Path) -> Any:
-    """Raises RunError for a file that is missing or damaged."""
+def read_json(path: Path, form: object = ANY) -> Any:
+    """What is there, of a form as in forms.py. Raises RunError for a file that is missing or damaged."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); restore it from a copy") from None
+    if not fits(found, form):
+        raise RunError(f"{path} is damaged or of another version; restore it from a copy")
+    return found
 
 
 def append_line(path: Path, line: dict) -> None:
@@ -68,15 +74,20 @@ def append_line(path: Path, line: dict) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The lines of a .jsonl, none without a file; a last line cut short by a crash is left out. Raises RunError."""
+def read_lines(path: Path, form: object = ANY) -> list[dict]:
+    """The lines of a .jsonl, each an object of that form, none without a file; a last line cut short by a crash is left
+    out. Raises RunError."""
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines(keepends=True)
     try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError as error:
+        lines = path.read_text().split("\n")[:-1]
+        found = [json.loads(line) for line in lines]
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); restore it from a copy") from None
+    for number, line in enumerate(found, 1):
+        if not fits(line, {}) or not fits(line, form):
+            raise RunError(f"{path} is damaged in line {number}; restore it from a copy")
+    return found
 
 
 def write_lines(path: Path, lines: Iterable[dict]) -> None:
@@ -137,7 +148,7 @@ class RunFolder:
     def lineage(self, k: int, instructions: list[str]) -> dict:
         """What the checkpoint of step k comes from, JSON-ready: the id of the one before it, null for the first, and
         the content key of every dataset learned so far."""
-        keys = {d["instruction"]: d["key"] for d in read_json(self.path / "data.json")}
+        keys = {d["instruction"]: d["key"] for d in read_json(self.path / "data.json", DATA)}
         return {"parent": load_checkpoint(self.checkpoint(k - 1)).id if k > 0 else None,
                 "data": {text: keys[text] for text in instructions}}
 
@@ -159,13 +170,16 @@ class RunFolder:
         if digest != hashlib.sha256(content).hexdigest().encode():
             raise RunError(f"{self.state(k)} is damaged; restore it from a copy, or remove it to repeat task step {k} "
                            "from its beginning. Earlier checkpoints are untouched")
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        try:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception:  # a right sum over bytes that no run has written: they fail in whatever way
+            raise RunError(f"{self.state(k)} is no saved state of this version; restore it from a copy") from None
 
     def save_checkpoint(self, path: Path, checkpoint: Checkpoint) -> None:
         save_checkpoint(path, checkpoint)
 
     def metrics(self) -> list[dict]:
-        return read_lines(self.path / "metrics.jsonl")
+        return read_lines(self.path / "metrics.jsonl", {"task_step": COUNT, "step": COUNT})
 
     def forget_metrics_after(self, k: int, step: int) -> None:
         """Task step k goes on after gradient step `step`: drop the lines and events that it writes again."""
@@ -214,7 +228,7 @@ def read_run(path: Path) -> tuple[TrainConfig, list[dict]]:
     """The configuration and the datasets of a run. Raises RunError."""
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is no run folder; give the --out of m2distill train")
-    return _read_config(path), read_json(path / "data.json")
+    return _read_config(path), read_json(path / "data.json", DATA)
 
 
 @contextmanager
@@ -267,7 +281,7 @@ def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
     if changed := differences(before, config):
         raise RunError(f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
                        "repeat the original settings or choose another --out")
-    begun_with = read_json(path / "data.json")
+    begun_with = read_json(path / "data.json", DATA)
     now = [(d["key"], d["instruction"]) for d in data]
     if [(d["key"], d["instruction"]) for d in begun_with] == now:
         return

@@ -18,6 +18,7 @@ from m2distill_policy.errors import DataError
 from m2distill_policy.files import sync
 from m2distill_training.data.store import Store
 from m2distill_training.data.windows import Part
+from m2distill_training.forms import fits
 
 
 def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
@@ -50,10 +51,25 @@ def open_kept(folder: Path) -> Part:
     """What `keep` wrote; all its demos are learned. Raises DataError."""
     try:
         task = json.loads((folder / "task.json").read_text())
+        if not fits(task, {"source": str, "key": str, "instruction": str}):
+            raise ValueError("task.json is not what a run writes")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         images = {name.removeprefix("image_"): array for name, array in arrays.items() if name.startswith("image_")}
         store = Store(Path(task["source"]), task["key"], task["instruction"], images,
                       *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
+        _check(store, arrays["text"])
         return Part(store, np.array(arrays["text"]), tuple(range(store.n_demos)))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
+
+
+def _check(store: Store, text: np.ndarray) -> None:
+    """Raises ValueError for arrays that do not belong together."""
+    bounds, frames = store.bounds, len(store.action) if store.action.ndim else -1
+    tables = (store.joint, store.gripper, store.action)
+    if not (all(x.ndim == 2 and len(x) == frames and x.dtype == np.float32 for x in tables)
+            and all(x.ndim == 4 and len(x) == frames and x.dtype == np.uint8 for x in store.images.values())
+            and text.ndim == 1 and text.dtype == np.float32
+            and bounds.ndim == 1 and bounds.dtype.kind == "i" and len(bounds) > 1
+            and bounds[0] == 0 and bounds[-1] == frames and (np.diff(bounds) > 0).all()):
+        raise ValueError("its arrays do not belong together")

@@ -67,7 +67,7 @@ def show_episodes() -> Iterator[Listener]:
 
         def begin(episodes: int) -> None:
             nonlocal total
-            total = episodes
+            total += episodes  # a proof evaluates one checkpoint after the other
             bars.update(bar, total=total)
 
         def result(result: Result) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tyro
 from pages import ROOT, Command, commands, commands_in
 
-from m2distill_policy import bringup
+from m2distill_policy import bringup, tell
 from m2distill_training import cli
 
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
@@ -67,6 +67,7 @@ def parse(monkeypatch):
     monkeypatch.setattr(tyro, "cli", parse_one)
     monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", parse_subcommands)
     monkeypatch.setattr(bringup, "run", run)
+    monkeypatch.setattr(tell, "run", run)
     return cli.run
 
 

@@ -72,7 +72,7 @@ def test_a_choice_that_is_none_is_refused(words, said, capsys):
 
 
 def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
-    (node,) = system(SystemConfig(arm="ur_servo"))
+    (node,) = system(SystemConfig(checkpoint="c", arm="ur_servo"))
     assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
     sim, policy = system(SystemConfig())
     assert (sim.name, policy.parameters["arm"], policy.parameters["use_sim_time"]) == ("sim", "libero_sim", True)

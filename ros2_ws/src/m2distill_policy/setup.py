@@ -8,7 +8,7 @@ setup(
     name=name,
     version="0.1.0",
     packages=find_packages(),
-    package_data={name: ["ros/fastdds.xml", "ros/foxglove.json", "ros/m2distill.rviz"]},
+    package_data={name: ["ros/fastdds.xml", "ros/foxglove.json", "ros/m2distill.rviz", "starter/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
         (f"share/{name}", ["package.xml"]),

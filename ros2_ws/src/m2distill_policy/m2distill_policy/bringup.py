@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from m2distill_policy.arms import ARMS
 from m2distill_policy.errors import UserError, unknown_name
 
+STARTER_CHECKPOINT = Path(__file__).parent / "starter"  # a checkpoint; docs/results.md has its origin and its success
 FASTDDS_PROFILE = Path(__file__).parent / "ros" / "fastdds.xml"
 STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # and s to wait after each
 STARTER_PID = "M2DISTILL_STARTER_PID"
@@ -42,7 +43,8 @@ class SharedConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig(SharedConfig):
-    checkpoint: str = _option("", "directory of the policy's checkpoint, as in runs/demo/m2distill/steps/1/checkpoint")
+    checkpoint: str = _option("", "directory of the policy's checkpoint, as in runs/demo/m2distill/steps/1/checkpoint; "
+                              "empty: the starter, for the first three tasks of LIBERO-OBJECT in simulation")
     arm: str = _option(SIMULATED_ARM, "limits and outputs: libero_sim, or a real arm's preset, which also means the "
                        "clock of the wall; try one with dry_run first", tuple(ARMS))
     dry_run: bool = _option(False, "publish what the policy would do on ~/action, and no command")
@@ -112,8 +114,12 @@ class NodeDescription:
 def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
     """The policy without a simulator, and the recorder if there is to be one. Both count the simulator's time when the
     arm is the simulated one."""
+    if not config.checkpoint and config.arm != SIMULATED_ARM:
+        raise UserError(f"no checkpoint for {config.arm}; give one that was learned on this arm: the starter knows the "
+                        "simulated one alone")
     shared: Parameters = {
-        "checkpoint": config.checkpoint, "arm": config.arm, "image_transport": config.image_transport,
+        "checkpoint": config.checkpoint or str(STARTER_CHECKPOINT), "arm": config.arm,
+        "image_transport": config.image_transport,
         "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
     policy_node = NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
         **shared, "follow_checkpoint": config.follow_checkpoint, "dry_run": config.dry_run, "pacing": config.pacing,
@@ -258,7 +264,7 @@ def read_arguments(arguments: Sequence[str] | None) -> tuple[SystemConfig, Path]
         choices = option.metadata["choices"]
         parser.add_argument("--" + option.name.replace("_", "-"), default=str(option.default).lower(),
                             metavar="{" + ",".join(choices) + "}" if choices else None,
-                            required=option.name == "checkpoint", help=option.metadata["help"])
+                            help=option.metadata["help"])
     parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"), help="folder of the nodes' logs")
     chosen = vars(parser.parse_args(arguments))
     return (SystemConfig(**{option.name: read_option(option, chosen[option.name]) for option in fields(SystemConfig)}),

@@ -1,7 +1,7 @@
 """A policy about to act: the same function, with what does not depend on the observation worked out beforehand."""
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class PackedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype):
         super().__init__()
-        self._dtype, self._geometry = dtype, (conv.padding, conv.stride, conv.dilation)
+        self._dtype = dtype
+        self._geometry: Any = (conv.padding, conv.stride, conv.dilation)  # the operators' stubs want lists
         self._weight = conv.weight.detach().to(dtype)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self._packed: Tensor | None = None
@@ -45,9 +46,10 @@ class PackedConv(nn.Module):
         if self._packed is None:
             backend = torch._C._select_conv_backend(x, self._weight, self._bias, stride, padding, dilation, False,
                                                     (0, 0), 1)
-            if backend != torch._C._ConvBackend.Mkldnn:
+            if backend != torch._C._ConvBackend.Mkldnn:  # type: ignore[attr-defined]  # its stub has another name
                 return F.conv2d(x, self._weight, self._bias, stride, padding, dilation)
-            self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(self._weight.to_mkldnn(), *self._geometry, 1)
+            self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]  # nor its arguments
+                self._weight.to_mkldnn(), *self._geometry, 1)
         return torch.ops.mkldnn._convolution_pointwise(x, self._packed, self._bias, *self._geometry, 1, "none", [], "")
 
 

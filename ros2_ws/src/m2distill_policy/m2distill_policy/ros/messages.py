@@ -13,6 +13,8 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from m2distill_policy.errors import MessageError
 from m2distill_policy.pictures import decode_compressed, decode_raw
 
+COMPARING = "comparing"  # how the reason in ~/status begins while words that are not known are judged
+
 
 def stamp_to_ns(stamp: Time) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec

@@ -23,6 +23,7 @@ from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.diagnostics import InputMonitor
 from m2distill_policy.ros.execute import ExecuteServer
 from m2distill_policy.ros.made import Made
+from m2distill_policy.ros.messages import COMPARING
 from m2distill_policy.ros.outputs import Outputs
 from m2distill_policy.ros.policy_parameters import PolicyParameters
 from m2distill_policy.ros.report import Report
@@ -120,7 +121,7 @@ class Runner:
                 self._refuse(str(error))
                 raise
         else:
-            self._halt(f"comparing {text!r} with the known instructions")
+            self._halt(f"{COMPARING} {text!r} with the known instructions")
             question, instructions = object(), self._session.instructions
             self._question = question
             self._background.run(lambda: self._matcher.match(text, instructions),

@@ -68,6 +68,7 @@ class Soak(Node):
 
     def act(self) -> None:
         """The policy acts when this returns."""
+        assert self._status is not None  # it is ready
         if self._status.state == PolicyStatus.FAULT:
             self.call("policy/reset_fault")
         heard = self.counts["actions"]
@@ -80,6 +81,7 @@ class Soak(Node):
         self.call("recorder/start")
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
+            assert self._status is not None  # it is ready
             if self._status.state in READY:
                 self.act()
             rclpy.spin_once(self, timeout_sec=0.05)

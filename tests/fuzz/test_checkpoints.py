@@ -180,4 +180,4 @@ def test_a_planted_pickle_is_refused(theirs, planted, save):
 def test_tensors_of_no_end_are_refused(theirs):
     wide = torch.zeros(1).expand(2**40)
     weights = {**LIBERO["state_dict"], "policy_head.mean_layer.bias": wide}
-    assert "policy_head.mean_layer.bias" in theirs.judge({"a.pth": saved({**LIBERO, "state_dict": weights})})
+    assert str(wide.numel()) in theirs.judge({"a.pth": saved({**LIBERO, "state_dict": weights})})

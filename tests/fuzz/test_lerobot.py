@@ -87,7 +87,7 @@ def test_every_value_of_info_that_is_read(reader, good):
     for changed in each_value_odd(read)[::3]:
         if not isinstance(changed, dict):
             continue
-        if isinstance(changed["features"], dict):
+        if isinstance(changed.get("features"), dict):
             changed["features"] = info["features"] | changed["features"]
         reader.judge({**good, INFO: to_json({**info, **changed})})
 

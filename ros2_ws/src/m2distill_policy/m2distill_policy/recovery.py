@@ -26,7 +26,8 @@ SCHEMA, CHANNEL, MESSAGE, CHUNK = 3, 4, 5, 6  # kinds of records; 0 is what a cr
 CHUNK_HEAD = struct.Struct("<QQQI")  # first and last time, size, checksum; then compression and length of the content
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, times of logging and of publishing
 RECOVERING = "recovering"
-FOREIGN = (KeyError, ValueError, struct.error, TypesysError, WriterError)  # of a record that no recorder wrote
+# What comes of a record that no recorder wrote; SyntaxError: rosbags makes Python classes named like the types.
+FOREIGN = (KeyError, ValueError, struct.error, SyntaxError, TypesysError, WriterError)
 
 
 @dataclass(frozen=True)

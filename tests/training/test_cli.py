@@ -140,3 +140,11 @@ def test_numbers_may_be_parted_by_commas_or_spaces(tasks, monkeypatch, tmp_path)
     monkeypatch.setattr("m2distill_sim.collect.collect", lambda suite, tasks, *_, **__: taken.update(tasks=tasks) or [])
     assert cli.run(["collect", "--tasks", *tasks, "--episodes", "1", "--out", str(tmp_path)]) == 0
     assert taken["tasks"] == (0, 3, 1)
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    with subprocess.Popen([sys.executable, "-m", "m2distill_training", "--help"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as command:
+        command.stdout.close()
+        assert command.stderr.read() == b""
+    assert command.returncode == 0

@@ -82,6 +82,8 @@ def test_another_checkpoint_takes_over_from_a_policy_that_hangs(client, checkpoi
         stop_ms(client)
         client.wait_for_state(PolicyStatus.HOLDING, REASON)
         client.positions[0] = 0.0
+        sent = client.sent
+        client.wait(lambda: client.sent > sent + 5, "joints at which no policy hangs")
         assert client.call("rollback").success
         client.wait_for_state(PolicyStatus.RUNNING)
         client.wait_for_motion(True)

@@ -17,8 +17,8 @@ class PolicyThread:
     """Implements session.StepPolicy by another one, which nobody else may touch from the first step on.
 
     A step that has not ended within `patience_s` raises PolicyLate, and so does every later one until it has ended;
-    what comes of it is dropped. `prepare()` is called once, on the thread. The thread ends when this object does,
-    unless its policy hangs.
+    what comes of it is dropped. The thread is started by whoever asks for the first step, and so has his priority;
+    `prepare()` is called once, on it. It ends when this object does, unless its policy hangs.
     """
 
     def __init__(self, policy: StepPolicy, patience_s: float, prepare: Callable[[], object] = lambda: None):
@@ -29,7 +29,8 @@ class PolicyThread:
         self._steps: queue.SimpleQueue = queue.SimpleQueue()  # what to do in one step; None: the end
         self._outcomes: queue.SimpleQueue = queue.SimpleQueue()  # (sample, None) or (None, error)
         self._policy = policy
-        threading.Thread(target=_work, args=(prepare, self._steps, self._outcomes), name="policy", daemon=True).start()
+        self._thread: threading.Thread | None = threading.Thread(
+            target=_work, args=(prepare, self._steps, self._outcomes), name="policy", daemon=True)
         weakref.finalize(self, self._steps.put, None)
 
     def reset(self) -> None:
@@ -44,6 +45,9 @@ class PolicyThread:
         if self._late:
             self._outcomes.get()
             self._late = False
+        if self._thread is not None:
+            self._thread.start()
+            self._thread = None
         self._steps.put(_step(self._policy, self._text_L, self._forget, observation))
         self._text_L, self._forget = None, False
         try:

@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -36,6 +37,7 @@ from m2distill_policy.ros.made import Made
 from m2distill_policy.ros.process import autostarted, run_node
 from m2distill_policy.spec import PolicySpec
 
+MOST_WAITING = 1000  # messages of a topic, taken at the end of an episode
 FLUSH_PERIOD_S = 0.25  # what the death of this process may cost
 SYNC_PERIOD_S = 1.0  # what the death of the machine may cost
 WATCH_PERIOD_S = 1.0
@@ -104,10 +106,12 @@ class RecorderNode(LifecycleNode):
         listeners: dict[str, Callable[[bytes], None]] = {
             topics.INSTRUCTION: self._on_instruction, topics.STATUS: self._on_status,
             **{topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras}}
+        self._ears: list[Subscription] = []
         for topic in self._topics:
             # rclpy declares callbacks of the message alone.
             hear: Any = partial(self._on_message, topic.name, listeners.get(topic.name))
             subscription = self.create_subscription(_message_class(topic.type), topic.name, hear, _qos(topic), raw=True)
+            self._ears.append(subscription)
             made.at_destruction(partial(self.destroy_subscription, subscription))
         self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
         for name, verb in self._verbs.items():
@@ -150,6 +154,7 @@ class RecorderNode(LifecycleNode):
     def _rest(self) -> None:
         """An episode that nobody has judged is kept, without a judgement."""
         if self._episode:
+            self._hear_what_waits()
             self._end_unjudged("the recorder was stopped")
         self._active = False
         self._made.stop_timers()
@@ -180,6 +185,7 @@ class RecorderNode(LifecycleNode):
     def keep(self) -> str:
         """A success, unless it was labelled a failure."""
         episode = self._open()
+        self._hear_what_waits()
         if not episode.labels["instruction"]:
             raise UserError("no instruction was heard, and an episode without one teaches nothing; send `instruction "
                             "TEXT` on ~/command and keep again; recording goes on")
@@ -223,6 +229,17 @@ class RecorderNode(LifecycleNode):
                                                         "longest_gap_ms": round(a.longest_ns / 1e6)}
                                                  for name, a in self._arrivals.items()})
         return episode.keep()
+
+    def _hear_what_waits(self) -> None:
+        """What has arrived belongs to the episode that is about to end, and the executor takes no more than one message
+        of each topic before it serves a request."""
+        for subscription in self._ears:
+            for _ in range(MOST_WAITING):
+                with subscription.handle:
+                    waiting = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if waiting is None:
+                    break
+                subscription.callback(*waiting)
 
     def _end_unjudged(self, why: str) -> None:
         self.get_logger().error(f"{why}: kept {self._finish()} as it is, without a judgement")

@@ -5,8 +5,11 @@ import pytest
 from geometry_msgs.msg import TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, UInt32
+from std_srvs.srv import Trigger
 
 from m2distill_policy.bringup import NodeDescription, NodeProcesses
 from m2distill_policy.ros.messages import stamp_to_ns
@@ -20,8 +23,7 @@ def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, distu
     """Known to succeed from this state: every command answers an observation, and the operator holds the deadman until
     nothing is left to do."""
     sim = NodeDescription("m2distill_sim", "sim_node", "sim", "", {
-        "assets": "builtin", "image_size_px": 16, "pacing": "lockstep", "operator": "expert", "disturbed": disturbed,
-        "step_limit": 300, "initial_state": 0})
+        "assets": "builtin", "image_size_px": 16, "pacing": "lockstep", "step_limit": 300, "initial_state": 0})
     node, spinner = Node("listener"), SingleThreadedExecutor()
     spinner.add_node(node)
     twists, active, steps, success = [], [], [], []
@@ -30,7 +32,19 @@ def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, distu
     node.create_subscription(Bool, "sim/success", lambda m: success.append(m.data), LATCHED)
     node.create_subscription(UInt32, "sim/steps", lambda m: steps.append(m.data), LATCHED)
     deadline = node.get_clock().now().nanoseconds + LIMIT_S * 1e9
+    parameters, reset = AsyncParameterClient(node, "sim"), node.create_client(Trigger, "sim/reset")
+
+    def is_ready() -> bool:
+        return bool(success and parameters.services_are_ready() and reset.service_is_ready())
+
     with NodeProcesses([sim], tmp_path) as nodes:
+        while not is_ready():  # an operator who began at once would not be heard from the beginning
+            spinner.spin_once(timeout_sec=0.1)
+            nodes.check()
+            assert node.get_clock().now().nanoseconds < deadline, "no simulator in time"
+        chosen = [Parameter("operator", value="expert"), Parameter("disturbed", value=disturbed)]
+        for answer in (parameters.set_parameters(chosen), reset.call_async(Trigger.Request())):
+            spinner.spin_until_future_complete(answer, timeout_sec=LIMIT_S)
         while not (success and success[-1] and steps and active and not active[-1]):
             spinner.spin_once(timeout_sec=0.1)
             nodes.check()

@@ -41,7 +41,7 @@ from m2distill_training.evaluate import write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.progress import show_training
 from m2distill_training.report import write_report
-from m2distill_training.run import write_atomic
+from m2distill_training.run import begin_folder, write_atomic
 
 SUITE = "libero_object"
 ACTING = "low_noise"
@@ -109,20 +109,9 @@ def _check(chosen: Demo) -> None:
 
 
 def _begin(chosen: Demo) -> None:
-    """A new folder, or one in which the same demo began."""
-    asked = {"tasks": list(chosen.tasks), "episodes": chosen.episodes, "trials": chosen.trials,
-             "max_steps": chosen.max_steps, "preset": chosen.preset, "seed": chosen.seed}
-    settings = chosen.out / "demo.json"
-    if settings.is_file():
-        begun = json.loads(settings.read_text())
-        other = [f"{name} {begun[name]} (asked: {value})" for name, value in asked.items() if begun[name] != value]
-        if other:
-            raise UserError(f"{chosen.out} holds a demo of other settings: {', '.join(other)}; choose another --out")
-        return
-    if chosen.out.is_dir() and any(chosen.out.iterdir()):
-        raise UserError(f"{chosen.out} is not empty and holds no demo; choose another --out")
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
+    begin_folder(chosen.out, "demo", {
+        "tasks": list(chosen.tasks), "episodes": chosen.episodes, "trials": chosen.trials,
+        "max_steps": chosen.max_steps, "preset": chosen.preset, "seed": chosen.seed})
 
 
 class _Clock:

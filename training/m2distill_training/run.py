@@ -69,6 +69,20 @@ def read_json(path: Path, form: object = ANY) -> Any:
     return found
 
 
+def begin_folder(out: Path, kind: str, asked: dict) -> None:
+    """A new folder for what was `asked` (JSON values by name), kept in `<kind>.json`, or one where the same has begun.
+    Raises RunError for a folder of anything else."""
+    settings = out / f"{kind}.json"
+    if not settings.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
+        write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
+    begun = read_json(settings)
+    if other := [f"{name} {begun.get(name)} (asked: {value})" for name, value in asked.items()
+                 if begun.get(name) != value]:
+        raise RunError(f"{out} holds a {kind} of other settings: {', '.join(other)}; choose another --out")
+
+
 def append_line(path: Path, line: dict) -> None:
     with _writing(path), path.open("a") as file:
         file.write(json.dumps(line) + "\n")

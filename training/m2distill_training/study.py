@@ -31,7 +31,7 @@ from m2distill_training.loop import train
 from m2distill_training.metrics import wilson_interval
 from m2distill_training.progress import show_episodes, show_training
 from m2distill_training.report import write_report
-from m2distill_training.run import RunFolder, read_json, write_atomic
+from m2distill_training.run import RunFolder, begin_folder, read_json, write_atomic
 
 ACTING = "low_noise"
 FIRST = "first"  # the run that ends after the step which all others share
@@ -109,7 +109,7 @@ def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune
     """
     asked = Study(suite, tasks, demos, replay, budget, episodes, max_steps, curve_points, preset)
     _check(asked, variants, seeds, workers)
-    _begin(out, asked)
+    begin_folder(out, "study", json.loads(json.dumps(asdict(asked))))
     console = Console()
     files = collect(suite, tasks, demos, out / "data", workers=workers, assets=find_assets("builtin"))
     for seed in seeds:
@@ -137,19 +137,6 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
                      workers=workers)
     require_at_least(0, budget=asked.budget, curve_points=asked.curve_points, **{"seeds": min(seeds)})
     asked.config(min(seeds))  # refuses an unknown preset
-
-
-def _begin(out: Path, asked: Study) -> None:
-    """A new folder, or one in which the same study began."""
-    settings, wanted = out / "study.json", json.loads(json.dumps(asdict(asked)))
-    if not settings.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no study; choose another --out")
-        write_atomic(settings, (json.dumps(wanted, indent=2) + "\n").encode())
-    begun = read_json(settings)
-    if other := [f"{name} {begun.get(name)} (asked: {value})" for name, value in wanted.items()
-                 if begun.get(name) != value]:
-        raise UserError(f"{out} holds a study of other settings: {', '.join(other)}; choose another --out")
 
 
 def _run_path(out: Path, variant: str, seed: int) -> Path:

@@ -2,7 +2,6 @@
 
 import json as json_module
 import multiprocessing
-import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim import experts
-from m2distill_sim.collect import experts_source
+from m2distill_sim.collect import experts_source, ignore_interrupt
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT, assets_of, find_task, initial_states, suites
 from m2distill_training.bench.measure import judged, machine, progress, show
 from m2distill_training.metrics import wilson_interval
@@ -70,7 +69,7 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
     finished = _read(log, runs)
     todo = [(run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
             for run in runs for begin in range(0, states, AT_ONCE)]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _ignore_interrupt) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), ignore_interrupt) as pool:
         jobs = {pool.submit(_episodes, run, runs[run], left): run for run, _, left in todo if left}
         try:
             for job in as_completed(jobs):
@@ -89,11 +88,6 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
         run.assets for run in runs)]
     shared = {"disturbed": disturbed, "seed": seed, "experts": experts_source(), **machine()}
     show([row | shared for row in rows], COLUMNS, json)
-
-
-def _ignore_interrupt() -> None:
-    """In a worker process: Ctrl-C is the parent's, which lets the running episodes finish and starts no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _episodes(run: Run, assets, states: list[int]) -> dict[int, tuple[bool, int]]:

@@ -76,7 +76,7 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     if open_tasks:
         out.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
-        with ProcessPoolExecutor(workers, context, _ignore_interrupt) as pool, _progress(progress) as show:
+        with ProcessPoolExecutor(workers, context, ignore_interrupt) as pool, _progress(progress) as show:
             for task, path in open_tasks:
                 _collect_task(pool, show, task, path, episodes, settings, assets)
     return paths
@@ -203,8 +203,8 @@ def _attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
     return {attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _exists(folder, attempt)}
 
 
-def _ignore_interrupt() -> None:
-    """In a worker process: Ctrl-C is the parent's, which lets the running attempts finish and starts no more."""
+def ignore_interrupt() -> None:
+    """In a worker process: Ctrl-C is the parent's, which lets what runs finish and starts no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -27,6 +27,7 @@ from std_msgs.msg import String
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros import messages
+from m2distill_policy.ros.process import run_client
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 RATE_HZ = 20
@@ -132,18 +133,12 @@ def main() -> int:
     parser.add_argument("--size-px", type=int, default=128, help="side of the pictures")
     parser.add_argument("--swap", required=True, help="directory of the checkpoint that is swapped in at the end")
     options = parser.parse_args()
-    rclpy.init()
-    probe = Probe(options.size_px)
-    print("ready", flush=True)
-    try:
+
+    def use(probe: Probe) -> None:
+        print("ready", flush=True)
         print(json.dumps(measure(probe, options.instruction, options.seconds, options.swap)), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        probe.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+
+    return run_client(lambda: Probe(options.size_px), use)
 
 
 if __name__ == "__main__":

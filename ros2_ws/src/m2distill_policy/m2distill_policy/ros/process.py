@@ -37,6 +37,7 @@ class StartableNode(Protocol):
 
 
 Startable = TypeVar("Startable", bound=StartableNode)
+Client = TypeVar("Client", bound=Node)
 
 
 def autostarted(node: Startable) -> Startable:
@@ -71,3 +72,22 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def run_client(make_node: Callable[[], Client], use: Callable[[Client], object], complaint: str = "error",
+               signals: SignalHandlerOptions = SignalHandlerOptions.ALL) -> int:
+    """Let a node that asks others do its work; returns the exit status: 2 after an error that the user can mend, which
+    is told after the word `complaint`, 130 when interrupted."""
+    rclpy.init(signal_handler_options=signals)
+    node = make_node()
+    try:
+        use(node)
+    except UserError as error:
+        print(f"{complaint}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

@@ -21,6 +21,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros import messages
+from m2distill_policy.ros.process import run_client
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 LIMIT_S = 120.0  # for anything that is waited for
@@ -99,17 +100,8 @@ def main() -> int:
     parser.add_argument("--camera-hz", type=float, default=30.0)
     parser.add_argument("--joints-hz", type=float, default=100.0)
     options = parser.parse_args()
-    rclpy.init()
-    rig = Rig(options.width, options.height, options.camera_hz, options.joints_hz)
-    try:
-        print(json.dumps(rig.record(options.seconds)), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        rig.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_client(lambda: Rig(options.width, options.height, options.camera_hz, options.joints_hz),
+                      lambda rig: print(json.dumps(rig.record(options.seconds)), flush=True))
 
 
 if __name__ == "__main__":

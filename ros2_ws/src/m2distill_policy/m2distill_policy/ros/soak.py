@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.errors import UserError
+from m2distill_policy.ros.process import run_client
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LIMIT_S = 120.0  # for anything that is waited for
@@ -95,21 +96,15 @@ def main() -> int:
     parser.add_argument("--episode-s", type=float, default=60.0)
     parser.add_argument("--rate-hz", type=float, default=20.0)
     options = parser.parse_args()
-    rclpy.init()
-    soak = Soak(options.instruction, 1 / options.rate_hz)
-    try:
+
+    def use(soak: Soak) -> None:
         soak.wait(soak.ready, "the nodes")
         soak.act()
         print(json.dumps(soak.counts), flush=True)
         for _ in range(options.episodes):
             print(json.dumps(soak.episode(options.episode_s)), flush=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        soak.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+
+    return run_client(lambda: Soak(options.instruction, 1 / options.rate_hz), use)
 
 
 if __name__ == "__main__":

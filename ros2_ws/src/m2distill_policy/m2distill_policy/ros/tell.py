@@ -13,6 +13,7 @@ from std_msgs.msg import String
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.messages import COMPARING
+from m2distill_policy.ros.process import run_client
 from m2distill_policy.tell import read_arguments
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -66,34 +67,26 @@ def _line(status: PolicyStatus) -> str:
     return f"{STATES[status.state]}: {status.instruction if status.state == PolicyStatus.RUNNING else status.reason}"
 
 
-def tell(words: list[str], stop: bool, namespace: str) -> None:
+def tell(teller: Teller, words: list[str], stop: bool) -> None:
     """Print what the policy node says. Raises UserError where it is not heard, or does not do it."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    teller = Teller(namespace)
-    try:
-        if not words and not stop:
-            status = teller.find()
-            print(_line(status), *(f"  knows: {known}" for known in status.known_instructions), sep="\n")
-            return
-        status = teller.tell(" ".join(words))
-        if words and status.state != PolicyStatus.RUNNING:
-            raise UserError(f"it does not act, {_line(status)}")
-        print(_line(status))
-    finally:
-        teller.destroy_node()
-        rclpy.try_shutdown()
+    if not words and not stop:
+        status = teller.find()
+        print(_line(status), *(f"  knows: {known}" for known in status.known_instructions), sep="\n")
+        return
+    status = teller.tell(" ".join(words))
+    if words and status.state != PolicyStatus.RUNNING:
+        raise UserError(f"it does not act, {_line(status)}")
+    print(_line(status))
 
 
 def main() -> int:
     try:
         options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
-        tell(options.instruction, options.stop, options.namespace)
     except UserError as error:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_client(lambda: Teller(options.namespace), lambda teller: tell(teller, options.instruction, options.stop),
+                      complaint="m2distill", signals=SignalHandlerOptions.NO)
 
 
 if __name__ == "__main__":

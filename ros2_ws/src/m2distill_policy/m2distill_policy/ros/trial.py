@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.files import write_whole
+from m2distill_policy.ros.process import run_client
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 START_TIMEOUT_S = 90.0  # for both nodes to come up
@@ -139,23 +140,18 @@ class Examiner(Node):
                 raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
 
 
-def run_trials(suite: str, tasks: list[int], initial_states: list[int], out: Path, video_dir: Path | None) -> None:
+def run_trials(examiner: Examiner, suite: str, tasks: list[int], initial_states: list[int], out: Path,
+               video_dir: Path | None) -> None:
     """All trials, printed one by one; `out` appears when all are done."""
-    rclpy.init()
-    examiner = Examiner()
     results = []
-    try:
-        examiner.wait_until_ready()
-        for task in tasks:
-            for initial_state in initial_states:
-                first = initial_state == initial_states[0]
-                video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir and first else None
-                results.append(examiner.trial(suite, task, initial_state, video))
-                print(json.dumps(results[-1]), flush=True)
-        examiner.finish()
-    finally:
-        examiner.destroy_node()
-        rclpy.try_shutdown()
+    examiner.wait_until_ready()
+    for task in tasks:
+        for initial_state in initial_states:
+            first = initial_state == initial_states[0]
+            video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir and first else None
+            results.append(examiner.trial(suite, task, initial_state, video))
+            print(json.dumps(results[-1]), flush=True)
+    examiner.finish()
     write_whole(out, json.dumps(results, indent=2).encode())
 
 
@@ -167,14 +163,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
     parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each task's first episode")
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
-    try:
-        run_trials(options.suite, options.tasks, options.initial_states, options.out, options.video_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_client(Examiner, lambda examiner: run_trials(
+        examiner, options.suite, options.tasks, options.initial_states, options.out, options.video_dir))
 
 
 if __name__ == "__main__":

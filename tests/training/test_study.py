@@ -12,8 +12,8 @@ from m2distill_training import cli
 from m2distill_training.run import RunFolder, read_json, read_lines
 from m2distill_training.study import VARIANTS, study
 
-SETTINGS = {"tasks": (0, 1), "demos": 2, "replay": 1, "budget": 2, "episodes": 1, "max_steps": 2, "curve_points": 1,
-            "preset": "debug", "workers": 1}
+SETTINGS = {"tasks": (0, 1), "demos": 2, "replay": 1, "first_budget": 4, "budget": 2, "episodes": 1,
+            "max_steps": 2, "curve_points": 1, "preset": "debug", "workers": 1}
 
 
 def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_path, capfd):
@@ -22,8 +22,13 @@ def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_p
     folders = {name: RunFolder(out / "runs" / f"{name}-3") for name in ("first", "er", "no_text")}
     shared = {load_checkpoint(folder.checkpoint(0)).id for folder in folders.values()}
     assert len(shared) == 1
+    steps = {name: [line["step"] for line in folder.metrics()][-1] for name, folder in folders.items()}
+    assert steps == {"first": 4, "er": 2, "no_text": 2}
     assert read_json(folders["no_text"].path / "config.json")["distill"]["text"] == 0.0
-    ran = {name: len(read_lines(folders[name].path / "episodes.jsonl")) for name in ("er", "no_text")}
+    ran = {name: len(read_lines(folder.path / "episodes.jsonl")) for name, folder in folders.items()}
+    # Before and after each step: the first run's 2 are not repeated, nor is the end of a curve.
+    assert ran == {"first": 2, "er": 5, "no_text": 5}
+    assert read_json(folders["er"].path / "evaluation.json")["ran"]["episodes"] == 3
 
     study(out, ("er", "multitask"), (3,), **SETTINGS)
     assert len(read_lines(folders["er"].path / "episodes.jsonl")) == ran["er"]  # nothing was repeated

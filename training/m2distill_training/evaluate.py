@@ -22,6 +22,7 @@ from m2distill_training.episodes import Job, Listener, Result, make_jobs, run_jo
 from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.run import RunError, RunFolder, read_json
 
+EPISODES = "episodes.jsonl"
 VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
 
 
@@ -68,7 +69,7 @@ def _run(jobs: list[Job], workers: int, folder: Path, listener: Listener) -> tup
         repeated.append({"suite": job.suite, "task": job.task, "state": job.state, "reason": reason})
         listener.repeat(job, reason)
 
-    results = run_jobs(jobs, workers, folder / "episodes.jsonl", replace(listener, begin=on_begin, repeat=on_repeat))
+    results = run_jobs(jobs, workers, folder / EPISODES, replace(listener, begin=on_begin, repeat=on_repeat))
     now = environment()
     return results, {"workers": workers, "episodes": total, "seconds": round(time.monotonic() - began, 1),
                      "repeated": repeated,
@@ -146,13 +147,19 @@ def evaluate_run(run: Path, suite_names: Sequence[str], episodes: int, *, acting
              for i, served in enumerate(serving)]
     curves = [[jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
                for folder in RunFolder(run).curve(k)] for k, served in enumerate(serving)]
-    unique = {(job.checkpoint, job.suite, job.task, job.state): job  # a filmed one replaces the same without
-              for job in [*_flat(_flat(curves)), *_flat(steps)]}
+    points = {job.checkpoint for job in _flat(_flat(curves))} - checkpoints.keys()
+    ids = {folder: checkpoint.id for folder, checkpoint in checkpoints.items()} | {
+        folder: load_checkpoint(folder).id for folder in points}  # a curve ends in its step's checkpoint
+
+    def key(job: Job) -> tuple:
+        return ids[job.checkpoint], job.suite, job.task, job.state
+
+    unique = {key(job): job for job in [*_flat(_flat(curves)), *_flat(steps)]}  # filmed ones replace the same without
     done, ran = _run(list(unique.values()), workers, run, listener)
     results = dict(zip(unique, done, strict=True))
 
     def results_of(jobs: list[Job]) -> list[Result]:
-        return [results[job.checkpoint, job.suite, job.task, job.state] for job in jobs]
+        return [results[key(job)] for job in jobs]
 
     settings = _settings(episodes, acting, seed, max_steps) | {"ran": ran}
     return write_evaluation(run, [results_of(jobs) for jobs in steps], settings,

@@ -26,15 +26,16 @@ from m2distill_sim.collect import collect
 from m2distill_sim.suites import find_task
 from m2distill_training import presets
 from m2distill_training.config import TrainConfig
-from m2distill_training.evaluate import evaluate_run
+from m2distill_training.evaluate import EPISODES, evaluate_run
 from m2distill_training.loop import train
 from m2distill_training.metrics import wilson_interval
 from m2distill_training.progress import show_episodes, show_training
 from m2distill_training.report import write_report
-from m2distill_training.run import RunFolder, begin_folder, read_json, write_atomic
+from m2distill_training.run import RunFolder, begin_folder, read_json, read_lines, write_atomic, write_lines
 
 ACTING = "low_noise"
 FIRST = "first"  # the run that ends after the step which all others share
+MULTITASK = "multitask"
 
 
 def _distilling(**weights: Any) -> Callable[[TrainConfig], TrainConfig]:
@@ -50,7 +51,7 @@ VARIANTS = {
     "finetune": _strategy("finetune"),
     "er": _strategy("er"),
     "m2distill": _strategy("m2distill"),
-    "multitask": _strategy("multitask"),
+    MULTITASK: _strategy(MULTITASK),
     "no_image": _distilling(image=0.0),
     "no_text": _distilling(text=0.0),
     "no_extra": _distilling(extra=0.0),
@@ -66,24 +67,31 @@ class Study:
     tasks: tuple[int, ...]
     demos: int
     replay: int
+    first_budget: int
     budget: int
     episodes: int
     max_steps: int
     curve_points: int
     preset: str
 
-    def config(self, seed: int) -> TrainConfig:
+    def config(self, variant: str, seed: int) -> TrainConfig:
         base = presets.preset(self.preset)
-        return dataclasses.replace(
+        strategy = VARIANTS.get(variant, _strategy("finetune"))
+        return strategy(dataclasses.replace(
             base, seed=seed, curve_points=self.curve_points,
             replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
-            optim=dataclasses.replace(base.optim, budget=self.budget or base.optim.budget))
+            optim=dataclasses.replace(base.optim, budget=self._steps_per_task(variant))))
+
+    def _steps_per_task(self, variant: str) -> int:
+        """Learning all at once takes as many gradient steps as learning one after the other."""
+        total = self.first_budget + (len(self.tasks) - 1) * self.budget
+        return {FIRST: self.first_budget, MULTITASK: total // len(self.tasks)}.get(variant, self.budget)
 
 
 def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune", "er", "m2distill"),
           seeds: tuple[int, ...] = (0, 1), suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1, 2, 3, 4),
-          demos: int = 40, replay: int = 2, budget: int = 0, episodes: int = 20, max_steps: int = 300,
-          curve_points: int = 2, preset: str = "small", workers: int = 2) -> None:
+          demos: int = 40, replay: int = 2, first_budget: int = 4000, budget: int = 1000, episodes: int = 20,
+          max_steps: int = 200, curve_points: int = 2, preset: str = "small", workers: int = 2) -> None:
     """Learn the same tasks by several strategies, evaluate each after every step, and compare.
 
     Variants: finetune, er, m2distill, multitask, and no_image, no_text, no_extra, no_policy: m2distill without one of
@@ -100,14 +108,15 @@ def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune
         tasks: task numbers in the order of learning, one step each.
         demos: demonstrations per task.
         replay: demonstrations of every earlier task that er and m2distill keep.
-        budget: gradient steps per task; 0: the preset's.
+        first_budget: gradient steps for the first task, which a network without knowledge learns.
+        budget: gradient steps for each further task.
         episodes: per task and checkpoint, from starts that no demonstration used.
         max_steps: of an episode; a demonstration takes about 100.
         curve_points: parts into which the learning of a step is divided for LIBERO's forward transfer; 0: none.
         preset: of training.
         workers: simulating processes; the results do not depend on it.
     """
-    asked = Study(suite, tasks, demos, replay, budget, episodes, max_steps, curve_points, preset)
+    asked = Study(suite, tasks, demos, replay, first_budget, budget, episodes, max_steps, curve_points, preset)
     _check(asked, variants, seeds, workers)
     begin_folder(out, "study", json.loads(json.dumps(asdict(asked))))
     console = Console()
@@ -115,10 +124,9 @@ def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune
     for seed in seeds:
         for variant in variants:
             console.rule(f"{variant}, seed {seed}", align="left")
-            _learn(out, asked, files, variant, seed)
-            with show_episodes() as listener:
-                evaluate_run(_run_path(out, variant, seed), [suite], episodes, acting=ACTING, seed=seed,
-                             max_steps=max_steps, workers=workers, assets="builtin", listener=listener)
+            if variant != MULTITASK:
+                _learn_and_evaluate(out, asked, files, FIRST, seed, workers)
+            _learn_and_evaluate(out, asked, files, variant, seed, workers)
             write_results(out)
     console.print((out / "results.md").read_text(), markup=False)
 
@@ -133,29 +141,28 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
         raise UserError(f"tasks {list(asked.tasks)} given, expected at least two and none twice")
     if not variants or not seeds:
         raise UserError("expected at least one of --variants and of --seeds")
-    require_at_least(1, demos=asked.demos, replay=asked.replay, episodes=asked.episodes, max_steps=asked.max_steps,
-                     workers=workers)
-    require_at_least(0, budget=asked.budget, curve_points=asked.curve_points, **{"seeds": min(seeds)})
-    asked.config(min(seeds))  # refuses an unknown preset
+    require_at_least(1, demos=asked.demos, replay=asked.replay, first_budget=asked.first_budget, budget=asked.budget,
+                     episodes=asked.episodes, max_steps=asked.max_steps, workers=workers)
+    require_at_least(0, curve_points=asked.curve_points, seeds=min(seeds))
+    asked.config(FIRST, min(seeds))  # refuses an unknown preset
 
 
 def _run_path(out: Path, variant: str, seed: int) -> Path:
     return out / "runs" / f"{variant}-{seed}"
 
 
-def _learn(out: Path, asked: Study, files: list[Path], variant: str, seed: int) -> None:
-    config = VARIANTS[variant](asked.config(seed))
-    start_from = None
-    if variant != "multitask":
-        first = _run_path(out, FIRST, seed)
-        _train(_strategy("finetune")(asked.config(seed)), files[:1], first, FIRST)
-        start_from = RunFolder(first).checkpoint(0)
-    _train(config, files, _run_path(out, variant, seed), variant, start_from)
-
-
-def _train(config: TrainConfig, files: list[Path], folder: Path, label: str, start_from: Path | None = None) -> None:
-    with show_training(label) as on_step:
-        train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
+def _learn_and_evaluate(out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int) -> None:
+    path, first = _run_path(out, variant, seed), RunFolder(_run_path(out, FIRST, seed))
+    continues = variant not in (FIRST, MULTITASK)  # from the first step, whose episodes need no repetition
+    with show_training(variant) as on_step:
+        train(asked.config(variant, seed), files[:1] if variant == FIRST else files, path,
+              resume=(path / "config.json").is_file(), start_from=first.checkpoint(0) if continues else None,
+              on_step=on_step)
+    if continues and not (path / EPISODES).is_file():
+        write_lines(path / EPISODES, [line | {"video": None} for line in read_lines(first.path / EPISODES)])
+    with show_episodes() as listener:
+        evaluate_run(path, [asked.suite], asked.episodes, acting=ACTING, seed=seed, max_steps=asked.max_steps,
+                     workers=workers, assets="builtin", listener=listener)
 
 
 def write_results(out: Path) -> None:
@@ -179,11 +186,11 @@ def _result(variant: str, path: Path) -> dict:
 
 
 def _tables(asked: dict, results: list[dict]) -> str:
-    steps = asked["budget"] or presets.preset(asked["preset"]).optim.budget
     lines = [f"{asked['suite']}, tasks {', '.join(map(str, asked['tasks']))} in this order; preset {asked['preset']}, "
-             f"{steps} gradient steps, {asked['demos']} demonstrations a task, {asked['replay']} of them replayed; "
-             f"{asked['episodes']} episodes for each rate. In percent, 95 % intervals of what the number of episodes "
-             "leaves open.", "",
+             f"{asked['first_budget']} gradient steps for the first, {asked['budget']} for each other; "
+             f"{asked['demos']} demonstrations a task, {asked['replay']} of them replayed; "
+             f"{asked['episodes']} episodes of at most {asked['max_steps']} steps for each rate. In percent, 95 % "
+             "intervals of what the number of episodes leaves open.", "",
              "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
              "|---|---|---|---|---|---|---|"]
     for result in results:

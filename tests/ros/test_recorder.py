@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import JointState
 
 from m2distill_policy.bringup import NodeProcesses
 from m2distill_policy.spec import PolicySpec
@@ -60,6 +61,20 @@ def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, 
     assert PolicySpec.from_json(labels["spec"]) == PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
     assert labels["checkpoint_id"] == hashlib.sha256((checkpoint_path / "SHA256SUMS").read_bytes()).hexdigest()
     assert json.loads(labels["arrivals"])["joint_states"]["lost"] == 0
+
+
+def test_what_was_sent_before_keep_is_kept(client, recorder):
+    client.say(KNOWN[0])
+    assert recorder("start").success
+    recorder.record(5)
+    names = [f"joint {number}" for number in range(40)]
+    for name in names:  # faster than they are written
+        client.joints_pub.publish(JointState(name=[name]))
+    kept = recorder("keep")
+    assert kept.success, kept.message
+    with AnyReader([Path(kept.message.split()[1].rstrip(":"))]) as bag:
+        heard = [bag.deserialize(raw, c.msgtype).name for c, _, raw in bag.messages() if c.topic == "/joint_states"]
+    assert [name for name, *others in heard if not others] == names
 
 
 def test_an_episode_is_labelled_and_discarded_by_the_topic(client, recorder, directory):

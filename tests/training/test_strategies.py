@@ -13,7 +13,7 @@ from m2distill_training.draws import Draws
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
 from m2distill_training.strategies import STRATEGIES, Samples, make_strategy
-from m2distill_training.strategies.m2distill import _rows_of, look
+from m2distill_training.strategies.m2distill import look, rows_of
 from m2distill_training.strategies.packnet import OURS, packed_weights, smallest
 
 SPEC = libero_spec(size_px=16, history=4, text_encoder="test", text_width=8)
@@ -58,15 +58,35 @@ def test_behaviour_cloning_on_the_whole_batch_with_or_without_replay(name, repla
     assert strategy.uses_replay is replays
 
 
-@pytest.mark.parametrize("on", ["current", "replay", "both"])
-def test_every_term_is_zero_when_student_and_teacher_are_the_same(on):
+@pytest.mark.parametrize("strategy", [*(strategy_with(on=on) for on in ("current", "replay", "both")),
+                                      strategy_named("relabel")])
+def test_every_term_is_zero_when_student_and_teacher_are_the_same(strategy):
     policy = make_policy()
-    strategy = strategy_with(on=on)
     strategy.begin_task(policy, policy)
     losses = strategy.loss(policy, make_samples())
     for term in ("image", "text", "extra", "policy"):
         assert losses[term].item() == pytest.approx(0, abs=1e-6)
     torch.testing.assert_close(losses["loss"], losses["bc"])
+
+
+def test_relabel_asks_the_teacher_about_new_scenes_under_old_instructions():
+    student, teacher, samples = make_policy(1), make_policy(0), make_samples()
+    strategy, B = strategy_named("relabel"), CURRENT + REPLAYED
+    strategy.begin_task(student, teacher)
+    inputs, rows, drawn = strategy.asked(samples)
+    scenes = {"images": {name: x[[3, 4, 0, 1]] for name, x in samples.inputs["images"].items()},
+              **{name: samples.inputs[name][[3, 4, 0, 1]] for name in ("joint", "gripper")},
+              "text": samples.inputs["text"][[3, 4, 3, 4]]}
+    torch.testing.assert_close(rows_of(inputs, rows), scenes, rtol=0, atol=0)
+    torch.testing.assert_close(rows_of(inputs, slice(B)), samples.inputs, rtol=0, atol=0)
+    assert drawn.tolist() == [3, 4, 0, 1]
+
+    losses, own = strategy.loss(student, samples), student(scenes)
+    torch.testing.assert_close(losses["bc"], bc_loss(student(samples.inputs).dist, samples.action))
+    look_at = teacher.eval()(scenes).latents
+    torch.testing.assert_close(losses["text"], (own.latents["text"] - look_at["text"]).square().mean())
+    losses["policy"].backward()
+    assert all(p.grad is not None for p in student.head.parameters())
 
 
 @pytest.mark.parametrize(("term", "modules"), [
@@ -179,7 +199,7 @@ def ewc(weight: float = 3.0, decay: float = 0.5):
 def epoch_of(*sizes: int) -> list[Samples]:
     """Batches of different numbers drawn from the same samples."""
     samples = make_samples()
-    return [Samples(_rows_of(samples.inputs, slice(0, n)), samples.action[:n], n, Draws.of_whole_batch(0, n))
+    return [Samples(rows_of(samples.inputs, slice(0, n)), samples.action[:n], n, Draws.of_whole_batch(0, n))
             for n in sizes]
 
 

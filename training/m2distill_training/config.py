@@ -13,7 +13,7 @@ from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.spec import strict_from_json
 from m2distill_training.data.libero_hdf5 import PAIRINGS
 
-STRATEGY_NAMES = ("finetune", "er", "ewc", "packnet", "m2distill", "multitask")
+STRATEGY_NAMES = ("finetune", "er", "ewc", "packnet", "m2distill", "relabel", "multitask")
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
 DISTILL_ON = ("current", "replay", "both")
@@ -151,7 +151,7 @@ class DistillConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     preset: str  # where the values come from: libero, small or debug; any may have been changed since
-    strategy: str  # finetune, er, ewc, packnet, m2distill or multitask
+    strategy: str  # one of STRATEGY_NAMES
     seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
     image_px: int  # side of the pictures that the network sees

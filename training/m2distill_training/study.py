@@ -51,6 +51,7 @@ VARIANTS = {
     "finetune": _strategy("finetune"),
     "er": _strategy("er"),
     "m2distill": _strategy("m2distill"),
+    "relabel": _strategy("relabel"),
     MULTITASK: _strategy(MULTITASK),
     "no_image": _distilling(image=0.0),
     "no_text": _distilling(text=0.0),
@@ -94,9 +95,9 @@ def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune
           max_steps: int = 200, curve_points: int = 2, preset: str = "small", workers: int = 2) -> None:
     """Learn the same tasks by several strategies, evaluate each after every step, and compare.
 
-    Variants: finetune, er, m2distill, multitask, and no_image, no_text, no_extra, no_policy: m2distill without one of
-    its four terms. Every run and episode that is finished is kept, so the same command goes on after Ctrl-C; further
-    variants or seeds may be added to a study by another command.
+    Variants: the strategies finetune, er, m2distill, relabel and multitask, and no_image, no_text, no_extra, no_policy:
+    m2distill without one of its four terms. Every run and episode that is finished is kept, so the same command goes on
+    after Ctrl-C; further variants or seeds may be added to a study by another command.
 
     Example: m2distill study --out runs/study --variants finetune er m2distill --seeds 0 1
 

@@ -8,6 +8,7 @@ from m2distill_training.strategies.finetune import FineTune
 from m2distill_training.strategies.m2distill import M2Distill
 from m2distill_training.strategies.multitask import MultiTask
 from m2distill_training.strategies.packnet import PackNet
+from m2distill_training.strategies.relabel import Relabel
 
 STRATEGIES = {
     "finetune": lambda config: FineTune(),
@@ -15,6 +16,7 @@ STRATEGIES = {
     "ewc": lambda config: Ewc(config.ewc),
     "packnet": lambda config: PackNet(config.packnet),
     "m2distill": lambda config: M2Distill(config.distill),
+    "relabel": lambda config: Relabel(config.distill),
     "multitask": lambda config: MultiTask(),
 }
 

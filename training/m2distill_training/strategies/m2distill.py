@@ -45,26 +45,32 @@ class M2Distill(Strategy):
         weights = {name: weight for name in TERMS if (weight := getattr(self.config, name)) > 0}
         if self.teacher is None or not weights:
             return super().loss(policy, samples)
-        student = policy(samples.inputs)
-        bc = bc_loss(student.dist, samples.action)
-        rows = {"current": slice(None, samples.n_current), "replay": slice(samples.n_current, None),
-                "both": slice(None)}[self.config.on]
-        teacher = look(self.teacher, _rows_of(samples.inputs, rows))
+        inputs, rows, drawn = self.asked(samples)
+        student = policy(inputs)
+        bc = bc_loss(_mixture_rows(student.dist, slice(len(samples.action))), samples.action)
+        teacher = look(self.teacher, rows_of(inputs, rows))
 
         def distance(latent: str) -> Tensor:
             return token_distance(student.latents[latent][rows], teacher.latents[latent])
 
         compute = {
-            "image": lambda: sum((distance(camera) for camera in samples.inputs["images"]), start=torch.zeros(())),
+            "image": lambda: sum((distance(camera) for camera in inputs["images"]), start=torch.zeros(())),
             "text": lambda: distance("text"),
             "extra": lambda: distance("joint") + distance("gripper"),
-            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.draws, rows)}
+            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.draws, drawn)}
         terms = {name: compute[name]() for name in weights}
         total = sum((weights[name] * term for name, term in terms.items()), start=bc)
         return {"loss": total, "bc": bc, **terms}
 
+    def asked(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
+        """What the student is shown: the samples, first; which rows of it the teacher is shown too; and the samples
+        whose draws are those rows'."""
+        rows = {"current": slice(None, samples.n_current), "replay": slice(samples.n_current, None),
+                "both": slice(None)}[self.config.on]
+        return samples.inputs, rows, rows
 
-    def _policy_term(self, student: MixtureSameFamily, teacher: MixtureSameFamily, draws: Draws, rows: slice) -> Tensor:
+    def _policy_term(self, student: MixtureSameFamily, teacher: MixtureSameFamily, draws: Draws,
+                     rows: slice | Tensor) -> Tensor:
         steps, n = teacher.batch_shape[1], self.config.kl_samples
         mean = teacher.component_distribution.mean  # (B, T, K, A)
         modes, actions = mean.shape[2:]
@@ -81,14 +87,14 @@ def look(teacher: Policy, batch: Batch) -> PolicyOutput:
     n, steps = batch["joint"].shape[:2]
     pixels = steps * max(x.shape[-2] * x.shape[-1] for x in batch["images"].values())  # of a sample
     size = max(1, CPU_PIXELS // pixels) if batch["joint"].device.type == "cpu" else n
-    chunks = [teacher.encode(_rows_of(batch, slice(i, i + size))) for i in range(0, n, size)]
+    chunks = [teacher.encode(rows_of(batch, slice(i, i + size))) for i in range(0, n, size)]
     latents = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     with torch.autocast(batch["joint"].device.type, enabled=False):
         x = teacher.transformer(torch.stack(tuple(latents.values()), 2))  # (B, T, N, D)
         return PolicyOutput(teacher.head(x[:, :, 0]), latents)
 
 
-def _rows_of(batch: Batch, rows: slice) -> Batch:
+def rows_of(batch: Batch, rows: slice) -> Batch:
     return Batch(images={name: x[rows] for name, x in batch["images"].items()},
                  joint=batch["joint"][rows], gripper=batch["gripper"][rows], text=batch["text"][rows])
 

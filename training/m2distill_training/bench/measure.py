@@ -82,7 +82,11 @@ def alternate(ours: Callable[[], object], plain: Callable[[], object], repeats: 
 
 def judged(ratio: float, sign: str, bar: float) -> dict:
     """A ratio and whether it is on the right side of its bar; `sign` is >= or <=."""
-    return {"ratio": round(ratio, 2), "bar": f"{sign} {bar}", "holds": ratio >= bar if sign == ">=" else ratio <= bar}
+    return {"ratio": round(ratio, 2), **against(ratio, sign, bar)}
+
+
+def against(value: float, sign: str, bar: float) -> dict:
+    return {"bar": f"{sign} {bar}", "holds": value >= bar if sign == ">=" else value <= bar}
 
 
 def progress(line: str) -> None:

@@ -21,7 +21,7 @@ from m2distill_policy.models import Policy, libero
 from m2distill_policy.observation import Observation
 from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_training.bench.libero_source import libero_policy
-from m2distill_training.bench.measure import alternate, judged, machine, progress, show
+from m2distill_training.bench.measure import against, alternate, machine, progress, show
 from m2distill_training.bench.synthetic import TEXT_WIDTH, text
 from m2distill_training.data.libero_checkpoint import CAMERAS, convert_state_dict
 
@@ -68,7 +68,7 @@ def bench_node(json: bool = False, quick: bool = False, seconds: float = 60, rep
 
 def judge(measured: dict, act_ms: float) -> list[dict]:
     def row(name: str, value: float, unit: str, bar: float, **more) -> dict:
-        return {"name": name, "value": round(value, 2), "unit": unit, **_bar(value, bar), **more}
+        return {"name": name, "value": round(value, 2), "unit": unit, **against(value, "<=", bar), **more}
 
     return [
         row("picture's stamp to command, median", measured["median_ms"], "ms", round(act_ms + 3, 2),
@@ -80,10 +80,6 @@ def judge(measured: dict, act_ms: float) -> list[dict]:
         row("longest gap while a checkpoint is swapped", measured["gap_periods"], "periods", 2,
             swap_s=measured["swap_s"]),
     ]
-
-
-def _bar(value: float, bar: float) -> dict:
-    return {key: value for key, value in judged(value, "<=", bar).items() if key != "ratio"}
 
 
 def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
@@ -153,5 +149,5 @@ def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]
         ratio = times.ours / times.plain
         rows.append({"name": f"acting in {precision} over LIBERO's get_action", "value": round(ratio, 2),
                      "unit": "ratio", "ours_ms": round(1e3 * times.ours, 2),
-                     "libero_ms": round(1e3 * times.plain, 2), **_bar(ratio, 0.7)})
+                     "libero_ms": round(1e3 * times.plain, 2), **against(ratio, "<=", 0.7)})
     return rows

@@ -15,7 +15,7 @@ from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, small
 from m2distill_policy.spec import libero_spec
-from m2distill_training.bench.measure import machine, progress, show
+from m2distill_training.bench.measure import against, machine, progress, show
 
 COLUMNS = ("name", "value", "unit", "bar", "holds")
 MIB_PER_S = 60  # of two raw cameras of 640x480 at 30 Hz, and a little
@@ -66,7 +66,7 @@ def measure(here: Path, seconds: int) -> list[dict]:
     lost = {topic: count - kept[topic] for topic, count in published.items()}
     share = (used.user + used.system) / seconds  # its start, some tenths of a second, included
     told = {"seconds": seconds}
-    return [{"name": f"{topic} lost of {published[topic]}", "value": count, "unit": "messages", "bar": "<= 0",
-             "holds": count <= 0, **told} for topic, count in lost.items()] + [
-            {"name": "recorder's share of a core", "value": round(share, 3), "unit": "cores", "bar": "<= 0.6",
-             "holds": share <= 0.6, **told}]
+    return [{"name": f"{topic} lost of {published[topic]}", "value": count, "unit": "messages",
+             **against(count, "<=", 0), **told} for topic, count in lost.items()] + [
+            {"name": "recorder's share of a core", "value": round(share, 3), "unit": "cores",
+             **against(share, "<=", 0.6), **told}]

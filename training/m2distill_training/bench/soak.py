@@ -18,7 +18,7 @@ from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, small
 from m2distill_policy.spec import libero_spec
-from m2distill_training.bench.measure import machine, progress, show
+from m2distill_training.bench.measure import against, machine, progress, show
 from m2distill_training.data.bag_file import open_bag
 
 COLUMNS = ("name", "value", "unit", "bar", "holds")
@@ -101,8 +101,8 @@ def _rows(seconds: float, counts: Mapping, memory: list[dict[str, float]], lost:
     told = {"seconds": seconds, "episodes": len(memory)}
 
     def row(name: str, value: float, unit: str, most: float | None = None) -> dict:
-        judged = {} if most is None else {"bar": f"<= {most:.6g}", "holds": value <= most}
-        return {"name": name, "value": value, "unit": unit, **judged, **told}
+        bar = {} if most is None else against(value, "<=", most)
+        return {"name": name, "value": value, "unit": unit, **bar, **told}
 
     return [row("actions", counts["actions"], "actions"), row("missed", counts["missed"], "periods", 0),
             row("longest time without an action", counts["longest_s"], "s"),

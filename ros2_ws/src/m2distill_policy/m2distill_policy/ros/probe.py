@@ -11,16 +11,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
@@ -28,17 +24,16 @@ from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros import messages
 from m2distill_policy.ros.process import run_client
+from m2distill_policy.ros.waiting import LATCHED, WaitingNode
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 RATE_HZ = 20
 SETTLE_S = 2.0  # after the first command and around a swap, before it counts
-LIMIT_S = 120.0  # for anything that is waited for
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Probe(Node):
+class Probe(WaitingNode):
     def __init__(self, size_px: int):
-        super().__init__("probe", enable_rosout=False)
+        super().__init__("probe")
         self.status = PolicyStatus()  # the node's own names a checkpoint
         self.active_s: float | None = None  # when the node first told its status, s since the epoch
         self.sent_ns: list[int] = []
@@ -54,23 +49,12 @@ class Probe(Node):
         self.create_subscription(TwistStamped, "twist_cmd", self._on_command, 100)
         self.create_timer(1 / RATE_HZ, self._sense, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def wait(self, happened: Callable[[], object], what: str) -> None:
-        deadline_s = time.monotonic() + LIMIT_S
-        while not happened():
-            if time.monotonic() > deadline_s:
-                raise UserError(f"waited {LIMIT_S:.0f} s for {what}; the node's log says why")
-            rclpy.spin_once(self, timeout_sec=0.05)
-
     def instruct(self, instruction: str) -> None:
         self.wait(lambda: self.status.checkpoint_id and self._instruction_pub.get_subscription_count(),
                   "an active policy node")
         self._instruction_pub.publish(String(data=instruction))
         self.wait(lambda: self.answered_ns, "a first command")
         self.run(SETTLE_S)
-
-    def run(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        self.wait(lambda: time.monotonic() > end_s, "the end")
 
     def latencies(self, seconds: float) -> dict:
         """Of so many seconds, from now on."""

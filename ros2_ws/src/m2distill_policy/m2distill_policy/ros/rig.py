@@ -9,12 +9,9 @@ the recorder's answer.
 import argparse
 import json
 import sys
-import time
 
 import numpy as np
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -22,15 +19,15 @@ from std_srvs.srv import Trigger
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros import messages
 from m2distill_policy.ros.process import run_client
+from m2distill_policy.ros.waiting import WaitingNode
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
-LIMIT_S = 120.0  # for anything that is waited for
 REST_S = 1.0  # between the last message and the end of the episode, for what is under way
 
 
-class Rig(Node):
+class Rig(WaitingNode):
     def __init__(self, width: int, height: int, camera_hz: float, joints_hz: float):
-        super().__init__("rig", enable_rosout=False)
+        super().__init__("rig")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._image = messages.image_from_numpy(noise, 0, "rig")
@@ -45,24 +42,11 @@ class Rig(Node):
         self._timers = [self.create_timer(1 / rate, sense, clock=steady, autostart=False)
                         for rate, sense in ((camera_hz, self._see), (joints_hz, self._feel))]
 
-    def wait(self, happened, what: str) -> None:
-        deadline_s = time.monotonic() + LIMIT_S
-        while not happened():
-            if time.monotonic() > deadline_s:
-                raise UserError(f"waited {LIMIT_S:.0f} s for {what}; the recorder's log says why")
-            rclpy.spin_once(self, timeout_sec=0.05)
-
-    def run(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            rclpy.spin_once(self, timeout_sec=0.05)
-
     def call(self, verb: str) -> str:
-        future = self.verbs[verb].call_async(Trigger.Request())
-        self.wait(future.done, f"the answer to {verb}")
-        if not future.result().success:
-            raise UserError(future.result().message)
-        return future.result().message
+        answer = self.ask(self.verbs[verb])
+        if not answer.success:
+            raise UserError(answer.message)
+        return answer.message
 
     def record(self, seconds: float) -> dict:
         self.wait(lambda: all(p.get_subscription_count() for p in self.publishers_of.values())

@@ -13,23 +13,19 @@ import sys
 import time
 
 import rclpy
-from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
-from m2distill_policy.errors import UserError
 from m2distill_policy.ros.process import run_client
+from m2distill_policy.ros.waiting import LATCHED, WaitingNode
 
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-LIMIT_S = 120.0  # for anything that is waited for
 READY = (PolicyStatus.IDLE, PolicyStatus.FAULT)  # states that an instruction ends, after a reset of the fault
 
 
-class Soak(Node):
+class Soak(WaitingNode):
     def __init__(self, instruction: str, period_s: float):
-        super().__init__("soak", enable_rosout=False)
+        super().__init__("soak")
         self._instruction, self._period_s = instruction, period_s
         self._status: PolicyStatus | None = None
         self._last_s: float | None = None  # of an action, by its stamp
@@ -55,23 +51,11 @@ class Soak(Node):
         return (self._status is not None and self._instruct.get_subscription_count() > 1
                 and all(client.service_is_ready() for client in self._verbs.values()))
 
-    def wait(self, happened, what: str) -> None:
-        deadline_s = time.monotonic() + LIMIT_S
-        while not happened():
-            if time.monotonic() > deadline_s:
-                raise UserError(f"waited {LIMIT_S:.0f} s for {what}; the logs of the nodes say why")
-            rclpy.spin_once(self, timeout_sec=0.05)
-
-    def call(self, verb: str) -> str:
-        future = self._verbs[verb].call_async(Trigger.Request())
-        self.wait(future.done, f"the answer to {verb}")
-        return future.result().message
-
     def act(self) -> None:
         """The policy acts when this returns."""
         assert self._status is not None  # it is ready
         if self._status.state == PolicyStatus.FAULT:
-            self.call("policy/reset_fault")
+            self.ask(self._verbs["policy/reset_fault"])
         heard = self.counts["actions"]
         self._instruct.publish(String(data=self._instruction))
         self.counts["instructed"] += 1
@@ -79,14 +63,14 @@ class Soak(Node):
 
     def episode(self, seconds: float) -> dict:
         """What has been counted since the beginning, once one more episode is kept."""
-        self.call("recorder/start")
+        self.ask(self._verbs["recorder/start"])
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             assert self._status is not None  # it is ready
             if self._status.state in READY:
                 self.act()
             rclpy.spin_once(self, timeout_sec=0.05)
-        return {**self.counts, "recorder": self.call("recorder/keep")}
+        return {**self.counts, "recorder": self.ask(self._verbs["recorder/keep"]).message}
 
 
 def main() -> int:

@@ -1,0 +1,37 @@
+"""A node that asks others and waits for what they do: the part that the benchmarks' clients share."""
+
+import time
+from collections.abc import Callable
+
+import rclpy
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from std_srvs.srv import Trigger
+
+from m2distill_policy.errors import UserError
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+LIMIT_S = 120.0  # for anything that is waited for
+
+
+class WaitingNode(Node):
+    def __init__(self, name: str):
+        super().__init__(name, enable_rosout=False)
+
+    def wait(self, happened: Callable[[], object], what: str) -> None:
+        """Raises UserError when it does not happen."""
+        deadline_s = time.monotonic() + LIMIT_S
+        while not happened():
+            if time.monotonic() > deadline_s:
+                raise UserError(f"waited {LIMIT_S:.0f} s for {what}; the nodes' logs say why")
+            rclpy.spin_once(self, timeout_sec=0.05)
+
+    def run(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > end_s, "the end")
+
+    def ask(self, client: Client) -> Trigger.Response:
+        future = client.call_async(Trigger.Request())
+        self.wait(future.done, f"the answer of {client.srv_name}")
+        return future.result()

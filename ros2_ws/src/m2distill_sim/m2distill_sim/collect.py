@@ -31,7 +31,7 @@ import numpy as np
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
-from m2distill_sim.demo_file import Episode, observed, store_demo, write_task
+from m2distill_sim.demo_file import DAMAGE, Episode, observed, store_demo, write_task
 from m2distill_sim.experts import check_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
@@ -233,7 +233,7 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
         with h5py.File(path) as file:
             attributes = file["data"].attrs
             found = json.loads(attributes["collect_settings"]) | {"episodes": int(attributes["num_demos"])}
-    except (OSError, KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
     asked = asdict(settings) | {"episodes": episodes}
     if found != asked:

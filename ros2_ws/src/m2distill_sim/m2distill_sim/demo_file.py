@@ -12,11 +12,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.errors import DataError
 from m2distill_policy.files import publish
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.suites import Task
 from m2distill_sim.task_files import read_bddl
+
+DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)  # as h5py and JSON tell it
 
 
 @dataclass
@@ -70,19 +73,23 @@ def store_demo(path: Path, episode: Episode) -> None:
 def write_task(path: Path, task: Task, demos: Sequence[Path], assets: str, obs_after_action: bool,
                attributes: dict[str, str]) -> None:
     """The task's file of the demos in these files, in this order; it appears whole or not at all. `attributes` say
-    where the demos come from."""
+    where the demos come from. Raises DataError for a damaged one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
         data = file.create_group("data")
         total = 0
         for index, demo in enumerate(demos):
-            with h5py.File(demo) as source:
-                group = data.create_group(f"demo_{index}")
-                for name in source:
-                    source.copy(name, group)
-                for name, value in source.attrs.items():
-                    group.attrs[name] = value
-                total += int(group.attrs["num_samples"])
+            try:
+                with h5py.File(demo) as source:
+                    group = data.create_group(f"demo_{index}")
+                    for name in source:
+                        source.copy(name, group)
+                    for name, value in source.attrs.items():
+                        group.attrs[name] = value
+                    total += int(group.attrs["num_samples"])
+            except DAMAGE as error:
+                raise DataError(f"{demo} cannot be copied to {path} ({error}); make room or, where it is damaged, "
+                                "remove it, and repeat the command") from None
         problem = _problem(task)
         env_name = "_".join(word.capitalize() for word in problem.split("_"))  # of robosuite's or LIBERO's class
         bddl = f"{task.suite}/{task.name}.bddl" if task.suite != lift.SUITE else ""

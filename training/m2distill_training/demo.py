@@ -16,12 +16,13 @@ A stage that is finished is not repeated, so the same command goes on after an i
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,14 +39,16 @@ from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_training import presets
 from m2distill_training.episodes import Job, Result
 from m2distill_training.evaluate import write_evaluation
+from m2distill_training.forms import COUNT, maybe
 from m2distill_training.loop import train
 from m2distill_training.progress import show_training
 from m2distill_training.report import write_report
-from m2distill_training.run import begin_folder, write_atomic
+from m2distill_training.run import RunError, begin_folder, read_json, write_atomic
 
 SUITE = "libero_object"
 ACTING = "low_noise"
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
+TRIALS = [{"task": COUNT, "initial_state": COUNT, "success": bool, "steps": COUNT, "video": maybe(str)}]
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,16 @@ def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: st
                 nodes.check()  # a node that has ended knows better than its client what is wrong
         if client.returncode != 0:
             raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
-    return [_result(checkpoint, chosen, trial) for trial in json.loads(out.read_text())]
+    return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[:chosen.trials])]
+
+
+def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
+    """Of every task from every state, or RunError."""
+    mend = "remove it to run these trials again"
+    trials = read_json(path, TRIALS, mend)
+    if [(trial["task"], trial["initial_state"]) for trial in trials] != list(itertools.product(tasks, states)):
+        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {mend}")
+    return trials
 
 
 def _show_trial(name: str, trial: dict) -> None:

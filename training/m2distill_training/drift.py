@@ -7,6 +7,7 @@ afterwards, from what a run folder holds.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +15,22 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import Batch, PolicyOutput
 from m2distill_policy.observation_tensors import to_model_input
-from m2distill_training.config import TrainConfig
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import Part, Windows
 from m2distill_training.draws import Draws
+from m2distill_training.forms import COUNT, NUMBER, TEXT, fits
 from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
-from m2distill_training.run import RunError, RunFolder, read_json
+from m2distill_training.run import RunError, RunFolder, read_run
 
 WINDOWS = 32  # per task
 KL_SAMPLES = 16
+
+
+def _MOVED(distances: Any) -> bool:
+    return fits(distances, {}) and all(TEXT(name) and NUMBER(x) for name, x in distances.items())
+
+
+DRIFT = {"entries": [{"learned_in": COUNT, "step": COUNT, "policy_kl": NUMBER, "relative": _MOVED}]}
 
 
 def measure_drift(path: Path, cache: Path | None = None) -> dict:
@@ -32,8 +40,7 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
     square of the teacher's latents, so that modalities compare. "policy_kl" is KL(teacher || student) in nats.
     """
     run = RunFolder(path)
-    data = read_json(path / "data.json")
-    config = TrainConfig.from_json((path / "config.json").read_text())
+    config, data = read_run(path)
     checkpoints = [load_checkpoint(run.checkpoint(k)) for k in range(len(data)) if run.checkpoint(k).is_dir()]
     entries = []
     for d in data:

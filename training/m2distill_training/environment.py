@@ -11,6 +11,11 @@ from pathlib import Path
 
 import torch
 
+from m2distill_training.forms import COUNT, maybe
+
+ENVIRONMENT = {"python": str, "cpu": str, "cores": COUNT, "threads": COUNT, "gpus": [str], "source": maybe(str),
+               "packages": {}}  # what is read of it again
+
 
 def environment() -> dict:
     """JSON-ready description of this process and its machine, now."""

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.session import PolicySession
 from m2distill_policy.spec import CameraSpec
 from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
+from m2distill_training.forms import COUNT, TEXT, maybe
 from m2distill_training.run import append_line, read_lines, write_lines
 from m2distill_training.workers import run_in_workers
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:  # it imports the renderer, which chooses its platform once an
     from m2distill_sim.arm_env import ArmEnv
 
 RENDER_PX = 128  # least side drawn, as in demonstrations and on the simulator's topics: one door makes it smaller
+LONGEST_NAME = 255  # bytes
+
+
+def VIDEO(value: Any) -> bool:
+    """A film's path, relative to the file that names it."""
+    return TEXT(value) and not value.startswith("/") and value.endswith(".mp4") and all(
+        len(name.encode()) <= LONGEST_NAME for name in value.split("/"))
+
+
+EPISODE = {"success": bool, "steps": COUNT, "held": str, "video": maybe(VIDEO)}  # a line of those kept
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
             return None
         return Result(job, line["success"], line["steps"], line["held"], video)
 
-    whole = read_lines(kept)
+    whole = read_lines(kept, EPISODE, "restore it from a copy, or remove it to run its episodes again")
     write_lines(kept, whole)  # without a last line cut short
     names = list(key(jobs[0]))
     lines = {json.dumps({name: line.get(name) for name in names}): line for line in whole}

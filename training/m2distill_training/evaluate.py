@@ -18,12 +18,36 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.session import normalise
 from m2distill_sim.suites import Task, assets_of, find_task, suites
 from m2distill_training.environment import environment
-from m2distill_training.episodes import Job, Listener, Result, make_jobs, run_jobs
+from m2distill_training.episodes import VIDEO, Job, Listener, Result, make_jobs, run_jobs
+from m2distill_training.forms import COUNT, NUMBER, RATE, TEXT, fits, maybe, some
 from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
-from m2distill_training.run import RunError, RunFolder, read_json
+from m2distill_training.run import RunError, RunFolder
 
 EPISODES = "episodes.jsonl"
 VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
+
+METRICS = {"fwt": NUMBER, "nbt": maybe(NUMBER), "auc": NUMBER}
+
+
+def _TWO(value: Any) -> bool:
+    return fits(value, [NUMBER]) and len(value) == 2
+
+
+def _TASK(value: Any) -> bool:
+    return fits(value, {
+        "instruction": TEXT, "successes": COUNT, "episodes": COUNT, "success_rate": RATE, "wilson_95": _TWO,
+        "runs": [{"success": bool, "steps": COUNT, "video": maybe(VIDEO)}],
+    }) and value["successes"] <= value["episodes"] != 0
+
+
+def EVALUATION(value: Any) -> bool:
+    """evaluation.json of a run, as far as it is read again."""
+    return fits(value, {
+        "episodes_per_task": COUNT, "steps": some({"checkpoint_id": str, "tasks": some(_TASK)}),
+        "matrix": [[maybe(RATE)]], "metrics": METRICS, "intervals_95": dict.fromkeys(METRICS, maybe(_TWO)),
+    }) and ({len(value["steps"])} == {len(value["matrix"]), *map(len, value["matrix"])}
+            and all((value["metrics"][name] is None) == (value["intervals_95"][name] is None) for name in METRICS)
+            and fits(value.get("libero_metrics", dict.fromkeys(METRICS, 0)), dict.fromkeys(METRICS, NUMBER)))
 
 
 def evaluate_checkpoint(checkpoint: Path, tasks: Sequence[Task], episodes: int, out: Path, *,
@@ -129,7 +153,7 @@ def evaluate_run(run: Path, suite_names: Sequence[str], episodes: int, *, acting
     """
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
-    instructions = [d["instruction"] for d in read_json(run / "data.json")]
+    instructions = [d["instruction"] for d in RunFolder(run).data()]
     tasks = dict(zip(instructions, find_tasks(suite_names, instructions), strict=True))
     folders = [RunFolder(run).checkpoint(k) for k in range(len(tasks))]
     checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}

@@ -4,7 +4,12 @@ A form is a type; a list of one form, for lists of any length; a dict of forms, 
 or a function that says whether a value is right.
 """
 
+import re
+from collections.abc import Callable
 from typing import Any
+
+NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # what XML, and so an SVG picture, cannot hold
+LONGEST = 1000
 
 
 def fits(value: Any, form: Any) -> bool:
@@ -23,3 +28,26 @@ def ANY(value: Any) -> bool:
 
 def COUNT(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1e12
+
+
+def NUMBER(value: Any) -> bool:
+    return type(value) in (int, float) and -1e12 < value < 1e12
+
+
+def RATE(value: Any) -> bool:
+    return NUMBER(value) and 0 <= value <= 1
+
+
+def TEXT(value: Any) -> bool:
+    """That a picture can show."""
+    return type(value) is str and len(value) <= LONGEST and not NO_TEXT.search(value)
+
+
+def maybe(form: Any) -> Callable[[Any], bool]:
+    """That, or null."""
+    return lambda value: value is None or fits(value, form)
+
+
+def some(form: Any) -> Callable[[Any], bool]:
+    """A list of them, not empty."""
+    return lambda value: fits(value, [form]) and len(value) > 0

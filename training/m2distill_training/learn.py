@@ -67,7 +67,7 @@ def _begin(run: RunFolder, k: int, begun: dict, learned: list[dict], data: list[
     record = run.path / "steps" / str(k) / "learn.json"
     unlearned = [d["instruction"] for d in data if d not in learned]
     if record.is_file():
-        if (before := read_json(record)) != begun:
+        if (before := read_json(record, {"instruction": str})) != begun:
             raise RunError(f"{run.path} is in the middle of learning {before['instruction']!r} with {before}; repeat "
                            f"that, or remove {record.parent} and the task's entry in data.json to give it up")
         unlearned = [text for text in unlearned if text != begun["instruction"]]

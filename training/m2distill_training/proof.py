@@ -24,7 +24,7 @@ from m2distill_training.evaluate import evaluate_checkpoint, known_tasks
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import token_distance
 from m2distill_training.metrics import wilson_interval
-from m2distill_training.run import RunError, RunFolder, read_json
+from m2distill_training.run import RunError, RunFolder
 
 WINDOWS = 64  # of a task's held-out demos, spread evenly
 
@@ -79,7 +79,7 @@ def prove(run: RunFolder, step: int, before: int | None, bars: Bars, suite_names
     tasks = _simulated(instructions, suite_names)
     was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
     now = _success(run, step, candidate, tasks, episodes, simulation)
-    places = {d["instruction"]: i for i, d in enumerate(read_json(run.path / "data.json"))}
+    places = {d["instruction"]: i for i, d in enumerate(run.data())}
     return [_by_simulation(text, text not in old, bars, was.get(text), now[text]) if text in tasks else
             _by_demos(run, places[text], text, text not in old, bars, reference, candidate) for text in instructions]
 

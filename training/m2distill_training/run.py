@@ -33,12 +33,21 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.files import write_durably
-from m2distill_training.config import TrainConfig, differences
-from m2distill_training.environment import environment
+from m2distill_training.config import STRATEGY_NAMES, TrainConfig, differences
+from m2distill_training.environment import ENVIRONMENT, environment
 from m2distill_training.events import ScalarEvents
-from m2distill_training.forms import ANY, COUNT, fits
+from m2distill_training.forms import ANY, COUNT, NUMBER, TEXT, fits, some
 
-DATA = [{"instruction": str, "key": str, "path": str, "demos": COUNT}]  # data.json
+DATA = some({"instruction": TEXT, "key": str, "path": str, "demos": COUNT})  # data.json
+CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": COUNT}  # config.json, of earlier versions too
+ENVIRONMENTS = some(ENVIRONMENT)  # environment.json
+RESTORE = "restore it from a copy"
+
+
+def _LOGGED(line: Any) -> bool:
+    """Of metrics.jsonl. A loss may be of any size."""
+    return fits(line, {"task_step": COUNT, "step": COUNT}) and all(
+        TEXT(name) and (type(value) is float or NUMBER(value)) for name, value in line.items())
 
 
 class RunError(UserError):
@@ -58,14 +67,15 @@ def write_atomic(path: Path, content: bytes) -> None:
             raise
 
 
-def read_json(path: Path, form: object = ANY) -> Any:
-    """What is there, of a form as in forms.py. Raises RunError for a file that is missing or damaged."""
+def read_json(path: Path, form: object = ANY, mend: str = RESTORE) -> Any:
+    """What is there, of a form as in forms.py. Raises RunError for a file that is missing or damaged, with `mend`, what
+    to do about it."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}); restore it from a copy") from None
+        raise RunError(f"{path} cannot be read ({error}); {mend}") from None
     if not fits(found, form):
-        raise RunError(f"{path} is damaged or of another version; restore it from a copy")
+        raise RunError(f"{path} is damaged or of another version; {mend}")
     return found
 
 
@@ -77,7 +87,7 @@ def begin_folder(out: Path, kind: str, asked: dict) -> None:
         if out.is_dir() and any(out.iterdir()):
             raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
         write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
-    begun = read_json(settings)
+    begun = read_json(settings, {})
     if other := [f"{name} {begun.get(name)} (asked: {value})" for name, value in asked.items()
                  if begun.get(name) != value]:
         raise RunError(f"{out} holds a {kind} of other settings: {', '.join(other)}; choose another --out")
@@ -88,19 +98,19 @@ def append_line(path: Path, line: dict) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def read_lines(path: Path, form: object = ANY) -> list[dict]:
+def read_lines(path: Path, form: object = ANY, mend: str = RESTORE) -> list[dict]:
     """The lines of a .jsonl, each an object of that form, none without a file; a last line cut short by a crash is left
-    out. Raises RunError."""
+    out. Raises RunError, as `read_json` does."""
     if not path.is_file():
         return []
     try:
         lines = path.read_text().split("\n")[:-1]
         found = [json.loads(line) for line in lines]
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); restore it from a copy") from None
+        raise RunError(f"{path} is damaged ({error}); {mend}") from None
     for number, line in enumerate(found, 1):
         if not fits(line, {}) or not fits(line, form):
-            raise RunError(f"{path} is damaged in line {number}; restore it from a copy")
+            raise RunError(f"{path} is damaged in line {number}; {mend}")
     return found
 
 
@@ -138,6 +148,10 @@ class RunFolder:
         self.path = path
         self._events: ScalarEvents | None = None
 
+    def data(self) -> list[dict]:
+        """The datasets in the order of learning. Raises RunError."""
+        return read_json(self.path / "data.json", DATA)
+
     def checkpoint(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "checkpoint"
 
@@ -162,7 +176,7 @@ class RunFolder:
     def lineage(self, k: int, instructions: list[str]) -> dict:
         """What the checkpoint of step k comes from, JSON-ready: the id of the one before it, null for the first, and
         the content key of every dataset learned so far."""
-        keys = {d["instruction"]: d["key"] for d in read_json(self.path / "data.json", DATA)}
+        keys = {d["instruction"]: d["key"] for d in self.data()}
         return {"parent": load_checkpoint(self.checkpoint(k - 1)).id if k > 0 else None,
                 "data": {text: keys[text] for text in instructions}}
 
@@ -193,7 +207,7 @@ class RunFolder:
         save_checkpoint(path, checkpoint)
 
     def metrics(self) -> list[dict]:
-        return read_lines(self.path / "metrics.jsonl", {"task_step": COUNT, "step": COUNT})
+        return read_lines(self.path / "metrics.jsonl", _LOGGED)
 
     def forget_metrics_after(self, k: int, step: int) -> None:
         """Task step k goes on after gradient step `step`: drop the lines and events that it writes again."""
@@ -242,7 +256,7 @@ def read_run(path: Path) -> tuple[TrainConfig, list[dict]]:
     """The configuration and the datasets of a run. Raises RunError."""
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is no run folder; give the --out of m2distill train")
-    return _read_config(path), read_json(path / "data.json", DATA)
+    return _read_config(path), RunFolder(path).data()
 
 
 @contextmanager
@@ -295,7 +309,7 @@ def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
     if changed := differences(before, config):
         raise RunError(f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
                        "repeat the original settings or choose another --out")
-    begun_with = read_json(path / "data.json", DATA)
+    begun_with = RunFolder(path).data()
     now = [(d["key"], d["instruction"]) for d in data]
     if [(d["key"], d["instruction"]) for d in begun_with] == now:
         return
@@ -306,5 +320,5 @@ def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
 
 
 def _record_environment(run: RunFolder, processes: int, first: bool) -> None:
-    entries = [] if first else read_json(run.path / "environment.json")
+    entries = [] if first else read_json(run.path / "environment.json", ENVIRONMENTS)
     run.write_json("environment.json", [*entries, environment() | {"processes": processes}])

@@ -27,15 +27,19 @@ from m2distill_sim.suites import find_task
 from m2distill_training import presets
 from m2distill_training.config import TrainConfig
 from m2distill_training.evaluate import EPISODES, evaluate_run
+from m2distill_training.forms import COUNT
 from m2distill_training.loop import train
 from m2distill_training.metrics import wilson_interval
 from m2distill_training.progress import show_episodes, show_training
 from m2distill_training.report import write_report
-from m2distill_training.run import RunFolder, begin_folder, read_json, read_lines, write_atomic, write_lines
+from m2distill_training.report.runs import read_evaluation
+from m2distill_training.run import CONFIG, RunFolder, begin_folder, read_json, read_lines, write_atomic, write_lines
 
 ACTING = "low_noise"
 FIRST = "first"  # the run that ends after the step which all others share
 MULTITASK = "multitask"
+STUDY = {"suite": str, "tasks": [COUNT], "preset": str, **dict.fromkeys(
+    ("demos", "replay", "first_budget", "budget", "episodes", "max_steps"), COUNT)}  # what is read of study.json
 
 
 def _distilling(**weights: Any) -> Callable[[TrainConfig], TrainConfig]:
@@ -171,16 +175,16 @@ def write_results(out: Path) -> None:
     evaluated = [(variant, path) for variant in VARIANTS for path in sorted((out / "runs").glob(f"{variant}-*"))
                  if (path / "evaluation.json").is_file()]
     results = [_result(variant, path) for variant, path in evaluated]
-    asked = read_json(out / "study.json")
+    asked = read_json(out / "study.json", STUDY)
     write_atomic(out / "results.json", (json.dumps({"study": asked, "runs": results}, indent=2) + "\n").encode())
     write_atomic(out / "results.md", _tables(asked, results).encode())
     write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
 
 
 def _result(variant: str, path: Path) -> dict:
-    evaluation, config = read_json(path / "evaluation.json"), read_json(path / "config.json")
+    evaluation, config = read_evaluation(path), read_json(path / "config.json", CONFIG)
     last = evaluation["steps"][-1]["tasks"]
-    rates = {line["task_step"]: line["steps_per_s"] for line in RunFolder(path).metrics()}
+    rates = {line["task_step"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
     return {"variant": variant, "seed": config["seed"], "successes": sum(task["successes"] for task in last),
             "episodes": sum(task["episodes"] for task in last), "steps_per_s": rates,
             **{name: evaluation.get(name) for name in ("metrics", "intervals_95", "libero_metrics", "matrix")}}

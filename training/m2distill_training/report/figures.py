@@ -114,12 +114,14 @@ def drift(runs: list[Run]) -> Figure | None:
     measured = [(run, color) for run, color in zip(runs, _colors(len(runs)), strict=True) if run.drift]
     if not measured:
         return None
-    modalities = list(measured[0][0].drift[0]["relative"])
+    modalities = list(dict.fromkeys(name for run, _ in measured for entry in run.drift for name in entry["relative"]))
     figure, panels = _panels(len(modalities) + 1, width=2.3, height=1.9, columns=6)
     for axes, name in zip(panels, [*modalities, None], strict=True):
         for run, color in measured:
             by_age: dict[int, list[float]] = {}
             for entry in run.drift:
+                if name is not None and name not in entry["relative"]:  # of a run with other cameras
+                    continue
                 value = entry["policy_kl"] if name is None else entry["relative"][name]
                 by_age.setdefault(entry["step"] - entry["learned_in"], []).append(value)
             ages = sorted(by_age)

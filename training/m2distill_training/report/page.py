@@ -10,6 +10,7 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -36,7 +37,11 @@ PNG_DPI = 160
 def write_report(out: Path, runs: list[Path], title: str = "m2distill report", notes: str = "") -> None:
     """Runs that were evaluated (evaluation.json), side by side, as one page at `out`, and its figures as PNG files in
     the folder `<out without suffix>_figures`. `notes` is plain text on top. Raises RunError."""
-    loaded = load_runs(runs)
+    with rc_context({"text.parse_math": False}):  # an instruction with two dollar signs holds no formula
+        _write(out, load_runs(runs), title, notes)
+
+
+def _write(out: Path, loaded: list[Run], title: str, notes: str) -> None:
     gallery = _Gallery()
     body = [f"<h1>{html.escape(title)}</h1>", _note(notes) if notes else "", *_result(loaded, gallery),
             *_success(loaded, gallery), *_tasks(loaded), *_losses(loaded, gallery), *_drift(loaded, gallery),
@@ -45,7 +50,7 @@ def write_report(out: Path, runs: list[Path], title: str = "m2distill report", n
             f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n')
     for name, figure in gallery.figures.items():
         write_atomic(out.with_name(f"{out.stem}_figures") / f"{name}.png", _png(figure))
-    write_atomic(out, page.encode())
+    write_atomic(out, page.encode(errors="replace"))
 
 
 @dataclass

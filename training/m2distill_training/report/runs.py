@@ -5,7 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2distill_training.run import RunError, RunFolder, read_json
+from m2distill_training.drift import DRIFT
+from m2distill_training.evaluate import EVALUATION
+from m2distill_training.run import CONFIG, ENVIRONMENTS, RunError, RunFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,24 @@ class Run:
 
 
 def load_runs(paths: list[Path]) -> list[Run]:
-    """Raises RunError for a folder that has not been evaluated."""
-    configs = [_evaluated_config(path) for path in paths]
+    """Raises RunError for a folder that has not been evaluated, or is damaged."""
     named = Counter(path.name for path in paths)
-    return [Run(path, _label(path, config["strategy"], named[path.name] == 1), config, read_json(path / "data.json"),
-                read_json(path / "evaluation.json"), RunFolder(path).metrics(), _drift(path / "drift.json"),
-                read_json(path / "environment.json")) for path, config in zip(paths, configs, strict=True)]
+    return [_load_run(path, named[path.name] == 1) for path in paths]
 
 
-def _evaluated_config(path: Path) -> dict:
-    if not (path / "evaluation.json").is_file():
-        raise RunError(f"{path} has no evaluation.json; run: m2distill evaluate {path}")
-    return read_json(path / "config.json")
+def _load_run(path: Path, name_is_unique: bool) -> Run:
+    evaluation = read_evaluation(path)
+    config = read_json(path / "config.json", CONFIG)
+    return Run(path, _label(path, config["strategy"], name_is_unique), config, RunFolder(path).data(), evaluation,
+               RunFolder(path).metrics(), _drift(path / "drift.json"),
+               read_json(path / "environment.json", ENVIRONMENTS))
+
+
+def read_evaluation(run: Path) -> dict:
+    """Raises RunError."""
+    if not (run / "evaluation.json").is_file():
+        raise RunError(f"{run} has no evaluation.json; run: m2distill evaluate {run}")
+    return read_json(run / "evaluation.json", EVALUATION, f"run again: m2distill evaluate {run}")
 
 
 def _label(path: Path, strategy: str, name_is_unique: bool) -> str:
@@ -47,4 +55,5 @@ def _label(path: Path, strategy: str, name_is_unique: bool) -> str:
 
 
 def _drift(path: Path) -> list[dict]:
-    return read_json(path)["entries"] if path.is_file() else []
+    again = "measure it again: m2distill report --drift"
+    return read_json(path, DRIFT, again)["entries"] if path.is_file() else []

@@ -94,7 +94,7 @@ def look(teacher: Policy, batch: Batch) -> PolicyOutput:
         return PolicyOutput(teacher.head(x[:, :, 0]), latents)
 
 
-def rows_of(batch: Batch, rows: slice) -> Batch:
+def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     return Batch(images={name: x[rows] for name, x in batch["images"].items()},
                  joint=batch["joint"][rows], gripper=batch["gripper"][rows], text=batch["text"][rows])
 

@@ -15,12 +15,9 @@ class Relabel(M2Distill):
     """The teacher is asked about replayed and relabelled samples, whatever `distill.on` says."""
 
     def asked(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
-        n, total = samples.n_current, len(samples.action)
-        told = samples.inputs["text"][n:][:n]  # one current sample for each
-        relabelled = rows_of(samples.inputs, slice(len(told)))
-        inputs = Batch(images={name: torch.cat([x, relabelled["images"][name]])
-                               for name, x in samples.inputs["images"].items()},
-                       joint=torch.cat([samples.inputs["joint"], relabelled["joint"]]),
-                       gripper=torch.cat([samples.inputs["gripper"], relabelled["gripper"]]),
-                       text=torch.cat([samples.inputs["text"], told]))
-        return inputs, slice(n, None), torch.cat([torch.arange(n, total), torch.arange(len(told))])
+        n, text = samples.n_current, samples.inputs["text"]
+        told = text[n:][:n]  # one current sample for each
+        shown = torch.cat([torch.arange(len(text)), torch.arange(len(told))])
+        inputs = rows_of(samples.inputs, shown)
+        inputs["text"] = torch.cat([text, told])
+        return inputs, slice(n, None), shown[n:]

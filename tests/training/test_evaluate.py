@@ -86,7 +86,8 @@ def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
     for k in (0, 1):
         for step in (0, 8, 16):
             save_checkpoint(run.checkpoint(k).parent / "curve" / str(step), load_checkpoint(run.checkpoint(k)))
-    evaluation, _ = evaluate(run)
+    evaluation, ran = evaluate(run)
+    assert ran == []  # the same weights under other names
     assert evaluation["curves"] == [[0.0] * 3, [0.0] * 3]
     assert evaluation["libero_metrics"] == {"variant": "LIBERO", "fwt": 0.0, "nbt": 0.0, "auc": 0.0}
     assert [path.name for path in run.curve(1)] == ["0", "8", "16"]

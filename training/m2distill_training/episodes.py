@@ -84,8 +84,9 @@ def make_jobs(checkpoint: Path, tasks: Sequence[Task], episodes: int, acting: st
 def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener = Listener()) -> list[Result]:
     """Results in the order of `jobs`: those in the file `kept` from there, the others run now and added to it.
 
-    A video that should be there and is not makes its episode run again. `workers`: processes; 0: in this one, where a
-    debugger can follow and a crash is a crash. Raises UserError.
+    Equal episodes of equal checkpoints run once, as the last of their jobs, and share a Result. A video that should be
+    there and is not makes its episode run again. `workers`: processes; 0: in this one, where a debugger can follow and
+    a crash is a crash. Raises UserError.
     """
     require_at_least(0, workers=workers)
     ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(job.checkpoint for job in jobs)}
@@ -103,7 +104,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
         listener.result(result)
 
     def finished(job: Job) -> Result | None:
-        line = lines.get(json.dumps(key(job)))
+        line = lines.get(labelled[job])
         if line is None:
             return None
         video = kept.parent / line["video"] if line["video"] else None
@@ -115,8 +116,10 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
     write_lines(kept, whole)  # without a last line cut short
     names = list(key(jobs[0]))
     lines = {json.dumps({name: line.get(name) for name in names}): line for line in whole}
-    results = {job: result for job in jobs if (result := finished(job))}
-    missing = [job for job in jobs if job not in results]
+    labelled = {job: json.dumps(key(job)) for job in jobs}
+    once = {label: job for job, label in labelled.items()}
+    results = {job: result for job in once.values() if (result := finished(job))}
+    missing = [job for job in once.values() if job not in results]
     listener.begin(len(missing))
     if workers == 0:
         with _one_thread():
@@ -126,7 +129,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
     elif missing:
         done = run_in_workers(_run_in_worker, missing, workers, on_result=keep, on_repeat=listener.repeat)
         results |= dict(zip(missing, done, strict=True))
-    return [results[job] for job in jobs]
+    return [results[once[labelled[job]]] for job in jobs]
 
 
 def is_filmed(job: Job, success: bool) -> bool:

@@ -171,19 +171,12 @@ def evaluate_run(run: Path, suite_names: Sequence[str], episodes: int, *, acting
              for i, served in enumerate(serving)]
     curves = [[jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
                for folder in RunFolder(run).curve(k)] for k, served in enumerate(serving)]
-    points = {job.checkpoint for job in _flat(_flat(curves))} - checkpoints.keys()
-    ids = {folder: checkpoint.id for folder, checkpoint in checkpoints.items()} | {
-        folder: load_checkpoint(folder).id for folder in points}  # a curve ends in its step's checkpoint
-
-    def key(job: Job) -> tuple:
-        return ids[job.checkpoint], job.suite, job.task, job.state
-
-    unique = {key(job): job for job in [*_flat(_flat(curves)), *_flat(steps)]}  # filmed ones replace the same without
-    done, ran = _run(list(unique.values()), workers, run, listener)
-    results = dict(zip(unique, done, strict=True))
+    jobs = [*_flat(_flat(curves)), *_flat(steps)]  # a curve ends in its step's checkpoint, whose episodes are filmed
+    done, ran = _run(jobs, workers, run, listener)
+    results = dict(zip(jobs, done, strict=True))
 
     def results_of(jobs: list[Job]) -> list[Result]:
-        return [results[key(job)] for job in jobs]
+        return [results[job] for job in jobs]
 
     settings = _settings(episodes, acting, seed, max_steps) | {"ran": ran}
     return write_evaluation(run, [results_of(jobs) for jobs in steps], settings,

@@ -129,9 +129,8 @@ def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune
     for seed in seeds:
         for variant in variants:
             console.rule(f"{variant}, seed {seed}", align="left")
-            if variant != MULTITASK:
-                _learn_and_evaluate(out, asked, files, FIRST, seed, workers)
-            _learn_and_evaluate(out, asked, files, variant, seed, workers)
+            first = None if variant == MULTITASK else _learn_and_evaluate(out, asked, files[:1], FIRST, seed, workers)
+            _learn_and_evaluate(out, asked, files, variant, seed, workers, first)
             write_results(out)
     console.print((out / "results.md").read_text(), markup=False)
 
@@ -152,22 +151,19 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
     asked.config(FIRST, min(seeds))  # refuses an unknown preset
 
 
-def _run_path(out: Path, variant: str, seed: int) -> Path:
-    return out / "runs" / f"{variant}-{seed}"
-
-
-def _learn_and_evaluate(out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int) -> None:
-    path, first = _run_path(out, variant, seed), RunFolder(_run_path(out, FIRST, seed))
-    continues = variant not in (FIRST, MULTITASK)  # from the first step, whose episodes need no repetition
+def _learn_and_evaluate(out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int,
+                        first: RunFolder | None = None) -> RunFolder:
+    """`first`: the run to go on from, whose episodes need no repetition."""
+    run = RunFolder(out / "runs" / f"{variant}-{seed}")
     with show_training(variant) as on_step:
-        train(asked.config(variant, seed), files[:1] if variant == FIRST else files, path,
-              resume=(path / "config.json").is_file(), start_from=first.checkpoint(0) if continues else None,
-              on_step=on_step)
-    if continues and not (path / EPISODES).is_file():
-        write_lines(path / EPISODES, [line | {"video": None} for line in read_lines(first.path / EPISODES)])
+        train(asked.config(variant, seed), files, run.path, resume=(run.path / "config.json").is_file(),
+              start_from=first.checkpoint(0) if first else None, on_step=on_step)
+    if first and not (run.path / EPISODES).is_file():
+        write_lines(run.path / EPISODES, [line | {"video": None} for line in read_lines(first.path / EPISODES)])
     with show_episodes() as listener:
-        evaluate_run(path, [asked.suite], asked.episodes, acting=ACTING, seed=seed, max_steps=asked.max_steps,
+        evaluate_run(run.path, [asked.suite], asked.episodes, acting=ACTING, seed=seed, max_steps=asked.max_steps,
                      workers=workers, assets="builtin", listener=listener)
+    return run
 
 
 def write_results(out: Path) -> None:

@@ -105,6 +105,14 @@ def test_an_evaluation_that_contradicts_itself_is_refused(runs, change):
     assert "evaluation.json is damaged or of another version" in runs.judge({**GOOD, f"{RUN}/evaluation.json": content})
 
 
+@pytest.mark.parametrize("name", READ)
+def test_what_is_nested_without_end_is_refused(report, name):
+    deep = b'{"a": ' * 900 + b"1" + b"}" * 900  # Python's JSON reads it, and cannot write it with an indent
+    good = GOOD[name]
+    content = good.replace(b"{", b'{"deep": ' + deep + b", ", 1)
+    assert f"{name} is damaged" in report.judge({**GOOD, name: content})
+
+
 @pytest.mark.parametrize("loss", [1e308, float("-inf"), float("nan")])
 def test_losses_beyond_measure_are_drawn(report, loss):
     assert report.judge({**GOOD, f"{RUN}/metrics.jsonl": lines([*METRICS, {**METRICS[-1], "bc": loss}])}) == ""

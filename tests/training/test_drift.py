@@ -76,3 +76,11 @@ def test_data_that_changed_since_is_refused(run, libero_file):
     libero_file("milk", instruction="milk", seed=9)
     with pytest.raises(RunError, match="milk_demo.hdf5 has changed since the run learned it"):
         measure_drift(run.path)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"replayed_demos": {"milk": ["0"]}}])
+def test_a_checkpoint_that_does_not_say_what_was_replayed_is_refused(run, metrics):
+    path = run.checkpoint(1)
+    save_checkpoint(path, dataclasses.replace(load_checkpoint(path), metrics=metrics))
+    with pytest.raises(RunError, match="1/checkpoint does not say which demonstrations were replayed"):
+        measure_drift(run.path)

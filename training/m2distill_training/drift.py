@@ -30,6 +30,10 @@ def _MOVED(distances: Any) -> bool:
     return fits(distances, {}) and all(TEXT(name) and NUMBER(x) for name, x in distances.items())
 
 
+def _DEMOS(replayed: Any) -> bool:
+    return fits(replayed, {}) and fits([*replayed.values()], [[COUNT]])
+
+
 DRIFT = {"entries": [{"learned_in": COUNT, "step": COUNT, "policy_kl": NUMBER, "relative": _MOVED}]}
 
 
@@ -49,7 +53,7 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
         if len(knowing) < 2:
             continue
         k, *later = knowing
-        replayed = {demo for i in later for demo in checkpoints[i].metrics["replayed_demos"].get(text, [])}
+        replayed = {demo for i in later for demo in _replayed(run.checkpoint(i), checkpoints[i]).get(text, [])}
         store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache)
         if store.key != d["key"]:
             raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
@@ -61,6 +65,13 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
     drift = {"windows_per_task": WINDOWS, "checkpoint_ids": [c.id for c in checkpoints], "entries": entries}
     run.write_json("drift.json", drift)
     return drift
+
+
+def _replayed(path: Path, checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """Instruction -> demos of it in the step's replay memory."""
+    if not fits(checkpoint.metrics, {"replayed_demos": _DEMOS}):
+        raise RunError(f"{path} does not say which demonstrations were replayed; it was not made by m2distill train")
+    return checkpoint.metrics["replayed_demos"]
 
 
 def _batch(store: Store, replayed: set[int], text: np.ndarray, history: int) -> Batch:

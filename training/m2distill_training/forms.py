@@ -10,6 +10,13 @@ from typing import Any
 
 NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # what XML, and so an SVG picture, cannot hold
 LONGEST = 1000
+DEEPEST = 20  # levels of a record; ours have five
+
+
+def is_shallow(value: Any, levels: int = DEEPEST) -> bool:
+    """So that it can be written again: JSON is read to a greater depth than Python writes it."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(is_shallow(item, levels - 1) for item in items)
 
 
 def fits(value: Any, form: Any) -> bool:

@@ -36,7 +36,7 @@ from m2distill_policy.files import write_durably
 from m2distill_training.config import STRATEGY_NAMES, TrainConfig, differences
 from m2distill_training.environment import ENVIRONMENT, environment
 from m2distill_training.events import ScalarEvents
-from m2distill_training.forms import ANY, COUNT, NUMBER, TEXT, fits, some
+from m2distill_training.forms import ANY, COUNT, NUMBER, TEXT, fits, is_shallow, some
 
 DATA = some({"instruction": TEXT, "key": str, "path": str, "demos": COUNT})  # data.json
 CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": COUNT}  # config.json, of earlier versions too
@@ -74,7 +74,7 @@ def read_json(path: Path, form: object = ANY, mend: str = RESTORE) -> Any:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); {mend}") from None
-    if not fits(found, form):
+    if not is_shallow(found) or not fits(found, form):
         raise RunError(f"{path} is damaged or of another version; {mend}")
     return found
 
@@ -109,7 +109,7 @@ def read_lines(path: Path, form: object = ANY, mend: str = RESTORE) -> list[dict
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); {mend}") from None
     for number, line in enumerate(found, 1):
-        if not fits(line, {}) or not fits(line, form):
+        if not is_shallow(line) or not fits(line, {}) or not fits(line, form):
             raise RunError(f"{path} is damaged in line {number}; {mend}")
     return found
 

@@ -26,7 +26,9 @@ if command -v dpkg-query >/dev/null; then
   for package in "${needed[@]}"; do
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
   done
-  "$PYTHON" -c 'import ensurepip' 2>/dev/null || missing+=("$("$PYTHON" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')")
+  python=$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+  "$PYTHON" -c 'import ensurepip' 2>/dev/null || missing+=("$python-venv")
+  [[ -f $("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=("$python-dev")
 fi
 if ((${#missing[@]})); then
   install="apt-get install -y --no-install-recommends ${missing[*]}"

@@ -26,7 +26,7 @@ if command -v dpkg-query >/dev/null; then
   for package in "${needed[@]}"; do
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
   done
-  [[ $(/sbin/ldconfig -p) == *libgthread-2.0.so.0* ]] || missing+=(libglib2.0-0)  # opencv wants it; newer releases name the package otherwise, apt finds it
+  [[ $(/sbin/ldconfig -p) == *libgthread-2.0.so.0* ]] || missing+=(libglib2.0-0)  # opencv loads it; apt knows its newer name
   python=$("$PYTHON" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
   "$PYTHON" -c 'import ensurepip' 2>/dev/null || missing+=("$python-venv")
   [[ -f $("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=("$python-dev")

@@ -3,19 +3,30 @@
 #   docker build --target robot -t m2distill:robot .     the policy node on ROS 2 Jazzy
 # docs/docker.md says how to run them, and what of this has been tried.
 
+FROM python:3.12-slim-bookworm AS train-build
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends cmake g++ make \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/src
+COPY constraints.txt ./
+# Robomimic and LIBERO ask for a probe of EGL devices each, published as source alone.
+RUN pip wheel --no-cache-dir --no-deps -c constraints.txt --wheel-dir /wheels egl_probe hf_egl_probe
+
 FROM python:3.12-slim-bookworm AS train
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libegl1 libgl1 libgles2 libosmesa6 libgl1-mesa-dri libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/src
+COPY --from=train-build /wheels /wheels
 COPY constraints.txt requirements.txt ./
 # PyPI's torch brings CUDA along. For a CPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH_INDEX=https://pypi.org/simple
 RUN sed '/^# tests and checks/,$d' requirements.txt > runtime.txt \
     && pip install --no-cache-dir -c constraints.txt 'setuptools<80' wheel \
     && pip install --no-cache-dir -c constraints.txt --index-url "$TORCH_INDEX" torch torchvision \
-    && pip install --no-cache-dir -c constraints.txt -r runtime.txt
+    && pip install --no-cache-dir -c constraints.txt --find-links /wheels -r runtime.txt
 COPY launch launch
 COPY ros2_ws/src/m2distill_policy ros2_ws/src/m2distill_policy
 COPY ros2_ws/src/m2distill_sim ros2_ws/src/m2distill_sim

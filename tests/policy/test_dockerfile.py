@@ -18,15 +18,15 @@ IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers
 
 
 def pip_packages(stage: str) -> set[str]:
-    """What is installed by name."""
-    words = [word for line in re.findall(r"pip install([^&\n]*)", STAGES[stage]) for word in line.split()]
-    options = {"-c", "-r", "--index-url"}
+    """What is installed or built by name."""
+    words = [word for line in re.findall(r"pip (?:install|wheel)([^&\n]*)", STAGES[stage]) for word in line.split()]
+    options = {"-c", "-r", "--index-url", "--find-links", "--wheel-dir"}
     return {word.strip("'") for before, word in zip(["", *words], words, strict=False)
             if before not in options and not word.startswith(("-", "./"))}
 
 
 def test_the_stages_end_in_two_images():
-    assert list(STAGES) == ["train", "robot-build", "robot"]
+    assert list(STAGES) == ["train-build", "train", "robot-build", "robot"]
     for name in ("train", "robot"):
         assert re.findall(r"^USER (.*)$", STAGES[name], re.M) == ["10001"]
         assert STAGES[name].index("\nUSER 10001") > STAGES[name].rindex("\nRUN ")  # nothing is run as root after it
@@ -34,7 +34,7 @@ def test_the_stages_end_in_two_images():
 
 def test_every_base_image_has_a_version():
     bases = [stage.split(" AS ")[0] for stage in STAGES.values()]
-    assert bases == ["python:3.12-slim-bookworm", "ros:jazzy-ros-base-noble", "ros:jazzy-ros-core-noble"]
+    assert bases == [*["python:3.12-slim-bookworm"] * 2, "ros:jazzy-ros-base-noble", "ros:jazzy-ros-core-noble"]
 
 
 def test_everything_copied_is_in_the_repository_and_not_ignored():
@@ -46,11 +46,11 @@ def test_everything_copied_is_in_the_repository_and_not_ignored():
         assert any(source == name or source.startswith(name + "/") for name in kept), source
 
 
-@pytest.mark.parametrize("stage", ["train", "robot-build"])
+@pytest.mark.parametrize("stage", ["train-build", "train", "robot-build"])
 def test_every_package_is_pinned(stage):
     pinned = {re.split(r"[=<>]", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()
               if re.match(r"[a-zA-Z0-9_.-]+[=<]", line)}
-    assert re.findall(r"pip install(?!.*-c constraints.txt)(?!.*--no-deps)", STAGES[stage]) == []
+    assert re.findall(r"pip (?:install|wheel)(?!.*-c constraints.txt)(?!.*--no-deps)", STAGES[stage]) == []
     assert {re.split(r"[=<>]", name)[0] for name in pip_packages(stage)} - {"wheel"} <= pinned
 
 

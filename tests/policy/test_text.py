@@ -108,11 +108,11 @@ def test_the_default_is_the_packaged_encoder_where_the_hub_cache_is_empty(tmp_pa
     assert (run.stdout, run.stderr) == (MINILM + "\n", "")
 
 
-def test_an_unreachable_hub_is_given_up_on(tmp_path):
+def test_an_unreachable_hub_is_given_up_on_within_seconds(tmp_path):
     code = ("from m2distill_policy.text import *\n"
             "try: load_text_encoder(BERT)\n"
             "except TextEncoderError as error: print(error)")
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120,
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30,
                          env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""})
     assert "is not in the local hub cache and the hub cannot be asked" in run.stdout
     assert MINILM in run.stdout

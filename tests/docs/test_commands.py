@@ -10,7 +10,7 @@ import pytest
 import tyro
 from pages import ROOT, Command, commands, commands_in
 
-from m2distill_policy import bringup, tell
+from m2distill_policy import bringup, clients
 from m2distill_training import cli
 
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
@@ -67,7 +67,7 @@ def parse(monkeypatch):
     monkeypatch.setattr(tyro, "cli", parse_one)
     monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", parse_subcommands)
     monkeypatch.setattr(bringup, "run", run)
-    monkeypatch.setattr(tell, "run", run)
+    monkeypatch.setattr(clients, "run", run)
     return cli.run
 
 
@@ -169,9 +169,17 @@ def test_parameters_and_nodes_are_there():
         _parameters_exist(command, command.words[2].split(".")[-1])
 
 
+def test_m2distill_call_names_services_and_parameters():
+    for command in of("m2distill", "call", whole=True):
+        node, _, _ = command.words[2].partition("/")
+        assert ROWS[f"/{command.words[2]}"] == "std_srvs/srv/Trigger", command
+        for setting in command.words[4:]:
+            assert f"/{node}.{setting.split('=')[0]}" in ROWS, command
+
+
 def _parameters_exist(command: Command, executable: str) -> None:
     for flag, word in zip(command.words, command.words[1:], strict=False):
-        if flag == "-p":
+        if flag == "-p" and word != "use_sim_time:=true":  # every node has it
             assert f"/{executable.removesuffix('_node')}.{word.split(':=')[0]}" in ROWS, command
 
 

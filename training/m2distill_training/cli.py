@@ -52,7 +52,9 @@ COMMANDS = {
                      example="m2distill bench train --json > train.json"),
     "run": Command("simulator and policy as ROS 2 nodes, until Ctrl-C",
                    "m2distill_policy.bringup:main", reads_arguments=True),
-    "tell": Command("what a running policy shall do, and what it answers", "m2distill_policy.tell:main",
+    "tell": Command("what a running policy shall do, and what it answers", "m2distill_policy.clients:tell",
+                    reads_arguments=True),
+    "call": Command("a service of a running node, its parameters set before", "m2distill_policy.clients:call",
                     reads_arguments=True),
     "import": Command("bag: recorded episodes; lerobot: a dataset; libero-checkpoint: LIBERO's own; "
                       "robosuite-demos: by people",

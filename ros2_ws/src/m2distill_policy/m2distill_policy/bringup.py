@@ -69,7 +69,8 @@ class SimConfig(SharedConfig):
                                  "for reports")
     assets: str = _option("", "builtin, installed, hub or a folder; empty: the best there is")
     image_size_px: int = _option(128, "side of the cameras' pictures; at least the checkpoint's")
-    step_limit: int = _option(600, "steps of an episode (LIBERO's number); 0: endless")
+    step_limit: int = _option(0, "steps of an episode, told or not, after which the world stands still until the next "
+                              "reset; 600 is LIBERO's number, 0: endless")
     video: str = _option("", "mp4 file of the first episode, written when it ends; empty: none")
 
 

@@ -1,4 +1,4 @@
-"""Tells a running policy node what to do, and prints what it answers; the command is in m2distill_policy/tell.py."""
+"""Tells a running policy node what to do, and prints what it answers; the command is in m2distill_policy/clients.py."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.clients import tell_arguments
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.messages import COMPARING
 from m2distill_policy.ros.process import run_client
-from m2distill_policy.tell import read_arguments
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 FIND_TIMEOUT_S = 15.0  # for the policy node to be heard
@@ -81,7 +81,7 @@ def tell(teller: Teller, words: list[str], stop: bool) -> None:
 
 def main() -> int:
     try:
-        options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
+        options = tell_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     except UserError as error:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2

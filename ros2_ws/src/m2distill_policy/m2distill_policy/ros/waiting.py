@@ -1,4 +1,4 @@
-"""A node that asks others and waits for what they do: the part that the benchmarks' clients share."""
+"""A node that asks others and waits for what they do: the part that `call` and the benchmarks' clients share."""
 
 import time
 from collections.abc import Callable
@@ -16,15 +16,15 @@ LIMIT_S = 120.0  # for anything that is waited for
 
 
 class WaitingNode(Node):
-    def __init__(self, name: str):
-        super().__init__(name, enable_rosout=False)
+    def __init__(self, name: str, namespace: str = ""):
+        super().__init__(name, namespace=namespace, enable_rosout=False)
 
-    def wait(self, happened: Callable[[], object], what: str) -> None:
+    def wait(self, happened: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
         """Raises UserError when it does not happen."""
-        deadline_s = time.monotonic() + LIMIT_S
+        deadline_s = time.monotonic() + limit_s
         while not happened():
             if time.monotonic() > deadline_s:
-                raise UserError(f"waited {LIMIT_S:.0f} s for {what}; the nodes' logs say why")
+                raise UserError(f"waited {limit_s:.0f} s for {what}; the nodes' logs say why")
             rclpy.spin_once(self, timeout_sec=0.05)
 
     def run(self, seconds: float) -> None:

@@ -42,6 +42,7 @@ CAMERAS = ("agentview", "wrist")
 RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
+FILM_BYTES = 2**30  # of an episode's pictures kept for its video: 9 minutes of two cameras of 128 px
 FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -220,11 +221,19 @@ class SimNode(Node):
             return
         gripper, twist = self._gripper, self._twist
         action = np.zeros(7)  # no motion; the gripper keeps its target
-        if twist and self._now_ns - twist.stamp_ns <= self._settings.command_max_age_s * 1e9:
+        if twist and self._is_fresh(twist):
             action[:6] = command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s, 0.0)[:6]
         if gripper:
             action[6] = command_to_action(self._meaning, RATE_HZ, np.zeros(3), np.zeros(3), gripper.width_m)[6]
         self._step(action)
+
+    def _is_fresh(self, twist: TwistCommand) -> bool:
+        """A stamp that lies ahead is of another clock and would never grow old."""
+        age_s = (self._now_ns - twist.stamp_ns) / 1e9
+        if age_s < 0:
+            self.get_logger().warning(f"no motion: twist_cmd is stamped {-age_s:.1f} s ahead of the simulator's time; "
+                                      "start its sender with use_sim_time:=true", throttle_duration_sec=5.0)
+        return 0 <= age_s <= self._settings.command_max_age_s
 
     # --- the world
 
@@ -242,6 +251,7 @@ class SimNode(Node):
             self.get_logger().info(f"success after {self._steps} steps")
         if self._steps == self._settings.step_limit:
             self._over = True
+            self.get_logger().info(f"over after {self._steps} steps; ~/reset begins another episode")
             if not self._succeeded:
                 self._steps_pub.publish(UInt32(data=self._steps))
             self._over_pub.publish(Bool(data=True))
@@ -258,8 +268,16 @@ class SimNode(Node):
             image = messages.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
             self._observation.append((publisher, image))
         if self._video:
-            self._frames.append(np.hstack([observation.images[name] for name in CAMERAS]))
+            self._film(np.hstack([observation.images[name] for name in CAMERAS]))
         self._publish_observation()
+
+    def _film(self, frame: np.ndarray) -> None:
+        room = FILM_BYTES // frame.nbytes - len(self._frames)
+        if room > 0:
+            self._frames.append(frame)
+        if room == 1:
+            self.get_logger().warning(f"the video ends here, after {len(self._frames)} pictures: no more than "
+                                      f"{FILM_BYTES >> 20} MiB are kept of an episode")
 
     def _publish_observation(self) -> None:
         for publisher, message in self._observation:

@@ -1,0 +1,100 @@
+"""The simulator as a newcomer finds it: by the clock, told late or by a wrong clock, and reached without `ros2`."""
+
+import subprocess
+import sys
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from harness import LATCHED, START_LIMIT_S, Client
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String, UInt32
+
+from m2distill_policy.bringup import NodeProcesses, SimConfig, sim
+from m2distill_policy.ros import messages
+from m2distill_sim.ros import sim_node
+from m2distill_sim.suites import find_task
+
+CHEESE = find_task("libero_object", 1).instruction
+UP = np.array([0.0, 0.0, 0.1])  # m/s
+
+
+def call(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "m2distill_policy.ros.call", *words], capture_output=True, text=True,
+                          timeout=START_LIMIT_S, check=False)
+
+
+class Watcher:
+    """Hears the simulator, and moves its arm as any sender of commands could."""
+
+    def __init__(self, client: Client):
+        self.client, self.joints, self.tasks, self.over, self.steps = client, [], [], [], []
+        client.create_subscription(JointState, "joint_states", self.joints.append, 5)
+        client.create_subscription(String, "sim/task", lambda m: self.tasks.append(m.data), LATCHED)
+        client.create_subscription(Bool, "sim/episode_over", lambda m: self.over.append(m.data), LATCHED)
+        client.create_subscription(UInt32, "sim/steps", lambda m: self.steps.append(m.data), LATCHED)
+        self.twists = client.create_publisher(type(messages.twist_from_numpy(UP, UP, 0, "")), "twist_cmd", 10)
+        client.wait(lambda: self.joints and self.tasks and self.over and self.twists.get_subscription_count(),
+                    "the simulator", START_LIMIT_S)
+
+    @property
+    def now_ns(self) -> int:
+        return messages.stamp_to_ns(self.joints[-1].header.stamp)
+
+    def moves(self, ahead_ns: int = 0) -> float:
+        """How far (rad, of all joints) ten commands move the arm, stamped `ahead_ns` after the newest observation."""
+        before = np.array(self.joints[-1].position)
+        for _ in range(10):
+            heard = len(self.joints)
+            stamp_ns = self.now_ns + ahead_ns
+            self.twists.publish(messages.twist_from_numpy(UP, np.zeros(3), stamp_ns, "panda_link0"))
+            self.client.wait(lambda heard=heard: len(self.joints) > heard, "a step")
+        return float(np.abs(np.array(self.joints[-1].position) - before).sum())
+
+
+@pytest.fixture
+def watcher(client, tmp_path):
+    config = SimConfig(assets="builtin", image_size_px=16, initial_state=0)
+    with NodeProcesses(sim(config), tmp_path) as nodes:
+        watcher = Watcher(client)
+        watcher.log = nodes.log_path("sim")
+        yield watcher
+        nodes.check()
+
+
+def test_told_late_it_still_moves_but_not_by_another_clock(watcher):
+    watcher.client.wait(lambda: watcher.now_ns > 32e9, "more than LIBERO's 600 steps without a command", 120.0)
+    assert not watcher.over[-1]
+    assert watcher.moves(ahead_ns=10**18) < 1e-3, "a stamp that lies ahead would never grow old"
+    assert "stamped 1000000000.0 s ahead of the simulator's time" in watcher.log.read_text()
+    assert watcher.moves() > 0.05
+
+
+def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
+    listed = call()
+    assert listed.returncode == 0 and "sim/reset" in listed.stdout.splitlines(), listed
+    answer = call("sim/reset", "--set", "task=1", "initial_state=40", "step_limit=5")
+    assert (answer.returncode, answer.stdout) == (0, f"{CHEESE}\n"), answer.stderr
+    watcher.client.wait(lambda: watcher.over[-1] and watcher.steps, "the end of the short episode")
+    assert watcher.steps[-1] == 5 and watcher.tasks[-1] == CHEESE
+    assert "over after 5 steps; ~/reset begins another episode" in watcher.log.read_text()
+
+    for words, complaint in ((["sim/reset", "--set", "task=x"], "sim refused task=x"),
+                             (["sim/reset", "--set", "initial_state=77"], "sim/reset refused: initial_state is 77"),
+                             (["sim/rest"], "unknown service 'sim/rest'"),
+                             (["sim/reset", "--set", "task"], "expected NAME=VALUE"),
+                             (["--set", "task=1"], "--set needs a service")):
+        refused = call(*words)
+        assert refused.returncode == 2 and complaint in refused.stderr, refused
+    assert watcher.tasks[-1] == CHEESE
+
+
+def test_the_video_of_an_endless_episode_stops_at_a_bound(made, monkeypatch, tmp_path):
+    frame = np.zeros((64, 128, 3), np.uint8)
+    monkeypatch.setattr(sim_node, "FILM_BYTES", 3 * frame.nbytes)
+    node = made(sim_node.SimNode)
+    node._video = str(tmp_path / "film.mp4")
+    for _ in range(5):
+        node._film(frame)
+    node._end_video()
+    assert len(imageio.mimread(tmp_path / "film.mp4")) == 3

@@ -171,9 +171,11 @@ def test_parameters_and_nodes_are_there():
 
 def test_m2distill_call_names_services_and_parameters():
     for command in of("m2distill", "call", whole=True):
+        at = command.words.index("--set") if "--set" in command.words else len(command.words)
+        for service in command.words[2:at]:
+            assert ROWS[f"/{service}"] == "std_srvs/srv/Trigger", command
         node, _, _ = command.words[2].partition("/")
-        assert ROWS[f"/{command.words[2]}"] == "std_srvs/srv/Trigger", command
-        for setting in command.words[4:]:
+        for setting in command.words[at + 1:]:
             assert f"/{node}.{setting.split('=')[0]}" in ROWS, command
 
 

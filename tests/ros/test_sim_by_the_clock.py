@@ -73,8 +73,8 @@ def test_told_late_it_still_moves_but_not_by_another_clock(watcher):
 def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
     listed = call()
     assert listed.returncode == 0 and "sim/reset" in listed.stdout.splitlines(), listed
-    answer = call("sim/reset", "--set", "task=1", "initial_state=40", "step_limit=5")
-    assert (answer.returncode, answer.stdout) == (0, f"{CHEESE}\n"), answer.stderr
+    answer = call("sim/reset", "sim/reset", "--set", "task=1", "initial_state=40", "step_limit=5")
+    assert (answer.returncode, answer.stdout) == (0, f"{CHEESE}\n{CHEESE}\n"), answer.stderr
     watcher.client.wait(lambda: watcher.over[-1] and watcher.steps, "the end of the short episode")
     assert watcher.steps[-1] == 5 and watcher.tasks[-1] == CHEESE
     assert "over after 5 steps; ~/reset begins another episode" in watcher.log.read_text()

@@ -54,7 +54,7 @@ COMMANDS = {
                    "m2distill_policy.bringup:main", reads_arguments=True),
     "tell": Command("what a running policy shall do, and what it answers", "m2distill_policy.clients:tell",
                     reads_arguments=True),
-    "call": Command("a service of a running node, its parameters set before", "m2distill_policy.clients:call",
+    "call": Command("services of running nodes, parameters set before", "m2distill_policy.clients:call",
                     reads_arguments=True),
     "import": Command("bag: recorded episodes; lerobot: a dataset; libero-checkpoint: LIBERO's own; "
                       "robosuite-demos: by people",

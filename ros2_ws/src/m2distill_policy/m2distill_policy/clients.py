@@ -25,14 +25,14 @@ def tell_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def call_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Its `service` may be "", its `set` is a list of (name, value) of texts. Raises UserError."""
-    parser = _parser("call", "Call a service of a running node and print what it answers; without a service: list "
-                             "those that can be called.")
-    parser.add_argument("service", nargs="?", default="", help="as in: sim/reset, recorder/keep, policy/stop")
+    """Its `services` are names, its `set` is a list of (name, value) of texts. Raises UserError."""
+    parser = _parser("call", "Call services of running nodes, one after the other without delay, and print what they "
+                             "answer; without one: list those that can be called.")
+    parser.add_argument("services", nargs="*", help="as in: sim/reset, recorder/keep, policy/stop")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
-                        help="parameters of the same node, set before the call, as in: task=1 operator=expert")
+                        help="parameters of the first service's node, set before, as in: task=1 operator=expert")
     options = parser.parse_args(arguments)
-    if options.set and not options.service:
+    if options.set and not options.services:
         raise UserError("--set needs a service, as in: m2distill call sim/reset --set task=1")
     options.set = [_setting(text) for text in options.set]
     return options

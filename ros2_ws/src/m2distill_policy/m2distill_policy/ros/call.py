@@ -1,10 +1,11 @@
-"""Calls a service (std_srvs/Trigger) of a running node; the command is in m2distill_policy/clients.py."""
+"""Calls services (std_srvs/Trigger) of running nodes; the command is in m2distill_policy/clients.py."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import rclpy
 from rcl_interfaces.msg import Parameter
+from rclpy.client import Client
 from rclpy.parameter import get_parameter_value
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.signals import SignalHandlerOptions
@@ -31,21 +32,27 @@ class Caller(WaitingNode):
         return sorted(name.removeprefix(inside) for name, types in self.get_service_names_and_types()
                       if TRIGGER in types and name.startswith(inside))
 
-    def call(self, service: str, settings: Sequence[tuple[str, str]]) -> str:
-        """Set parameters of the service's node, call it, and return what it answers. Raises UserError."""
-        client = self.create_client(Trigger, service)
+    def call(self, services: Sequence[str], settings: Sequence[tuple[str, str]]) -> Iterator[str]:
+        """Set parameters of the first service's node, call the services in this order, and yield what each answers, as
+        it does. Raises UserError at the first that is not there or refuses."""
+        clients = [self.create_client(Trigger, service) for service in services]
+        for service, client in zip(services, clients, strict=True):
+            self._find(service, client)
+        self.run(MEET_S)
+        if settings:
+            self._set(services[0].rpartition("/")[0], settings)
+        for service, client in zip(services, clients, strict=True):
+            answer = self.ask(client)
+            if not answer.success:
+                raise UserError(f"{service} refused: {answer.message}")
+            yield answer.message
+
+    def _find(self, service: str, client: Client) -> None:
         try:
             self.wait(client.service_is_ready, "the service", FIND_TIMEOUT_S)
         except UserError:
             raise UserError(f"{unknown_name('service', service, self.offered())}; m2distill run starts the nodes, in "
                             "the same ROS_DOMAIN_ID, and --namespace names theirs") from None
-        if settings:
-            self._set(service.rpartition("/")[0], settings)
-        self.run(MEET_S)
-        answer = self.ask(client)
-        if not answer.success:
-            raise UserError(f"{service} refused: {answer.message}")
-        return answer.message
 
     def _set(self, node: str, settings: Sequence[tuple[str, str]]) -> None:
         parameters = AsyncParameterClient(self, node)
@@ -58,12 +65,12 @@ class Caller(WaitingNode):
                 raise UserError(f"{node} refused {name}={value}: {result.reason}")
 
 
-def call(caller: Caller, service: str, settings: Sequence[tuple[str, str]]) -> None:
-    if service:
-        print(caller.call(service, settings) or "done")
-        return
-    caller.run(LOOK_AROUND_S)
-    print(*(caller.offered() or ["no node was seen; m2distill run starts some"]), sep="\n")
+def call(caller: Caller, services: Sequence[str], settings: Sequence[tuple[str, str]]) -> None:
+    for answer in caller.call(services, settings):
+        print(answer or "done")
+    if not services:
+        caller.run(LOOK_AROUND_S)
+        print(*(caller.offered() or ["no node was seen; m2distill run starts some"]), sep="\n")
 
 
 def main() -> int:
@@ -72,7 +79,7 @@ def main() -> int:
     except UserError as error:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
-    return run_client(lambda: Caller(options.namespace), lambda caller: call(caller, options.service, options.set),
+    return run_client(lambda: Caller(options.namespace), lambda caller: call(caller, options.services, options.set),
                       complaint="m2distill", signals=SignalHandlerOptions.NO)
 
 

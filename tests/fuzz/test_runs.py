@@ -48,7 +48,7 @@ def read(case):
     run = RunFolder(case)
     run.metrics()
     run.load_state(0)
-    part = open_kept(run.memory(0, "replay"))
+    part = open_kept(run.memory(0, "replay"), run.data()[0])
     assert len(part.store.action[:]) == part.store.bounds[-1]
     current(case)
     try:

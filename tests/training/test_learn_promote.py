@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_policy.errors import DataError
+from m2distill_policy.errors import CheckpointError, DataError
 from m2distill_training import cli
 from m2distill_training.config import ConfigError
 from m2distill_training.data.kept import open_kept
@@ -51,7 +51,7 @@ def new_task(libero_file):
 
 def test_a_run_keeps_what_further_steps_need(run):
     for i, name in enumerate("ab"):
-        replay, held_out = (open_kept(run.memory(i, kind)) for kind in ("replay", "held_out"))
+        replay, held_out = (open_kept(run.memory(i, kind), run.data()[i]) for kind in ("replay", "held_out"))
         order = random_order(4, debug().seed, i)
         assert json.loads((run.memory(i, "replay") / "task.json").read_text())["demos"] == order[:1]
         assert json.loads((run.memory(i, "held_out") / "task.json").read_text())["demos"] == order[-1:]
@@ -68,7 +68,7 @@ def test_a_further_task_is_learned_from_the_run_s_memory_alone(run, new_task):
     assert set(read_json(run.path / "steps" / "2" / "replay.json")) == {"task a", "task b"}
     last = run.metrics()[-1]
     assert {"image", "text", "extra", "policy"} <= last.keys()  # the teacher was asked
-    assert len(open_kept(run.memory(2, "held_out")).demos) == 1
+    assert len(open_kept(run.memory(2, "held_out"), run.data()[2]).demos) == 1
     assert learn(run.path, new_task.with_name("c_demo.hdf5"), instruction="task d") == 3  # and so on
 
 
@@ -91,6 +91,33 @@ learn(Path({str(tmp_path / "other")!r}), Path({str(new_task)!r}), on_step=on_ste
     learn(tmp_path / "other", new_task)
     a, b = (load_checkpoint(RunFolder(path).checkpoint(2)).state_dict for path in (run.path, tmp_path / "other"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_task_that_was_given_up_leaves_the_next_one_its_place(run, new_task, libero_file):
+    step = run.path / "steps" / "2"
+    step.mkdir()
+    (step / "checkpoint").touch()  # the step's last write fails
+    with pytest.raises(CheckpointError, match="2/checkpoint exists and is not a checkpoint"):
+        learn(run.path, new_task)
+    with pytest.raises(RunError, match=f"or remove {step} and the task's entry in data.json to give it up"):
+        learn(run.path, new_task, held_out=2)
+    shutil.rmtree(step)
+    run.write_json("data.json", run.data()[:2])
+    learn(run.path, libero_file("d", instruction="task d", seed=3, demos=4), held_out=2)
+    kept = {kind: read_json(run.memory(2, kind) / "task.json") for kind in ("replay", "held_out")}
+    order = random_order(4, debug().seed, 2)
+    assert {kind: task["demos"] for kind, task in kept.items()} == {"replay": order[:1], "held_out": order[-2:]}
+    assert {(task["instruction"], task["key"]) for task in kept.values()} == {("task d", run.data()[2]["key"])}
+
+
+def test_a_memory_of_another_task_is_refused(run, new_task):
+    for kind in ("replay", "held_out"):
+        shutil.rmtree(run.memory(1, kind))
+        shutil.copytree(run.memory(0, kind), run.memory(1, kind))
+    with pytest.raises(DataError, match="memory/1/replay holds demos of 'task a', expected 'task b'"):
+        learn(run.path, new_task)
+    with pytest.raises(DataError, match="memory/1/held_out holds demos of 'task a', expected 'task b'"):
+        promote(run.path, 1, bars=LENIENT, suites=())
 
 
 def test_what_cannot_be_learned_is_refused(run, new_task, libero_file, tmp_path):

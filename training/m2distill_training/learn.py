@@ -42,7 +42,7 @@ def learn(path: Path, dataset: Path, *, strategy: str = "m2distill", held_out: i
         chosen = lesson(len(earlier), store.n_demos, store.n_demos - held_out, held_out, config.seed)
         text = load_text_encoder(config.text_encoder).encode([store.instruction])[0]
         new = Part(store, text, chosen.demos)
-        old = [open_kept(run.memory(i, "replay")) for i in range(len(earlier))]
+        old = [open_kept(run.memory(i, "replay"), d) for i, d in enumerate(earlier)]
         policy = Policy(previous.model_config, previous.spec)
         policy.load_state_dict(previous.state_dict)
         config = dataclasses.replace(config, strategy=strategy)
@@ -77,6 +77,8 @@ def _begin(run: RunFolder, k: int, begun: dict, learned: list[dict], data: list[
     if any(d["instruction"] == begun["instruction"] for d in learned):
         raise RunError(f"{run.path} knows {begun['instruction']!r} already; give the new task an instruction of its "
                        "own with --instruction")
+    if not record.is_file():
+        run.forget_memory(len(learned))  # of a task that was given up here, after its memory had been written
     run.write_json(str(record.relative_to(run.path)), begun)
     entry = {"path": str(store.source), "key": store.key, "instruction": store.instruction, "demos": store.n_demos}
     run.write_json("data.json", [*learned, entry])

@@ -79,9 +79,9 @@ def prove(run: RunFolder, step: int, before: int | None, bars: Bars, suite_names
     tasks = _simulated(instructions, suite_names)
     was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
     now = _success(run, step, candidate, tasks, episodes, simulation)
-    places = {d["instruction"]: i for i, d in enumerate(run.data())}
+    datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
     return [_by_simulation(text, text not in old, bars, was.get(text), now[text]) if text in tasks else
-            _by_demos(run, places[text], text, text not in old, bars, reference, candidate) for text in instructions]
+            _by_demos(run, *datasets[text], text not in old, bars, reference, candidate) for text in instructions]
 
 
 def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[str, Task]:
@@ -110,14 +110,14 @@ def _by_simulation(text: str, new: bool, bars: Bars, before: tuple[int, int] | N
     return Finding(text, False, "simulation", was, rate, least, None, rate >= least)
 
 
-def _by_demos(run: RunFolder, place: int, text: str, new: bool, bars: Bars, reference: Checkpoint | None,
+def _by_demos(run: RunFolder, place: int, dataset: dict, new: bool, bars: Bars, reference: Checkpoint | None,
               candidate: Checkpoint) -> Finding:
-    folder = run.memory(place, "held_out")
+    text, folder = dataset["instruction"], run.memory(place, "held_out")
     if not folder.is_dir():
         raise RunError(f"{text!r} has no simulation and no demos were held out of it: nothing can show that it is "
                        "kept. Name its suite with --suite, or learn with held-out demos (replay.held_out_demos, "
                        "--held-out)")
-    part = open_kept(folder)
+    part = open_kept(folder, dataset)
     windows = Windows([part], candidate.spec.history)
     ids = np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
     batch = windows.gather(ids)

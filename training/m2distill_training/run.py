@@ -170,6 +170,12 @@ class RunFolder:
         """Of the task in place `task` of data.json: "replay" or "held_out"."""
         return self.path / "memory" / str(task) / name
 
+    def forget_memory(self, task: int) -> None:
+        folder = self.path / "memory" / str(task)
+        with _writing(folder):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
     def state(self, k: int) -> Path:
         return self.path / "steps" / str(k) / "state.pt"
 

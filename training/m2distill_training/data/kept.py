@@ -47,8 +47,8 @@ def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def open_kept(folder: Path) -> Part:
-    """What `keep` wrote; all its demos are learned. Raises DataError."""
+def open_kept(folder: Path, dataset: dict) -> Part:
+    """What `keep` wrote of the task that data.json says `dataset` of; all its demos. Raises DataError."""
     try:
         task = json.loads((folder / "task.json").read_text())
         if not fits(task, {"source": str, "key": str, "instruction": str}):
@@ -58,9 +58,13 @@ def open_kept(folder: Path) -> Part:
         store = Store(Path(task["source"]), task["key"], task["instruction"], images,
                       *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
         _check(store, arrays["text"])
-        return Part(store, np.array(arrays["text"]), tuple(range(store.n_demos)))
+        part = Part(store, np.array(arrays["text"]), tuple(range(store.n_demos)))
     except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
+    if (store.instruction, store.key) != (dataset["instruction"], dataset["key"]):
+        raise DataError(f"{folder} holds demos of {store.instruction!r}, expected {dataset['instruction']!r} from "
+                        f"{dataset['path']} as the run learned it; restore it from a copy")
+    return part
 
 
 def _check(store: Store, text: np.ndarray) -> None:

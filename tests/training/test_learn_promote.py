@@ -68,8 +68,22 @@ def test_a_further_task_is_learned_from_the_run_s_memory_alone(run, new_task):
     assert set(read_json(run.path / "steps" / "2" / "replay.json")) == {"task a", "task b"}
     last = run.metrics()[-1]
     assert {"image", "text", "extra", "policy"} <= last.keys()  # the teacher was asked
-    assert len(open_kept(run.memory(2, "held_out"), run.data()[2]).demos) == 1
+    assert len(open_kept(run.memory(2, "held_out"), run.data()[2]).chosen) == 1
     assert learn(run.path, new_task.with_name("c_demo.hdf5"), instruction="task d") == 3  # and so on
+
+
+def test_further_tasks_replay_what_one_training_of_all_would(libero_file, tmp_path):
+    files = [libero_file(name, instruction=f"task {name}", seed=i, demos=5) for i, name in enumerate("abcd")]
+    settings = config(demos_per_task=3, total_demos=3)
+    whole = train(settings, files, tmp_path / "whole")
+    run = train(settings, files[:2], tmp_path / "run")
+    for path in files[2:]:
+        learn(run.path, path)
+    for k in range(4):
+        replayed = load_checkpoint(run.checkpoint(k)).metrics["replayed_demos"]
+        assert replayed == load_checkpoint(whole.checkpoint(k)).metrics["replayed_demos"]
+        assert replayed == read_json(run.path / "steps" / str(k) / "replay.json")
+        assert sorted(map(len, replayed.values())) == [[], [3], [1, 2], [1, 1, 1]][k]
 
 
 def test_kill_9_and_the_same_command_give_the_same_weights(run, new_task, tmp_path):

@@ -5,14 +5,19 @@ import itertools
 import numpy as np
 import pytest
 
-from m2distill_training.data.replay import choose_demos, choose_memory
+from m2distill_training.data.replay import choose_demos, choose_memory, random_order
 
 TASKS, DEMOS = 100, 50
 
 
+def orders(tasks: int, seed: int, demos: int = DEMOS) -> list[list[int]]:
+    return [random_order(demos, seed, task) for task in range(tasks)]
+
+
 def memories(per_task: int, total: int, seed: int = 0, learned: int = DEMOS) -> list[list[tuple[int, ...]]]:
     """The memory before task 1, 2, ... 100 is learned."""
-    return [choose_memory([DEMOS] * k, [learned] * k, per_task, total, seed) for k in range(1, TASKS + 1)]
+    order = orders(TASKS, seed)
+    return [choose_memory(order[:k], [learned] * k, per_task, total, seed) for k in range(1, TASKS + 1)]
 
 
 def sizes(memory: list[tuple[int, ...]]) -> list[int]:
@@ -47,12 +52,13 @@ def test_the_same_seed_keeps_the_same_and_another_seed_others():
 
 def test_which_tasks_keep_a_place_is_uniform():
     """30 places for 100 tasks, 400 seeds: 120 expected for each task, standard deviation 9.2."""
-    kept = np.sum([sizes(choose_memory([4] * TASKS, [4] * TASKS, 4, 30, seed)) for seed in range(400)], axis=0)
+    kept = np.sum([sizes(choose_memory(orders(TASKS, seed, 4), [4] * TASKS, 4, 30, seed)) for seed in range(400)],
+                  axis=0)
     assert np.abs(kept - 120).max() < 37
 
 
 def test_only_learned_demos_are_kept():
-    memory = choose_memory([DEMOS] * 3, [10, 2, 10], per_task=5, total=0, seed=3)
+    memory = choose_memory(orders(3, seed=3), [10, 2, 10], per_task=5, total=0, seed=3)
     assert sizes(memory) == [5, 2, 5]
     for task, (demos, n) in enumerate(zip(memory, (10, 2, 10), strict=True)):
         assert set(demos) <= set(choose_demos(DEMOS, n, seed=3, task=task))

@@ -65,11 +65,12 @@ class Learner:
         self.current = Windows(self.new, config.history)
         self.replay, self.kept = None, {}
         if self.old and self.strategy.uses_replay:
-            chosen = choose_memory([part.store.n_demos for part in self.old], [len(part.chosen) for part in self.old],
-                                   config.replay.demos_per_task, config.replay.total_demos, config.seed)
+            orders = [part.random_order(config.seed, task) for task, part in enumerate(self.old)]
+            chosen = choose_memory(orders, [len(part.chosen) for part in self.old], config.replay.demos_per_task,
+                                   config.replay.total_demos, config.seed)
             kept = [dataclasses.replace(part, demos=demos)
                     for part, demos in zip(self.old, chosen, strict=True) if demos]
-            self.kept = {part.store.instruction: list(part.chosen) for part in kept}
+            self.kept = {part.store.instruction: part.chosen_in_file for part in kept}
             self.replay = Windows(kept, config.history)
         self.batch_parts = config.optim.accumulate * ranks.size
         self._check_divisible()

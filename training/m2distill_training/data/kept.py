@@ -18,7 +18,7 @@ from m2distill_policy.errors import DataError
 from m2distill_policy.files import sync
 from m2distill_training.data.store import Store
 from m2distill_training.data.windows import Part
-from m2distill_training.forms import fits
+from m2distill_training.forms import COUNT, fits
 
 
 def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
@@ -51,14 +51,16 @@ def open_kept(folder: Path, dataset: dict) -> Part:
     """What `keep` wrote of the task that data.json says `dataset` of; all its demos. Raises DataError."""
     try:
         task = json.loads((folder / "task.json").read_text())
-        if not fits(task, {"source": str, "key": str, "instruction": str}):
+        if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [COUNT]}):
             raise ValueError("task.json is not what a run writes")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         images = {name.removeprefix("image_"): array for name, array in arrays.items() if name.startswith("image_")}
         store = Store(Path(task["source"]), task["key"], task["instruction"], images,
                       *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
         _check(store, arrays["text"])
-        part = Part(store, np.array(arrays["text"]), tuple(range(store.n_demos)))
+        if len(task["demos"]) != store.n_demos:
+            raise ValueError("task.json does not number its demos")
+        part = Part(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
     except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
     if (store.instruction, store.key) != (dataset["instruction"], dataset["key"]):

@@ -20,9 +20,10 @@ def random_order(n_demos: int, seed: int, task: int) -> list[int]:
     return np.random.default_rng([seed, task]).permutation(n_demos).tolist()
 
 
-def choose_memory(n_demos: Sequence[int], learned: Sequence[int], per_task: int, total: int,
+def choose_memory(orders: Sequence[Sequence[int]], learned: Sequence[int], per_task: int, total: int,
                   seed: int) -> list[tuple[int, ...]]:
-    """The demos kept of each of the earlier tasks, which hold `n_demos` each and of which `learned` were learned.
+    """The demos kept of each of the earlier tasks, given its random order of demos, the first `learned` of which were
+    learned; ascending.
 
     At most `per_task` of every task, and `total` of all together (0: no limit). A total is shared out evenly: every
     task keeps its first demo before any keeps a second, and where it does not come out even, a random rank decides,
@@ -33,4 +34,4 @@ def choose_memory(n_demos: Sequence[int], learned: Sequence[int], per_task: int,
         ranks = [np.random.default_rng([seed, task, 1]).random() for task in range(len(quota))]
         places = sorted((place, ranks[task], task) for task, n in enumerate(quota) for place in range(n))[:total]
         quota = np.bincount([task for _, _, task in places], minlength=len(quota)).tolist()
-    return [choose_demos(n, keep, seed, task) for task, (n, keep) in enumerate(zip(n_demos, quota, strict=True))]
+    return [tuple(sorted(order[:keep])) for order, keep in zip(orders, quota, strict=True)]

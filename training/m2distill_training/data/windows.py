@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from m2distill_training.data.replay import random_order
 from m2distill_training.data.store import Store
 
 
@@ -20,11 +21,21 @@ class Part:
     store: Store
     text: np.ndarray  # (L,) float32, the instruction's sentence embedding
     demos: tuple[int, ...] | None = None  # None: all
+    numbers: tuple[int, ...] | None = None  # in the file, of the demos of a store that `keep` wrote (kept.py)
 
     @property
     def chosen(self) -> Sequence[int]:
         """The numbers of its demos within the store."""
         return range(self.store.n_demos) if self.demos is None else self.demos
+
+    @property
+    def chosen_in_file(self) -> list[int]:
+        """The numbers of its demos within the file that they come from, ascending."""
+        return sorted(self.chosen if self.numbers is None else (self.numbers[demo] for demo in self.chosen))
+
+    def random_order(self, seed: int, task: int) -> Sequence[int]:
+        """The task's one random order, as numbers within the store: what was kept of it is in that order already."""
+        return random_order(self.store.n_demos, seed, task) if self.numbers is None else range(self.store.n_demos)
 
 
 class Windows:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import signal
 from pathlib import Path
 
@@ -142,6 +143,31 @@ def test_a_control_run_starts_from_another_run_s_first_step(files, tmp_path):
                                                      weights(tmp_path / "m2distill", 1).values(), strict=True))
     with pytest.raises(RunError, match="the first step here is"):
         train(finetune, files[::-1], tmp_path / "wrong", start_from=first.checkpoint(0))
+
+
+def test_a_start_is_refused_unless_it_has_learned_what_the_first_step_would(files, tmp_path, libero_file):
+    """Else it might know what is held out here, or be recorded as learned from another file."""
+    joint = ProtocolConfig("custom", step_tasks=(2,), step_demos=())
+    one = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
+    start = train(one, files, tmp_path / "one").checkpoint(0)
+    both = train(dataclasses.replace(one, protocol=joint), files, tmp_path / "both").checkpoint(0)
+
+    def refused(why, config=one, data=files[:1], start_from=start):
+        with pytest.raises(RunError, match=why):
+            train(config, data, tmp_path / "run", start_from=start_from)
+        assert not (tmp_path / "run").exists()
+
+    held_out = dataclasses.replace(one.replay, held_out_demos=1)
+    refused(r"seed 0 \(here: 5\)", dataclasses.replace(one, seed=5))
+    refused(r"replay.held_out_demos 0 \(here: 1\)", dataclasses.replace(one, replay=held_out))
+    refused(r"protocol.step_demos \[\] \(here: \[2\]\)",
+            dataclasses.replace(one, protocol=ProtocolConfig("custom", step_tasks=(), step_demos=(2,))))
+    refused("other files", data=[libero_file("other", instruction="pick up the milk", seed=7)])
+    refused("order of tasks", dataclasses.replace(one, protocol=joint), files[::-1], both)
+    refused(r"task_step 1 \(here: 0\)", dataclasses.replace(one, protocol=joint), files,
+            start.parents[1] / "1" / "checkpoint")
+    copy = Path(shutil.copytree(start, tmp_path / "copy"))
+    refused("is not in the run folder that it was learned in", start_from=copy)
 
 
 def test_a_joint_first_step_learns_several_tasks(files, tmp_path, libero_file):

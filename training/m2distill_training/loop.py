@@ -20,7 +20,7 @@ from m2distill_training.data.windows import Part
 from m2distill_training.learner import Learner, Progress
 from m2distill_training.protocols import Lesson, plan
 from m2distill_training.ranks import Ranks, joined
-from m2distill_training.run import RunError, RunFolder, follow_run, open_run
+from m2distill_training.run import RunError, RunFolder, follow_run, open_run, read_run
 from m2distill_training.strategies import make_strategy
 
 
@@ -45,13 +45,13 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
     encoder = default_text_encoder() if config.text_encoder == "auto" else load_text_encoder(config.text_encoder)
     config = dataclasses.replace(config, text_encoder=encoder.name)
     spec = libero_spec(config.image_px, config.history, encoder.name, encoder.width)
-    start = None if start_from is None else _start(start_from, config, spec, [instructions[x.task] for x in lessons[0]])
     embeddings = encoder.encode(instructions)
     with joined(device) as ranks:
         stores = [dataclasses.replace(store, instruction=text) for store, text in
                   zip(_open_stores(datasets, spec, config.pairing, cache, ranks), instructions, strict=True)]
         steps = [[Part(stores[x.task], embeddings[x.task], x.demos) for x in step] for step in lessons]
         data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
+        start = None if start_from is None else _start(start_from, config, spec, data[:len(lessons[0])])
         with _run_folder(out, config, data, resume, ranks) as run, deferred_interrupt() as interrupted:
             policy: Policy | None = None
             for k in range(len(steps)):
@@ -117,12 +117,31 @@ def _check_distinct(datasets: Sequence[Path], instructions: Sequence[str]) -> No
                            "give one file per task")
 
 
-def _start(source: Path, config: TrainConfig, spec: PolicySpec, instructions: list[str]) -> Checkpoint:
-    checkpoint = load_checkpoint(source)
+def _start(source: Path, config: TrainConfig, spec: PolicySpec, data: list[dict]) -> Checkpoint:
+    """The checkpoint `source`, where its run has learned in its first step what this one would of the datasets `data`.
+    Raises UserError."""
+    checkpoint, instructions = load_checkpoint(source), [d["instruction"] for d in data]
     if (checkpoint.model_config, checkpoint.spec) != (config.model, spec):
         raise RunError(f"{source} has another network or spec than this run; train both with the same preset")
     if set(checkpoint.instructions) != set(instructions):
         raise RunError(f"{source} has learned {sorted(checkpoint.instructions)}, the first step here is {instructions}")
+    if checkpoint.metrics.get("data") != {d["instruction"]: d["key"] for d in data}:
+        raise RunError(f"{source} has learned other files than {', '.join(d['path'] for d in data)}; give those that "
+                       "it has learned, unchanged")
+    run = source.resolve().parent.parent.parent
+    if not (run / "config.json").is_file():
+        raise RunError(f"{source} is not in the run folder that it was learned in, which tells of what demonstrations; "
+                       "give RUN/steps/0/checkpoint")
+    there, datasets = read_run(run)
+    choice = {  # there, here: what follows from it is which demonstrations are learned and which are held out
+        "task_step": (checkpoint.metrics.get("task_step"), 0),
+        "order of tasks": ([d["instruction"] for d in datasets[:len(data)]], instructions),
+        "seed": (checkpoint.metrics.get("seed"), config.seed),
+        "protocol.step_demos": (list(there.protocol.step_demos[:1]), list(config.protocol.step_demos[:1])),
+        "replay.held_out_demos": (there.replay.held_out_demos, config.replay.held_out_demos)}
+    if other := [f"{name} {its} (here: {ours})" for name, (its, ours) in choice.items() if its != ours]:
+        raise RunError(f"{source} was learned with {', '.join(other)}, and so from other demonstrations than here; "
+                       "repeat its settings, or leave --start-from out")
     return checkpoint
 
 

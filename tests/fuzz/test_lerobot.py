@@ -4,6 +4,7 @@ import io
 import json
 
 import h5py
+import imageio.v2 as imageio
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +15,12 @@ from reading import Link, Reader
 
 from m2distill_training.data.lerobot_export import export_lerobot
 from m2distill_training.data.lerobot_import import import_lerobot
+from m2distill_training.data.videos import SMALL, VideoFiles
 
 INFO, TASKS = "set/meta/info.json", "set/meta/tasks.parquet"
 EPISODES, ROWS = "set/meta/episodes/chunk-000/file-000.parquet", "set/data/chunk-000/file-000.parquet"
-VIDEO = "set/videos/observation.images.wrist/chunk-000/file-000.mp4"
+WRIST = "observation.images.wrist"
+VIDEO = f"set/videos/{WRIST}/chunk-000/file-000.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,28 @@ def test_every_value_of_info_that_is_read(reader, good):
         if isinstance(changed.get("features"), dict):
             changed["features"] = info["features"] | changed["features"]
         reader.judge({**good, INFO: to_json({**info, **changed})})
+
+
+def with_wrist(good, **changes) -> bytes:
+    info = json.loads(good[INFO])
+    info["features"][WRIST] |= changes
+    return to_json(info)
+
+
+def test_every_odd_shape_of_pictures(reader, good):
+    for shape in each_value_odd([16, 16, 3]):
+        reader.judge({**good, INFO: with_wrist(good, shape=shape)})
+
+
+def test_small_files_of_large_pictures(reader, good, tmp_path):
+    film = VideoFiles(lambda number: tmp_path / "large.mp4", SMALL, 20, 10**9)
+    film.add(np.zeros((6, 4096, 4096, 3), np.uint8))
+    film.close()
+    video = (tmp_path / "large.mp4").read_bytes()
+    assert len(video) < 100_000 and reader.judge({**good, VIDEO: video})
+    cell = {"bytes": imageio.imwrite("<bytes>", np.zeros((4096, 4096, 3), np.uint8), format="png")}
+    large = {ROWS: parquet([{**row, WRIST: cell} for row in table(good[ROWS])]), INFO: with_wrist(good, dtype="image")}
+    assert len(large[ROWS]) < 1_000_000 and "[4096" in reader.judge({**good, **large})
 
 
 @fuzzed(80, name=st.sampled_from([TASKS, EPISODES, ROWS]), edits=value_edits)

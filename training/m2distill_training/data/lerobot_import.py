@@ -5,9 +5,12 @@ under other names or units, another rate, a version that is not 3.0.
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m2distill_policy.errors import DataError, MessageError, UserError
-from m2distill_policy.pictures import decode_compressed
+from m2distill_policy.pictures import MAX_PIXELS, decode_compressed
 from m2distill_training.data import lerobot as form
 from m2distill_training.data.demo_file import NewDemo, file_names, write_demos
 from m2distill_training.data.lerobot import ACTION, STATE
@@ -26,6 +29,9 @@ from m2distill_training.data.videos import read_frames
 TIME_TOLERANCE_S = 1e-4  # LeRobot's
 FIELD = re.compile(r"\{(\w+)(?::0(\d)d)?\}")  # of a path in info.json
 MANY_ROWS, MOST_ROWS_PER_BYTE = 1_000_000, 10  # a table beyond both would only fill the memory
+# An episode is in memory whole. With the copy of one camera's pictures that writing makes, this is what a machine of
+# 16 GB takes: at 20 Hz almost four minutes of two cameras of 640x480 px, or 18 of 256x256.
+MOST_PICTURES_GIB = 8
 
 
 def _is_texts(kind: pa.DataType) -> bool:
@@ -50,12 +56,19 @@ def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = form.CAMER
 
 
 @dataclass(frozen=True)
+class _Camera:
+    feature: str
+    kind: str  # "video" or "image"
+    shape: list[int]  # height, width and 3 in any order: datasets agree neither on one nor on how to name it
+
+
+@dataclass(frozen=True)
 class _Features:
     """Where our numbers are in a dataset's features."""
 
     state: list[int]  # columns of STATE, in the spec's order
     action: list[int]
-    cameras: dict[str, tuple[str, str]]  # camera -> (feature, "video" or "image")
+    cameras: dict[str, _Camera]
 
 
 class _Dataset:
@@ -77,7 +90,7 @@ class _Dataset:
 
     def _read_episodes(self) -> list[dict]:
         folder = self._root / "meta/episodes"
-        videos = [feature for feature, kind in self._features.cameras.values() if kind == "video"]
+        videos = [camera.feature for camera in self._features.cameras.values() if camera.kind == "video"]
         wanted = {"episode_index": INTEGER, "tasks": TEXTS, "length": INTEGER, "data/chunk_index": INTEGER,
                   "data/file_index": INTEGER,
                   **{f"videos/{feature}/{name}": kind for feature in videos for name, kind in
@@ -104,6 +117,10 @@ class _Dataset:
         if len(rows) != steps or steps == 0:
             raise DataError(f"{path} has {len(rows)} rows of {name}, expected {max(steps, 1)}; copy the dataset again")
         where = f"{path}: {name}"
+        asked_gib = steps * sum(math.prod(camera.shape) for camera in self._features.cameras.values()) / 2**30
+        if asked_gib > MOST_PICTURES_GIB:
+            raise DataError(f"{where} has {steps} steps, whose pictures would take {asked_gib:.3g} GiB, allowed "
+                            f"{MOST_PICTURES_GIB}; split it, or make its pictures smaller")
         times = np.arange(steps) / self._info["fps"]
         if np.abs(_numbers(rows, "timestamp", 1, where)[:, 0] - times).max() > TIME_TOLERANCE_S:
             raise DataError(f"{where} has timestamps that are not 0, 1/{self._info['fps']}, ... s; record it at a "
@@ -117,16 +134,19 @@ class _Dataset:
         if np.abs(action).max() > 1.0:
             raise DataError(f"{where}: {ACTION} reaches {np.abs(action).max():.4g}, allowed -1 to 1; scale it to "
                             f"{form.units()[ACTION]}")
-        return Demo(name, {camera: self._pictures(camera, episode, rows, where) for camera in self._features.cameras},
-                    *form.from_state(state), action)
+        return Demo(name, {name: self._pictures(camera, episode, rows, where)
+                           for name, camera in self._features.cameras.items()}, *form.from_state(state), action)
 
-    def _pictures(self, camera: str, episode: dict, rows: pa.Table, where: str) -> np.ndarray:
-        feature, kind = self._features.cameras[camera]
-        if kind == "image":
-            return _decode(rows[feature].to_pylist(), f"{where}: {feature}")
-        path = self._path("video_path", video_key=feature, chunk_index=episode[f"videos/{feature}/chunk_index"],
-                          file_index=episode[f"videos/{feature}/file_index"])
-        return read_frames(path, episode[f"videos/{feature}/from_timestamp"], len(rows), self._info["fps"])
+    def _pictures(self, camera: _Camera, episode: dict, rows: pa.Table, where: str) -> np.ndarray:
+        feature = camera.feature
+        if camera.kind == "image":
+            pictures = _decoded(rows[feature], f"{where}: {feature}")
+        else:
+            path = self._path("video_path", video_key=feature, chunk_index=episode[f"videos/{feature}/chunk_index"],
+                              file_index=episode[f"videos/{feature}/file_index"])
+            pictures = read_frames(path, episode[f"videos/{feature}/from_timestamp"], len(rows), self._info["fps"])
+        with closing(pictures):
+            return _stacked(pictures, len(rows), camera, where)
 
     def _path(self, template: str, **numbers) -> Path:
         def written(field: re.Match) -> str:
@@ -148,7 +168,7 @@ class _Dataset:
 
     def _data(self, path: Path) -> pa.Table:
         if self._open is None or self._open[0] != path:
-            images = [feature for feature, kind in self._features.cameras.values() if kind == "image"]
+            images = [camera.feature for camera in self._features.cameras.values() if camera.kind == "image"]
             needed = {"episode_index": INTEGER, "task_index": INTEGER, "timestamp": ANY, STATE: ANY, ACTION: ANY}
             self._open = path, _read_table(path, needed | dict.fromkeys(images, ANY))
         return self._open[1]
@@ -189,10 +209,11 @@ def _find_features(path: Path, features: dict, cameras: dict[str, str]) -> _Feat
     for camera, key in cameras.items():
         feature = features[key]
         shape, kind = feature.get("shape"), feature.get("dtype")
-        if kind not in ("video", "image") or not isinstance(shape, list) or len(shape) != 3 or 3 not in shape:
+        if (kind not in ("video", "image") or not isinstance(shape, list) or len(shape) != 3 or 3 not in shape
+                or not all(isinstance(side, int) and 0 < side <= MAX_PIXELS for side in shape)):
             raise DataError(f"{path}: {key} is {kind} of shape {shape}, expected video or image of shape [height, "
                             "width, 3]")
-        found[camera] = key, kind
+        found[camera] = _Camera(key, kind, shape)
     return _Features(_columns(path, STATE, features[STATE], form.state_names()),
                      _columns(path, ACTION, features[ACTION], form.ACTION_NAMES), found)
 
@@ -263,9 +284,24 @@ def _numbers(rows: pa.Table, key: str, width: int, where: str) -> np.ndarray:
     return values
 
 
-def _decode(cells: list[dict], where: str) -> np.ndarray:
-    """(T, H, W, 3) uint8 RGB from the encoded pictures in a column."""
-    try:
-        return np.stack([decode_compressed(cell["bytes"]) for cell in cells])
-    except (MessageError, TypeError, ValueError) as error:
-        raise DataError(f"{where} is not one size of encoded pictures ({error}); copy the dataset again") from None
+def _decoded(cells: pa.ChunkedArray, where: str) -> Generator[np.ndarray]:
+    """(H, W, 3) uint8 RGB, from the encoded pictures in a column."""
+    for cell in cells:
+        try:
+            picture = decode_compressed(cell.as_py()["bytes"])
+        except (MessageError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{where} holds what is no picture ({error}); copy the dataset again") from None
+        yield picture
+
+
+def _stacked(pictures: Iterator[np.ndarray], steps: int, camera: _Camera, where: str) -> np.ndarray:
+    """(T, H, W, 3). A picture is looked at before the next is asked for: a small file may hold large ones."""
+    fits = {order for order in permutations(camera.shape) if order[-1] == 3}
+    for step, picture in enumerate(pictures):
+        if picture.shape not in fits:
+            raise DataError(f"{where}: picture {step} of {camera.feature} has shape {list(picture.shape)}, info.json "
+                            f"says {camera.shape}; write there what is right, or copy the dataset again")
+        if step == 0:
+            fits, frames = {picture.shape}, np.empty((steps, *picture.shape), np.uint8)
+        frames[step] = picture
+    return frames

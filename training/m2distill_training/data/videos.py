@@ -1,9 +1,13 @@
 """Pictures of many episodes as mp4 files, and an episode's pictures out of one, by ffmpeg and exact to the frame."""
 
+import signal
 import subprocess
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread, Timer
+from typing import IO
 
 import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -24,6 +28,7 @@ LOSSLESS = Coding("h264", "gbrp", ("-c:v", "libx264rgb", "-qp", "0", "-g", "2", 
 
 
 MOST_PIXELS = str(4096 * 4096)  # of a picture that is decoded, as for compressed pictures on topics
+PATIENCE_S = 600  # for one camera of an episode; the largest that import allows takes about a minute
 
 
 @dataclass(frozen=True)
@@ -94,26 +99,48 @@ class VideoFiles:
             stdin=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> np.ndarray:
-    """(count, H, W, 3) uint8 RGB: the picture at `from_s` and those after it. Raises DataError when there are fewer."""
+def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> Generator[np.ndarray]:
+    """`count` pictures (H, W, 3), uint8 RGB, of any sizes, one by one: the one at `from_s` and those after it. To be
+    closed: that ends ffmpeg. Raises DataError when there are fewer, or when they take longer than PATIENCE_S."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; copy the dataset again, with its videos")
     start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the picture before: rounding cannot reach another
-    done = subprocess.run(
-        [get_ffmpeg_exe(), "-v", "error", "-max_pixels", MOST_PIXELS, "-ss", f"{start_s:.6f}", "-f", "mp4",
-         "-i", f"file:{path}", "-map", "0:v:0", "-frames:v", str(count), "-fps_mode", "passthrough", "-f", "image2pipe",
-         "-c:v", "ppm", "-pix_fmt", "rgb24", "-"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    header = done.stdout[:64].split(b"\n", 3)[:3]  # each picture: P6, width height, 255, then its pixels
     found = 0
-    if len(header) == 3 and header[0] == b"P6":
-        width, height = map(int, header[1].split())
-        skip = sum(map(len, header)) + 3
-        found = len(done.stdout) // (skip + height * width * 3)
+    with subprocess.Popen(
+            [get_ffmpeg_exe(), "-v", "error", "-max_pixels", MOST_PIXELS, "-ss", f"{start_s:.6f}", "-f", "mp4",
+             "-i", f"file:{path}", "-map", "0:v:0", "-frames:v", str(count), "-fps_mode", "passthrough",
+             "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
+        assert ffmpeg.stdout is not None and ffmpeg.stderr is not None  # pipes
+        said: deque[bytes] = deque(maxlen=1)  # the last line; unless all are read, ffmpeg comes to wait for that
+        listener, watchdog = Thread(target=said.extend, args=(ffmpeg.stderr,)), Timer(PATIENCE_S, ffmpeg.kill)
+        try:
+            listener.start()
+            watchdog.start()
+            while found < count and (picture := _next_picture(ffmpeg.stdout)) is not None:
+                yield picture
+                found += 1
+            if found < count and ffmpeg.wait() == -signal.SIGKILL:
+                said.append(f"ffmpeg was killed, as after {PATIENCE_S} s".encode())
+        finally:
+            watchdog.cancel()
+            ffmpeg.kill()  # it need not end by itself
+            ffmpeg.stdout.close()  # and where that was a script's shell, what it started ends by this
+            listener.join()
     if found < count:
-        reason = f" ({_last_line(done.stderr)})" if done.stderr.strip() else ""
+        reason = f" ({_last_line(said[0])})" if said else ""
         raise DataError(f"{path} holds {found} pictures from {from_s:g} s on, expected {count}{reason}; it is "
                         "truncated or another dataset's: copy it again")
-    return np.frombuffer(done.stdout, np.uint8).reshape(count, -1)[:, skip:].reshape(count, height, width, 3)
+
+
+def _next_picture(ppm: IO[bytes]) -> np.ndarray | None:
+    """None where the pictures end."""
+    _, size, depth = (ppm.readline() for _ in range(3))  # P6, width height, 255, then its pixels
+    if not depth:
+        return None
+    width, height = map(int, size.split())
+    pixels = ppm.read(height * width * 3)
+    return np.frombuffer(pixels, np.uint8).reshape(height, width, 3) if len(pixels) == height * width * 3 else None
 
 
 def _last_line(said: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from builtin_interfaces.msg import Duration
@@ -34,7 +35,8 @@ class ExecuteServer:
         self._started_s = self._fed_back_s = 0.0
         self._steps = 0
         self._server = ActionServer(node, ExecuteInstruction, "~/execute", self._execute,
-                                    goal_callback=self._judge, cancel_callback=lambda _: CancelResponse.ACCEPT)
+                                    goal_callback=self._judge, handle_accepted_callback=self._start,
+                                    cancel_callback=lambda _: CancelResponse.ACCEPT)
 
     def destroy(self) -> None:
         self._server.destroy()
@@ -82,15 +84,20 @@ class ExecuteServer:
         self._log.warning(f"goal {request.instruction!r} rejected: {reason}")
         return GoalResponse.REJECT
 
-    async def _execute(self, goal: ServerGoalHandle) -> Result:
+    def _start(self, goal: ServerGoalHandle) -> None:
+        """In one go with the acceptance: a stop that is served after it finds the goal begun, and ends it. What rclpy
+        executes comes later, behind all that has arrived by then, so it only awaits the outcome of this goal."""
         self.finish(Result.PREEMPTED, f"preempted by the goal {goal.request.instruction!r}")
-        self._goal, self._outcome, self._steps = goal, Future(), 0
+        outcome = Future()
+        self._goal, self._outcome, self._steps = goal, outcome, 0
         self._started_s = self._fed_back_s = time.monotonic()
-        outcome = self._outcome
         try:
             self._begin(goal.request.instruction)
         except UserError as error:
             self.finish(Result.REFUSED, str(error))
+        goal.execute(partial(self._execute, outcome))
+
+    async def _execute(self, outcome: Future, goal: ServerGoalHandle) -> Result:
         reason, message = await outcome
         if reason in (Result.SUCCESS, Result.TIME_LIMIT):
             goal.succeed()

@@ -64,6 +64,7 @@ class Runner:
         self._monitor = InputMonitor(self._inputs, round(limits.watchdog_s * 1e9))
         self._watchdog = Watchdog(limits.command_timeout_s, self._outputs.stop)
         self._bites = 0
+        self._session.stop()  # whatever was said before: an activation moves nothing
         self._session.reset()
         self._outputs.forget()
         self._stamps: dict[str, int] = {}  # of the inputs heard since the last complete set

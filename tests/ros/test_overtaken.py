@@ -1,0 +1,108 @@
+"""What was said last counts, also where a busy node finds several things at once; both nodes here, in one executor."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from builtin_interfaces.msg import Duration
+from harness import KNOWN, Client
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.parameter import Parameter
+from std_msgs.msg import Bool, String
+from std_srvs.srv import Trigger
+
+from m2distill_interfaces.action import ExecuteInstruction
+from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.ros.policy_node import PolicyNode
+
+Result = ExecuteInstruction.Result
+TRAVEL_S = 0.1  # of a message within this process, many times over
+
+
+@pytest.fixture
+def node(made, client, checkpoint_path) -> Iterator[PolicyNode]:
+    """Active; it does nothing until it is added to the client's executor."""
+    node = made(PolicyNode)
+    node.set_parameters([Parameter("checkpoint", value=str(checkpoint_path))])
+    node.trigger_configure()
+    node.trigger_activate()
+    ears = (client.instruction_pub, client.joints_pub, *client.image_pubs.values())
+    client.wait(lambda: client.execute.server_is_ready() and all(pub.get_subscription_count() for pub in ears) and
+                all(trigger.service_is_ready() for trigger in (client.change_state, *client.triggers.values())),
+                "the policy's topics and services")
+    yield node
+    client.spinner.remove_node(node)
+
+
+def send_goal(client: Client, text: str):
+    return client.execute.send_goal_async(ExecuteInstruction.Goal(instruction=text, time_limit=Duration(sec=600)))
+
+
+def result(client: Client, sent) -> Result:
+    handle = client.result(sent, "the goal to be accepted")
+    assert handle.accepted
+    return client.result(handle.get_result_async(), "the result").result
+
+
+SAID = {
+    "~/stop": lambda client: client.triggers["stop"].call_async(Trigger.Request()),
+    "an empty instruction": lambda client: client.instruction_pub.publish(String()),
+    "deactivate": lambda client: client.change_state.call_async(
+        ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))}
+
+
+@pytest.mark.parametrize(("said", "reason"), [
+    ("~/stop", Result.STOPPED), ("an empty instruction", Result.STOPPED), ("deactivate", Result.DEACTIVATED)])
+def test_a_stop_is_not_overtaken_by_a_goal_that_was_sent_before_it(said, reason, node, client):
+    goal = send_goal(client, KNOWN[0])
+    time.sleep(TRAVEL_S)
+    SAID[said](client)
+    time.sleep(TRAVEL_S)
+    client.spinner.add_node(node)
+    assert result(client, goal).termination_reason == reason
+    if said == "deactivate":
+        assert client.transition(Transition.TRANSITION_ACTIVATE)
+        client.wait_for_state(PolicyStatus.IDLE, "no instruction")
+    client.sensors.reset()
+    sent = client.sent
+    client.wait(lambda: client.sent > sent + 5, "good inputs")
+    assert client.status.state == PolicyStatus.IDLE and not client.of("policy/action")
+
+
+def test_an_operator_is_not_overtaken_by_a_goal_that_was_sent_before_him(node, client):
+    operator_pub = client.create_publisher(Bool, "operator_active", 10)
+    client.wait(operator_pub.get_subscription_count, "the policy to hear the operator")
+    goal = send_goal(client, KNOWN[0])
+    time.sleep(TRAVEL_S)
+    operator_pub.publish(Bool(data=True))
+    time.sleep(TRAVEL_S)
+    client.spinner.add_node(node)
+    client.wait_for_state(PolicyStatus.PAUSED, "the operator has taken over")
+    client.sensors.reset()
+    sent = client.sent
+    client.wait(lambda: client.sent > sent + 5, "good inputs")
+    assert client.status.state == PolicyStatus.PAUSED and not client.of("policy/action")
+    client.say("")
+    assert result(client, goal).termination_reason == Result.STOPPED
+
+
+def test_two_goals_at_once_each_have_their_own_end(node, client):
+    first, second = send_goal(client, KNOWN[0]), send_goal(client, KNOWN[1])
+    time.sleep(TRAVEL_S)
+    client.spinner.add_node(node)
+    assert result(client, first).termination_reason == Result.PREEMPTED
+    assert client.status.instruction == KNOWN[1]
+    assert client.call("stop").success
+    assert result(client, second).termination_reason == Result.STOPPED
+
+
+def test_an_activation_forgets_an_instruction_that_reached_the_node_while_it_was_inactive(node, client):
+    node.trigger_deactivate()
+    node._runner.follow(KNOWN[0])  # nothing calls it then: this is the second bolt on that door
+    node.trigger_activate()
+    client.spinner.add_node(node)
+    client.sensors.reset()
+    sent = client.sent
+    client.wait(lambda: client.sent > sent + 5, "good inputs")
+    assert client.status.state == PolicyStatus.IDLE and not client.of("policy/action")

@@ -1,9 +1,12 @@
 """The presets of real arms, as far as they can be tried without one: the node runs with them, within their limits."""
 
+import math
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
-from harness import KNOWN, policy_node
+from harness import KNOWN, Client, policy_node
+from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.arms import limits_of
@@ -30,23 +33,89 @@ def test_servo_presets_stamp_when_they_send_and_keep_their_limits(arm, frame_id,
         nodes.check()
 
 
-def test_the_impedance_preset_aims_near_the_hand_and_holds_it_where_it_is(client, checkpoint_path, tmp_path):
-    targets: list[PoseStamped] = []
-    client.create_subscription(PoseStamped, "target_pose", targets.append, 100)
-    limits = limits_of("franka_impedance")
-    description = policy_node(checkpoint_path, arm="franka_impedance", acting="mode_mean", autostart=True)
-    with NodeProcesses([description], tmp_path) as nodes:
+class Impedance:
+    """An arm under the impedance preset: its node, as `made`, and the targets that it is told, the newest last."""
+
+    def __init__(self, client: Client):
+        self.client, self.targets = client, []
+        client.create_subscription(PoseStamped, "target_pose", self.targets.append, 100)
+
+    def node(self, checkpoint_path, log, **parameters) -> NodeProcesses:
+        return NodeProcesses([policy_node(checkpoint_path, arm="franka_impedance", acting="mode_mean", autostart=True,
+                                          **parameters)], log)
+
+    def away_m(self, hand) -> list[float]:
+        """How far each target is from there."""
+        return [np.linalg.norm(np.array([p.x, p.y, p.z]) - hand) for p in (t.pose.position for t in self.targets)]
+
+    def run(self) -> None:
+        """Until targets ahead of the hand come."""
+        self.client.sensors.reset()
+        self.client.say(KNOWN[0])
+        self.client.wait_for_state(PolicyStatus.RUNNING)
+        self.targets.clear()
+        self.client.wait(lambda: len(self.targets) >= 10 and self.away_m(self.client.hand)[-1] > 0, "targets")
+
+    def wait_for_stop(self, hand) -> None:
+        self.client.wait(lambda: self.away_m(hand)[-1] == 0, "the hand's own pose as target")
+
+
+@pytest.fixture
+def impedance(client) -> Impedance:
+    return Impedance(client)
+
+
+def test_the_impedance_preset_aims_near_the_hand_and_holds_it_where_it_is(impedance, client, checkpoint_path, tmp_path):
+    with impedance.node(checkpoint_path, tmp_path) as nodes:
         client.wait_until_active()
-        client.sensors.reset()
-        client.say(KNOWN[0])
-        client.wait_for_state(PolicyStatus.RUNNING)
-        targets.clear()
-        client.wait(lambda: len(targets) >= 10, "targets")
-        away_m = [np.linalg.norm(np.array([p.x, p.y, p.z]) - client.hand) for p in (t.pose.position for t in targets)]
-        assert 0 < max(away_m) <= limits.max_linear_m_s / 20 + 1e-9
+        impedance.run()
+        assert 0 < max(impedance.away_m(client.hand)) <= limits_of("franka_impedance").max_linear_m_s / 20 + 1e-9
         client.say("")
         client.wait_for_state(PolicyStatus.IDLE)
-        client.wait(lambda: [getattr(targets[-1].pose.position, axis) for axis in "xyz"] == client.hand,
-                    "the hand's own pose as target")
+        impedance.wait_for_stop(client.hand)
         assert client.count_publishers("twist_cmd") == 0
         nodes.check()
+
+
+def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(impedance, client, checkpoint_path,
+                                                                              tmp_path):
+    """The clock is trusted for a minute here, so that it is the silence that is noticed."""
+    hand, frame_id = client.hand, client.frame_id
+    with impedance.node(checkpoint_path, tmp_path, max_age_s=60.0, max_skew_s=60.0, watchdog_s=0.2,
+                        command_timeout_s=10.0) as nodes:
+        client.wait_until_active()
+        impedance.run()
+        client.hand = [math.nan, 0.0, 0.3]
+        client.wait_for_state(PolicyStatus.HOLDING, "ee_pose is no pose")
+        impedance.wait_for_stop(hand)
+        client.hand = hand
+        impedance.run()
+        client.frame_id = "camera"
+        client.wait_for_state(PolicyStatus.HOLDING, "in the frame 'camera'")
+        impedance.wait_for_stop(hand)
+        client.frame_id = frame_id
+        impedance.run()
+        client.sensors.cancel()
+        client.wait_for_state(PolicyStatus.HOLDING, "silent")
+        impedance.wait_for_stop(hand)
+        nodes.check()
+
+
+def test_an_arm_that_was_moved_while_its_pose_was_unknown_is_sent_to_no_old_pose(impedance, client, checkpoint_path,
+                                                                                tmp_path):
+    with impedance.node(checkpoint_path, tmp_path) as nodes:
+        client.wait_until_active()
+        impedance.run()
+        client.say("")
+        client.wait_for_state(PolicyStatus.IDLE, "stopped")
+        impedance.wait_for_stop(client.hand)
+        client.hand = None  # a person takes the arm elsewhere
+        silent_ns = client.sent_ns["ee_pose"] + 300_000_000
+        client.wait(lambda: client.get_clock().now().nanoseconds > silent_ns, "longer than watchdog_s")
+        impedance.targets.clear()
+        assert client.call("reset_fault").success and client.call("stop").success
+        client.say(KNOWN[0])
+        client.wait_for_state(PolicyStatus.HOLDING, "ee_pose")
+        assert client.transition(Transition.TRANSITION_DEACTIVATE)
+        assert not impedance.targets
+        assert "no target sent" in nodes.log_path("policy").read_text()

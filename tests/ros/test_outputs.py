@@ -1,8 +1,10 @@
 """The command topics, and the threads beside the control loop, in this process."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Float64, Float64MultiArray
 
 from m2distill_policy.action import ActionSample, Command
+from m2distill_policy.arms import limits_of
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros import gripper, messages
 from m2distill_policy.ros.background import Background
@@ -35,10 +38,11 @@ COMMAND = Command(np.array([0.2, 0.0, -0.1]), np.array([0.0, 0.0, 2.0]), 0.03, 1
 class Robot:
     """Hears what Outputs sends; both in this process, over real topics."""
 
-    def __init__(self, **settings):
+    def __init__(self, watchdog_s: float = 1.0, **settings):
         self.node = LifecycleNode("sender", enable_rosout=False)
         self.made = Made(self.node)
-        self.session = PolicySession(libero_spec(8), policy=None, instructions={}, use_pose=True)
+        limits = replace(limits_of("libero_sim"), watchdog_s=watchdog_s)
+        self.session = PolicySession(libero_spec(8), policy=None, instructions={}, limits=limits, use_pose=True)
         self.outputs = Outputs(self.made, OutputParameters(**settings), self.session, "base")
         self.node.trigger_configure()
         self.node.trigger_activate()
@@ -62,6 +66,10 @@ class Robot:
             assert time.monotonic() < deadline_s, self.heard
             self.executor.spin_once(timeout_sec=0.1)
         return self.heard
+
+    def has_pose(self, x: float) -> None:
+        self.session.observe_pose((x, 0.1, 0.3), (1.0, 0.0, 0.0, 0.0), 0)
+        self.outputs.heard_pose()
 
     def topics(self) -> set[str]:
         return {p.topic_name.strip("/") for p in self.node.publishers} & set(KINDS)
@@ -100,16 +108,46 @@ def test_servo_gets_a_twist_stamped_when_it_is_sent_and_a_zero_one_when_the_arm_
 def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop_the_measured_pose(make_robot):
     robot = make_robot(output="pose")
     robot.outputs.stop()  # no pose is known: nothing to send, and nothing was
-    robot.session.observe_pose((0.4, 0.1, 0.3), (1.0, 0.0, 0.0, 0.0), 0)
+    robot.has_pose(0.4)
     heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
     target = heard["target_pose"]
     assert messages.stamp_to_ns(target.header.stamp) == COMMAND.stamp_ns and target.header.frame_id == "base"
     p, q = target.pose.position, target.pose.orientation
     np.testing.assert_allclose([p.x, p.y, p.z], [0.41, 0.1, 0.295])  # 1/20 s of the velocity
     np.testing.assert_allclose([q.x, q.y, q.z, q.w], [np.cos(0.05), np.sin(0.05), 0, 0], atol=1e-12)
-    robot.session.observe_pose((0.405, 0.1, 0.3), (1.0, 0.0, 0.0, 0.0), 0)
+    robot.has_pose(0.405)
     (topic, stop), = robot.after(robot.outputs.stop, 1)
     assert topic == "target_pose" and stop.pose.position.x == 0.405 and stop.pose.orientation.x == 1.0
+
+
+def test_a_pose_that_is_bad_or_old_is_no_target_and_the_last_good_one_stops_what_moves(make_robot):
+    robot = make_robot(output="pose", watchdog_s=0.3)
+
+    def moves_and_poses_fail() -> None:
+        robot.has_pose(0.4)
+        robot.outputs.send(COMMAND)
+        robot.has_pose(math.nan)
+        robot.session.reset()
+        time.sleep(0.4)
+        robot.outputs.stop()
+        robot.outputs.stop()  # it stands, and nobody knows where by now
+        robot.has_pose(9.0)
+        robot.outputs.stop()
+
+    def stands_and_poses_fail() -> None:
+        robot.has_pose(0.4)
+        robot.has_pose(math.nan)
+        robot.outputs.stop()
+        time.sleep(0.4)
+        robot.outputs.stop()
+        robot.has_pose(9.0)
+        robot.outputs.stop()
+
+    def places(send, count: int) -> list[float]:
+        return [m.pose.position.x for topic, m in robot.after(send, count) if topic == "target_pose"]
+
+    assert places(moves_and_poses_fail, 4) == [pytest.approx(0.41), 0.4, 9.0]  # and one for the gripper
+    assert places(stands_and_poses_fail, 2) == [0.4, 9.0]
 
 
 def test_a_forward_controller_gets_six_numbers_and_zeros_to_stop(make_robot):

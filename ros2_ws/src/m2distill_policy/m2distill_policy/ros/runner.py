@@ -28,7 +28,7 @@ from m2distill_policy.ros.outputs import Outputs
 from m2distill_policy.ros.policy_parameters import PolicyParameters
 from m2distill_policy.ros.report import Report
 from m2distill_policy.ros.watchdog import Watchdog
-from m2distill_policy.session import PolicySession
+from m2distill_policy.session import POSE, PolicySession
 
 Ended = ExecuteInstruction.Result
 WATCH_PERIOD_S = 0.01
@@ -220,6 +220,8 @@ class Runner:
         """The session has taken a message of this input."""
         now_ns = self._steady.now().nanoseconds
         self._monitor.heard(name, now_ns)
+        if name == POSE:
+            self._outputs.heard_pose()
         self._stamps[name] = stamp_ns
         if len(self._stamps) < len(self._inputs):
             return

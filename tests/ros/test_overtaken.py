@@ -1,11 +1,14 @@
 """What was said last counts, also where a busy node finds several things at once; both nodes here, in one executor."""
 
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration
-from harness import KNOWN, Client
+from harness import KNOWN, LIMIT_S, Client
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.parameter import Parameter
@@ -14,6 +17,8 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_policy.instructions import Matcher
 from m2distill_policy.ros.policy_node import PolicyNode
 
 Result = ExecuteInstruction.Result
@@ -106,3 +111,22 @@ def test_an_activation_forgets_an_instruction_that_reached_the_node_while_it_was
     sent = client.sent
     client.wait(lambda: client.sent > sent + 5, "good inputs")
     assert client.status.state == PolicyStatus.IDLE and not client.of("policy/action")
+
+
+def test_an_instruction_whose_checkpoint_is_swapped_while_it_is_compared_is_refused(node, client, checkpoint_path,
+                                                                                   tmp_path, monkeypatch):
+    judged = threading.Event()
+    monkeypatch.setattr(Matcher, "match", lambda *_: judged.wait(LIMIT_S) and KNOWN[0])
+    checkpoint = load_checkpoint(checkpoint_path)
+    save_checkpoint(tmp_path / "other", replace(checkpoint, instructions={"bow": np.ones(8, np.float32)}))
+    client.spinner.add_node(node)
+    goal = send_goal(client, "fetch the soup")
+    client.wait_for_state(PolicyStatus.IDLE, "comparing")
+    client.set_parameter("checkpoint", str(tmp_path / "other"))
+    client.wait(lambda: client.status.known_instructions == ["bow"], "the swap")
+    judged.set()
+    end = result(client, goal)
+    assert end.termination_reason == Result.REFUSED
+    assert end.message == client.wait_for_state(PolicyStatus.IDLE, "another checkpoint").reason
+    client.say("bow")
+    client.wait(lambda: client.status.instruction == "bow", "the node to go on")

@@ -131,9 +131,12 @@ class Runner:
     def _judged(self, question: object, known: str | None, error: Exception | None) -> None:
         if question is not self._question:
             return  # something else has been said in the meantime
-        if known is not None:
+        if known is not None and self._session.known(known):
             self._begin(known)
             return
+        if known is not None:
+            error = UserError(f"{known!r} was meant, but another checkpoint was swapped in meanwhile and does not know "
+                              f"it; known: {'; '.join(self._session.instructions)}")
         if error is not None and not isinstance(error, UserError):
             self._node.get_logger().fatal("".join(traceback.format_exception(error)))
         self._refuse(str(error))

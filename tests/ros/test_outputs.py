@@ -5,15 +5,18 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rclpy
+import rclpy.action
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from harness import LIMIT_S
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from std_msgs.msg import Float64, Float64MultiArray
 
 from m2distill_policy.action import ActionSample, Command
@@ -202,6 +205,53 @@ def test_the_gripper_action_gets_a_goal_for_each_new_opening(make_robot):
                     break
     assert goals == [(pytest.approx(0.041), 20.0), (pytest.approx(0.001), 20.0)]
     server.destroy()
+
+
+class GripperServer:
+    """Stands for the client of a gripper's server where control_msgs is not installed: what arrives, and the answer."""
+
+    def __init__(self):
+        self.ready, self.accepts, self.told = True, True, []
+
+    def server_is_ready(self) -> bool:
+        return self.ready
+
+    def send_goal_async(self, goal) -> Future:
+        self.told.append(goal.command.position)
+        answer = Future()
+        answer.set_result(SimpleNamespace(accepted=self.accepts))
+        return answer
+
+    def destroy(self) -> None: ...
+
+
+def test_the_gripper_is_told_again_what_it_may_not_have_done_or_what_others_undid(make_robot, monkeypatch):
+    server = GripperServer()
+    monkeypatch.setattr(gripper, "GripperCommand", SimpleNamespace(
+        Goal=lambda: SimpleNamespace(command=SimpleNamespace())))
+    monkeypatch.setattr(rclpy.action, "ActionClient", lambda *_: server)
+    outputs = make_robot(gripper_output="action", output="pose").outputs
+
+    def told(happens=lambda: None) -> list[float]:
+        """The goals of three equal commands, before the first of which this happens."""
+        server.told.clear()
+        happens()
+        for _ in range(3):
+            outputs._gripper.send(COMMAND.gripper_width_m)
+        return server.told
+
+    width_m = COMMAND.gripper_width_m
+    assert told() == [width_m] and told() == []
+    assert told(outputs.stop) == [width_m]  # a hold: an operator may have moved the gripper since
+    assert told(outputs.forget) == [width_m]  # another activation
+    server.accepts = False
+    assert told(outputs.stop) == [width_m] * 3
+    server.accepts = True
+    assert told() == [width_m] and told() == []
+    server.ready = False
+    assert told() == []
+    server.ready = True
+    assert told() == [width_m]
 
 
 def test_the_watchdog_bites_once_when_it_is_not_fed_and_never_while_it_rests():

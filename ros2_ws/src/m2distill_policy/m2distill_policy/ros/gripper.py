@@ -3,6 +3,7 @@
 control_msgs is on every ROS 2 distribution but not among the PyPI wheels: this is the only place that imports it.
 """
 
+from rclpy.task import Future
 from std_msgs.msg import Float64
 
 from m2distill_policy.errors import UserError
@@ -22,6 +23,9 @@ class GripperTopic:
     def send(self, width_m: float) -> None:
         self._pub.publish(Float64(data=width_m))
 
+    def forget(self) -> None:
+        """Each command tells it anew."""
+
 
 class GripperAction:
     """A goal for each opening that differs enough from the last one sent: an action server starts anew with each."""
@@ -39,15 +43,24 @@ class GripperAction:
 
     def send(self, width_m: float) -> None:
         settings = self._settings
+        if not self._client.server_is_ready():
+            self.forget()  # told with the first command that finds it
+            return
         if self._sent_m is not None and abs(width_m - self._sent_m) < settings.gripper_min_change_m:
             return
-        if not self._client.server_is_ready():
-            return  # tried again with the next command
         goal = GripperCommand.Goal()
         goal.command.position = settings.gripper_action_offset + settings.gripper_action_scale * width_m
         goal.command.max_effort = settings.gripper_effort_n
-        self._client.send_goal_async(goal)
         self._sent_m = width_m
+        self._client.send_goal_async(goal).add_done_callback(self._answered)
+
+    def _answered(self, answer: Future) -> None:
+        if not answer.result().accepted:
+            self.forget()
+
+    def forget(self) -> None:
+        """The next command is a goal, whatever it says: others may move the gripper meanwhile."""
+        self._sent_m = None
 
 
 def make_gripper(made: Made, settings: OutputParameters) -> GripperTopic | GripperAction:

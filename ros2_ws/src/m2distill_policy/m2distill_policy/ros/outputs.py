@@ -47,6 +47,8 @@ class Outputs:
         self._moving = False  # a command was sent, and no stop after it
         self._pose: Pose | None = None  # the last good one
         self._pose_s = -math.inf  # when it came, by the steady clock
+        if self._gripper is not None:
+            self._gripper.forget()
 
     def heard_pose(self) -> None:
         """The session has taken a message of the hand's pose. A good one is kept: a stop is needed most when no good
@@ -76,6 +78,8 @@ class Outputs:
         self._again()
 
     def stop(self) -> None:
+        if self._gripper is not None:
+            self._gripper.forget()
         if self._pub is None or (self._by_pose and not self._knows_a_place_to_stay()):
             return
         self._moving = False

@@ -63,6 +63,19 @@ def test_a_sentence_is_computed_once():
     assert calls == ["a", "bb"]
 
 
+def test_texts_of_strangers_do_not_pile_up():
+    known, calls = ["a", "bb"], []
+
+    def embed(sentence):
+        calls.append(sentence)
+        return np.zeros(384, np.float32)
+
+    encoder = text.TextEncoder(MINILM, embed)
+    for i in range(100):
+        encoder.encode([f"stranger {i}", *known])
+    assert len(calls) == 102 and len(encoder._cache) <= 3
+
+
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory):
     """A folder with a 768-wide BERT of one layer and a vocabulary of a few words."""

@@ -25,7 +25,8 @@ class TextEncoderError(UserError):
 
 
 class TextEncoder:
-    """A loaded encoder; every sentence is computed once."""
+    """A loaded encoder. The sentences of the last call are remembered, and no others: known ones that are asked about
+    again, beside a new one each time, are computed once, and what strangers say does not pile up."""
 
     def __init__(self, name: str, embed: Callable[[str], np.ndarray]):
         self.name, self.width = name, WIDTHS[name]
@@ -34,10 +35,13 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """n sentences -> float32 (n, L). One sentence's embedding does not depend on the others."""
+        last = self._cache
+        now: dict[str, np.ndarray] = {}
         for text in texts:
-            if text not in self._cache:
-                self._cache[text] = self._embed(text)
-        return np.stack([self._cache[text] for text in texts])
+            if text not in now:
+                now[text] = last[text] if text in last else self._embed(text)
+        self._cache = now
+        return np.stack([now[text] for text in texts])
 
 
 def load_text_encoder(name: str, path: Path | None = None) -> TextEncoder:

@@ -130,3 +130,21 @@ def test_an_instruction_whose_checkpoint_is_swapped_while_it_is_compared_is_refu
     assert end.message == client.wait_for_state(PolicyStatus.IDLE, "another checkpoint").reason
     client.say("bow")
     client.wait(lambda: client.status.instruction == "bow", "the node to go on")
+
+
+def test_a_flood_of_unknown_instructions_is_judged_one_at_a_time_and_the_last_one_counts(node, client, monkeypatch):
+    judged, go = [], threading.Event()
+
+    def match(matcher, text, known):
+        judged.append(text)
+        return go.wait(LIMIT_S) and KNOWN[1]
+
+    monkeypatch.setattr(Matcher, "match", match)
+    client.spinner.add_node(node)
+    for i in range(8):
+        client.say(f"sing song {i}")
+        client.wait_for_state(PolicyStatus.IDLE, f"song {i}")
+    assert judged == ["sing song 0"] and sum(t.name == "background" for t in threading.enumerate()) == 1
+    go.set()
+    client.wait(lambda: client.status.instruction == KNOWN[1], "the last one's answer")
+    assert judged == ["sing song 0", "sing song 7"]

@@ -53,6 +53,7 @@ class Runner:
         self._pacer = Pacer(session.spec.period_ns)
         self._cadence = Cadence(1 / session.spec.rate_hz)
         self._last_run = ""  # summary
+        self._judging = False  # in the background, whether its outcome is still wanted or not
         report.numbers = self._numbers
         if not self._lockstep:
             made.timer(WATCH_PERIOD_S, self._watch)
@@ -71,7 +72,7 @@ class Runner:
         self._complete_ns: int | None = None  # lockstep: stamp of the last complete set
         self._hold_reason = self._last_instruction = ""
         self._stopped_s = 0.0  # when the last zero command was sent
-        self._question: object | None = None  # of the instruction that is being judged
+        self._question: str | None = None  # the instruction that is to be judged
         self._paused = False
         self.active = True
         self._hold("no instruction")
@@ -123,14 +124,22 @@ class Runner:
                 raise
         else:
             self._halt(f"{COMPARING} {text!r} with the known instructions")
-            question, instructions = object(), self._session.instructions
-            self._question = question
-            self._background.run(lambda: self._matcher.match(text, instructions),
-                                 lambda known, error: self._judged(question, known, error))
+            self._question = text
+            if not self._judging:
+                self._judge(text)
 
-    def _judged(self, question: object, known: str | None, error: Exception | None) -> None:
-        if question is not self._question:
-            return  # something else has been said in the meantime
+    def _judge(self, text: str) -> None:
+        """One text at a time, however many are sent: of those that come meanwhile only the last is wanted."""
+        self._judging, instructions = True, self._session.instructions
+        self._background.run(lambda: self._matcher.match(text, instructions),
+                             lambda known, error: self._judged(text, known, error))
+
+    def _judged(self, text: str, known: str | None, error: Exception | None) -> None:
+        self._judging = False
+        if text != self._question:  # something else has been said in the meantime
+            if self._question is not None:
+                self._judge(self._question)
+            return
         if known is not None and self._session.known(known):
             self._begin(known)
             return

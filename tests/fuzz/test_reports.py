@@ -16,7 +16,7 @@ from m2distill_policy.models import Policy, StageConfig, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
 from m2distill_training.demo import _read_trials
-from m2distill_training.episodes import Listener, make_jobs, run_jobs
+from m2distill_training.episodes import Listener, make_jobs, run_jobs, versions
 from m2distill_training.presets import debug
 from m2distill_training.report.runs import load_runs
 from m2distill_training.run import begin_folder
@@ -146,7 +146,7 @@ SOUP = find_task("libero_object", 0)
 SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
 CONFIG = dataclasses.replace(small(), stem_width=4, stages=(StageConfig(4, 1, 1),), keypoints=2, width=4, layers=1,
                              heads=1, head_width=2, mlp_width=4, mixture_hidden=4, modes=2)
-VIDEO = "videos/failure.mp4"
+VIDEOS = {f"videos/failure_{state}.mp4": b"" for state in HELD_OUT[:2]}
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +156,10 @@ def checkpoint(tmp_path_factory):
     name = save_checkpoint(path, Checkpoint(SPEC, CONFIG, Policy(CONFIG, SPEC).state_dict(),
                                             {SOUP.instruction: np.ones(4, np.float32)}, {}))
     return path, [{"checkpoint_id": name, "suite": SOUP.suite, "task": SOUP.index, "state": state,
-                   "acting": "mode_mean", "seed": 0, "max_steps": 9, "assets": assets_of(SOUP.suite).label,
-                   "success": False, "steps": 9, "held": "", "video": VIDEO} for state in HELD_OUT[:2]]
+                   "acting": "mode_mean", "seed": 0, "max_steps": 9, "assets": assets_of(SOUP.suite).identity(),
+                   "versions": versions(),
+                   "success": False, "steps": 9, "held": "", "video": video}
+                  for state, video in zip(HELD_OUT, VIDEOS, strict=False)]
 
 
 @pytest.fixture(scope="module")
@@ -175,19 +177,19 @@ def episodes(checkpoint, tmp_path_factory):
 
 
 def test_finished_episodes_are_taken(episodes, checkpoint):
-    assert episodes.judge({"episodes.jsonl": lines(checkpoint[1]), VIDEO: b""}) == ""
+    assert episodes.judge({"episodes.jsonl": lines(checkpoint[1]), **VIDEOS}) == ""
 
 
 @fuzzed(100, edits=value_edits)
 def test_values_of_episodes(episodes, checkpoint, edits):
     changed = edit_values(checkpoint[1], edits)
     content = lines(changed) if isinstance(changed, list) else to_json(changed)
-    episodes.judge({"episodes.jsonl": content, VIDEO: b""})
+    episodes.judge({"episodes.jsonl": content, **VIDEOS})
 
 
 @fuzzed(60, edits=byte_edits)
 def test_bytes_of_episodes(episodes, checkpoint, edits):
-    episodes.judge({"episodes.jsonl": edit_bytes(lines(checkpoint[1]), edits), VIDEO: b""})
+    episodes.judge({"episodes.jsonl": edit_bytes(lines(checkpoint[1]), edits), **VIDEOS})
 
 
 # A demo: what was asked for, and its trials

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import shutil
+from importlib.metadata import version
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -10,13 +12,15 @@ import numpy as np
 import pytest
 
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_policy.errors import AssetError
+from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out, instruction
 from m2distill_training.episodes import Job, Listener, Result, _Stage, make_jobs, run_job
 from m2distill_training.evaluate import evaluate_run, serving_steps, write_evaluation
 from m2distill_training.loop import train
 from m2distill_training.metrics import sum_interval
 from m2distill_training.presets import debug
-from m2distill_training.run import RunFolder, read_lines
+from m2distill_training.run import RunFolder, read_lines, write_lines
 
 SUITE = "libero_object"
 
@@ -28,14 +32,15 @@ def run(libero_file, tmp_path) -> RunFolder:
     return train(config, files, tmp_path / "run")
 
 
-def evaluate(run: RunFolder) -> tuple[dict, list[tuple[int, int, int]]]:
+def evaluate(run: RunFolder, assets: str | None = None) -> tuple[dict, list[tuple[int, int, int]]]:
     """The evaluation but for how it was come by, and (step, task, state) of the episodes that were run for it."""
     ran = []
 
     def note(result: Result) -> None:
         ran.append((int(result.job.checkpoint.parent.name), result.job.task, result.job.state))
 
-    evaluation = evaluate_run(run.path, [SUITE], 2, max_steps=2, workers=0, listener=Listener(result=note))
+    evaluation = evaluate_run(run.path, [SUITE], 2, max_steps=2, workers=0, assets=assets,
+                              listener=Listener(result=note))
     assert evaluation.pop("ran")["episodes"] == len(ran)
     return evaluation, ran
 
@@ -78,6 +83,42 @@ def test_other_settings_or_weights_are_not_taken_for_finished(run):
     save_checkpoint(run.checkpoint(0), dataclasses.replace(checkpoint, state_dict=state))
     _, ran = evaluate(run)
     assert sorted(ran) == [(0, 1, state) for state in HELD_OUT[:2]]
+
+
+def test_episodes_of_other_assets_are_run_again_wherever_the_same_ones_lie(run, tmp_path):
+    a, moved, b = (shutil.copytree(find_assets("builtin").path, tmp_path / name) for name in ("a", "moved", "b"))
+    soup = b / "stable_hope_objects/alphabet_soup/alphabet_soup.xml"
+    soup.write_text(soup.read_text().replace('density="100"', 'density="900"'))
+    assert soup.read_bytes() != (a / soup.relative_to(b)).read_bytes()
+    first, ran = evaluate(run, str(a))
+    assert len(ran) == 6
+    assert evaluate(run, str(moved)) == (first, [])
+    second, ran = evaluate(run, str(b))
+    assert len(ran) == 6
+    assert {task["assets"] for step in second["steps"] for task in step["tasks"]} == {"libero"}  # what people read
+    again, ran = evaluate(run, str(a))
+    assert again == first
+    assert [step for step, _, _ in ran] == [1] * 4  # those whose films the others took the place of
+
+
+def test_assets_that_cannot_be_read_are_refused_by_name(run, tmp_path):
+    folder = shutil.copytree(find_assets("builtin").path, tmp_path / "assets")
+    (folder / "textures" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(AssetError, match=f"{folder} cannot be read .*lost.png"):
+        evaluate(run, str(folder))
+
+
+def test_episodes_of_other_versions_and_of_unknown_ones_are_run_again(run):
+    first, ran = evaluate(run)
+    lines = read_lines(run.path / "episodes.jsonl")
+    assert {name: x for name, x in lines[0]["versions"].items() if x} == {
+        name: version(name) for name, x in first["versions"].items() if x}
+    older = [{**line, "versions": {**line["versions"], "mujoco": "2.0.0"}} for line in lines]
+    unknown = [{name: x for name, x in line.items() if name != "versions"} for line in lines]
+    for earlier in (older, unknown):
+        write_lines(run.path / "episodes.jsonl", earlier)
+        assert evaluate(run) == (first, ran)
+        assert evaluate(run) == (first, [])
 
 
 def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):

@@ -29,8 +29,13 @@ def environment() -> dict:
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "packages": dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items())),
+        "packages": packages(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Name -> version of all that is installed."""
+    return dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items()))
 
 
 def _source_commit() -> str | None:

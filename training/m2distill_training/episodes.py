@@ -17,6 +17,7 @@ from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.session import PolicySession
 from m2distill_policy.spec import CameraSpec
 from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
+from m2distill_training.environment import packages
 from m2distill_training.forms import COUNT, TEXT, maybe
 from m2distill_training.run import append_line, read_lines, write_lines
 from m2distill_training.workers import run_in_workers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # it imports the renderer, which chooses its platform once an
 
 RENDER_PX = 128  # least side drawn, as in demonstrations and on the simulator's topics: one door makes it smaller
 LONGEST_NAME = 255  # bytes
+VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
 
 
 def VIDEO(value: Any) -> bool:
@@ -84,18 +86,20 @@ def make_jobs(checkpoint: Path, tasks: Sequence[Task], episodes: int, acting: st
 def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener = Listener()) -> list[Result]:
     """Results in the order of `jobs`: those in the file `kept` from there, the others run now and added to it.
 
-    Equal episodes of equal checkpoints run once, as the last of their jobs, and share a Result. A video that should be
-    there and is not makes its episode run again. `workers`: processes; 0: in this one, where a debugger can follow and
+    Equal episodes of equal checkpoints run once, as the last of their jobs, and share a Result. Those of other assets
+    or versions do not count. A video that should be there and is not, or shows a later episode of the same name, makes
+    its episode run again. `workers`: processes; 0: in this one, where a debugger can follow and
     a crash is a crash. Raises UserError.
     """
     require_at_least(0, workers=workers)
     ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(job.checkpoint for job in jobs)}
-    labels = {which: assets_of(*which).label for which in dict.fromkeys((job.suite, job.assets) for job in jobs)}
+    assets = {which: assets_of(*which).identity() for which in dict.fromkeys((job.suite, job.assets) for job in jobs)}
+    installed = versions()
 
     def key(job: Job) -> dict:
         return {"checkpoint_id": ids[job.checkpoint], "suite": job.suite, "task": job.task, "state": job.state,
                 "acting": job.acting, "seed": job.seed, "max_steps": job.max_steps,
-                "assets": labels[job.suite, job.assets]}
+                "assets": assets[job.suite, job.assets], "versions": installed}
 
     def keep(result: Result) -> None:
         video = os.path.relpath(result.video, kept.parent) if result.video else None
@@ -107,7 +111,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
         line = lines.get(labelled[job])
         if line is None:
             return None
-        video = kept.parent / line["video"] if line["video"] else None
+        video = kept.parent / line["video"] if films.get(line["video"]) is line else None
         if job.videos and is_filmed(job, line["success"]) and not (video and video.is_file()):
             return None
         return Result(job, line["success"], line["steps"], line["held"], video)
@@ -115,6 +119,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
     whole = read_lines(kept, EPISODE, "restore it from a copy, or remove it to run its episodes again")
     write_lines(kept, whole)  # without a last line cut short
     names = list(key(jobs[0]))
+    films = {line["video"]: line for line in whole if line["video"]}
     lines = {json.dumps({name: line.get(name) for name in names}): line for line in whole}
     labelled = {job: json.dumps(key(job)) for job in jobs}
     once = {label: job for job, label in labelled.items()}
@@ -130,6 +135,12 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
         done = run_in_workers(_run_in_worker, missing, workers, on_result=keep, on_repeat=listener.repeat)
         results |= dict(zip(missing, done, strict=True))
     return [results[once[labelled[job]]] for job in jobs]
+
+
+def versions() -> dict[str, str | None]:
+    """Of the libraries that a result may depend on; None: not installed."""
+    installed = packages()
+    return {name: installed.get(name) for name in VERSIONS}
 
 
 def is_filmed(job: Job, success: bool) -> bool:

@@ -18,13 +18,12 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.session import normalise
 from m2distill_sim.suites import Task, assets_of, find_task, suites
 from m2distill_training.environment import environment
-from m2distill_training.episodes import VIDEO, Job, Listener, Result, make_jobs, run_jobs
+from m2distill_training.episodes import VIDEO, Job, Listener, Result, make_jobs, run_jobs, versions
 from m2distill_training.forms import COUNT, NUMBER, RATE, TEXT, fits, maybe, some
 from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.run import RunError, RunFolder
 
 EPISODES = "episodes.jsonl"
-VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
 
 METRICS = {"fwt": NUMBER, "nbt": maybe(NUMBER), "auc": NUMBER}
 
@@ -75,9 +74,8 @@ def evaluate_checkpoint(checkpoint: Path, tasks: Sequence[Task], episodes: int, 
 
 
 def _settings(episodes: int, acting: str, seed: int, max_steps: int) -> dict:
-    packages = environment()["packages"]
     return {"episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps,
-            "versions": {name: packages.get(name) for name in VERSIONS}}
+            "versions": versions()}
 
 
 def _run(jobs: list[Job], workers: int, folder: Path, listener: Listener) -> tuple[list[Result], dict]:

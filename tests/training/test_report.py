@@ -144,6 +144,25 @@ def test_runs_that_differ_by_their_seed_are_averaged(runs, tmp_path):
     assert mean[1:3] == ["2", "77% ± 14%"]
 
 
+def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["m2distill"], run)
+    [entry] = json.loads((run / "environment.json").read_text())
+    here, there = {**entry, "source": "aaa"}, {**entry, "source": "bbb", "cpu": "Another one"}
+
+    def told(entries: list[dict]) -> list[tuple[str, str]]:
+        """(starts, source) as the page has them; `there` names its machine as well."""
+        (run / "environment.json").write_text(json.dumps(entries))
+        write_report(tmp_path / "report.html", [run])
+        page = (tmp_path / "report.html").read_text()
+        assert ("on Another one, " in page) == (there in entries)
+        return re.findall(r'"note">Trained (.*?)with Python .*?; source (\w+)\.<', page)
+
+    assert told([here]) == [("", "aaa")]
+    assert told([here, there, here]) == [("in 2 starts ", "aaa"), ("", "bbb")]
+    assert told([]) == []
+
+
 def test_runs_of_one_name_are_told_apart(runs, tmp_path):
     copy = tmp_path / "m2distill"
     shutil.copytree(runs["m2distill"], copy)

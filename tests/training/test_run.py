@@ -80,6 +80,22 @@ def test_the_environment_is_recorded_at_every_start(files, tmp_path):
         assert entries[1]["source"].removesuffix("-dirty") == commit.stdout.strip()
 
 
+def test_a_start_with_nothing_to_learn_leaves_no_environment(files, tmp_path):
+    with pytest.raises(Killed):
+        train(SHORT, files, tmp_path / "run", on_step=kill_at(1, 2))
+    train(SHORT, files, tmp_path / "run", resume=True)
+    entries = (tmp_path / "run" / "environment.json").read_text()
+    assert len(json.loads(entries)) == 2  # starts, not steps
+    train(SHORT, files, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "environment.json").read_text() == entries
+
+
+def test_a_run_that_took_its_only_step_from_another_one_names_no_environment(files, tmp_path):
+    first = train(SHORT, files[:1], tmp_path / "first")
+    run = train(SHORT, files[:1], tmp_path / "run", start_from=first.checkpoint(0))
+    assert json.loads((run.path / "environment.json").read_text()) == []
+
+
 def test_tensorboard_shows_every_logged_line_once_also_after_a_kill(files, tmp_path):
     with pytest.raises(Killed):
         train(SHORT, files, tmp_path / "run", on_step=kill_at(1, 6))  # step 5 and 6 come again

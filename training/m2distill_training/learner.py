@@ -123,6 +123,7 @@ class Learner:
         run = self.folder
         if state := run.load_state(self.k):
             self._restore(state)
+        run.record_environment(self.ranks.size)
         run.forget_metrics_after(self.k, self.step)
         run.write_json(f"steps/{self.k}/replay.json", self.kept)
         curve = self._curve_points()

@@ -96,7 +96,7 @@ def _run_folder(out: Path, config: TrainConfig, data: list[dict], resume: bool, 
         ranks.wait()
         yield follow_run(out)
         return
-    with open_run(out, config, data, resume, ranks.size) as run:
+    with open_run(out, config, data, resume) as run:
         ranks.wait()
         yield run
 

@@ -2,7 +2,7 @@
 
     config.json          the TrainConfig, seed included, text encoder resolved
     data.json            the datasets in task order, with their content keys
-    environment.json     versions, machine, threads and source: one entry for each time the run was begun or resumed
+    environment.json     versions, machine, threads and source: one entry for each start that had something to learn
     metrics.jsonl        one line per logged gradient step
     tensorboard/step_<k> the same as events
     steps/<k>/checkpoint the policy after task step k; its metrics.json names its parent and its datasets
@@ -40,7 +40,7 @@ from m2distill_training.forms import ANY, COUNT, NUMBER, TEXT, fits, is_shallow,
 
 DATA = some({"instruction": TEXT, "key": str, "path": str, "demos": COUNT})  # data.json
 CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": COUNT}  # config.json, of earlier versions too
-ENVIRONMENTS = some(ENVIRONMENT)  # environment.json
+ENVIRONMENTS = [ENVIRONMENT]  # environment.json
 RESTORE = "restore it from a copy"
 
 
@@ -147,6 +147,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self._events: ScalarEvents | None = None
+        self._environment_is_recorded = False
 
     def data(self) -> list[dict]:
         """The datasets in the order of learning. Raises RunError."""
@@ -188,6 +189,13 @@ class RunFolder:
 
     def write_json(self, name: str, value: object) -> None:
         write_atomic(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def record_environment(self, processes: int) -> None:
+        """So many processes learn here together, from now on. Once in the life of this object; raises RunError."""
+        if not self._environment_is_recorded:
+            entries = read_json(self.path / "environment.json", ENVIRONMENTS)
+            self.write_json("environment.json", [*entries, environment() | {"processes": processes}])
+            self._environment_is_recorded = True
 
     def save_state(self, k: int, state: dict) -> None:
         """A line with the sha256 of all that follows, then torch's format."""
@@ -250,7 +258,7 @@ class _FollowedRun(RunFolder):
     def _leave_to_the_other(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    write_json = save_state = save_checkpoint = forget_metrics_after = log = _leave_to_the_other
+    write_json = record_environment = save_state = save_checkpoint = forget_metrics_after = log = _leave_to_the_other
 
 
 def follow_run(path: Path) -> RunFolder:
@@ -266,11 +274,9 @@ def read_run(path: Path) -> tuple[TrainConfig, list[dict]]:
 
 
 @contextmanager
-def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool,
-             processes: int = 1) -> Iterator[RunFolder]:
-    """A new run folder, or with `resume` the one that is there, locked, for so many `processes` that learn together.
-    Raises RunError when that would overwrite a run, when config or data differ from what the run began with, or when
-    another process trains in it."""
+def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) -> Iterator[RunFolder]:
+    """A new run folder, or with `resume` the one that is there, locked. Raises RunError when that would overwrite a
+    run, when config or data differ from what the run began with, or when another process trains in it."""
     begun = (path / "config.json").is_file()
     if begun and not resume:
         raise RunError(f"{path} already holds a run; add --resume to go on with it, or choose another --out")
@@ -283,8 +289,8 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool,
         if begun:
             _check_unchanged(path, config, data)
             _remove_unfinished(path / "steps")
-        _record_environment(run, processes, first=not begun)
-        if not begun:
+        else:
+            run.write_json("environment.json", [])
             run.write_json("data.json", data)
             write_atomic(path / "config.json", config.to_json().encode())  # last: from here on the run counts as begun
         try:
@@ -323,8 +329,3 @@ def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
     what = f"changed or missing: {', '.join(lost)}" if lost else "the same tasks in another number or order"
     raise RunError(f"{path} cannot be resumed with other data: {what}; give the {len(begun_with)} files that it began "
                    "with, unchanged and in order, or choose another --out")
-
-
-def _record_environment(run: RunFolder, processes: int, first: bool) -> None:
-    entries = [] if first else read_json(run.path / "environment.json", ENVIRONMENTS)
-    run.write_json("environment.json", [*entries, environment() | {"processes": processes}])

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -176,18 +177,20 @@ def _drift(runs: list[Run], gallery: _Gallery) -> list[str]:
 def _settings(run: Run) -> str:
     tasks = [[d["instruction"], d["demos"], Path(d["path"]).name, d["key"]] for d in run.data]
     steps = [[i + 1, step["checkpoint_id"][:12]] for i, step in enumerate(run.evaluation["steps"])]
-    now = run.environments[-1]
-    packages = ", ".join(f"{name} {now['packages'][name]}" for name in MAIN_PACKAGES if name in now["packages"])
-    machine = ", ".join([now["cpu"], f"{now['cores']} cores", f"{now['threads']} threads", *now["gpus"]])
-    starts = f" in {len(run.environments)} starts" if len(run.environments) > 1 else ""
-    trained = (f"Trained{starts} with Python {now['python']}, {packages}, on {machine}; "
-               f"source {now['source'] or 'unknown'}.")
+    trained = [_note(f"Trained{f' in {starts} starts' if starts > 1 else ''} with {where}.")
+               for where, starts in Counter(map(_environment, run.environments)).items()]
     return (f"<h3>{html.escape(run.label)}</h3>{_table(['task', 'demos', 'file', 'content key'], tasks)}"
             f"{_table(['step', 'checkpoint'], steps)}"
-            f"{_note(trained)}"
+            f"{''.join(trained)}"
             f"<details><summary>configuration</summary><pre>{html.escape(json.dumps(run.config, indent=1))}</pre>"
             "</details><details><summary>environment</summary>"
             f"<pre>{html.escape(json.dumps(run.environments, indent=1))}</pre></details>")
+
+
+def _environment(start: dict) -> str:
+    packages = ", ".join(f"{name} {start['packages'][name]}" for name in MAIN_PACKAGES if name in start["packages"])
+    machine = ", ".join([start["cpu"], f"{start['cores']} cores", f"{start['threads']} threads", *start["gpus"]])
+    return f"Python {start['python']}, {packages}, on {machine}; source {start['source'] or 'unknown'}"
 
 
 def _note(text: str) -> str:

@@ -7,12 +7,13 @@ signal only ends the spinning; the node closes itself while it can still publish
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor, await_or_execute
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -21,6 +22,8 @@ from m2distill_policy.bringup import die_with_starter
 from m2distill_policy.errors import UserError
 
 WAKE_PERIOD_S = 0.1  # how long a signal may go unnoticed when no message arrives
+FOREIGN = {"rclpy", *sys.stdlib_module_names}
+COMPLAINT_PERIOD_S = 60.0  # a peer who repeats himself is not to fill the disk
 
 
 class ClosableNode(Protocol):
@@ -50,7 +53,12 @@ def autostarted(node: Startable) -> Startable:
 
 
 def run_node(make_node: Callable[[], ClosableNode]) -> int:
-    """Run one node until a signal; returns the exit status: 2 after an error that the user can mend."""
+    """Run one node until a signal; returns the exit status: 2 after an error that the user can mend.
+
+    What rclpy's own services and subscriptions cannot make sense of (a transition that does not fit the state, a
+    parameter of no known type, a clock before its beginning) is logged, and the node goes on. What a callback of ours
+    raises ends it, with the zero command on the way out: nothing shows that it could go on to move an arm.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -62,7 +70,13 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(cast(Node, node))  # no type says: a node that can be closed
         while not stop.is_set():
-            executor.spin_once(timeout_sec=WAKE_PERIOD_S)
+            try:
+                executor.spin_once(timeout_sec=WAKE_PERIOD_S)
+            except Exception as error:
+                if not _is_rclpys(error):
+                    raise
+                cast(Node, node).get_logger().error(f"passed over what a peer sent: {traceback.format_exc()}",
+                                                    throttle_duration_sec=COMPLAINT_PERIOD_S)
         return 0
     except (UserError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,6 +86,14 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _is_rclpys(error: Exception) -> bool:
+    """Raised by a callback of rclpy's while no code but its own and Python's was under way. The executor is whole after
+    that: it has taken the message, and goes on to the next."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]  # the first is run_node's
+    return (any(frame.f_code is await_or_execute.__code__ for frame in frames)
+            and {frame.f_globals["__name__"].partition(".")[0] for frame in frames} <= FOREIGN)
 
 
 def run_client(make_node: Callable[[], Client], use: Callable[[Client], object], complaint: str = "error",

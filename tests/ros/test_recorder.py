@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import CAMERAS, KNOWN
+from harness import CAMERAS, KNOWN, LATCHED
 from lifecycle_msgs.msg import Transition
 from rclpy.parameter import Parameter
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CameraInfo, JointState
 
+from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup import NodeProcesses
 from m2distill_policy.spec import PolicySpec
+
+TORN = b"\x00\x01\x00\x00"  # a head, and nothing of the message
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,25 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     client.sensors.cancel()
     answer = recorder("keep").message
     assert "wrist/image_raw: nothing heard" in answer and "twist_cmd: nothing heard" in answer
+
+
+def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing(client, recorder, node):
+    client.say(KNOWN[0])
+    assert recorder("start").success
+    pubs = [client.instruction_pub, client.create_publisher(PolicyStatus, "policy/status", LATCHED),
+            *(client.create_publisher(CameraInfo, f"{camera}/camera_info", 10) for camera in CAMERAS)]
+    client.wait(lambda: all(pub.get_subscription_count() for pub in pubs), "its ears")
+    for pub in pubs * 20:
+        pub.publish(TORN)
+    recorder.record(3)
+    kept = recorder("keep")
+    assert kept.success, kept.message
+    with AnyReader([Path(kept.message.split()[1].rstrip(":"))]) as bag:
+        torn = {c.topic for c, _, raw in bag.messages() if raw == TORN}
+        assert bag.readers[0].storage.metadata.custom["instruction"] == KNOWN[0]
+    assert torn == {"/instruction", "/policy/status", *(f"/{camera}/camera_info" for camera in CAMERAS)}
+    node.check()
+    assert node.log_path("recorder").read_text().count("cannot be read") == 1
 
 
 def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, directory):

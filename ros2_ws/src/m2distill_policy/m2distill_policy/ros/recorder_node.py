@@ -34,7 +34,7 @@ from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.bag_types import bag_types
 from m2distill_policy.ros.diagnostics import InputMonitor
 from m2distill_policy.ros.made import Made
-from m2distill_policy.ros.process import autostarted, run_node
+from m2distill_policy.ros.process import COMPLAINT_PERIOD_S, autostarted, run_node
 from m2distill_policy.spec import PolicySpec
 
 MOST_WAITING = 1000  # messages of a topic, taken at the end of an episode
@@ -103,14 +103,15 @@ class RecorderNode(LifecycleNode):
         self._topics = topics.episode_topics(spec, settings.image_transport == "compressed")
         self._watched = [topic.name for topic in self._topics if topic.watched]
         self._names = {topic.name: f"{self.get_namespace().rstrip('/')}/{topic.name}" for topic in self._topics}
-        listeners: dict[str, Callable[[bytes], None]] = {
+        listeners: dict[str, Callable[[Any], None]] = {
             topics.INSTRUCTION: self._on_instruction, topics.STATUS: self._on_status,
             **{topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras}}
         self._ears: list[Subscription] = []
         for topic in self._topics:
+            kind = _message_class(topic.type)
             # rclpy declares callbacks of the message alone.
-            hear: Any = partial(self._on_message, topic.name, listeners.get(topic.name))
-            subscription = self.create_subscription(_message_class(topic.type), topic.name, hear, _qos(topic), raw=True)
+            hear: Any = partial(self._on_message, topic.name, kind, listeners.get(topic.name))
+            subscription = self.create_subscription(kind, topic.name, hear, _qos(topic), raw=True)
             self._ears.append(subscription)
             made.at_destruction(partial(self.destroy_subscription, subscription))
         self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
@@ -266,7 +267,8 @@ class RecorderNode(LifecycleNode):
 
     # --- messages
 
-    def _on_message(self, name: str, listen: Callable[[bytes], None] | None, raw: bytes, info: dict[str, int]) -> None:
+    def _on_message(self, name: str, kind: type, listen: Callable[[Any], None] | None, raw: bytes,
+                    info: dict[str, int]) -> None:
         if self._active and name in self._watched:
             self._monitor.heard(name, self._made.steady.now().nanoseconds)
         if self._episode:
@@ -275,26 +277,30 @@ class RecorderNode(LifecycleNode):
             if name in self._arrivals:
                 self._arrivals[name].heard(time_ns, info["publication_sequence_number"])
         if listen:
-            listen(raw)
+            try:
+                message = deserialize_message(raw, kind)
+            except Exception as error:  # whatever a peer's bytes provoke
+                self.get_logger().warning(f"a message on {name} cannot be read: {error}",
+                                          throttle_duration_sec=COMPLAINT_PERIOD_S)
+            else:
+                listen(message)
 
-    def _on_instruction(self, raw: bytes) -> None:
-        text = deserialize_message(raw, String).data.strip()
+    def _on_instruction(self, message: String) -> None:
+        text = message.data.strip()
         if not text:
             return  # it means: stop
         self._labels["instruction"] = text
         if self._episode and not self._episode.labels["instruction"]:
             self._episode.label(instruction=text)
 
-    def _on_status(self, raw: bytes) -> None:
-        checkpoint_id = deserialize_message(raw, PolicyStatus).checkpoint_id
-        self._labels["checkpoint_id"] = checkpoint_id
-        if self._episode and self._episode.labels["checkpoint_id"] != checkpoint_id:
-            self._episode.label(checkpoint_id=checkpoint_id)
+    def _on_status(self, status: PolicyStatus) -> None:
+        self._labels["checkpoint_id"] = status.checkpoint_id
+        if self._episode and self._episode.labels["checkpoint_id"] != status.checkpoint_id:
+            self._episode.label(checkpoint_id=status.checkpoint_id)
 
-    def _on_camera_info(self, camera: str, raw: bytes) -> None:
+    def _on_camera_info(self, camera: str, info: CameraInfo) -> None:
         if camera in self._cameras:
             return
-        info = deserialize_message(raw, CameraInfo)
         self._cameras[camera] = {"width": info.width, "height": info.height, "distortion_model": info.distortion_model,
                                  "d": list(info.d), "k": list(info.k), "r": list(info.r), "p": list(info.p)}
         if self._episode:

@@ -99,13 +99,14 @@ def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):
     assert "pacing is 'hurry', allowed: real_time, lockstep" in nodes.log_path("policy").read_text().splitlines()[-1]
 
 
-def test_sigterm_ends_an_active_node_with_the_zero_command_and_status_0(client, checkpoint_path, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_an_active_node_with_the_zero_command_and_status_0(client, checkpoint_path, tmp_path, number):
     with NodeProcesses([policy_node(checkpoint_path, autostart=True)], tmp_path) as nodes:
         client.wait_until_active()
         client.sensors.reset()
         client.say(KNOWN[0])
         client.wait_for_motion(True)
-        psutil.Process(nodes.pids["policy"]).send_signal(signal.SIGTERM)
+        psutil.Process(nodes.pids["policy"]).send_signal(number)
         client.wait(lambda: not client.count_publishers("twist_cmd"), "the publisher to go")
         client.wait_for_motion(False)
         assert psutil.Process(nodes.pids["policy"]).wait(20) == 0

@@ -1,6 +1,7 @@
 """A terminal's keyboard as a joystick. A terminal tells presses and their repetition, never a release: a key counts as
 held until it has not been repeated for a moment, and any key that moves is the deadman too."""
 
+import contextlib
 import os
 import select
 import sys
@@ -31,12 +32,13 @@ class Keyboard:
         tty.setcbreak(self._file)
 
     def close(self) -> None:
-        termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
+        with contextlib.suppress(termios.error):  # it has gone
+            termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
 
     def read(self, now_s: float) -> tuple[list[float], list[int]]:
-        """Axes and buttons as the settings number them."""
+        """Axes and buttons as the settings number them. Raises UserError when the terminal has gone."""
         while select.select([self._file], [], [], 0)[0]:
-            for key in os.read(self._file, 64).decode(errors="ignore"):
+            for key in self._typed():
                 if key == STILL:
                     self._held.clear()
                 else:
@@ -52,3 +54,13 @@ class Keyboard:
         buttons[s.open_button], buttons[s.close_button] = int(OPEN in self._held), int(CLOSE in self._held)
         buttons[s.deadman_button] = int(bool(self._held.keys() & {*KEYS, OPEN, CLOSE}))
         return axes, buttons
+
+    def _typed(self) -> str:
+        """A terminal that has gone is always ready, with an end or an error."""
+        try:
+            typed = os.read(self._file, 64)
+        except OSError:
+            typed = b""
+        if not typed:
+            raise UserError("the terminal has gone, and the arm is let go of; start the node in another terminal")
+        return typed.decode(errors="ignore")

@@ -1,9 +1,10 @@
-"""The life of a node's process: start, spin, and an end on SIGINT, SIGTERM or the death of its starter.
+"""The life of a node's process: start, spin, and an end on a signal, a hangup or the death of its starter.
 
 rclpy's own signal handlers close the context at once, after which a node can no longer send its last command. Here a
 signal only ends the spinning; the node closes itself while it can still publish.
 """
 
+import contextlib
 import signal
 import sys
 import threading
@@ -60,8 +61,9 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
     raises ends it, with the zero command on the way out: nothing shows that it could go on to move an arm.
     """
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda *_: stop.set())
     die_with_starter()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = None
@@ -79,7 +81,8 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
                                                     throttle_duration_sec=COMPLAINT_PERIOD_S)
         return 0
     except (UserError, ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal has gone
+            print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         if node is not None:

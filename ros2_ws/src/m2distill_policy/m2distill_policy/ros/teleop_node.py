@@ -17,7 +17,7 @@ from std_msgs.msg import Bool, Float64
 from m2distill_policy.parameters import parameter
 from m2distill_policy.ros import messages, params
 from m2distill_policy.ros.keyboard import Keyboard
-from m2distill_policy.ros.outputs import AT_REST
+from m2distill_policy.ros.outputs import AT_REST, FLUSH_LIMIT
 from m2distill_policy.ros.process import run_node
 from m2distill_policy.teleop import Motion, Teleoperator, TeleopSettings
 
@@ -53,6 +53,8 @@ class TeleopNode(Node):
     def close(self) -> None:
         if self._active:
             self._let_go()
+            for publisher in (self._twist_pub, self._active_pub):  # which take along what nobody has yet
+                publisher.wait_for_all_acked(FLUSH_LIMIT)
         if self._keyboard is not None:
             self._keyboard.close()
 

@@ -2,9 +2,12 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,7 @@ while True:
 
 def numbers(path: Path) -> list[int]:
     with AnyReader([path]) as bag:
+        assert bag.readers[0].storage.metadata.custom["operator"] == "Ada"
         return [int(bag.deserialize(raw, connection.msgtype).data[0]) for connection, _, raw in bag.messages()]
 
 
@@ -90,6 +94,49 @@ def test_a_torn_file_gives_every_message_that_is_whole(tmp_path, cut, tail):
     assert recovered.messages == 20
     with Reader(recovered.path) as bag:
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
+
+
+@contextmanager
+def disk_full_after(more_bytes: int, file: Path) -> Iterator[None]:
+    """No file may become longer than this one and so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + more_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 100, 1000])  # bytes; the index is longer
+def test_a_disk_that_is_full_at_keep_costs_no_message_and_no_label(tmp_path, room):
+    with Recordings(tmp_path) as recordings:
+        episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
+        for number in range(20):
+            episode.bag.write("/agentview/image_raw", number + 1, bytes([number]) * 1000)
+        episode.label(success="true")
+        episode.bag.flush()
+        with disk_full_after(room, episode.bag.folder / f"{episode.name}.mcap"), pytest.raises(OSError):
+            episode.keep()
+    recovered, = recover(tmp_path)
+    with Reader(recovered.path) as bag:
+        assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
+        assert bag.storage.metadata.custom == {"operator": "Ada", "success": "true", "recovered": "true"}
+    assert not (recovered.path / "labels.json").exists()
+
+
+def test_a_recorder_that_died_just_before_the_rename_leaves_a_whole_episode(tmp_path):
+    with Recordings(tmp_path) as recordings:
+        episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
+        episode.bag.write("/instruction", 1, bytes(12))
+        (tmp_path / episode.name).touch()  # in the way
+        with pytest.raises(OSError):
+            episode.keep()
+        (tmp_path / episode.name).unlink()
+        episode.label()  # as if it had died a little earlier
+    recovered, = recover(tmp_path)
+    assert sorted(path.name for path in recovered.path.iterdir()) == [f"{episode.name}.mcap", "metadata.yaml"]
+    with Reader(recovered.path) as bag:
+        assert bag.storage.metadata.custom == {"operator": "Ada"}
 
 
 def test_an_interrupted_recovery_is_finished_by_the_next(tmp_path):

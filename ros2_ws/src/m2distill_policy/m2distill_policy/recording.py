@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -68,11 +69,17 @@ class Bag:
         self._writer.close()
         for path in self.folder.iterdir():
             sync(path)
-        move(self.folder, target)
+        sync(self.folder)
+        appear(self.folder, target)
 
     def abandon(self) -> None:
         self.flush()
         self._writer.abort()
+
+    def drop(self) -> None:
+        """The disk refuses: what is in the file stays, and nothing comes after what may be half a record."""
+        with suppress(OSError):
+            self._writer.abort()
 
 
 class Episode:
@@ -92,7 +99,6 @@ class Episode:
         write_whole(self._labels_path, json.dumps(self.labels).encode())
 
     def keep(self) -> Path:
-        self._labels_path.unlink()
         self.bag.finish(self.labels, self._root / self.name)
         return self._root / self.name
 
@@ -131,7 +137,11 @@ class Recordings:
         return sorted(path for path in (self.root / OPEN).iterdir() if path.is_dir())
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.root).free
+        """None where the folder has gone."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError:
+            return 0
 
     def close(self) -> None:
         self._lock.close()
@@ -141,6 +151,13 @@ class Recordings:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+def appear(folder: Path, target: Path) -> None:
+    """A whole bag, whose metadata holds the labels: until then nothing but their own file does."""
+    for leftover in folder.glob(f"*{LABELS}*"):  # a full disk may have left a part of it, under a temporary name
+        leftover.unlink()
+    move(folder, target)
 
 
 def move(folder: Path, target: Path) -> None:

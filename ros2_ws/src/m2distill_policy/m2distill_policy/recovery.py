@@ -19,7 +19,7 @@ from rosbags.rosbag2 import Reader, WriterError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.recording import DISCARDED, LABELS, Bag, Recordings, move
+from m2distill_policy.recording import DISCARDED, LABELS, Bag, Recordings, appear, move
 
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK = 3, 4, 5, 6  # kinds of records; 0 is what a crashed machine may leave
@@ -52,7 +52,7 @@ def _recover(folder: Path, root: Path) -> Recovered:
     elif target.exists():
         raise UserError(f"{target} is in the way of what {folder} holds; move it elsewhere")
     elif _is_whole(folder):  # the recorder died between finishing and renaming
-        move(folder, target)
+        appear(folder, target)
     elif _rebuild(folder, root / RECOVERING / folder.name, target):
         shutil.rmtree(folder)
     else:

@@ -5,10 +5,10 @@ survives which death: recording.py. While inactive the node listens, so that an 
 """
 
 import hashlib
-import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
@@ -29,7 +28,7 @@ from m2distill_policy.arms import ARMS
 from m2distill_policy.arrivals import Arrivals
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.parameters import parameter
-from m2distill_policy.ros import params
+from m2distill_policy.ros import params, wire
 from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.bag_types import bag_types
 from m2distill_policy.ros.diagnostics import InputMonitor
@@ -42,7 +41,6 @@ FLUSH_PERIOD_S = 0.25  # what the death of this process may cost
 SYNC_PERIOD_S = 1.0  # what the death of the machine may cost
 WATCH_PERIOD_S = 1.0
 LEAST_RATE = 0.8  # of the control rate
-DEPTHS = {topics.SENSOR: 100, topics.COMMAND: 100, topics.LATCHED: 1}  # messages that may wait while the disk is slow
 MIB = 2**20
 
 
@@ -108,10 +106,10 @@ class RecorderNode(LifecycleNode):
             **{topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras}}
         self._ears: list[Subscription] = []
         for topic in self._topics:
-            kind = _message_class(topic.type)
+            kind = wire.message_class(topic.type)
             # rclpy declares callbacks of the message alone.
             hear: Any = partial(self._on_message, topic.name, kind, listeners.get(topic.name))
-            subscription = self.create_subscription(kind, topic.name, hear, _qos(topic), raw=True)
+            subscription = self.create_subscription(kind, topic.name, hear, wire.qos(topic), raw=True)
             self._ears.append(subscription)
             made.at_destruction(partial(self.destroy_subscription, subscription))
         self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
@@ -156,6 +154,7 @@ class RecorderNode(LifecycleNode):
         """An episode that nobody has judged is kept, without a judgement."""
         if self._episode:
             self._hear_what_waits()
+        if self._episode:  # unless the disk has refused what waited
             self._end_unjudged("the recorder was stopped")
         self._active = False
         self._made.stop_timers()
@@ -185,8 +184,8 @@ class RecorderNode(LifecycleNode):
 
     def keep(self) -> str:
         """A success, unless it was labelled a failure."""
-        episode = self._open()
         self._hear_what_waits()
+        episode = self._open()
         if not episode.labels["instruction"]:
             raise UserError("no instruction was heard, and an episode without one teaches nothing; send `instruction "
                             "TEXT` on ~/command and keep again; recording goes on")
@@ -243,7 +242,23 @@ class RecorderNode(LifecycleNode):
                 subscription.callback(*waiting)
 
     def _end_unjudged(self, why: str) -> None:
-        self.get_logger().error(f"{why}: kept {self._finish()} as it is, without a judgement")
+        with self._disk():
+            self.get_logger().error(f"{why}: kept {self._finish()} as it is, without a judgement")
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """It may be full, or gone."""
+        try:
+            yield
+        except OSError as error:
+            self.get_logger().error(self._give_up(error))
+
+    def _give_up(self, error: Exception) -> str:
+        """The disk refuses: an open episode ends where it is. Returns what there is to tell."""
+        if self._episode:
+            self._take().bag.drop()
+        return (f"the disk refuses: {error}; if an episode was open, make room, end the recorder and run "
+                f"`m2distill bag recover {self._recordings.root}`")
 
     def _serve(self, verb: Callable[[], str], response: Trigger.Response) -> Trigger.Response:
         try:
@@ -251,8 +266,9 @@ class RecorderNode(LifecycleNode):
                 raise UserError("the node is not active; activate it first")
             response.message, response.success = verb(), True
             self.get_logger().info(response.message)
-        except UserError as error:
-            response.message, response.success = str(error), False
+        except (UserError, OSError) as error:
+            response.success = False
+            response.message = str(error) if isinstance(error, UserError) else self._give_up(error)
             self.get_logger().warning(response.message)
         return response
 
@@ -271,19 +287,23 @@ class RecorderNode(LifecycleNode):
                     info: dict[str, int]) -> None:
         if self._active and name in self._watched:
             self._monitor.heard(name, self._made.steady.now().nanoseconds)
-        if self._episode:
-            time_ns = info["source_timestamp"]  # the order of sending, whatever the order of hearing
-            self._episode.bag.write(self._names[name], time_ns, raw)
-            if name in self._arrivals:
-                self._arrivals[name].heard(time_ns, info["publication_sequence_number"])
-        if listen:
-            try:
-                message = deserialize_message(raw, kind)
-            except Exception as error:  # whatever a peer's bytes provoke
-                self.get_logger().warning(f"a message on {name} cannot be read: {error}",
-                                          throttle_duration_sec=COMPLAINT_PERIOD_S)
-            else:
-                listen(message)
+        with self._disk():
+            if self._episode:
+                time_ns = info["source_timestamp"]  # the order of sending, whatever the order of hearing
+                self._episode.bag.write(self._names[name], time_ns, raw)
+                if name in self._arrivals:
+                    self._arrivals[name].heard(time_ns, info["publication_sequence_number"])
+            if listen:
+                self._listen(name, kind, listen, raw)
+
+    def _listen(self, name: str, kind: type, listen: Callable[[Any], None], raw: bytes) -> None:
+        try:
+            message = deserialize_message(raw, kind)
+        except Exception as error:  # whatever a peer's bytes provoke
+            self.get_logger().warning(f"a message on {name} cannot be read: {error}",
+                                      throttle_duration_sec=COMPLAINT_PERIOD_S)
+        else:
+            listen(message)
 
     def _on_instruction(self, message: String) -> None:
         text = message.data.strip()
@@ -310,7 +330,8 @@ class RecorderNode(LifecycleNode):
 
     def _flush(self) -> None:
         if self._episode:
-            self._episode.bag.flush()
+            with self._disk():
+                self._episode.bag.flush()
 
     def _sync(self) -> None:
         self._background.poll()
@@ -321,7 +342,7 @@ class RecorderNode(LifecycleNode):
     def _synced(self, _, error: Exception | None) -> None:
         self._syncing = False
         if error:
-            self.get_logger().error(f"the disk refuses: {error}")
+            self.get_logger().error(self._give_up(error))
 
     def _watch(self) -> None:
         trouble = self._troubles()
@@ -369,19 +390,6 @@ def read_spec(checkpoint: str) -> tuple[PolicySpec, str]:
         return PolicySpec.from_json((Path(checkpoint) / "spec.json").read_text()), hashlib.sha256(sums).hexdigest()
     except OSError as error:
         raise UserError(f"{checkpoint} is not a checkpoint: {error.strerror}: {error.filename}") from None
-
-
-def _message_class(name: str) -> type:
-    """Of "package/msg/Name". rosidl_runtime_py, which does this elsewhere, is not among the PyPI wheels."""
-    package, _, kind = name.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), kind)
-
-
-def _qos(topic: topics.Topic) -> QoSProfile:
-    reliability = QoSReliabilityPolicy.BEST_EFFORT if topic.sent == topics.SENSOR else QoSReliabilityPolicy.RELIABLE
-    durability = (QoSDurabilityPolicy.TRANSIENT_LOCAL if topic.sent == topics.LATCHED
-                  else QoSDurabilityPolicy.VOLATILE)
-    return QoSProfile(depth=DEPTHS[topic.sent], reliability=reliability, durability=durability)
 
 
 def main() -> int:

@@ -137,7 +137,7 @@ class Recordings:
         return sorted(path for path in (self.root / OPEN).iterdir() if path.is_dir())
 
     def free_bytes(self) -> int:
-        """None where the folder has gone."""
+        """0 where the folder has gone."""
         try:
             return shutil.disk_usage(self.root).free
         except OSError:

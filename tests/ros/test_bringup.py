@@ -101,7 +101,9 @@ def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_an_active_node_with_the_zero_command_and_status_0(client, checkpoint_path, tmp_path, number):
+    ours = signal.signal(number, signal.SIG_DFL)  # a node inherits it, and under nohup it would go on ignoring
     with NodeProcesses([policy_node(checkpoint_path, autostart=True)], tmp_path) as nodes:
+        signal.signal(number, ours)
         client.wait_until_active()
         client.sensors.reset()
         client.say(KNOWN[0])

@@ -10,7 +10,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.image import compressed_image_to_cvimage, image_to_cvimage
 
@@ -127,6 +127,7 @@ def test_a_malformed_picture_is_refused_with_the_reason(change, complaint):
         decode_raw(**{**GOOD, **change})
 
 
+@settings(deadline=None)
 @given(encoding=st.sampled_from([*ENCODINGS, "", "8UC3"]), height=st.integers(0, 9) | st.integers(0, 2**32 - 1),
        width=st.integers(0, 9) | st.integers(0, 2**32 - 1), step=st.integers(0, 90) | st.integers(0, 2**32 - 1),
        data=st.data())
@@ -214,6 +215,7 @@ def test_a_compressed_picture_that_cannot_be_used_is_refused_with_the_reason(dat
         decode_compressed(data, "jpeg")
 
 
+@settings(deadline=None)
 @given(st.sampled_from([".jpg", ".png"]), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
        st.integers(0, 2000))
 def test_a_damaged_picture_is_refused_or_bounded(extension, damage, length):
@@ -225,6 +227,7 @@ def test_a_damaged_picture_is_refused_or_bounded(extension, damage, length):
         assert height * width <= MAX_PIXELS and channels == 3
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_rubbish_is_no_picture(data):
     with pytest.raises(MessageError, match="cannot be decoded"):

@@ -1,19 +1,17 @@
 """Calls services (std_srvs/Trigger) of running nodes; the command is in m2distill_policy/clients.py."""
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-import rclpy
 from rcl_interfaces.msg import Parameter
-from rclpy.client import Client
 from rclpy.parameter import get_parameter_value
 from rclpy.parameter_client import AsyncParameterClient
-from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from m2distill_policy.clients import call_arguments
 from m2distill_policy.errors import UserError, unknown_name
-from m2distill_policy.ros.process import run_client
+from m2distill_policy.ros.process import run_command
 from m2distill_policy.ros.waiting import WaitingNode
 
 FIND_TIMEOUT_S = 15.0  # for the service to be seen
@@ -37,7 +35,9 @@ class Caller(WaitingNode):
         it does. Raises UserError at the first that is not there or refuses."""
         clients = [self.create_client(Trigger, service) for service in services]
         for service, client in zip(services, clients, strict=True):
-            self._find(service, client)
+            if not self.comes(client.service_is_ready, FIND_TIMEOUT_S):
+                raise UserError(f"{unknown_name('service', service, self.offered())}; m2distill run starts the nodes, "
+                                "in the same ROS_DOMAIN_ID, and --namespace names theirs")
         self.run(MEET_S)
         if settings:
             self._set(services[0].rpartition("/")[0], settings)
@@ -46,13 +46,6 @@ class Caller(WaitingNode):
             if not answer.success:
                 raise UserError(f"{service} refused: {answer.message}")
             yield answer.message
-
-    def _find(self, service: str, client: Client) -> None:
-        try:
-            self.wait(client.service_is_ready, "the service", FIND_TIMEOUT_S)
-        except UserError:
-            raise UserError(f"{unknown_name('service', service, self.offered())}; m2distill run starts the nodes, in "
-                            "the same ROS_DOMAIN_ID, and --namespace names theirs") from None
 
     def _set(self, node: str, settings: Sequence[tuple[str, str]]) -> None:
         parameters = AsyncParameterClient(self, node)
@@ -65,22 +58,16 @@ class Caller(WaitingNode):
                 raise UserError(f"{node} refused {name}={value}: {result.reason}")
 
 
-def call(caller: Caller, services: Sequence[str], settings: Sequence[tuple[str, str]]) -> None:
-    for answer in caller.call(services, settings):
+def call(caller: Caller, options: argparse.Namespace) -> None:
+    for answer in caller.call(options.services, options.set):
         print(answer or "done")
-    if not services:
+    if not options.services:
         caller.run(LOOK_AROUND_S)
         print(*(caller.offered() or ["no node was seen; m2distill run starts some"]), sep="\n")
 
 
 def main() -> int:
-    try:
-        options = call_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
-    except UserError as error:
-        print(f"m2distill: {error}", file=sys.stderr)
-        return 2
-    return run_client(lambda: Caller(options.namespace), lambda caller: call(caller, options.services, options.set),
-                      complaint="m2distill", signals=SignalHandlerOptions.NO)
+    return run_command(call_arguments, Caller, call)
 
 
 if __name__ == "__main__":

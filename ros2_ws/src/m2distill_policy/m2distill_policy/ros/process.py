@@ -4,12 +4,13 @@ rclpy's own signal handlers close the context at once, after which a node can no
 signal only ends the spinning; the node closes itself while it can still publish.
 """
 
+import argparse
 import contextlib
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import rclpy
@@ -97,6 +98,18 @@ def _is_rclpys(error: Exception) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]  # the first is run_node's
     return (any(frame.f_code is await_or_execute.__code__ for frame in frames)
             and {frame.f_globals["__name__"].partition(".")[0] for frame in frames} <= FOREIGN)
+
+
+def run_command(read_arguments: Callable[[Sequence[str]], argparse.Namespace], make_node: Callable[[str], Client],
+                use: Callable[[Client, argparse.Namespace], object]) -> int:
+    """The client behind a command of m2distill, made in the namespace that was asked for; returns the exit status."""
+    try:
+        options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
+    except UserError as error:
+        print(f"m2distill: {error}", file=sys.stderr)
+        return 2
+    return run_client(lambda: make_node(options.namespace), lambda node: use(node, options), complaint="m2distill",
+                      signals=SignalHandlerOptions.NO)
 
 
 def run_client(make_node: Callable[[], Client], use: Callable[[Client], object], complaint: str = "error",

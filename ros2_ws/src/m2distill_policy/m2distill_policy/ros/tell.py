@@ -1,31 +1,26 @@
 """Tells a running policy node what to do, and prints what it answers; the command is in m2distill_policy/clients.py."""
 
+import argparse
 import sys
-import time
-from collections.abc import Callable
 
-import rclpy
-from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.clients import tell_arguments
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.messages import COMPARING
-from m2distill_policy.ros.process import run_client
+from m2distill_policy.ros.process import run_command
+from m2distill_policy.ros.waiting import LATCHED, WaitingNode
 
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 FIND_TIMEOUT_S = 15.0  # for the policy node to be heard
 ANSWER_TIMEOUT_S = 60.0  # for it to act or to refuse: other words are compared, for which a language model may load
 STATES = {PolicyStatus.IDLE: "idle", PolicyStatus.RUNNING: "running", PolicyStatus.HOLDING: "holding",
           PolicyStatus.PAUSED: "paused", PolicyStatus.FAULT: "fault"}
 
 
-class Teller(Node):
+class Teller(WaitingNode):
     def __init__(self, namespace: str):
-        super().__init__("teller", namespace=namespace)
+        super().__init__("teller", namespace)
         self.status: PolicyStatus | None = None
         self._publisher = self.create_publisher(String, "instruction", 10)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
@@ -35,7 +30,7 @@ class Teller(Node):
 
     def find(self) -> PolicyStatus:
         """The policy node's status, once it also listens. Raises UserError."""
-        if not self._wait(lambda: self.status and self._publisher.get_subscription_count(), FIND_TIMEOUT_S):
+        if not self.comes(lambda: self.status and self._publisher.get_subscription_count(), FIND_TIMEOUT_S):
             raise UserError(f"no policy node was heard for {FIND_TIMEOUT_S:.0f} s; start one with m2distill run, in "
                             "the same ROS_DOMAIN_ID, and name its --namespace if it has one")
         assert self.status  # was waited for
@@ -46,17 +41,11 @@ class Teller(Node):
         self.find()
         self.status = None
         self._publisher.publish(String(data=text))
-        if not self._wait(lambda: self.status and _is_answer(self.status), ANSWER_TIMEOUT_S):
+        if not self.comes(lambda: self.status and _is_answer(self.status), ANSWER_TIMEOUT_S):
             reason = f": {self.status.reason}" if self.status else ""
             raise UserError(f"told, but it does not act after {ANSWER_TIMEOUT_S:.0f} s{reason}")
         assert self.status  # was waited for
         return self.status
-
-    def _wait(self, done: Callable[[], object], timeout_s: float) -> bool:
-        until_s = time.monotonic() + timeout_s
-        while not done() and time.monotonic() < until_s:
-            rclpy.spin_once(self, timeout_sec=0.1)
-        return bool(done())
 
 
 def _is_answer(status: PolicyStatus) -> bool:
@@ -67,9 +56,10 @@ def _line(status: PolicyStatus) -> str:
     return f"{STATES[status.state]}: {status.instruction if status.state == PolicyStatus.RUNNING else status.reason}"
 
 
-def tell(teller: Teller, words: list[str], stop: bool) -> None:
+def tell(teller: Teller, options: argparse.Namespace) -> None:
     """Print what the policy node says. Raises UserError where it is not heard, or does not do it."""
-    if not words and not stop:
+    words = options.instruction
+    if not words and not options.stop:
         status = teller.find()
         print(_line(status), *(f"  knows: {known}" for known in status.known_instructions), sep="\n")
         return
@@ -80,13 +70,7 @@ def tell(teller: Teller, words: list[str], stop: bool) -> None:
 
 
 def main() -> int:
-    try:
-        options = tell_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
-    except UserError as error:
-        print(f"m2distill: {error}", file=sys.stderr)
-        return 2
-    return run_client(lambda: Teller(options.namespace), lambda teller: tell(teller, options.instruction, options.stop),
-                      complaint="m2distill", signals=SignalHandlerOptions.NO)
+    return run_command(tell_arguments, Teller, tell)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A node that asks others and waits for what they do: the part that `call` and the benchmarks' clients share."""
+"""A node that asks others and waits for what they do: what `tell`, `call` and the clients of benchmarks share."""
 
 import time
 from collections.abc import Callable
@@ -19,13 +19,17 @@ class WaitingNode(Node):
     def __init__(self, name: str, namespace: str = ""):
         super().__init__(name, namespace=namespace, enable_rosout=False)
 
+    def comes(self, happened: Callable[[], object], limit_s: float) -> bool:
+        """Whether it happens in that time; returns when it does."""
+        deadline_s = time.monotonic() + limit_s
+        while not (done := happened()) and time.monotonic() <= deadline_s:
+            rclpy.spin_once(self, timeout_sec=0.05)
+        return bool(done)
+
     def wait(self, happened: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
         """Raises UserError when it does not happen."""
-        deadline_s = time.monotonic() + limit_s
-        while not happened():
-            if time.monotonic() > deadline_s:
-                raise UserError(f"waited {limit_s:.0f} s for {what}; the nodes' logs say why")
-            rclpy.spin_once(self, timeout_sec=0.05)
+        if not self.comes(happened, limit_s):
+            raise UserError(f"waited {limit_s:.0f} s for {what}; the nodes' logs say why")
 
     def run(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
+from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import CollectSettings, collect, experts_source, record_attempt, start_state
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, find_task, initial_states
@@ -137,6 +139,20 @@ def test_a_finished_file_is_left_alone_and_one_of_other_settings_is_not_overwrit
     with pytest.raises(DataError, match="was not written by collect"):
         collect("libero_object", [0], 2, tmp_path, size_px=SIZE, assets=builtin, progress=False)
     assert foreign.read_bytes() == b"not HDF5"
+
+
+def test_a_file_of_a_folder_whose_assets_have_changed_since_is_of_other_settings(demos, builtin, tmp_path):
+    def refusal() -> str:
+        with pytest.raises(DataError, match="other settings") as refused:
+            collect("libero_object", [0], 2, tmp_path, size_px=SIZE, assets=find_assets(copy), progress=False)
+        return str(refused.value)
+
+    copy = tmp_path / "assets"
+    shutil.copytree(builtin.path, copy)
+    shutil.copy(demos, tmp_path)
+    before = refusal()
+    next(copy.rglob("*.xml")).write_text("<mujoco/>")
+    assert refusal() != before
 
 
 def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements():

@@ -25,7 +25,7 @@ LEAST_MEAN, LEAST_TASK = 0.95, 0.80  # what success is held to: in the mean over
 class Run:
     """Episodes in a row: what they depend on, and from which initial states."""
 
-    assets: str  # AssetSource.label
+    assets: str  # AssetSource.identity
     suite: str
     task: int
     disturbed: bool
@@ -63,9 +63,10 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
     for which in assets:
         for name in suite:
             source = assets_of(name, which)
+            identity = source.identity()
             for task in tasks or range(len(suites()[name])):
                 find_task(name, task)
-                runs[Run(source.label, name, task, disturbed, seed, experts_source())] = source
+                runs[Run(identity, name, task, disturbed, seed, experts_source())] = source
     finished = _read(log, runs)
     todo = [(run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
             for run in runs for begin in range(0, states, AT_ONCE)]

@@ -23,7 +23,7 @@ LIBERO = "libero"  # label of folders with LIBERO's layout, whatever their conte
 
 @dataclass(frozen=True)
 class AssetSource:
-    """A checked assets folder. `label` goes into datasets: "builtin-<hash>" or "libero"."""
+    """A checked assets folder. `label` is "builtin-<hash>" or "libero"; datasets name the `identity`."""
 
     kind: str  # "path", "installed", "hub" or "builtin"
     path: Path

@@ -48,7 +48,7 @@ class CollectSettings:
 
     seed: int
     size_px: int
-    assets: str  # AssetSource.label
+    assets: str  # AssetSource.identity
     format: int = 1
 
 
@@ -64,7 +64,7 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     if not 16 <= size_px <= 1024:
         raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
     assets = find_assets() if assets is None else assets
-    settings = CollectSettings(seed, size_px, assets.label)
+    settings = CollectSettings(seed, size_px, assets.identity())
     wanted = [find_task(suite, task) for task in tasks]
     if not wanted or len(set(wanted)) < len(wanted):
         raise UserError(f"tasks {list(tasks)} given, expected at least one and none twice")

@@ -94,7 +94,7 @@ class CommandGuard:
         `position_m` (3,) is where the hand is; None only without a workspace.
         """
         limits = self._limits
-        with np.errstate(over="ignore"):  # beyond float64 is infinite, and refused as that
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes out infinite or as no number is refused below
             linear = command.linear_m_s * limits.linear_gain
             angular = command.angular_rad_s * limits.angular_gain
         if not np.isfinite([*linear, *angular, command.gripper_width_m]).all():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
@@ -122,6 +123,23 @@ def test_a_disk_that_is_full_at_keep_costs_no_message_and_no_label(tmp_path, roo
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
         assert bag.storage.metadata.custom == {"operator": "Ada", "success": "true", "recovered": "true"}
     assert not (recovered.path / "labels.json").exists()
+
+
+@pytest.mark.parametrize("verb", ["keep", "discard"])
+def test_a_full_disk_leaves_no_file_open_and_what_was_discarded_stays_so(verb, tmp_path):
+    with Recordings(tmp_path) as recordings:
+        episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
+        episode.bag.write("/instruction", 1, bytes(12))
+        episode.bag.flush()
+        episode.bag.write("/agentview/image_raw", 2, os.urandom(9000))
+        with disk_full_after(100, episode.bag.folder / f"{episode.name}.mcap"):
+            if verb == "discard":
+                assert episode.discard() == tmp_path / "discarded" / episode.name
+            else:
+                with pytest.raises(OSError, match="File too large"):
+                    episode.keep()
+        assert not [file.path for file in psutil.Process().open_files() if file.path.endswith(".mcap")]
+    assert len(recover(tmp_path)) == (verb == "keep")
 
 
 def test_a_recorder_that_died_just_before_the_rename_leaves_a_whole_episode(tmp_path):

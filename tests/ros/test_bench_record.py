@@ -1,7 +1,10 @@
 """bench record over real ROS 2: it counts what it says it counts."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
+from m2distill_policy.ros import waiting
 from m2distill_training import cli
 
 
@@ -14,3 +17,11 @@ def test_bench_record_prints_every_field(capsys):
     assert 10 <= published["wrist/image_raw"] <= 40 and 30 <= published["joint_states"] <= 120
     assert all(0 <= row["value"] <= published[row["name"].partition(" lost of ")[0]] for row in rows[:-1])
     assert rows[-1]["value"] > 0 and all({"bar", "holds", "seconds", "cpu", "source"} <= row.keys() for row in rows)
+
+
+def test_a_rig_may_run_longer_than_it_would_wait_for_anything(monkeypatch):
+    passed_s = itertools.count(step=10)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: next(passed_s)))
+    monkeypatch.setattr(waiting, "rclpy", SimpleNamespace(spin_once=lambda node, timeout_sec: None))
+    waiting.WaitingNode.run(waiting.WaitingNode.__new__(waiting.WaitingNode), 300)
+    assert next(passed_s) >= 300 > waiting.LIMIT_S

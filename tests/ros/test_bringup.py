@@ -10,9 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import KNOWN, START_LIMIT_S, policy_node
+from rclpy.parameter_client import AsyncParameterClient
 
 from m2distill_policy import bringup
-from m2distill_policy.bringup import NodeDescription, NodeProcesses, SystemConfig, command_line, read_arguments, system
+from m2distill_policy.bringup import (
+    NodeDescription,
+    NodeProcesses,
+    PolicyConfig,
+    SystemConfig,
+    command_line,
+    policy,
+    read_arguments,
+    system,
+)
 from m2distill_policy.errors import UserError
 
 
@@ -46,10 +56,13 @@ def test_texts_stay_texts_on_a_command_line():
     node = NodeDescription("p", "e", "n", "robot1", {"a": "12", "b": "it's", "c": True, "d": 0.5, "e": 3})
     assert command_line(node)[3:] == ["--ros-args", "-r", "__node:=n", "-r", "__ns:=/robot1", "-p", "a:='12'", "-p",
                                       "b:='it''s'", "-p", "c:=true", "-p", "d:=0.5", "-p", "e:=3"]
+    named = NodeDescription("p", "e", "n", "", {}, "f.yaml", (("a", "b"), ("c", "/d/e")))
+    assert command_line(named)[6:] == ["-r", "a:=b", "-r", "c:=/d/e", "--params-file", "f.yaml"]
 
 
 def test_every_choice_can_be_made_on_the_command_line():
-    chosen = {"checkpoint": "c", "namespace": "robot1", "arm": "franka_servo", "dry_run": True, "acting": "mode_mean",
+    chosen = {"checkpoint": "c", "namespace": "robot1", "params_file": "f.yaml", "remap": "a:=b c:=/d",
+              "arm": "franka_servo", "dry_run": True, "acting": "mode_mean",
               "seed": 3, "pacing": "lockstep", "image_transport": "compressed", "autostart": False,
               "follow_checkpoint": True,
               "record": "r", "operator": "Ada",
@@ -65,6 +78,8 @@ def test_every_choice_can_be_made_on_the_command_line():
     (["--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
     (["--task", "first"], "task is 'first', expected a whole number"),
     (["--autostart", "no"], "unknown autostart 'no' (allowed: false, true)"),
+    (["--params-file", "/nowhere.yaml"], "params_file /nowhere.yaml is not a file"),
+    (["--remap", "twist_cmd:=a gripper_cmd"], "remap has 'gripper_cmd', expected FROM:=TO"),
 ])
 def test_a_choice_that_is_none_is_refused(words, said, capsys):
     assert bringup.main(["--checkpoint", "c", *words]) == 2
@@ -74,8 +89,8 @@ def test_a_choice_that_is_none_is_refused(words, said, capsys):
 def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
     (node,) = system(SystemConfig(checkpoint="c", arm="ur_servo"))
     assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
-    sim, policy = system(SystemConfig())
-    assert (sim.name, policy.parameters["arm"], policy.parameters["use_sim_time"]) == ("sim", "libero_sim", True)
+    sim, node = system(SystemConfig())
+    assert (sim.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("sim", "libero_sim", True)
 
 
 @pytest.mark.parametrize(("name", "chosen", "said"), [
@@ -97,6 +112,33 @@ def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):
     with NodeProcesses([policy_node("c", pacing="hurry")], tmp_path) as nodes:
         assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
     assert "pacing is 'hurry', allowed: real_time, lockstep" in nodes.log_path("policy").read_text().splitlines()[-1]
+
+
+def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client, checkpoint_path, tmp_path):
+    file = tmp_path / "arm.yaml"
+    file.write_text("/**/policy:\n  ros__parameters:\n    frame_id: fr3_link0\n    seed: 7\n")
+    config = PolicyConfig(checkpoint=str(checkpoint_path), arm="franka_servo", namespace="left", seed=3,
+                          params_file=str(file), remap="twist_cmd:=/servo/delta_twist_cmds")
+    with NodeProcesses(policy(config), tmp_path):
+        client.wait(lambda: client.count_publishers("/servo/delta_twist_cmds"), "its other name", START_LIMIT_S)
+        assert not client.count_publishers("/left/twist_cmd")
+        asked = AsyncParameterClient(client, "/left/policy")
+        client.wait(asked.services_are_ready, "the parameters")
+        values = client.result(asked.get_parameters(["seed", "frame_id"]), "their values").values
+    assert (values[0].integer_value, values[1].string_value) == (7, "fr3_link0")
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("policy:\n  ros__parameters:\n    max_linear_ms: 0.02\n",
+     "unknown parameter 'max_linear_ms'; did you mean 'max_linear_m_s'?"),
+    ("policy: [", "Couldn't parse params file"),
+])
+def test_a_parameter_file_that_would_be_passed_over_is_refused(content, said, checkpoint_path, tmp_path):
+    file = tmp_path / "arm.yaml"
+    file.write_text(content)
+    with NodeProcesses(policy(PolicyConfig(checkpoint=str(checkpoint_path), params_file=str(file))), tmp_path) as nodes:
+        assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
+    assert said in nodes.log_path("policy").read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -67,8 +67,11 @@ def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder,
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
         client.sensors.reset()
-        client.wait(lambda: "no episode is being recorded" in recorder("success").message, "the end of the episode")
+        client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
         client.sensors.cancel()
+    told = len(recorder.diagnoses())
+    client.wait(lambda: any(text.startswith("waiting") and "the disk refuses" in text
+                            for text in recorder.diagnoses()[told:]), "the diagnosis")
     assert "the disk refuses: [Errno 27] File too large" in nodes.log_path("recorder").read_text()
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
@@ -76,6 +79,7 @@ def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder,
     assert not refused.success and f"run `m2distill bag recover {directory}`" in refused.message
     begin(client, recorder, directory)
     assert recorder("keep").success
+    assert "no episode is being recorded" in recorder("success").message
     nodes.check()
     nodes.stop()
     recovered = recover(directory)
@@ -88,7 +92,7 @@ def test_a_disk_that_goes_ends_the_episode_and_the_recorder_goes_on(client, reco
     directory = tmp_path / "episodes"
     begin(client, recorder, directory)
     directory.rename(tmp_path / "gone")
-    client.wait(lambda: "no episode is being recorded" in recorder("success").message, "the end of the episode")
+    client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
     assert "0 MiB left" in recorder("start").message
     (tmp_path / "gone").rename(directory)
     begin(client, recorder, directory)

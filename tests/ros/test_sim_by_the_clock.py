@@ -7,11 +7,13 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 from harness import LATCHED, START_LIMIT_S, Client
+from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String, UInt32
 
 from m2distill_policy.bringup import NodeProcesses, SimConfig, sim
 from m2distill_policy.ros import messages
+from m2distill_policy.ros.call import parameter_value
 from m2distill_sim.ros import sim_node
 from m2distill_sim.suites import find_task
 
@@ -87,6 +89,19 @@ def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
         refused = call(*words)
         assert refused.returncode == 2 and complaint in refused.stderr, refused
     assert watcher.tasks[-1] == CHEESE
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("4", 4), ("true", True), ("0.5", 0.5), ("'4'", "4"), ("@ada", "@ada"), ("'a", "'a"), ("2024-01-01", "2024-01-01")])
+def test_what_no_parameter_can_hold_is_a_text(text, value):
+    assert parameter_value_to_python(parameter_value(text)) == value
+
+
+def test_a_name_that_no_service_can_have_is_one_line_and_status_2():
+    refused = call("sim/reset,")
+    assert refused.returncode == 2 and refused.stderr.startswith("m2distill: Invalid service name")
+    assert refused.stderr.count("\n") == 1
+    assert call("--namespace", "no!where").returncode == 2
 
 
 def test_the_video_of_an_endless_episode_stops_at_a_bound(made, monkeypatch, tmp_path):

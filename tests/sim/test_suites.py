@@ -10,16 +10,16 @@ from m2distill_sim import suites
 
 
 def test_tasks_are_in_benchmark_order():
-    names = suites.task_names("libero_object")
+    names = [task.name for task in suites.suites()["libero_object"]]
     assert len(names) == 10
     assert names[0] == "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
     assert names[1] == "pick_up_the_cream_cheese_and_place_it_in_the_basket"
 
 
 def test_instructions_are_liberos():
-    assert suites.instruction("libero_object", 7) == "pick up the milk and place it in the basket"
-    assert suites.instruction("libero_10", 8) == "put both moka pots on the stove"  # without its scene's name
-    assert suites.instruction("libero_90", 0) == "close the top drawer of the cabinet"  # of SCENE10
+    assert suites.find_task("libero_object", 7).instruction == "pick up the milk and place it in the basket"
+    assert suites.find_task("libero_10", 8).instruction == "put both moka pots on the stove"  # without its scene's name
+    assert suites.find_task("libero_90", 0).instruction == "close the top drawer of the cabinet"  # of SCENE10
 
 
 @pytest.mark.parametrize("suite", ["libero_object", "libero_goal", "libero_spatial", "libero_10"])

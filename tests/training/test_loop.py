@@ -166,6 +166,10 @@ def test_a_start_is_refused_unless_it_has_learned_what_the_first_step_would(file
     refused("order of tasks", dataclasses.replace(one, protocol=joint), files[::-1], both)
     refused(r"task_step 1 \(here: 0\)", dataclasses.replace(one, protocol=joint), files,
             start.parents[1] / "1" / "checkpoint")
+    twice, less = (dataclasses.replace(one, strategy="multitask", protocol=ProtocolConfig("custom", (), demos))
+                   for demos in ((2, 2), (2, 1)))
+    refused(r"protocol.step_demos \[2, 2\] \(here: \[2, 1\]\)", less, files,
+            train(twice, files, tmp_path / "all").checkpoint(0))
     copy = Path(shutil.copytree(start, tmp_path / "copy"))
     refused("is not in the run folder that it was learned in", start_from=copy)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from m2distill_policy.errors import UserError
-from m2distill_sim.suites import HELD_OUT, instruction
+from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_sim.video import write_video
 from m2distill_training import cli
 from m2distill_training.drift import measure_drift
@@ -36,7 +36,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def runs(tmp_path_factory, write_libero) -> dict[str, Path]:
     """Two strategies trained on three tasks, with episodes of which the first WINS[strategy][step][task] succeed."""
     root = tmp_path_factory.mktemp("runs")
-    files = [write_libero(root / f"{task}_demo.hdf5", instruction(SUITE, task), seed=task) for task in TASKS]
+    files = [write_libero(root / f"{task}_demo.hdf5", find_task(SUITE, task).instruction, seed=task) for task in TASKS]
     folders = {}
     for strategy, wins in WINS.items():
         config = dataclasses.replace(debug(), strategy=strategy)
@@ -98,7 +98,7 @@ def test_tables_tell_the_metrics_with_intervals_and_every_task(runs, report):
     control = next(row for row in rows if row[0] == "finetune")
     assert control[2].startswith("85% (")  # ((7 + 9) / 2 + 9) / 2 of 10
     assert ["instruction", "m2distill", "finetune"] in rows
-    assert [instruction(SUITE, TASKS[0]), "8 of 10 (49% to 94%)", "0 of 10 (0% to 28%)"] in rows
+    assert [find_task(SUITE, TASKS[0]).instruction, "8 of 10 (49% to 94%)", "0 of 10 (0% to 28%)"] in rows
 
 
 def test_the_page_refers_to_nothing_outside_itself(report):

@@ -14,7 +14,7 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.session import PolicySession
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.libero_env import LiberoEnv
-from m2distill_sim.suites import HELD_OUT, find_task, initial_states, instruction
+from m2distill_sim.suites import HELD_OUT, find_task, initial_states
 from m2distill_training import cli
 from m2distill_training.episodes import is_filmed, make_jobs
 from m2distill_training.evaluate import evaluate_run, find_tasks
@@ -84,7 +84,7 @@ def test_an_action_that_is_not_finite_ends_the_episode_with_its_reason(env):
 
 
 def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
-    files = [libero_file(str(task), instruction=instruction(SUITE, task), seed=task) for task in (1, 0)]
+    files = [libero_file(str(task), instruction=find_task(SUITE, task).instruction, seed=task) for task in (1, 0)]
     config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
     run = train(config, files, tmp_path / "run").path
     with pytest.raises(UserError, match="m2distill evaluate"):
@@ -101,7 +101,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == 2
     assert page.count("data:image/svg+xml;base64,") == 4  # comparison, success, forgetting, losses
-    assert instruction(SUITE, 0) in page
+    assert find_task(SUITE, 0).instruction in page
     assert not any(link in page for link in ('src="http', 'href="http', "<script"))
 
 
@@ -126,7 +126,8 @@ def test_episodes_out_of_range_or_repeated_are_refused(tmp_path, wrong, said):
 
 
 def test_tasks_are_found_by_their_instruction_in_the_first_suite_that_has_it():
-    found = find_tasks([SUITE, "libero_goal"], [instruction("libero_goal", 7), f" {instruction(SUITE, 2).upper()}. "])
+    said = find_task("libero_goal", 7).instruction, f" {find_task(SUITE, 2).instruction.upper()}. "
+    found = find_tasks([SUITE, "libero_goal"], said)
     assert [(task.suite, task.index) for task in found] == [("libero_goal", 7), (SUITE, 2)]
     with pytest.raises(UserError, match="no task of libero_object is 'fly'"):
         find_tasks([SUITE], ["fly"])

@@ -79,7 +79,7 @@ class AugmentConfig:
 class ProtocolConfig:
     """How the tasks are divided into steps, and how much of each is learned; see protocols.py."""
 
-    name: str  # where the values come from; any may have been changed since
+    name: str  # a label; --protocol sets it and the values, any of which may be changed
     step_tasks: tuple[int, ...]  # of every step, the tasks it learns jointly; empty: one task per step
     step_demos: tuple[int, ...]  # of every step, the demos it learns of each task; one number: of all steps; empty: all
 
@@ -151,12 +151,12 @@ class DistillConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     preset: str  # where the values come from: libero, small or debug; any may have been changed since
-    strategy: str  # one of STRATEGY_NAMES
+    strategy: str  # finetune, er, ewc, packnet, m2distill, relabel or multitask (docs/method.md)
     seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
     image_px: int  # side of the pictures that the network sees
     history: int  # T, steps in a window
-    pairing: str  # see data/libero_hdf5.py
+    pairing: str  # before: an action with the observation before it; as_stored: with the one beside it in the file
     precision: str  # of the forward pass: bfloat16 (autocast) or float32
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states

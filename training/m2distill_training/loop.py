@@ -133,11 +133,12 @@ def _start(source: Path, config: TrainConfig, spec: PolicySpec, data: list[dict]
         raise RunError(f"{source} is not in the run folder that it was learned in, which tells of what demonstrations; "
                        "give RUN/steps/0/checkpoint")
     there, datasets = read_run(run)
+    n = None if config.strategy == "multitask" else 1  # entries of step_demos that the first step takes from
     choice = {  # there, here: what follows from it is which demonstrations are learned and which are held out
         "task_step": (checkpoint.metrics.get("task_step"), 0),
         "order of tasks": ([d["instruction"] for d in datasets[:len(data)]], instructions),
         "seed": (checkpoint.metrics.get("seed"), config.seed),
-        "protocol.step_demos": (list(there.protocol.step_demos[:1]), list(config.protocol.step_demos[:1])),
+        "protocol.step_demos": (list(there.protocol.step_demos[:n]), list(config.protocol.step_demos[:n])),
         "replay.held_out_demos": (there.replay.held_out_demos, config.replay.held_out_demos)}
     if other := [f"{name} {its} (here: {ours})" for name, (its, ours) in choice.items() if its != ours]:
         raise RunError(f"{source} was learned with {', '.join(other)}, and so from other demonstrations than here; "

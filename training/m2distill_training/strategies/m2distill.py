@@ -88,10 +88,7 @@ def look(teacher: Policy, batch: Batch) -> PolicyOutput:
     pixels = steps * max(x.shape[-2] * x.shape[-1] for x in batch["images"].values())  # of a sample
     size = max(1, CPU_PIXELS // pixels) if batch["joint"].device.type == "cpu" else n
     chunks = [teacher.encode(rows_of(batch, slice(i, i + size))) for i in range(0, n, size)]
-    latents = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    with torch.autocast(batch["joint"].device.type, enabled=False):
-        x = teacher.transformer(torch.stack(tuple(latents.values()), 2))  # (B, T, N, D)
-        return PolicyOutput(teacher.head(x[:, :, 0]), latents)
+    return teacher.read_out({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
 
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:

@@ -39,6 +39,10 @@ class SharedConfig:
     namespace: str = _option("", "of all nodes: one per robot, as in robot1; empty: none")
     pacing: str = _option("real_time", "real_time: a step per control period; lockstep: the simulator waits for each "
                           "command, so that a slow machine gets the same episode", ("real_time", "lockstep"))
+    params_file: str = _option("", "ROS 2 parameter file (YAML) for what has no option here, as a real arm's "
+                               "limits; what it says goes before options; empty: none")
+    remap: str = _option("", "other names for topics, FROM:=TO, separated by spaces, as in "
+                         "'twist_cmd:=/servo_node/delta_twist_cmds'; empty: none")
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,25 @@ class NodeDescription:
     name: str
     namespace: str
     parameters: Parameters
+    params_file: str = ""  # goes before `parameters`
+    remappings: tuple[tuple[str, str], ...] = ()
 
     @property
     def module(self) -> str:
         return f"{self.package}.ros.{self.executable}"
+
+
+def _node(config: SharedConfig, package: str, name: str, parameters: Parameters) -> NodeDescription:
+    if config.params_file and not Path(config.params_file).is_file():
+        raise UserError(f"params_file {config.params_file} is not a file; give a ROS 2 parameter file, or leave it out")
+    remappings = []
+    for rule in config.remap.split():
+        old, separator, new = rule.partition(":=")
+        if not (old and separator and new):
+            raise UserError(f"remap has {rule!r}, expected FROM:=TO, several of them separated by spaces")
+        remappings.append((old, new))
+    return NodeDescription(package, f"{name}_node", name, config.namespace, parameters, config.params_file,
+                           tuple(remappings))
 
 
 def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
@@ -122,16 +141,16 @@ def policy(config: PolicyConfig) -> tuple[NodeDescription, ...]:
         "checkpoint": config.checkpoint or str(STARTER_CHECKPOINT), "arm": config.arm,
         "image_transport": config.image_transport,
         "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
-    policy_node = NodeDescription("m2distill_policy", "policy_node", "policy", config.namespace, {
+    policy_node = _node(config, "m2distill_policy", "policy", {
         **shared, "follow_checkpoint": config.follow_checkpoint, "dry_run": config.dry_run, "pacing": config.pacing,
         "acting": config.acting, "seed": config.seed})
-    recorder = NodeDescription("m2distill_policy", "recorder_node", "recorder", config.namespace, {
+    recorder = _node(config, "m2distill_policy", "recorder", {
         **shared, "directory": config.record, "operator": config.operator})
     return (policy_node, recorder) if config.record else (policy_node,)
 
 
 def sim(config: SimConfig) -> tuple[NodeDescription, ...]:
-    return (NodeDescription("m2distill_sim", "sim_node", "sim", config.namespace, {
+    return (_node(config, "m2distill_sim", "sim", {
         "suite": config.suite, "task": config.task, "initial_state": config.initial_state, "assets": config.assets,
         "image_size_px": config.image_size_px, "pacing": config.pacing, "step_limit": config.step_limit,
         "video": config.video}),)
@@ -160,7 +179,9 @@ def command_line(node: NodeDescription) -> list[str]:
         arguments += ["-r", f"__ns:=/{node.namespace.strip('/')}"]
     for name, value in node.parameters.items():
         arguments += ["-p", f"{name}:={_yaml(value)}"]
-    return arguments
+    for old, new in node.remappings:
+        arguments += ["-r", f"{old}:={new}"]
+    return [*arguments, "--params-file", node.params_file] if node.params_file else arguments
 
 
 def _yaml(value: bool | int | float | str) -> str:

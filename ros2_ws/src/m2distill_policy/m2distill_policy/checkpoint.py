@@ -28,10 +28,9 @@ from torch import Tensor
 from m2distill_policy.errors import CheckpointError, SpecError
 from m2distill_policy.files import sync, write_durably
 from m2distill_policy.models import ModelConfig, Policy
-from m2distill_policy.spec import PolicySpec
+from m2distill_policy.spec import SPEC, SUMS, PolicySpec, checkpoint_id
 
-SUMS = "SHA256SUMS"
-FILES = ("spec.json", "model.json", "weights.safetensors", "instructions.safetensors", "metrics.json")
+FILES = (SPEC, "model.json", "weights.safetensors", "instructions.safetensors", "metrics.json")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
         _replace_directory(path, contents)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from None
-    return _sha256(contents[SUMS])
+    return checkpoint_id(contents[SUMS])
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -85,7 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         altered = ", ".join(name for name in FILES if _sum(name, contents[name]) not in sums) or SUMS
         raise CheckpointError(f"{path} is damaged: {altered} does not match {SUMS}; restore it from a copy")
     try:
-        checkpoint = _decode(contents, _sha256(sums))
+        checkpoint = _decode(contents, checkpoint_id(sums))
     except (SpecError, SafetensorError, ValueError, RecursionError) as error:  # the last: JSON nested without end
         raise CheckpointError(f"{path} is not a checkpoint of this version: {error}") from None
     _check(checkpoint, str(path))
@@ -96,7 +95,7 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     """File name -> content, SHA256SUMS last."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state_dict.items()}
     contents = {
-        "spec.json": checkpoint.spec.to_json().encode(),
+        SPEC: checkpoint.spec.to_json().encode(),
         "model.json": checkpoint.model_config.to_json().encode(),
         "weights.safetensors": safetensors.torch.save(weights),
         "instructions.safetensors": safetensors.numpy.save(checkpoint.instructions),
@@ -105,16 +104,16 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {**contents, SUMS: _sums(contents)}
 
 
-def _decode(contents: dict[str, bytes], checkpoint_id: str) -> Checkpoint:
+def _decode(contents: dict[str, bytes], its_id: str) -> Checkpoint:
     metrics = json.loads(contents["metrics.json"])
     if not isinstance(metrics, dict):
         raise ValueError(f"metrics.json holds a {type(metrics).__name__}, expected an object")
     return Checkpoint(
-        spec=PolicySpec.from_json(contents["spec.json"].decode()),
+        spec=PolicySpec.from_json(contents[SPEC].decode()),
         model_config=ModelConfig.from_json(contents["model.json"].decode()),
         state_dict=safetensors.torch.load(contents["weights.safetensors"]),
         instructions=safetensors.numpy.load(contents["instructions.safetensors"]),
-        metrics=metrics, id=checkpoint_id)
+        metrics=metrics, id=its_id)
 
 
 def _check(checkpoint: Checkpoint, where: str) -> None:
@@ -156,11 +155,7 @@ def _sums(contents: dict[str, bytes]) -> bytes:
 
 
 def _sum(name: str, content: bytes) -> bytes:
-    return f"{_sha256(content)}  {name}\n".encode()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
 
 
 def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:

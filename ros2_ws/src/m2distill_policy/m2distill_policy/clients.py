@@ -28,7 +28,7 @@ def call_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Its `services` are names, its `set` is a list of (name, value) of texts. Raises UserError."""
     parser = _parser("call", "Call services of running nodes, one after the other without delay, and print what they "
                              "answer; without one: list those that can be called.")
-    parser.add_argument("services", nargs="*", help="as in: sim/reset, recorder/keep, policy/stop")
+    parser.add_argument("services", nargs="*", help="as in: sim/reset recorder/start")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
                         help="parameters of the first service's node, set before, as in: task=1 operator=expert")
     options = parser.parse_args(arguments)
@@ -48,7 +48,7 @@ def _setting(text: str) -> tuple[str, str]:
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"m2distill {name}", description=description,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--namespace", default="", help="of the nodes; empty: none")
+    parser.add_argument("--namespace", default="", type=lambda text: text.strip("/"), help="of the nodes; empty: none")
     return parser
 
 

@@ -13,8 +13,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -66,20 +66,31 @@ class Bag:
         """Index, metadata and labels; then the folder appears at `target`, whole."""
         for name, value in labels.items():
             self._writer.set_custom_data(name, value)
-        self._writer.close()
+        with self.dropped_on_refusal():
+            self._writer.close()
         for path in self.folder.iterdir():
             sync(path)
         sync(self.folder)
         appear(self.folder, target)
 
     def abandon(self) -> None:
-        self.flush()
-        self._writer.abort()
+        """Nobody wants it: as much as the disk takes stays in the file."""
+        with suppress(OSError):
+            self.flush()
+        self.drop()
 
     def drop(self) -> None:
         """The disk refuses: what is in the file stays, and nothing comes after what may be half a record."""
         with suppress(OSError):
             self._writer.abort()
+
+    @contextmanager
+    def dropped_on_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.drop()
+            raise
 
 
 class Episode:
@@ -90,9 +101,10 @@ class Episode:
         self.labels = dict(labels)
         self.bag = Bag(root / OPEN / name, topics, types)
         self._labels_path = self.bag.folder / LABELS
-        self.label()
-        self.bag.flush()
-        sync(self.bag.folder.parent)
+        with self.bag.dropped_on_refusal():
+            self.label()
+            self.bag.flush()
+            sync(self.bag.folder.parent)
 
     def label(self, **labels: str) -> None:
         self.labels |= labels

@@ -5,13 +5,17 @@ is strict: an unknown or a missing key is an error, never a default.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import sys
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 
-from m2distill_policy.errors import SpecError
+from m2distill_policy.errors import CheckpointError, SpecError
+
+SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
@@ -141,3 +145,19 @@ def _read(kind, value, where: str):
         return float(value)
     _require(type(value) is kind, f"{where} is {value!r:.80}, expected {kind.__name__}")
     return value
+
+
+def checkpoint_id(sums: bytes) -> str:
+    """Of a checkpoint whose SHA256SUMS has this content."""
+    return hashlib.sha256(sums).hexdigest()
+
+
+def read_spec(checkpoint: Path) -> tuple[PolicySpec, str]:
+    """The spec and the id of the checkpoint in this directory, whose weights are not read. Raises CheckpointError."""
+    try:
+        sums = (checkpoint / SUMS).read_bytes()
+        return PolicySpec.from_json((checkpoint / SPEC).read_text("utf8")), checkpoint_id(sums)
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} is not a checkpoint: {error.strerror}: {error.filename}") from None
+    except (SpecError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint} is not a checkpoint of this version: {error}") from None

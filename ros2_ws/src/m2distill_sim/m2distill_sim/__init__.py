@@ -12,12 +12,13 @@ Map (read in this order):
     environments.py    any task as an environment
     contact_sheet.py   a suite's tasks as a list or a picture
     experts/           scripted experts (privileged state in, action out)
+    video.py           pictures -> mp4
     demo_file.py       demonstrations -> LIBERO-format HDF5
     collect.py         experts -> demonstrations
     ros/               the thin ROS shell: the simulator as a node
 
-Import rule: nothing here imports m2distill_training; only ros/ imports rclpy; of the policy core, only errors is used
-outside ros/.
+Import rule: nothing here imports m2distill_training; only ros/ imports rclpy; of the policy core, only errors
+and files are used outside ros/.
 
 This file imports nothing, so that importing one module never pays for another.
 """

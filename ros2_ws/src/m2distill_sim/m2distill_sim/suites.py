@@ -65,15 +65,6 @@ def find_task(suite: str, task: int | str) -> Task:
     return tasks[task]
 
 
-def task_names(suite: str) -> tuple[str, ...]:
-    find_task(suite, 0)
-    return tuple(task.name for task in suites()[suite])
-
-
-def instruction(suite: str, task: int | str) -> str:
-    return find_task(suite, task).instruction
-
-
 def held_out(episodes: int) -> tuple[int, ...]:
     """Numbers of the first starts that no demonstration used: HELD_OUT, then drawn ones."""
     return (*HELD_OUT, *range(DRAWN_FROM, DRAWN_FROM + episodes))[:episodes]

@@ -52,8 +52,11 @@ class Policy(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, batch: Batch) -> PolicyOutput:
-        latents = self.encode(batch)
-        with torch.autocast(batch["joint"].device.type, enabled=False):
+        return self.read_out(self.encode(batch))
+
+    def read_out(self, latents: dict[str, Tensor]) -> PolicyOutput:
+        """What follows `encode`."""
+        with torch.autocast(latents["joint"].device.type, enabled=False):
             x = self.transformer(torch.stack(tuple(latents.values()), 2))  # (B, T, N, D)
             return PolicyOutput(self.head(x[:, :, 0]), latents)  # the text token carries the action
 

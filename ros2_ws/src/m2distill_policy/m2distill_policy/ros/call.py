@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from rcl_interfaces.msg import Parameter
+import yaml
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rclpy.parameter import get_parameter_value
 from rclpy.parameter_client import AsyncParameterClient
 from std_srvs.srv import Trigger
@@ -50,12 +51,23 @@ class Caller(WaitingNode):
     def _set(self, node: str, settings: Sequence[tuple[str, str]]) -> None:
         parameters = AsyncParameterClient(self, node)
         self.wait(parameters.services_are_ready, f"the parameters of {node}", FIND_TIMEOUT_S)
-        chosen = [Parameter(name=name, value=get_parameter_value(value)) for name, value in settings]
+        chosen = [Parameter(name=name, value=parameter_value(text)) for name, text in settings]
         answer = parameters.set_parameters(chosen)
         self.wait(answer.done, f"the parameters of {node}")
         for (name, value), result in zip(settings, answer.result().results, strict=True):
             if not result.successful:
                 raise UserError(f"{node} refused {name}={value}: {result.reason}")
+
+
+def parameter_value(text: str) -> ParameterValue:
+    """What the text stands for in YAML, as in `ros2 param set`; where no parameter can hold that, the text itself."""
+    try:
+        value = get_parameter_value(text)
+    except yaml.YAMLError:
+        value = None
+    if value is None or not isinstance(value.string_value, str):  # rclpy puts a date there
+        return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
+    return value
 
 
 def call(caller: Caller, options: argparse.Namespace) -> None:

@@ -46,7 +46,8 @@ class GripperAction:
         if not self._client.server_is_ready():
             self.forget()  # told with the first command that finds it
             return
-        if self._sent_m is not None and abs(width_m - self._sent_m) < settings.gripper_min_change_m:
+        sent_m = self._sent_m  # once: the watchdog's thread may make it forget
+        if sent_m is not None and abs(width_m - sent_m) < settings.gripper_min_change_m:
             return
         goal = GripperCommand.Goal()
         goal.command.position = settings.gripper_action_offset + settings.gripper_action_scale * width_m

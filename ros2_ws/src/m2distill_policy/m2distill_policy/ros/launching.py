@@ -26,7 +26,9 @@ def description(config_class: type[SharedConfig], nodes: Callable[[SharedConfig]
         chosen = context.launch_configurations
         config = config_class(**{option.name: read_option(option, chosen[option.name]) for option in options})
         return [Node(package=node.package, executable=node.executable, name=node.name, namespace=node.namespace,
-                     parameters=[node.parameters], output="screen", on_exit=Shutdown(reason=f"{node.name} has ended"),
+                     parameters=[node.parameters, *filter(None, [node.params_file])],
+                     remappings=list(node.remappings), output="screen",
+                     on_exit=Shutdown(reason=f"{node.name} has ended"),
                      sigterm_timeout=str(until_sigterm_s), sigkill_timeout=str(until_sigkill_s))
                 for node in nodes(config)]
 

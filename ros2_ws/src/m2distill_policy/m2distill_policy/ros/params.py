@@ -14,7 +14,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from m2distill_policy.parameters import parameter as parameter
+from m2distill_policy.errors import UserError, unknown_name
 
 
 class Dataclass(Protocol):
@@ -42,6 +42,15 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
         if isinstance(default, tuple):  # an empty one needs its type told
             default = [float(v) for v in default] or Parameter.Type.DOUBLE_ARRAY
         node.declare_parameter(field.name, default, _descriptor(field))
+
+
+def refuse_unknown(node: Node) -> None:
+    """Raises UserError where the node was started with a parameter that it has not declared. rclpy passes over it, and
+    a limit whose name is misspelt would not hold."""
+    declared = node.list_parameters([], 0).names
+    for name in node._parameter_overrides:  # no public function tells
+        if name not in declared and not name.startswith("qos_overrides."):  # rclpy declares those with each topic
+            raise UserError(f"{unknown_name('parameter', name, declared)}; nothing was started")
 
 
 def read(node: Node, cls: type[T]) -> T:

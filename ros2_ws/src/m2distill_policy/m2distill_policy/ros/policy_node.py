@@ -23,7 +23,7 @@ from m2distill_policy.ros.inputs import Inputs
 from m2distill_policy.ros.made import Made
 from m2distill_policy.ros.outputs import Outputs
 from m2distill_policy.ros.policy_parameters import GROUPS, ArmParameters, OutputParameters, PolicyParameters
-from m2distill_policy.ros.process import autostarted, run_node
+from m2distill_policy.ros.process import run_node
 from m2distill_policy.ros.report import Report
 from m2distill_policy.ros.runner import Runner
 from m2distill_policy.safety import SafetyLimits
@@ -203,7 +203,7 @@ def _when_true(verb: Callable[[], None]) -> Callable[[Bool], None]:
 
 
 def main() -> int:
-    return run_node(lambda: autostarted(PolicyNode()))
+    return run_node(PolicyNode, lifecycle=True)
 
 
 if __name__ == "__main__":

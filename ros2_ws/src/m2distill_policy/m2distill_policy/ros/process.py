@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import rclpy
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor, await_or_execute
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -22,6 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from m2distill_policy.bringup import die_with_starter
 from m2distill_policy.errors import UserError
+from m2distill_policy.ros import params
 
 WAKE_PERIOD_S = 0.1  # how long a signal may go unnoticed when no message arrives
 FOREIGN = {"rclpy", *sys.stdlib_module_names}
@@ -41,21 +42,20 @@ class StartableNode(Protocol):
     def trigger_activate(self) -> TransitionCallbackReturn: ...
 
 
-Startable = TypeVar("Startable", bound=StartableNode)
 Client = TypeVar("Client", bound=Node)
 
 
-def autostarted(node: Startable) -> Startable:
-    """The lifecycle node, configured and activated if its parameter `autostart` says so. Raises UserError."""
+def _autostart(node: StartableNode) -> None:
+    """Configure and activate the lifecycle node if its parameter `autostart` says so. Raises UserError."""
     if node.get_parameter("autostart").value:
         success = TransitionCallbackReturn.SUCCESS
         if node.trigger_configure() != success or node.trigger_activate() != success:
             raise UserError(node.problem or "the node could not start; the lines above say why")
-    return node
 
 
-def run_node(make_node: Callable[[], ClosableNode]) -> int:
-    """Run one node until a signal; returns the exit status: 2 after an error that the user can mend.
+def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> int:
+    """Run one node until a signal; returns the exit status: 2 after an error that the user can mend. One with a
+    lifecycle has the parameter `autostart`, which is followed.
 
     What rclpy's own services and subscriptions cannot make sense of (a transition that does not fit the state, a
     parameter of no known type, a clock before its beginning) is logged, and the node goes on. What a callback of ours
@@ -66,10 +66,17 @@ def run_node(make_node: Callable[[], ClosableNode]) -> int:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda *_: stop.set())
     die_with_starter()
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rcl's: a parameter file that cannot be read, say
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     node = None
     try:
         node = make_node()
+        params.refuse_unknown(cast(Node, node))
+        if lifecycle:
+            _autostart(cast(StartableNode, node))
         executor = SingleThreadedExecutor()
         executor.add_node(cast(Node, node))  # no type says: a node that can be closed
         while not stop.is_set():
@@ -117,15 +124,17 @@ def run_client(make_node: Callable[[], Client], use: Callable[[Client], object],
     """Let a node that asks others do its work; returns the exit status: 2 after an error that the user can mend, which
     is told after the word `complaint`, 130 when interrupted."""
     rclpy.init(signal_handler_options=signals)
-    node = make_node()
+    node: Client | None = None
     try:
+        node = make_node()
         use(node)
-    except UserError as error:
-        print(f"{complaint}: {error}", file=sys.stderr)
+    except (UserError, NameValidationException) as error:
+        print(f"{complaint}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     finally:
-        node.destroy_node()
+        if node is not None:
+            node.destroy_node()
         rclpy.try_shutdown()
     return 0

@@ -4,7 +4,6 @@ Messages are written as they came over the wire. Topics, services, files: docs/r
 survives which death: recording.py. While inactive the node listens, so that an instruction given before is known.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -33,8 +32,8 @@ from m2distill_policy.ros.background import Background
 from m2distill_policy.ros.bag_types import bag_types
 from m2distill_policy.ros.diagnostics import InputMonitor
 from m2distill_policy.ros.made import Made
-from m2distill_policy.ros.process import COMPLAINT_PERIOD_S, autostarted, run_node
-from m2distill_policy.spec import PolicySpec
+from m2distill_policy.ros.process import COMPLAINT_PERIOD_S, run_node
+from m2distill_policy.spec import read_spec
 
 MOST_WAITING = 1000  # messages of a topic, taken at the end of an episode
 FLUSH_PERIOD_S = 0.25  # what the death of this process may cost
@@ -83,7 +82,9 @@ class RecorderNode(LifecycleNode):
 
     def _configure(self, settings: RecorderParameters) -> None:
         made = self._made
-        spec, checkpoint_id = read_spec(settings.checkpoint)
+        if not settings.checkpoint:
+            raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
+        spec, checkpoint_id = read_spec(Path(settings.checkpoint))
         self._labels = {"instruction": "", "success": recording.UNKNOWN, "checkpoint_id": checkpoint_id,
                         "spec": spec.to_json(), "arm": settings.arm}
         self._cameras: dict[str, dict] = {}  # what camera_info says, by camera
@@ -95,6 +96,7 @@ class RecorderNode(LifecycleNode):
         made.at_destruction(self._background.end)
         self._syncing = False
         self._trouble: set[str] = set()
+        self._lost = ""  # what became of the last episode, where the disk has refused
         self._max_gap_ns = round(settings.max_gap_s * 1e9)
         self._least_rate_hz = LEAST_RATE * spec.rate_hz
         self._types = bag_types()
@@ -180,6 +182,7 @@ class RecorderNode(LifecycleNode):
         self._episode = self._recordings.begin(
             {self._names[topic.name]: topic.type for topic in self._topics}, self._types,
             {**self._labels, "operator": settings.operator, "camera_info": json.dumps(self._cameras)})
+        self._lost = ""
         return f"recording {self._episode.name}"
 
     def keep(self) -> str:
@@ -213,7 +216,7 @@ class RecorderNode(LifecycleNode):
 
     def _open(self) -> recording.Episode:
         if self._episode is None:
-            raise UserError("no episode is being recorded; start one")
+            raise UserError(self._lost or "no episode is being recorded; start one")
         return self._episode
 
     def _take(self) -> recording.Episode:
@@ -254,11 +257,13 @@ class RecorderNode(LifecycleNode):
             self.get_logger().error(self._give_up(error))
 
     def _give_up(self, error: Exception) -> str:
-        """The disk refuses: an open episode ends where it is. Returns what there is to tell."""
+        """The disk refuses: an open episode ends where it is. Returns what there is to tell, now and until the next
+        episode: the operator may be in the middle of one."""
         if self._episode:
             self._take().bag.drop()
-        return (f"the disk refuses: {error}; if an episode was open, make room, end the recorder and run "
-                f"`m2distill bag recover {self._recordings.root}`")
+        self._lost = (f"the disk refuses: {error}; if an episode was open, make room, end the recorder and run "
+                      f"`m2distill bag recover {self._recordings.root}`")
+        return self._lost
 
     def _serve(self, verb: Callable[[], str], response: Trigger.Response) -> Trigger.Response:
         try:
@@ -356,6 +361,8 @@ class RecorderNode(LifecycleNode):
             trouble.append(f"{free_mib} MiB left on the disk, needed are {settings.min_free_mib}")
             if self._episode:
                 self._end_unjudged(trouble[-1])
+        if self._lost:
+            trouble.append(self._lost)
         doing = f"recording {self._episode.name}" if self._episode else "waiting"
         numbers = {"free (MiB)": str(free_mib), "messages": str(self._episode.bag.messages if self._episode else 0),
                    **{f"{name} (Hz)": f"{rate:.1f}" for name, rate in self._rates_hz().items()}}
@@ -381,19 +388,8 @@ class RecorderNode(LifecycleNode):
         return trouble
 
 
-def read_spec(checkpoint: str) -> tuple[PolicySpec, str]:
-    """The spec and the id of a checkpoint, without its weights. Raises UserError."""
-    if not checkpoint:
-        raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
-    try:
-        sums = (Path(checkpoint) / "SHA256SUMS").read_bytes()
-        return PolicySpec.from_json((Path(checkpoint) / "spec.json").read_text()), hashlib.sha256(sums).hexdigest()
-    except OSError as error:
-        raise UserError(f"{checkpoint} is not a checkpoint: {error.strerror}: {error.filename}") from None
-
-
 def main() -> int:
-    return run_node(lambda: autostarted(RecorderNode()))
+    return run_node(RecorderNode, lifecycle=True)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rclpy
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from std_msgs.msg import Bool, String, UInt32
 from std_srvs.srv import Trigger
@@ -27,15 +25,15 @@ from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.files import write_whole
 from m2distill_policy.ros.process import run_client
+from m2distill_policy.ros.waiting import LATCHED, WaitingNode
 
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 START_TIMEOUT_S = 90.0  # for both nodes to come up
 CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build
 ASK_AGAIN_S = 20.0  # after which a request is repeated
 SILENCE_TIMEOUT_S = 30.0  # without one action of the policy, a trial is given up
 
 
-class Examiner(Node):
+class Examiner(WaitingNode):
     """Drives one simulator and one policy, both by relative names."""
 
     def __init__(self):
@@ -54,7 +52,7 @@ class Examiner(Node):
         self._reset = self.create_client(Trigger, "sim/reset")
 
     def wait_until_ready(self) -> None:
-        self._wait(self._is_ready, START_TIMEOUT_S, "the nodes `sim` and `policy` did not come up; their logs say why")
+        self.wait(self._is_ready, "the nodes `sim` and `policy`", START_TIMEOUT_S)
 
     def _is_ready(self) -> bool:
         return bool(self._status.checkpoint_id and self._instruction_pub.get_subscription_count() > 0
@@ -63,13 +61,15 @@ class Examiner(Node):
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
         """One episode. Returns task, initial_state, instruction, success, steps and the video's path or None."""
         self._tell("")  # whatever the policy does, it stops before the world changes
-        self._wait(lambda: self._status.state != PolicyStatus.RUNNING, CALL_TIMEOUT_S, "the policy does not stop")
+        self.wait(lambda: self._status.state != PolicyStatus.RUNNING, "the policy to stop", CALL_TIMEOUT_S)
         self._set({"suite": suite, "task": task, "initial_state": initial_state, "video": str(video or "")})
         self._success = self._over = False
         self._steps, self._heard_s = None, time.monotonic()
         instruction = self._reset_simulator()
         self._tell(instruction)
-        self._wait(lambda: (self._success or self._over) and self._steps is not None, None, "")
+        while not self.comes(lambda: (self._success or self._over) and self._steps is not None, 1.0):
+            if time.monotonic() - self._heard_s > SILENCE_TIMEOUT_S:
+                raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
         return {"task": task, "initial_state": initial_state, "instruction": instruction, "success": self._success,
                 "steps": self._steps, "video": str(video) if video else None}
 
@@ -103,19 +103,19 @@ class Examiner(Node):
 
     def _set(self, values: dict) -> None:
         parameters = [Parameter(name, value=value) for name, value in values.items()]
-        answer = self._ask(lambda: self._sim_parameters.set_parameters(parameters), "take parameters")
+        answer = self._ask(lambda: self._sim_parameters.set_parameters(parameters), "its parameters")
         refused = [result.reason for result in answer.results if not result.successful]
         if refused:
             raise UserError(f"the simulator refused {values}: {'; '.join(refused)}")
 
     def _reset_simulator(self) -> str:
         """Returns the instruction of the task."""
-        answer = self._ask(lambda: self._reset.call_async(Trigger.Request()), "reset")
+        answer = self._ask(lambda: self._reset.call_async(Trigger.Request()), "a reset")
         if not answer.success:
             raise UserError(answer.message)
         return answer.message
 
-    def _ask(self, send: Callable[[], Future], verb: str):
+    def _ask(self, send: Callable[[], Future], what: str):
         """The simulator's answer to a request that may be repeated: on a busy machine one can be lost."""
         asked: list[Future] = []
         begun_s = time.monotonic()
@@ -125,19 +125,8 @@ class Examiner(Node):
                 asked.append(send())
             return any(future.done() for future in asked)
 
-        self._wait(answered, CALL_TIMEOUT_S, f"the simulator does not {verb}")
+        self.wait(answered, f"the simulator's answer to {what}", CALL_TIMEOUT_S)
         return next(future.result() for future in asked if future.done())
-
-    def _wait(self, done: Callable[[], bool], timeout_s: float | None, otherwise: str) -> None:
-        """Spin until `done`. Without a time limit of its own, an episode may take as long as actions keep coming."""
-        begun_s = time.monotonic()
-        while not done():
-            rclpy.spin_once(self, timeout_sec=0.1)
-            now_s = time.monotonic()
-            if timeout_s is not None and now_s - begun_s > timeout_s:
-                raise UserError(f"{otherwise} ({timeout_s:.0f} s)")
-            if timeout_s is None and now_s - self._heard_s > SILENCE_TIMEOUT_S:
-                raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
 
 
 def run_trials(examiner: Examiner, suite: str, tasks: list[int], initial_states: list[int], out: Path,

@@ -28,8 +28,8 @@ from std_srvs.srv import Trigger
 
 from m2distill_policy.action import command_to_action
 from m2distill_policy.errors import UserError
+from m2distill_policy.parameters import parameter
 from m2distill_policy.ros import messages, params
-from m2distill_policy.ros.params import parameter
 from m2distill_policy.ros.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
 from m2distill_sim.arm_env import ArmEnv, SimObservation
@@ -42,7 +42,7 @@ CAMERAS = ("agentview", "wrist")
 RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
-FILM_BYTES = 2**30  # of an episode's pictures kept for its video: 9 minutes of two cameras of 128 px
+FILM_BYTES = 2**27  # of an episode's pictures kept for its video: 68 s of two cameras of 128 px, encoded within 10 s
 FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 

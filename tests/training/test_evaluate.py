@@ -14,7 +14,7 @@ import pytest
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.errors import AssetError
 from m2distill_sim.assets import find_assets
-from m2distill_sim.suites import HELD_OUT, find_task, held_out, instruction
+from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.episodes import Job, Listener, Result, _Stage, make_jobs, run_job
 from m2distill_training.evaluate import evaluate_run, serving_steps, write_evaluation
 from m2distill_training.loop import train
@@ -27,7 +27,7 @@ SUITE = "libero_object"
 
 @pytest.fixture
 def run(libero_file, tmp_path) -> RunFolder:
-    files = [libero_file(str(task), instruction=instruction(SUITE, task), seed=task) for task in (1, 0)]
+    files = [libero_file(str(task), instruction=find_task(SUITE, task).instruction, seed=task) for task in (1, 0)]
     config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
     return train(config, files, tmp_path / "run")
 

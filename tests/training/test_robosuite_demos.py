@@ -14,7 +14,7 @@ import pytest
 from m2distill_policy.errors import DataError
 from m2distill_sim import lift
 from m2distill_sim.lift_env import LiftEnv
-from m2distill_sim.suites import instruction
+from m2distill_sim.suites import find_task
 from m2distill_training import cli
 from m2distill_training.data.libero_hdf5 import open_libero
 from m2distill_training.data.robosuite_demos import STEADY_M, STEADY_RAD, read_recordings
@@ -94,7 +94,7 @@ def test_a_lasting_action_moves_the_hand_as_far_as_derivation_assumes(env):
 
 def test_they_are_a_step_of_a_run_and_its_task_is_evaluated(imported, libero_file, tmp_path):
     config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=2))
-    files = [libero_file(instruction=instruction("libero_object", 3)), imported]
+    files = [libero_file(instruction=find_task("libero_object", 3).instruction), imported]
     run = train(config, files, tmp_path / "run", cache=tmp_path / "cache").path
     evaluation = evaluate_run(run, ["libero_object", "robosuite"], 1, max_steps=2, workers=0)
     assert [(t["suite"], t["task"], t["episodes"]) for t in evaluation["steps"][1]["tasks"]] == [

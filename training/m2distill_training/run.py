@@ -32,7 +32,7 @@ import torch
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_policy.files import write_durably
+from m2distill_policy.files import publish
 from m2distill_training.config import STRATEGY_NAMES, TrainConfig, differences
 from m2distill_training.environment import ENVIRONMENT, environment
 from m2distill_training.events import ScalarEvents
@@ -60,8 +60,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_durably(temporary, content)
-            temporary.rename(path)
+            temporary.write_bytes(content)
+            publish(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -6,7 +6,6 @@ model, is m2distill_sim.demo_file.)
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import h5py
 import numpy as np
 
 from m2distill_policy.errors import DataError
-from m2distill_policy.files import sync
+from m2distill_policy.files import publish
 from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, Demo
 
 MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
@@ -67,8 +66,6 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:
                 "problem_info": json.dumps({"problem_name": "", "domain_name": "",
                                             "language_instruction": instruction}),
                 "macros_image_convention": "opengl", "num_demos": len(data), "obs_after_action": False, "total": total})
-        sync(temporary)
-        os.replace(temporary, path)
+        publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # of demos that came to an error
-    sync(path.parent)

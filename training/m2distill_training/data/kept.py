@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import DataError
-from m2distill_policy.files import sync
+from m2distill_policy.files import publish_folder
 from m2distill_training.data.store import Store
 from m2distill_training.data.windows import Part
 from m2distill_training.forms import COUNT, fits
@@ -38,9 +38,7 @@ def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
             np.save(temporary / f"{name}.npy", array)
         task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
         (temporary / "task.json").write_text(json.dumps(task, indent=2))
-        for path in temporary.iterdir():
-            sync(path)
-        temporary.rename(folder)
+        publish_folder(temporary, folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None
     finally:

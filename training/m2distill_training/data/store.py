@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import DataError, SpecError
-from m2distill_policy.files import sync
+from m2distill_policy.files import publish_folder
 from m2distill_policy.observation import prepare_image
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, LiberoFile, open_libero
@@ -97,12 +97,6 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
         for name, parts in low_dim.items():
             np.save(temporary / f"{name}.npy", np.concatenate(parts))
         np.save(temporary / "bounds.npy", bounds)
-        for path in temporary.iterdir():
-            sync(path)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process built the same store first, and its copy serves as well
-                raise
+        publish_folder(temporary, folder)  # or another process built the same store first: its copy serves as well
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -25,6 +25,18 @@ def publish(temporary: Path, path: Path) -> None:
     sync(path.parent)
 
 
+def publish_folder(temporary: Path, folder: Path) -> None:
+    """What was written into a folder beside it appears as `folder`. One that another process made meanwhile stays."""
+    for path in [*temporary.rglob("*"), temporary]:
+        sync(path)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    sync(folder.parent)
+
+
 def sync(path: Path) -> None:
     """The content of a file, or the names in a folder, are on the disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2distill_policy.errors import AssetError
-from m2distill_policy.files import write_durably
+from m2distill_policy.files import publish_folder
 from m2distill_sim.builtin import builtin_files
 
 LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders every suite needs
@@ -94,13 +94,9 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         for name, content in files.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, content)
+            path.write_bytes(content)
         temporary.chmod(0o755)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        publish_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

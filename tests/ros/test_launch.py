@@ -16,7 +16,7 @@ needs_launch = pytest.mark.skipif(not importlib.util.find_spec("launch_ros"), re
 LAUNCH_FILES = [("run", SystemConfig, bringup.system), ("policy", PolicyConfig, bringup.policy),
                 ("sim", SimConfig, bringup.sim)]
 CHOSEN = {"checkpoint": "c", "namespace": "robot1", "task": "3", "arm": "ur_servo", "autostart": "false",
-          "pacing": "lockstep"}
+          "pacing": "lockstep", "remap": "twist_cmd:=/servo/twist ee_pose:=/pose"}
 
 
 def entities(name: str):
@@ -47,8 +47,11 @@ def started(name: str, chosen: dict[str, str]) -> list:
 
 @needs_launch
 @pytest.mark.parametrize(("name", "config_class", "nodes"), LAUNCH_FILES)
-def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, nodes):
+def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, nodes, tmp_path):
+    file = tmp_path / "arm.yaml"
+    file.write_text("/**/policy:\n  ros__parameters:\n    seed: 7\n")
     chosen = {key: value for key, value in CHOSEN.items() if key in config_class.__dataclass_fields__}
+    chosen["params_file"] = str(file)
     config = config_class(**{option.name: bringup.read_option(option, chosen[option.name])
                              for option in fields(config_class) if option.name in chosen})
     expected = nodes(config)
@@ -56,8 +59,9 @@ def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, n
     assert [(n.node_package, n.node_executable, n.node_name) for n in actual] == [
         (n.package, n.executable, f"/robot1/{n.name}") for n in expected]
     for node, description in zip(actual, expected, strict=True):
-        (arguments,) = (Path(file) for file, is_file in node._Node__expanded_parameter_arguments if is_file)
-        (parameters,) = yaml.safe_load(arguments.read_text()).values()
+        options, last = (Path(path) for path, is_file in node._Node__expanded_parameter_arguments if is_file)
+        assert last == file and node.expanded_remapping_rules == list(description.remappings)
+        (parameters,) = yaml.safe_load(options.read_text()).values()
         assert parameters == {"ros__parameters": description.parameters}
 
 

@@ -41,7 +41,7 @@ ROOMS = {  # files, what of ours they may import ("!" takes away), and whether R
                                  ("m2distill_training", *POLICY_CORE, *SIM_CORE), False),
     "launch": (list((ROOT / "launch").glob("*.py")),
                ("m2distill_policy.bringup", "m2distill_policy.ros.launching"), True),
-    "tests without ROS": ([path for room in ("policy", "training", "sim", "docs")
+    "tests without ROS": ([path for room in ("policy", "training", "sim", "fuzz", "docs")
                            for path in (TESTS / room).rglob("*.py")],
                           ("m2distill_training", *POLICY_CORE, *SIM_CORE), False),
 }

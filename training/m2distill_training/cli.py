@@ -46,7 +46,7 @@ COMMANDS = {
     "study": Command("several strategies on the same tasks, compared; goes on where it was", f"{HERE}.study:study",
                      goes_on=True),
     "report": Command("one HTML page from a run folder", f"{HERE}.commands.report:report_command"),
-    "bench": Command("what a training step, reading data and simulating cost, against the plain path",
+    "bench": Command("how fast it is, against the plain path where there is one, and how long a whole system lasts",
                      subcommands={name: f"{HERE}.bench.{name}:bench_{name}"
                                   for name in ("train", "data", "sim", "experts", "node", "record", "soak")},
                      example="m2distill bench train --json > train.json"),

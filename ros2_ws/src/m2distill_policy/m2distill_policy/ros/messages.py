@@ -8,11 +8,13 @@ import array
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.errors import MessageError
 from m2distill_policy.pictures import decode_compressed, decode_raw
 
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)  # a late listener hears the last one
 COMPARING = "comparing"  # how the reason in ~/status begins while words that are not known are judged
 
 

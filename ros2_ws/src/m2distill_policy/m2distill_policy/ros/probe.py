@@ -23,8 +23,9 @@ from std_msgs.msg import String
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros import messages
+from m2distill_policy.ros.messages import LATCHED
 from m2distill_policy.ros.process import run_client
-from m2distill_policy.ros.waiting import LATCHED, WaitingNode
+from m2distill_policy.ros.waiting import WaitingNode
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 RATE_HZ = 20

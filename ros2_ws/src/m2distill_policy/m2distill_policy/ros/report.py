@@ -4,15 +4,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.action import Command
 from m2distill_policy.ros import messages
 from m2distill_policy.ros.diagnostics import diagnostics
 from m2distill_policy.ros.made import Made
-
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Report:
@@ -21,7 +18,7 @@ class Report:
     def __init__(self, made: Made, frame_id: str):
         self._node, self._frame_id = made.node, frame_id
         self._action_pub = made.publisher(PolicyAction, "~/action", 10)
-        self._status_pub = made.publisher(PolicyStatus, "~/status", LATCHED)
+        self._status_pub = made.publisher(PolicyStatus, "~/status", messages.LATCHED)
         self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
         self._status = PolicyStatus()
         self.numbers: Callable[[], Mapping[str, str]] = dict

@@ -17,8 +17,9 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_policy.ros.messages import LATCHED
 from m2distill_policy.ros.process import run_client
-from m2distill_policy.ros.waiting import LATCHED, WaitingNode
+from m2distill_policy.ros.waiting import WaitingNode
 
 READY = (PolicyStatus.IDLE, PolicyStatus.FAULT)  # states that an instruction ends, after a reset of the fault
 

@@ -8,9 +8,9 @@ from std_msgs.msg import String
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.clients import tell_arguments
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.messages import COMPARING
+from m2distill_policy.ros.messages import COMPARING, LATCHED
 from m2distill_policy.ros.process import run_command
-from m2distill_policy.ros.waiting import LATCHED, WaitingNode
+from m2distill_policy.ros.waiting import WaitingNode
 
 FIND_TIMEOUT_S = 15.0  # for the policy node to be heard
 ANSWER_TIMEOUT_S = 60.0  # for it to act or to refuse: other words are compared, for which a language model may load

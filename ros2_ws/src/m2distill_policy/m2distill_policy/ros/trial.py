@@ -24,8 +24,9 @@ from std_srvs.srv import Trigger
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.errors import UserError
 from m2distill_policy.files import write_whole
+from m2distill_policy.ros.messages import LATCHED
 from m2distill_policy.ros.process import run_client
-from m2distill_policy.ros.waiting import LATCHED, WaitingNode
+from m2distill_policy.ros.waiting import WaitingNode
 
 START_TIMEOUT_S = 90.0  # for both nodes to come up
 CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build

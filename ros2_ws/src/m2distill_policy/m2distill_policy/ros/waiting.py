@@ -6,12 +6,10 @@ from collections.abc import Callable
 import rclpy
 from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_srvs.srv import Trigger
 
 from m2distill_policy.errors import UserError
 
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LIMIT_S = 120.0  # for anything that is waited for
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64, String, UInt32
@@ -44,7 +43,6 @@ PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
 FILM_BYTES = 2**27  # of an episode's pictures kept for its video: 68 s of two cameras of 128 px, encoded within 10 s
 FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True)
@@ -95,10 +93,10 @@ class SimNode(Node):
         self._clock_pub = self.create_publisher(ClockMessage, "/clock", 1)
         self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
         self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
-        self._success_pub = self.create_publisher(Bool, "~/success", LATCHED)
-        self._over_pub = self.create_publisher(Bool, "~/episode_over", LATCHED)
-        self._steps_pub = self.create_publisher(UInt32, "~/steps", LATCHED)
-        self._task_pub = self.create_publisher(String, "~/task", LATCHED)
+        self._success_pub = self.create_publisher(Bool, "~/success", messages.LATCHED)
+        self._over_pub = self.create_publisher(Bool, "~/episode_over", messages.LATCHED)
+        self._steps_pub = self.create_publisher(UInt32, "~/steps", messages.LATCHED)
+        self._task_pub = self.create_publisher(String, "~/task", messages.LATCHED)
         # The casts: rclpy declares callbacks of the message alone.
         self.create_subscription(Float64, "gripper_cmd", cast(Any, self._on_gripper), 10)
         self.create_subscription(TwistStamped, "twist_cmd", cast(Any, self._on_twist), 10)

@@ -4,9 +4,9 @@
     ros2 launch m2distill_policy policy.launch.py --show-args
 """
 
-from m2distill_policy.bringup import PolicyConfig, policy
-from m2distill_policy.ros.launching import description
+from m2distill_policy.bringup.system import PolicyConfig, policy_nodes
+from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(PolicyConfig, policy, rviz=True)
+    return description(PolicyConfig, policy_nodes, rviz=True)

@@ -5,9 +5,9 @@
     ros2 launch m2distill_policy run.launch.py --show-args
 """
 
-from m2distill_policy.bringup import SystemConfig, system
-from m2distill_policy.ros.launching import description
+from m2distill_policy.bringup.system import SystemConfig, system_nodes
+from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(SystemConfig, system, rviz=True)
+    return description(SystemConfig, system_nodes, rviz=True)

@@ -4,9 +4,9 @@
     ros2 launch m2distill_policy sim.launch.py --show-args
 """
 
-from m2distill_policy.bringup import SimConfig, sim
-from m2distill_policy.ros.launching import description
+from m2distill_policy.bringup.system import SimConfig, sim_nodes
+from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(SimConfig, sim)
+    return description(SimConfig, sim_nodes)

@@ -35,11 +35,11 @@ class Section:
 
 def help_of(words: list[str]) -> str:
     """What `m2distill WORDS --help` prints."""
-    from m2distill_training import cli
+    from m2distill_training.cli import main
 
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # tyro draws its boxes by the encoding
     with redirect_stdout(out), suppress(SystemExit), _columns():
-        cli.run([*words, "--help"])
+        main.run([*words, "--help"])
     out.flush()
     return out.buffer.getvalue().decode()
 
@@ -145,11 +145,11 @@ def ros_page() -> str:
     """Needs ROS 2, the built messages and the simulator: the nodes are made, and asked."""
     import rclpy
 
-    from m2distill_policy.bringup import PolicyConfig, SimConfig, SystemConfig
-    from m2distill_policy.ros.policy_node import PolicyNode
-    from m2distill_policy.ros.recorder_node import RecorderNode
-    from m2distill_policy.ros.teleop_node import TeleopNode
-    from m2distill_sim.ros.sim_node import SimNode
+    from m2distill_policy.bringup.system import PolicyConfig, SimConfig, SystemConfig
+    from m2distill_policy.ros.nodes.policy_node import PolicyNode
+    from m2distill_policy.ros.nodes.recorder_node import RecorderNode
+    from m2distill_policy.ros.nodes.teleop_node import TeleopNode
+    from m2distill_sim.ros.nodes.sim_node import SimNode
 
     lines = ["# Nodes", "", NOTE, "What the nodes declare when they start with defaults and, where there is a "
              "checkpoint, cameras called `agentview` and `wrist`. Beside it each node has what every ROS 2 node has: "
@@ -288,7 +288,7 @@ def _relative(name: str, node: str) -> str:
 
 
 def _arms() -> list[str]:
-    from m2distill_policy.arms import ARMS
+    from m2distill_policy.safety.arm_presets import ARMS
 
     names = [name for name in ARMS if ARMS[name]]
     lines = ["**Defaults by `arm`**, where they differ from those above", "",
@@ -307,8 +307,8 @@ WRITERS = {"commands.md": cli_page, "nodes.md": ros_page}
 
 
 def main() -> None:
-    from m2distill_policy.bringup import environment
-    from m2distill_policy.files import write_whole
+    from m2distill_policy.bringup.system import environment
+    from m2distill_policy.utils.files import write_whole
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"{' or '.join(WRITERS)}; default: both")

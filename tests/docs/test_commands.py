@@ -10,13 +10,13 @@ import pytest
 import tyro
 from pages import ROOT, Command, commands, commands_in
 
-from m2distill_policy import bringup, clients
-from m2distill_training import cli
+from m2distill_policy.bringup import client_cli, system
+from m2distill_training.cli import main
 
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
 COMMANDS_PAGE = (ROOT / "docs/reference/commands.md").read_text()
 TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/commands.md").read_text(), re.M)
-LAUNCH = {"run": bringup.SystemConfig, "policy": bringup.PolicyConfig, "sim": bringup.SimConfig}
+LAUNCH = {"run": system.SystemConfig, "policy": system.PolicyConfig, "sim": system.SimConfig}
 ALL = commands()
 
 
@@ -66,9 +66,9 @@ def parse(monkeypatch):
 
     monkeypatch.setattr(tyro, "cli", parse_one)
     monkeypatch.setattr(tyro.extras, "subcommand_cli_from_dict", parse_subcommands)
-    monkeypatch.setattr(bringup, "run", run)
-    monkeypatch.setattr(clients, "run", run)
-    return cli.run
+    monkeypatch.setattr(system, "run", run)
+    monkeypatch.setattr(client_cli, "run", run)
+    return main.run
 
 
 @pytest.mark.parametrize("words", [["evaluate", "run", "--episode", "3"], ["train", "--preset", "smal"], ["rollback"],
@@ -120,7 +120,7 @@ def test_every_launch_argument_is_declared():
             name, _, value = argument.partition(":=")
             if argument != "--show-args" and name != "rviz":
                 assert name in options, command
-                bringup.read_option(options[name], value)  # raises for a value that is not allowed
+                system.read_option(options[name], value)  # raises for a value that is not allowed
 
 
 def node_rows() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from pages import ROOT, commands_of
 
-from m2distill_training import cli
+from m2distill_training.cli import main
 
 QUICK = {"--preset": ["debug"], "--episodes": ["1"], "--tasks": ["0"]}
 MORE = {"collect": ["--workers", "1"], "evaluate": ["--max-steps", "3", "--workers", "1"]}
@@ -33,5 +33,5 @@ def test_the_researchers_tutorial_leads_to_a_report(tmp_path, monkeypatch):
     for words in lines:
         if "runs/er" in words and words[1] != "report":  # the baseline: the same commands again
             continue
-        assert cli.run(quick(tuple(word for word in words if word != "runs/er"))) == 0, words
+        assert main.run(quick(tuple(word for word in words if word != "runs/er"))) == 0, words
     assert (tmp_path / "runs/compared.html").read_text().count("data:video/mp4;base64,") == 1

@@ -12,11 +12,11 @@ from rosbags.rosbag2 import StoragePlugin
 from ruamel.yaml import YAML
 
 from m2distill_policy.errors import DataError
-from m2distill_policy.recording import LABELS, OPEN, Recordings
-from m2distill_policy.recovery import recover
+from m2distill_policy.recording.episode import LABELS, OPEN, Recordings
+from m2distill_policy.recording.recovery import recover
 from m2distill_policy.spec import libero_spec
-from m2distill_training.data.bag_import import import_bags
-from m2distill_training.data.demo_file import file_names
+from m2distill_training.data.libero.writer import file_names
+from m2distill_training.data.rosbag.bag_import import import_bags
 
 SPEC = libero_spec(size_px=8, text_encoder="none", text_width=4)
 OURS = {"instruction": INSTRUCTION, "success": "true", "operator": "Ada", "spec": SPEC.to_json(), "arm": "libero_sim",

@@ -11,7 +11,7 @@ from reading import Link, Reader
 
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import CollectSettings, collect, unfinished_folder
-from m2distill_sim.demo_file import Episode, store_demo, write_task
+from m2distill_sim.libero_writer import Episode, store_demo, write_task
 from m2distill_sim.suites import find_task
 
 TASK = find_task("libero_object", 0)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from reading import Reader
 
 from m2distill_policy.spec import libero_spec
-from m2distill_training.data.libero_hdf5 import open_libero
-from m2distill_training.data.robosuite_demos import read_recordings
+from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.store import open_store
+from m2distill_training.experiments.robosuite_demos import read_recordings
 
 SPEC = libero_spec(size_px=8)
 PROBLEM = {"problem_name": "x", "language_instruction": ["pick", "up"]}

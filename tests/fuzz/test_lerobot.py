@@ -13,8 +13,8 @@ from damage import byte_edits, each_value_odd, edit_bytes, edit_values, fuzzed, 
 from hypothesis import strategies as st
 from reading import Link, Reader
 
-from m2distill_training.data.lerobot_export import export_lerobot
-from m2distill_training.data.lerobot_import import import_lerobot
+from m2distill_training.data.lerobot.lerobot_export import export_lerobot
+from m2distill_training.data.lerobot.lerobot_import import import_lerobot
 from m2distill_training.data.videos import SMALL, VideoFiles
 
 INFO, TASKS = "set/meta/info.json", "set/meta/tasks.parquet"

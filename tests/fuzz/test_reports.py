@@ -15,12 +15,12 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.models import Policy, StageConfig, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
-from m2distill_training.demo import _read_trials
-from m2distill_training.episodes import Listener, make_jobs, run_jobs, versions
+from m2distill_training.evaluation.rollout_jobs import Listener, make_jobs, run_jobs, versions
+from m2distill_training.experiments.demo import _read_trials
+from m2distill_training.experiments.study import Study, write_results
 from m2distill_training.presets import debug
 from m2distill_training.report.runs import load_runs
-from m2distill_training.run import begin_folder
-from m2distill_training.study import Study, write_results
+from m2distill_training.runs.run_folder import begin_folder
 
 RUN = "runs/er-0"
 INSTRUCTION = "put $x_$ and $^$ in"

@@ -11,10 +11,10 @@ from damage import byte_edits, edit_bytes, edit_values, fuzzed, to_json, value_e
 from hypothesis import strategies as st
 from reading import Link, Reader
 
-from m2distill_training.data.kept import open_kept
+from m2distill_training.data.task_memory import open_kept
 from m2distill_training.presets import debug
-from m2distill_training.promotion import current, rollback
-from m2distill_training.run import RunError, RunFolder, read_run
+from m2distill_training.promotion.promotion import current, rollback
+from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
 
 DATA = [{"path": f"{name}.hdf5", "key": name, "instruction": f"task {name}", "demos": 3} for name in "ab"]
 LINES = [{"task_step": k, "step": step, "loss": 0.5} for k in (0, 1) for step in (0, 1)]

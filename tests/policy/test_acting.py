@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from m2distill_policy.models import Policy, libero, small
-from m2distill_policy.models.acting import PackedConv, Remembered, for_acting
+from m2distill_policy.models.optimize import PackedConv, Remembered, for_acting
 from m2distill_policy.spec import libero_spec
 
 SPEC = libero_spec(size_px=32, history=2, text_encoder="none", text_width=8)

@@ -1,4 +1,4 @@
-from m2distill_policy.arrivals import Arrivals
+from m2distill_policy.recording.topic_statistics import Arrivals
 
 MS = 1_000_000
 

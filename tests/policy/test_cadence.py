@@ -1,6 +1,6 @@
 """The cadence of a run, on times made by hand."""
 
-from m2distill_policy.cadence import Cadence
+from m2distill_policy.control.timing_stats import Cadence
 
 
 def test_a_run_is_summed_up():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import Checkpoint
+from m2distill_policy.control.inference import LOW_NOISE_STD, LoadedPolicy
 from m2distill_policy.errors import UserError
-from m2distill_policy.inference import LOW_NOISE_STD, LoadedPolicy
 from m2distill_policy.models import Policy, small
-from m2distill_policy.observation import Observation
-from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.models.batch import to_model_input
+from m2distill_policy.observations.observation import Observation
 from m2distill_policy.spec import libero_spec
 
 SPEC = libero_spec(size_px=64, history=3, text_encoder="all-MiniLM-L6-v2", text_width=384)

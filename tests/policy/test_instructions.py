@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.instructions import Matcher, match
+from m2distill_policy.language.instruction_matcher import Matcher, match
 
 KNOWN = ["wave", "open the door"]
 ANGLES = {"wave": 0.0, "open the door": 90.0, "wave hello": 10.0, "open a gate": 60.0, "do both": 45.0,

@@ -20,12 +20,12 @@ import torch
 from easydict import EasyDict
 
 from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.control.inference import LoadedPolicy
 from m2distill_policy.errors import CheckpointError
-from m2distill_policy.inference import LoadedPolicy
 from m2distill_policy.models import Policy, libero
-from m2distill_policy.observation import Observation
+from m2distill_policy.observations.observation import Observation
 from m2distill_policy.spec import libero_spec
-from m2distill_training.data.libero_checkpoint import convert_state_dict, import_libero_checkpoint
+from m2distill_training.data.libero.libero_checkpoint import convert_state_dict, import_libero_checkpoint
 
 HERE = Path(__file__).parent
 SCRIPT, REFERENCE = HERE / "make_libero_reference.py", HERE / "data" / "libero_reference.npz"

@@ -9,9 +9,9 @@ import torch
 
 from m2distill_policy.errors import SpecError
 from m2distill_policy.models import PRESETS, ModelConfig, Policy, StageConfig, small
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.image_encoder import FilmBlock, spatial_softmax
 from m2distill_policy.models.transformer import Layer, time_code
-from m2distill_policy.observation_tensors import to_model_input
 from m2distill_policy.spec import libero_spec
 
 SPEC = libero_spec(size_px=64, history=10, text_encoder="all-MiniLM-L6-v2", text_width=384)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m2distill_policy.errors import SpecError
-from m2distill_policy.observation import order_joints, prepare_image
+from m2distill_policy.observations.observation import order_joints, prepare_image
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, CameraSpec, libero_spec
 
 

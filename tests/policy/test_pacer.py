@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from m2distill_policy.pacer import Pacer
+from m2distill_policy.control.pacer import Pacer
 
 MS = 1_000_000
 PERIOD = 50 * MS

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rosbags.image import compressed_image_to_cvimage, image_to_cvimage
 
 from m2distill_policy.errors import MessageError
-from m2distill_policy.pictures import ENCODINGS, MAX_PIXELS, decode_compressed, decode_raw
+from m2distill_policy.observations.image_decoding import ENCODINGS, MAX_PIXELS, decode_compressed, decode_raw
 
 NEEDS_ROUNDING = [name for name in ENCODINGS if name.endswith("16")]  # the oracle cuts off where we round
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from m2distill_policy.action import ActionSample, Hold
-from m2distill_policy.arms import limits_of
+from m2distill_policy.control.policy_thread import PolicyThread
+from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import PolicyLate
-from m2distill_policy.policy_thread import PolicyThread
-from m2distill_policy.session import PolicySession
+from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 SPEC = libero_spec(size_px=8)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from m2distill_policy.poses import Pose, displace
+from m2distill_policy.observations.poses import Pose, displace
 
 HALF = 0.5**0.5
 

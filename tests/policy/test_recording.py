@@ -17,8 +17,8 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.recording import Recordings
-from m2distill_policy.recovery import recover
+from m2distill_policy.recording.episode import Recordings
+from m2distill_policy.recording.recovery import recover
 
 KILLS = int(os.environ.get("KILLS", "8"))
 TOPICS = {"/agentview/image_raw": "sensor_msgs/msg/Image", "/instruction": "std_msgs/msg/String"}

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2distill_policy.action import ActionSample, Command, sample_to_command
-from m2distill_policy.arms import ARMS, joint_ranges, limits_of, preset
 from m2distill_policy.errors import UserError
-from m2distill_policy.safety import STOP_S, CommandGuard, SafetyFault, SafetyLimits
+from m2distill_policy.safety.arm_presets import ARMS, joint_ranges, limits_of, preset
+from m2distill_policy.safety.limits import STOP_S, CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PANDA_JOINTS, libero_spec
 
 SPEC = libero_spec(size_px=8)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m2distill_policy.action import ActionSample, Command, Hold, command_to_action, sample_to_command
-from m2distill_policy.arms import limits_of
+from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
-from m2distill_policy.session import PolicySession
+from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 SPEC = libero_spec(size_px=8)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m2distill_policy.control.teleop import Teleoperator, TeleopSettings
 from m2distill_policy.errors import UserError
-from m2distill_policy.teleop import Teleoperator, TeleopSettings
 
 SETTINGS = TeleopSettings()
 STILL, HELD = [0.0] * 6, [0, 0, 0, 0, 1]

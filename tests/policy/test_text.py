@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from m2distill_policy import text
-from m2distill_policy.text import BERT, MINILM, TextEncoderError, load_text_encoder
+from m2distill_policy.language import text_encoder
+from m2distill_policy.language.text_encoder import BERT, MINILM, TextEncoderError, load_text_encoder
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +16,12 @@ def minilm():
 
 
 def test_importing_the_module_imports_neither_torch_nor_transformers():
-    code = "import sys, m2distill_policy.text; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, m2distill_policy.language.text_encoder; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_loading_and_encoding_print_nothing():
-    code = "from m2distill_policy.text import *; load_text_encoder('all-MiniLM-L6-v2').encode(['go'])"
+    code = "from m2distill_policy.language.text_encoder import *; load_text_encoder('all-MiniLM-L6-v2').encode(['go'])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")
 
@@ -46,7 +46,7 @@ def test_an_embedding_is_that_of_the_model_authors_library(minilm, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     sentence = "pick up the alphabet soup and place it in the basket"
-    reference = sentence_transformers.SentenceTransformer(str(text._packaged_minilm()), device="cpu").encode(sentence)
+    reference = sentence_transformers.SentenceTransformer(str(text_encoder._packaged_minilm()), device="cpu").encode(sentence)
     np.testing.assert_allclose(minilm.encode([sentence])[0], reference, atol=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_a_sentence_is_computed_once():
         calls.append(sentence)
         return np.full(384, len(sentence), np.float32)
 
-    encoder = text.TextEncoder(MINILM, embed)
+    encoder = text_encoder.TextEncoder(MINILM, embed)
     encoder.encode(["a", "bb", "a"])
     assert encoder.encode(["bb"])[0, 0] == 2
     assert calls == ["a", "bb"]
@@ -70,7 +70,7 @@ def test_texts_of_strangers_do_not_pile_up():
         calls.append(sentence)
         return np.zeros(384, np.float32)
 
-    encoder = text.TextEncoder(MINILM, embed)
+    encoder = text_encoder.TextEncoder(MINILM, embed)
     for i in range(100):
         encoder.encode([f"stranger {i}", *known])
     assert len(calls) == 102 and len(encoder._cache) <= 3
@@ -81,7 +81,7 @@ def tiny_bert(tmp_path_factory):
     """A folder with a 768-wide BERT of one layer and a vocabulary of a few words."""
     import torch
 
-    from m2distill_policy.torchvision_mend import mend_torchvision
+    from m2distill_policy.language.torchvision_workaround import mend_torchvision
     mend_torchvision()
     from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -115,14 +115,14 @@ def test_bert_embeds_as_libero_does(tiny_bert):
 
 def test_the_default_is_the_packaged_encoder_where_the_hub_cache_is_empty(tmp_path):
     """In a process of its own, since the hub's client reads its cache folder once."""
-    code = "from m2distill_policy.text import default_text_encoder; print(default_text_encoder().name)"
+    code = "from m2distill_policy.language.text_encoder import default_text_encoder; print(default_text_encoder().name)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                          env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""})
     assert (run.stdout, run.stderr) == (MINILM + "\n", "")
 
 
 def test_an_unreachable_hub_is_given_up_on_within_seconds(tmp_path):
-    code = ("from m2distill_policy.text import *\n"
+    code = ("from m2distill_policy.language.text_encoder import *\n"
             "try: load_text_encoder(BERT)\n"
             "except TextEncoderError as error: print(error)")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30,
@@ -144,4 +144,4 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_a_model_of_another_width_is_refused():
     with pytest.raises(TextEncoderError, match=r"width 384, bert-base-cased has 768"):
-        load_text_encoder(BERT, text._packaged_minilm())
+        load_text_encoder(BERT, text_encoder._packaged_minilm())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2distill_policy.bringup import environment
+from m2distill_policy.bringup.system import environment
 
 # before rclpy starts: a domain of our own, away from every other ROS system on this machine
 os.environ.update(environment() | {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100),

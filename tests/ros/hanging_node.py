@@ -4,8 +4,8 @@
 import sys
 import threading
 
-from m2distill_policy import inference
-from m2distill_policy.ros import policy_node
+from m2distill_policy.control import inference
+from m2distill_policy.ros.nodes import policy_node
 
 way, step = sys.argv.pop(1), inference.LoadedPolicy.step
 

@@ -23,8 +23,8 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
-from m2distill_policy.bringup import NodeDescription
-from m2distill_policy.ros import messages
+from m2distill_policy.bringup.system import NodeDescription
+from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
 KNOWN = ("pick up the alphabet soup and place it in the basket", "wave")  # instructions of the tiny checkpoint
@@ -81,19 +81,19 @@ class Client(Node):
         now_ns = clock_ns + self.stamp_offset_ns if stamp_ns is None else stamp_ns
         if self.hand is not None:
             pose = PoseStamped()
-            pose.header.stamp, pose.header.frame_id = messages.stamp_from_ns(now_ns), self.frame_id
+            pose.header.stamp, pose.header.frame_id = conversions.stamp_from_ns(now_ns), self.frame_id
             pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = self.hand
             pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0
             self.pose_pub.publish(pose)
             self.sent_ns["ee_pose"] = clock_ns
         if self.positions is not None:
             names = [*PANDA_JOINTS, *PANDA_FINGERS]
-            self.joints_pub.publish(messages.joint_state_from_numpy(names, self.positions, now_ns))
+            self.joints_pub.publish(conversions.joint_state_from_numpy(names, self.positions, now_ns))
             self.sent_ns["joint_states"] = clock_ns
         for name, size in self.sizes.items():
             if size:
                 picture = np.full((size, size, 3), self.sent % 256, np.uint8)
-                image = messages.image_from_numpy(picture, now_ns, name)
+                image = conversions.image_from_numpy(picture, now_ns, name)
                 image.encoding = self.encoding
                 self.image_pubs[name].publish(image)
                 self.sent_ns[name] = clock_ns
@@ -177,7 +177,7 @@ class Client(Node):
     def wait_for_motion(self, moving: bool) -> None:
         """Until the last twist is, or is not, zero. Messages on two topics may overtake each other."""
         def speed() -> float:
-            return math.hypot(*np.concatenate(messages.twist_to_numpy(self.of("twist_cmd")[-1])))
+            return math.hypot(*np.concatenate(conversions.twist_to_numpy(self.of("twist_cmd")[-1])))
         self.wait(lambda: self.of("twist_cmd") and (speed() > 0) == moving, f"a twist, moving: {moving}")
 
 
@@ -190,8 +190,8 @@ def run(robot: Client) -> None:
 
 def stopped(robot: Client, since_ns: int) -> int | None:
     """Stamp of the first zero twist after `since_ns`, once it is there."""
-    return next((messages.stamp_to_ns(t.header.stamp) for t in robot.of("twist_cmd")
-                 if messages.stamp_to_ns(t.header.stamp) > since_ns and not np.any(messages.twist_to_numpy(t))), None)
+    return next((conversions.stamp_to_ns(t.header.stamp) for t in robot.of("twist_cmd")
+                 if conversions.stamp_to_ns(t.header.stamp) > since_ns and not np.any(conversions.twist_to_numpy(t))), None)
 
 
 def told(robot: Client, reason: str) -> bool:
@@ -223,7 +223,7 @@ def ask(simulator: Client, stamp_ns: int, picture: int) -> PolicyAction:
     simulator.sent = picture
     simulator.sense(stamp_ns)
     def stamped(heard: list) -> list:
-        return [message for message in heard if messages.stamp_to_ns(message.header.stamp) == stamp_ns]
+        return [message for message in heard if conversions.stamp_to_ns(message.header.stamp) == stamp_ns]
 
     simulator.wait(lambda: stamped(moving(simulator)), "the answer")
     return simulator.wait(lambda: stamped(simulator.of("policy/action")), "the action")[0]

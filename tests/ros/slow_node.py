@@ -5,10 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from m2distill_policy.ros import policy_node, reload
+from m2distill_policy.ros.nodes import policy_node
+from m2distill_policy.ros.policy import checkpoint_reloader
 
 folder = Path(sys.argv.pop(1))
-load = reload.load
+load = checkpoint_reloader.load
 
 
 def slow_load(*arguments):
@@ -19,5 +20,5 @@ def slow_load(*arguments):
     return loaded
 
 
-reload.load = slow_load
+checkpoint_reloader.load = slow_load
 sys.exit(policy_node.main())

@@ -15,7 +15,7 @@ from std_msgs.msg import Bool, String
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses
+from m2distill_policy.bringup.system import NodeProcesses
 
 Result = ExecuteInstruction.Result
 PERIOD_NS = 50_000_000

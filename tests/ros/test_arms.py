@@ -9,9 +9,9 @@ from harness import KNOWN, Client, policy_node
 from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.arms import limits_of
-from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.ros.messages import stamp_to_ns, twist_to_numpy
+from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
+from m2distill_policy.safety.arm_presets import limits_of
 
 
 @pytest.mark.parametrize(("arm", "frame_id"), [("franka_servo", "panda_link0"), ("ur_servo", "base_link")])

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.probe import summary
-from m2distill_training import cli
 from m2distill_training.bench.node import judge
+from m2distill_training.bench.ros.latency_probe import summary
+from m2distill_training.cli import main
 
 
 def test_bench_node_prints_every_field(monkeypatch, capsys):
     monkeypatch.delenv("LIBERO_SOURCE", raising=False)
-    assert cli.run(["bench", "node", "--quick", "--seconds", "1", "--json"]) == 0
+    assert main.run(["bench", "node", "--quick", "--seconds", "1", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert len(rows) == 6
     median, start = rows["picture's stamp to command, median"], rows["start of the process to active"]

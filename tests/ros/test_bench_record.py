@@ -4,12 +4,12 @@ import itertools
 import json
 from types import SimpleNamespace
 
-from m2distill_policy.ros import waiting
-from m2distill_training import cli
+from m2distill_policy.ros.clients import client_node
+from m2distill_training.cli import main
 
 
 def test_bench_record_prints_every_field(capsys):
-    assert cli.run(["bench", "record", "--seconds", "1", "--json"]) == 0
+    assert main.run(["bench", "record", "--seconds", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"].partition(" lost of ")[0] for row in rows] == [
         "instruction", "joint_states", "agentview/image_raw", "wrist/image_raw", "recorder's share of a core"]
@@ -21,7 +21,7 @@ def test_bench_record_prints_every_field(capsys):
 
 def test_a_rig_may_run_longer_than_it_would_wait_for_anything(monkeypatch):
     passed_s = itertools.count(step=10)
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: next(passed_s)))
-    monkeypatch.setattr(waiting, "rclpy", SimpleNamespace(spin_once=lambda node, timeout_sec: None))
-    waiting.WaitingNode.run(waiting.WaitingNode.__new__(waiting.WaitingNode), 300)
-    assert next(passed_s) >= 300 > waiting.LIMIT_S
+    monkeypatch.setattr(client_node, "time", SimpleNamespace(monotonic=lambda: next(passed_s)))
+    monkeypatch.setattr(client_node, "rclpy", SimpleNamespace(spin_once=lambda node, timeout_sec: None))
+    client_node.WaitingNode.run(client_node.WaitingNode.__new__(client_node.WaitingNode), 300)
+    assert next(passed_s) >= 300 > client_node.LIMIT_S

@@ -2,11 +2,11 @@
 
 import json
 
-from m2distill_training import cli
+from m2distill_training.cli import main
 
 
 def test_bench_soak_tells_memory_misses_and_losses(capsys):
-    assert cli.run(["bench", "soak", "--quick", "--json"]) == 0
+    assert main.run(["bench", "soak", "--quick", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert 50 <= rows["actions"]["value"] <= 260 and rows["actions"]["episodes"] == 2
     assert 0 <= rows["missed"]["value"] < rows["actions"]["value"]

@@ -12,27 +12,27 @@ import pytest
 from harness import KNOWN, START_LIMIT_S, policy_node
 from rclpy.parameter_client import AsyncParameterClient
 
-from m2distill_policy import bringup
-from m2distill_policy.bringup import (
+from m2distill_policy.bringup import system
+from m2distill_policy.bringup.system import (
     NodeDescription,
     NodeProcesses,
     PolicyConfig,
     SystemConfig,
     command_line,
-    policy,
+    policy_nodes,
     read_arguments,
-    system,
+    system_nodes,
 )
 from m2distill_policy.errors import UserError
 
 
 def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_type():
-    from m2distill_policy.ros.policy_parameters import GROUPS, ArmParameters
-    from m2distill_policy.ros.recorder_node import RecorderParameters
-    from m2distill_sim.ros.sim_node import SimParameters
+    from m2distill_policy.ros.nodes.recorder_node import RecorderParameters
+    from m2distill_policy.ros.policy.parameters import GROUPS, ArmParameters
+    from m2distill_sim.ros.nodes.sim_node import SimParameters
 
     declared = {"policy": (ArmParameters, *GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
-    for node in system(SystemConfig(record="r")):
+    for node in system_nodes(SystemConfig(record="r")):
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
         for name, value in node.parameters.items():
             if name != "use_sim_time":  # rclpy's own
@@ -40,8 +40,8 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
 
 
 def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_and_range():
-    from m2distill_policy.arms import ARMS
-    from m2distill_policy.ros.policy_parameters import GROUPS
+    from m2distill_policy.ros.policy.parameters import GROUPS
+    from m2distill_policy.safety.arm_presets import ARMS
 
     declared = {field.name: field for group in GROUPS for field in fields(group)}
     for arm, preset in ARMS.items():
@@ -82,14 +82,14 @@ def test_every_choice_can_be_made_on_the_command_line():
     (["--remap", "twist_cmd:=a gripper_cmd"], "remap has 'gripper_cmd', expected FROM:=TO"),
 ])
 def test_a_choice_that_is_none_is_refused(words, said, capsys):
-    assert bringup.main(["--checkpoint", "c", *words]) == 2
+    assert system.main(["--checkpoint", "c", *words]) == 2
     assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
-    (node,) = system(SystemConfig(checkpoint="c", arm="ur_servo"))
+    (node,) = system_nodes(SystemConfig(checkpoint="c", arm="ur_servo"))
     assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
-    sim, node = system(SystemConfig())
+    sim, node = system_nodes(SystemConfig())
     assert (sim.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("sim", "libero_sim", True)
 
 
@@ -98,7 +98,7 @@ def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
     ("sim", {"suite": "libero_objekt"}, "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
 ])
 def test_a_node_that_cannot_start_is_reported_by_one_line_that_says_why(name, chosen, said, tmp_path):
-    description = next(node for node in system(SystemConfig(**chosen)) if node.name == name)
+    description = next(node for node in system_nodes(SystemConfig(**chosen)) if node.name == name)
     with NodeProcesses([description], tmp_path) as nodes:
         assert psutil.Process(nodes.pids[name]).wait(START_LIMIT_S) == 2
         with pytest.raises(UserError) as error:
@@ -119,7 +119,7 @@ def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client,
     file.write_text("/**/policy:\n  ros__parameters:\n    frame_id: fr3_link0\n    seed: 7\n")
     config = PolicyConfig(checkpoint=str(checkpoint_path), arm="franka_servo", namespace="left", seed=3,
                           params_file=str(file), remap="twist_cmd:=/servo/delta_twist_cmds")
-    with NodeProcesses(policy(config), tmp_path):
+    with NodeProcesses(policy_nodes(config), tmp_path):
         client.wait(lambda: client.count_publishers("/servo/delta_twist_cmds"), "its other name", START_LIMIT_S)
         assert not client.count_publishers("/left/twist_cmd")
         asked = AsyncParameterClient(client, "/left/policy")
@@ -136,7 +136,7 @@ def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client,
 def test_a_parameter_file_that_would_be_passed_over_is_refused(content, said, checkpoint_path, tmp_path):
     file = tmp_path / "arm.yaml"
     file.write_text(content)
-    with NodeProcesses(policy(PolicyConfig(checkpoint=str(checkpoint_path), params_file=str(file))), tmp_path) as nodes:
+    with NodeProcesses(policy_nodes(PolicyConfig(checkpoint=str(checkpoint_path), params_file=str(file))), tmp_path) as nodes:
         assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
     assert said in nodes.log_path("policy").read_text().splitlines()[-1]
 
@@ -170,7 +170,7 @@ def test_stop_kills_a_node_that_ignores_it_and_its_children(tmp_path, monkeypatc
     (tmp_path / "stubborn" / "ros").mkdir(parents=True)
     (tmp_path / "stubborn" / "ros" / "node.py").write_text(STUBBORN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(bringup, "STOP_SIGNALS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr(system, "STOP_SIGNALS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
     with NodeProcesses([NodeDescription("stubborn", "node", "n", "", {})], tmp_path) as nodes:
         log = nodes.log_path("n")
         child = psutil.Process(_first_line(log))

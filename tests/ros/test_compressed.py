@@ -9,8 +9,8 @@ from harness import CAMERAS, KNOWN, START_LIMIT_S, policy_node
 from sensor_msgs.msg import CompressedImage
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.ros import messages
+from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -26,10 +26,10 @@ def compressed(client, checkpoint_path, tmp_path):
     def sense() -> None:
         now_ns = client.get_clock().now().nanoseconds
         names = [*PANDA_JOINTS, *PANDA_FINGERS]
-        client.joints_pub.publish(messages.joint_state_from_numpy(names, client.positions, now_ns))
+        client.joints_pub.publish(conversions.joint_state_from_numpy(names, client.positions, now_ns))
         for name, data in client.pictures.items():
             message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=array.array("B", data))
-            message.header.stamp = messages.stamp_from_ns(now_ns)
+            message.header.stamp = conversions.stamp_from_ns(now_ns)
             pubs[name].publish(message)
 
     client.create_timer(0.05, sense)

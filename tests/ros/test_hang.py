@@ -12,13 +12,13 @@ import pytest
 from harness import STOP_MS, TRIALS, Client, policy_node, run, stopped, told
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses, command_line
+from m2distill_policy.bringup.system import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
+from m2distill_policy.control.inference import LoadedPolicy
 from m2distill_policy.errors import PolicyLate
-from m2distill_policy.inference import LoadedPolicy
-from m2distill_policy.ros import reload
-from m2distill_policy.ros.policy_parameters import PolicyParameters
-from m2distill_policy.safety import SafetyLimits
+from m2distill_policy.ros.policy import checkpoint_reloader
+from m2distill_policy.ros.policy.parameters import PolicyParameters
+from m2distill_policy.safety.limits import SafetyLimits
 
 REASON = "the policy has not answered within 0.12 s"
 END_LIMIT_S = 10.0  # what launch files and NodeProcesses wait after SIGINT
@@ -90,8 +90,8 @@ def test_another_checkpoint_takes_over_from_a_policy_that_hangs(client, checkpoi
 
 
 def test_a_checkpoint_that_hangs_when_it_is_tried_out_is_refused(checkpoint_path, monkeypatch):
-    monkeypatch.setattr(reload, "TRIAL_PATIENCE_S", 0.2)
+    monkeypatch.setattr(checkpoint_reloader, "TRIAL_PATIENCE_S", 0.2)
     monkeypatch.setattr(LoadedPolicy, "step", lambda policy, observation: threading.Event().wait())
-    loaded = reload.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
+    loaded = checkpoint_reloader.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
     with pytest.raises(PolicyLate):
-        reload.try_out(loaded, [])
+        checkpoint_reloader.try_out(loaded, [])

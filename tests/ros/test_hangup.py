@@ -12,8 +12,8 @@ import pytest
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
-from m2distill_policy.bringup import environment
-from m2distill_policy.ros.messages import twist_to_numpy
+from m2distill_policy.bringup.system import environment
+from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 IGNORING = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does, which takes the terminal away too
 
@@ -28,7 +28,7 @@ def terminal(client) -> Iterator[tuple[int, Callable[..., subprocess.Popen]]]:
 
     def start(*wrapper: str, device: str = "keyboard") -> subprocess.Popen:
         started.append(subprocess.Popen(
-            ["setsid", "--ctty", *wrapper, sys.executable, "-m", "m2distill_policy.ros.teleop_node", "--ros-args", "-p",
+            ["setsid", "--ctty", *wrapper, sys.executable, "-m", "m2distill_policy.ros.nodes.teleop_node", "--ros-args", "-p",
              f"device:={device}"], stdin=slave, stdout=slave, stderr=slave, env=os.environ | environment()))
         os.close(slave)
         return started[0]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from m2distill_policy import bringup
-from m2distill_policy.bringup import PolicyConfig, SimConfig, SystemConfig
+from m2distill_policy.bringup import system
+from m2distill_policy.bringup.system import PolicyConfig, SimConfig, SystemConfig
 from m2distill_policy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 needs_launch = pytest.mark.skipif(not importlib.util.find_spec("launch_ros"), reason="no launch package here")
-LAUNCH_FILES = [("run", SystemConfig, bringup.system), ("policy", PolicyConfig, bringup.policy),
-                ("sim", SimConfig, bringup.sim)]
+LAUNCH_FILES = [("run", SystemConfig, system.system_nodes), ("policy", PolicyConfig, system.policy_nodes),
+                ("sim", SimConfig, system.sim_nodes)]
 CHOSEN = {"checkpoint": "c", "namespace": "robot1", "task": "3", "arm": "ur_servo", "autostart": "false",
           "pacing": "lockstep", "remap": "twist_cmd:=/servo/twist ee_pose:=/pose"}
 
@@ -52,7 +52,7 @@ def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, n
     file.write_text("/**/policy:\n  ros__parameters:\n    seed: 7\n")
     chosen = {key: value for key, value in CHOSEN.items() if key in config_class.__dataclass_fields__}
     chosen["params_file"] = str(file)
-    config = config_class(**{option.name: bringup.read_option(option, chosen[option.name])
+    config = config_class(**{option.name: system.read_option(option, chosen[option.name])
                              for option in fields(config_class) if option.name in chosen})
     expected = nodes(config)
     actual = started(name, chosen)

@@ -14,11 +14,11 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Command, command_to_action
-from m2distill_policy.bringup import NodeProcesses, SystemConfig, system
+from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_policy.inference import LoadedPolicy
-from m2distill_policy.ros.messages import stamp_to_ns
-from m2distill_policy.session import PolicySession
+from m2distill_policy.control.inference import LoadedPolicy
+from m2distill_policy.control.session import PolicySession
+from m2distill_policy.ros.common.conversions import stamp_to_ns
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 from m2distill_sim.assets import find_assets
 from m2distill_sim.libero_env import LiberoEnv
@@ -85,7 +85,7 @@ def config(checkpoint_path, tmp_path_factory) -> SystemConfig:
 @pytest.fixture(scope="module")
 def sim(config, tmp_path_factory):
     """Both nodes run; the value is the simulator's, which a test may stop."""
-    sim, policy = system(config)
+    sim, policy = system_nodes(config)
     log_dir = tmp_path_factory.mktemp("log")
     with NodeProcesses([policy], log_dir) as policy_process, NodeProcesses([sim], log_dir) as sim_process:
         yield sim_process
@@ -135,5 +135,5 @@ def test_the_policy_holds_when_the_simulator_dies_and_goes_on_when_another_one_s
     client.wait_for_state(PolicyStatus.HOLDING, "silent for more than 1 s")
     client.wait_for_motion(False)
     count = len(client.of("policy/action"))
-    with NodeProcesses(system(config)[:1], tmp_path):
+    with NodeProcesses(system_nodes(config)[:1], tmp_path):
         client.wait(lambda: len(client.of("policy/action")) > count + 5, "new actions", START_LIMIT_S)

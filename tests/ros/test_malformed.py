@@ -17,11 +17,11 @@ from sensor_msgs.msg import Image, JointState
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Hold
-from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.ros import messages
-from m2distill_policy.ros.inputs import Inputs
-from m2distill_policy.ros.made import Made
-from m2distill_policy.session import PolicySession
+from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.control.session import PolicySession
+from m2distill_policy.ros.common import conversions
+from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 JOINTS = (*PANDA_JOINTS, *PANDA_FINGERS)
@@ -42,7 +42,7 @@ class NeverActs:
         raise AssertionError(f"acted on {observation}")
 
 
-NOW = messages.stamp_from_ns(NOW_NS)
+NOW = conversions.stamp_from_ns(NOW_NS)
 stamps = st.builds(Time, sec=st.one_of(st.integers(-2**31, 994), st.integers(1001, 2**31 - 1)),
                    nanosec=st.integers(0, 2**32 - 1))  # long ago, or far in the future
 not_finite = st.sampled_from([float("nan"), float("inf"), float("-inf"), 1e39])
@@ -181,7 +181,7 @@ def test_a_node_that_is_sent_malformed_messages_holds_says_why_and_goes_on(clien
         send()
         assert next(sent) > OVER_DDS
         assert client.of("policy/action") == []
-        assert not any(np.any(messages.twist_to_numpy(twist)) for twist in client.of("twist_cmd"))
+        assert not any(np.any(conversions.twist_to_numpy(twist)) for twist in client.of("twist_cmd"))
         nodes.check()
         client.sensors.reset()
         client.say(KNOWN[0])

@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from m2distill_policy.ros import messages
-from m2distill_policy.ros.messages import MessageError
+from m2distill_policy.ros.common import conversions
+from m2distill_policy.ros.common.conversions import MessageError
 
 
 def test_a_picture_survives_the_way_there_and_back():
     picture = np.random.default_rng(1).integers(0, 256, (6, 4, 3), np.uint8)
-    message = messages.image_from_numpy(picture, 1_500_000_000, "camera")
+    message = conversions.image_from_numpy(picture, 1_500_000_000, "camera")
     assert (message.header.stamp.sec, message.header.stamp.nanosec, message.step) == (1, 500_000_000, 12)
-    np.testing.assert_array_equal(messages.image_to_numpy(message), picture)
+    np.testing.assert_array_equal(conversions.image_to_numpy(message), picture)
 
 
 def test_a_message_is_decoded_by_its_own_fields():
     message = Image(height=1, width=2, encoding="mono16", step=5, is_bigendian=1, data=[255, 255, 0, 129, 99])
-    assert messages.image_to_numpy(message).tolist() == [[[255] * 3, [1] * 3]]
+    assert conversions.image_to_numpy(message).tolist() == [[[255] * 3, [1] * 3]]
     message.step = 4
     with pytest.raises(MessageError, match="image has 5 bytes, expected 4"):
-        messages.image_to_numpy(message)
+        conversions.image_to_numpy(message)
 
 
 @pytest.mark.parametrize(("format", "colour"), [
@@ -31,22 +31,22 @@ def test_a_message_is_decoded_by_its_own_fields():
 def test_a_compressed_message_is_decoded_by_its_own_fields(format, colour):
     picture = np.full((16, 16, 3), (20, 100, 200), np.uint8)  # BGR
     data = array.array("B", cv2.imencode(".jpg", picture)[1].tobytes())
-    decoded = messages.compressed_image_to_numpy(CompressedImage(format=format, data=data))
+    decoded = conversions.compressed_image_to_numpy(CompressedImage(format=format, data=data))
     np.testing.assert_allclose(decoded, np.broadcast_to(colour, decoded.shape), atol=3)
     with pytest.raises(MessageError, match="of 9 bytes, format 'jpeg', cannot be decoded"):
-        messages.compressed_image_to_numpy(CompressedImage(format="jpeg", data=data[:9]))
+        conversions.compressed_image_to_numpy(CompressedImage(format="jpeg", data=data[:9]))
 
 
 def test_a_twist_survives_the_way_there_and_back_and_must_be_finite():
     linear, angular = np.array([0.1, -0.2, 0.3]), np.array([-1.0, 2.0, -3.0])
-    message = messages.twist_from_numpy(linear, angular, 7, "panda_link0")
-    back = messages.twist_to_numpy(message)
+    message = conversions.twist_from_numpy(linear, angular, 7, "panda_link0")
+    back = conversions.twist_to_numpy(message)
     np.testing.assert_array_equal(np.concatenate(back), np.concatenate([linear, angular]))
     message.twist.angular.z = float("nan")
     with pytest.raises(MessageError, match="not finite"):
-        messages.twist_to_numpy(message)
+        conversions.twist_to_numpy(message)
 
 
 @pytest.mark.parametrize("stamp_ns", [0, 1, 999_999_999, 1_000_000_000, 1_795_168_483_613_441_157])
 def test_stamps_are_exact(stamp_ns):
-    assert messages.stamp_to_ns(messages.stamp_from_ns(stamp_ns)) == stamp_ns
+    assert conversions.stamp_to_ns(conversions.stamp_from_ns(stamp_ns)) == stamp_ns

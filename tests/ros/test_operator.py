@@ -11,8 +11,8 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, UInt32
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
-from m2distill_policy.ros.messages import stamp_to_ns
+from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.ros.common.conversions import stamp_to_ns
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LIMIT_S = 240.0

@@ -20,16 +20,17 @@ from rclpy.task import Future
 from std_msgs.msg import Float64, Float64MultiArray
 
 from m2distill_policy.action import ActionSample, Command
-from m2distill_policy.arms import limits_of
+from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros import gripper, messages
-from m2distill_policy.ros.background import Background
-from m2distill_policy.ros.made import Made
-from m2distill_policy.ros.outputs import Outputs
-from m2distill_policy.ros.policy_node import PolicyNode
-from m2distill_policy.ros.policy_parameters import OutputParameters
-from m2distill_policy.ros.watchdog import Watchdog
-from m2distill_policy.session import PolicySession
+from m2distill_policy.ros.common import conversions
+from m2distill_policy.ros.common.background import Background
+from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.nodes.policy_node import PolicyNode
+from m2distill_policy.ros.policy import gripper
+from m2distill_policy.ros.policy.outputs import Outputs
+from m2distill_policy.ros.policy.parameters import OutputParameters
+from m2distill_policy.ros.policy.watchdog import Watchdog
+from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import libero_spec
 
 KINDS = {"twist_cmd": TwistStamped, "target_pose": PoseStamped, "velocity_cmd": Float64MultiArray,
@@ -101,11 +102,11 @@ def test_servo_gets_a_twist_stamped_when_it_is_sent_and_a_zero_one_when_the_arm_
     before_ns = robot.node.get_clock().now().nanoseconds
     heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
     twist = heard["twist_cmd"]
-    assert before_ns <= messages.stamp_to_ns(twist.header.stamp) <= robot.node.get_clock().now().nanoseconds
+    assert before_ns <= conversions.stamp_to_ns(twist.header.stamp) <= robot.node.get_clock().now().nanoseconds
     assert twist.header.frame_id == "base" and heard["gripper_cmd"].data == 0.03
-    np.testing.assert_allclose(np.concatenate(messages.twist_to_numpy(twist)), [0.2, 0, -0.1, 0, 0, 2.0])
+    np.testing.assert_allclose(np.concatenate(conversions.twist_to_numpy(twist)), [0.2, 0, -0.1, 0, 0, 2.0])
     (topic, stop), = robot.after(robot.outputs.stop, 1)
-    assert topic == "twist_cmd" and not np.any(messages.twist_to_numpy(stop))
+    assert topic == "twist_cmd" and not np.any(conversions.twist_to_numpy(stop))
 
 
 def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop_the_measured_pose(make_robot):
@@ -114,7 +115,7 @@ def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop
     robot.has_pose(0.4)
     heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
     target = heard["target_pose"]
-    assert messages.stamp_to_ns(target.header.stamp) == COMMAND.stamp_ns and target.header.frame_id == "base"
+    assert conversions.stamp_to_ns(target.header.stamp) == COMMAND.stamp_ns and target.header.frame_id == "base"
     p, q = target.pose.position, target.pose.orientation
     np.testing.assert_allclose([p.x, p.y, p.z], [0.41, 0.1, 0.295])  # 1/20 s of the velocity
     np.testing.assert_allclose([q.x, q.y, q.z, q.w], [np.cos(0.05), np.sin(0.05), 0, 0], atol=1e-12)

@@ -18,8 +18,8 @@ from std_srvs.srv import Trigger
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_policy.instructions import Matcher
-from m2distill_policy.ros.policy_node import PolicyNode
+from m2distill_policy.language.instruction_matcher import Matcher
+from m2distill_policy.ros.nodes.policy_node import PolicyNode
 
 Result = ExecuteInstruction.Result
 TRAVEL_S = 0.1  # of a message within this process, many times over

@@ -11,8 +11,8 @@ from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.ros.messages import stamp_to_ns, twist_to_numpy
+from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 
 Result = ExecuteInstruction.Result
 POLICY_TOPICS = ("twist_cmd", "gripper_cmd", "policy/action", "policy/status", "/diagnostics")

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CameraInfo, JointState
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses
+from m2distill_policy.bringup.system import NodeProcesses
 from m2distill_policy.spec import PolicySpec
 
 TORN = b"\x00\x01\x00\x00"  # a head, and nothing of the message

@@ -12,8 +12,8 @@ from harness import KNOWN, START_LIMIT_S
 from recorder_client import Recorder, recorder_node
 from rosbags.rosbag2 import Reader
 
-from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.recovery import Recovered, recover
+from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.recording.recovery import Recovered, recover
 
 SIZE = psutil.RLIMIT_FSIZE
 

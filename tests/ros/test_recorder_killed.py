@@ -11,8 +11,8 @@ from harness import KNOWN
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 
-from m2distill_policy.bringup import NodeProcesses
-from m2distill_policy.recovery import recover
+from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.recording.recovery import recover
 
 KILLS = int(os.environ.get("KILLS", "3"))
 

@@ -12,10 +12,10 @@ from recorder_client import Recorder
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses, SystemConfig, command_line, system
-from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, command_line, system_nodes
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.data.bag_import import import_bags
+from m2distill_training.data.rosbag.bag_import import import_bags
 from m2distill_training.data.store import Store, open_store
 
 STEPS, SIZE_PX = 25, 96  # the cameras' pictures are larger than the policy's
@@ -28,7 +28,7 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
     config = SystemConfig(checkpoint=str(checkpoint_path), initial_state=41, assets="builtin", image_size_px=SIZE_PX,
                           pacing=pacing, step_limit=STEPS if pacing == "lockstep" else 0,
                           record=str(tmp_path / "episodes"))
-    sim, policy, recorder_node = system(config)
+    sim, policy, recorder_node = system_nodes(config)
     tasks = []
     client.create_subscription(String, "sim/task", lambda m: tasks.append(m.data), LATCHED)
     witnessed = tmp_path / "witnessed"

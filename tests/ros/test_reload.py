@@ -11,10 +11,10 @@ import torch
 from harness import KNOWN, Client, policy_node, run
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeProcesses
+from m2distill_policy.bringup.system import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.models import Policy
-from m2distill_policy.ros.messages import stamp_to_ns
+from m2distill_policy.ros.common.conversions import stamp_to_ns
 
 PERIOD_MS = 50
 

@@ -10,9 +10,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
-from m2distill_policy.ros.policy_node import PolicyNode
-from m2distill_policy.ros.teleop_node import TeleopNode
+from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.ros.nodes.policy_node import PolicyNode
+from m2distill_policy.ros.nodes.teleop_node import TeleopNode
 
 FILE = Path(__file__).parents[2] / "docs/security/m2distill.policy.xml"
 COMMANDS = {"/twist_cmd", "/target_pose", "/velocity_cmd", "/gripper_cmd"}

@@ -11,10 +11,10 @@ from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String, UInt32
 
-from m2distill_policy.bringup import NodeProcesses, SimConfig, sim
-from m2distill_policy.ros import messages
-from m2distill_policy.ros.call import parameter_value
-from m2distill_sim.ros import sim_node
+from m2distill_policy.bringup.system import NodeProcesses, SimConfig, sim_nodes
+from m2distill_policy.ros.clients.service import parameter_value
+from m2distill_policy.ros.common import conversions
+from m2distill_sim.ros.nodes import sim_node
 from m2distill_sim.suites import find_task
 
 CHEESE = find_task("libero_object", 1).instruction
@@ -22,7 +22,7 @@ UP = np.array([0.0, 0.0, 0.1])  # m/s
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "m2distill_policy.ros.call", *words], capture_output=True, text=True,
+    return subprocess.run([sys.executable, "-m", "m2distill_policy.ros.clients.service", *words], capture_output=True, text=True,
                           timeout=START_LIMIT_S, check=False)
 
 
@@ -35,13 +35,13 @@ class Watcher:
         client.create_subscription(String, "sim/task", lambda m: self.tasks.append(m.data), LATCHED)
         client.create_subscription(Bool, "sim/episode_over", lambda m: self.over.append(m.data), LATCHED)
         client.create_subscription(UInt32, "sim/steps", lambda m: self.steps.append(m.data), LATCHED)
-        self.twists = client.create_publisher(type(messages.twist_from_numpy(UP, UP, 0, "")), "twist_cmd", 10)
+        self.twists = client.create_publisher(type(conversions.twist_from_numpy(UP, UP, 0, "")), "twist_cmd", 10)
         client.wait(lambda: self.joints and self.tasks and self.over and self.twists.get_subscription_count(),
                     "the simulator", START_LIMIT_S)
 
     @property
     def now_ns(self) -> int:
-        return messages.stamp_to_ns(self.joints[-1].header.stamp)
+        return conversions.stamp_to_ns(self.joints[-1].header.stamp)
 
     def moves(self, ahead_ns: int = 0) -> float:
         """How far (rad, of all joints) ten commands move the arm, stamped `ahead_ns` after the newest observation."""
@@ -49,7 +49,7 @@ class Watcher:
         for _ in range(10):
             heard = len(self.joints)
             stamp_ns = self.now_ns + ahead_ns
-            self.twists.publish(messages.twist_from_numpy(UP, np.zeros(3), stamp_ns, "panda_link0"))
+            self.twists.publish(conversions.twist_from_numpy(UP, np.zeros(3), stamp_ns, "panda_link0"))
             self.client.wait(lambda heard=heard: len(self.joints) > heard, "a step")
         return float(np.abs(np.array(self.joints[-1].position) - before).sum())
 
@@ -57,7 +57,7 @@ class Watcher:
 @pytest.fixture
 def watcher(client, tmp_path):
     config = SimConfig(assets="builtin", image_size_px=16, initial_state=0)
-    with NodeProcesses(sim(config), tmp_path) as nodes:
+    with NodeProcesses(sim_nodes(config), tmp_path) as nodes:
         watcher = Watcher(client)
         watcher.log = nodes.log_path("sim")
         yield watcher

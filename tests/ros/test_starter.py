@@ -7,13 +7,13 @@ import pytest
 from harness import LATCHED, START_LIMIT_S
 from std_msgs.msg import Bool
 
-from m2distill_policy import bringup
-from m2distill_policy.bringup import NodeProcesses, SystemConfig, system
+from m2distill_policy.bringup import system
+from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import find_task
 
 SOUP, CHEESE = (find_task("libero_object", task).instruction for task in (0, 1))
-TELL = [sys.executable, "-m", "m2distill_policy.ros.tell"]
+TELL = [sys.executable, "-m", "m2distill_policy.ros.clients.instruct"]
 
 
 def tell(*words: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_pa
     client.create_subscription(Bool, "sim/success", lambda message: success.append(message.data), LATCHED)
     config = SystemConfig(pacing="lockstep", acting="mode_mean", assets="builtin", initial_state=41, step_limit=300)
     with (subprocess.Popen([*TELL, "--namespace", "nowhere"], stderr=subprocess.PIPE, text=True) as lost,
-          NodeProcesses(system(config), tmp_path) as nodes):
+          NodeProcesses(system_nodes(config), tmp_path) as nodes):
         client.wait(lambda: client.status and client.status.checkpoint_id, "the policy node", START_LIMIT_S)
         asked = tell()
         assert asked.returncode == 0 and asked.stdout.startswith("idle: ") and f"  knows: {CHEESE}\n" in asked.stdout
@@ -48,5 +48,5 @@ def test_an_instruction_and_a_stop_are_too_much():
 
 def test_a_real_arm_wants_a_checkpoint_of_its_own():
     with pytest.raises(UserError, match="no checkpoint for franka_servo"):
-        system(SystemConfig(arm="franka_servo"))
-    assert bringup.main(["--arm", "franka_servo"]) == 2
+        system_nodes(SystemConfig(arm="franka_servo"))
+    assert system.main(["--arm", "franka_servo"]) == 2

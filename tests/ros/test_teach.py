@@ -22,18 +22,18 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task, suites
-from m2distill_training import cli
-from m2distill_training.loop import train
-from m2distill_training.metrics import wilson_interval
+from m2distill_training.cli import main
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.presets import debug
-from m2distill_training.promotion import current, promote
-from m2distill_training.proof import Bars
-from m2distill_training.run import read_json
+from m2distill_training.promotion.gate import Bars
+from m2distill_training.promotion.promotion import current, promote
+from m2distill_training.runs.run_folder import read_json
 
 SUITE = "libero_object"
 GIVEN = os.environ.get("M2DISTILL_LEARNED_RUN", "")
@@ -157,7 +157,7 @@ def demonstrations(lab, nodes, teacher, simulator) -> Path:
         assert simulator.success[-1]
         recorder.command_pub.publish(String(data=f"instruction {find_task(SUITE, lab.new).instruction}"))
         teacher.wait(lambda: recorder("keep").success, "an episode with its instruction")
-    assert cli.run(["import", "bag", str(lab.folder / "episodes"), "--out", str(lab.folder / "new")]) == 0
+    assert main.run(["import", "bag", str(lab.folder / "episodes"), "--out", str(lab.folder / "new")]) == 0
     [file] = (lab.folder / "new").glob("*.hdf5")
     return file
 
@@ -167,7 +167,7 @@ def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(l
     teacher.wait(lambda: teacher.status and teacher.status.checkpoint_id, "the policy node", START_LIMIT_S)
     before, step = teacher.status.checkpoint_id, current(lab.run)
     run = ["--run", str(lab.run)]
-    assert cli.run(["learn", *run, "--data", str(demonstrations), "--held-out", "0", "--device", "cpu"]) == 0
+    assert main.run(["learn", *run, "--data", str(demonstrations), "--held-out", "0", "--device", "cpu"]) == 0
     assert current(lab.run) == step  # nothing that runs has changed
     if not GIVEN:
         assert promotes(lab.run, lab) == 2  # a network that has learned nothing
@@ -205,7 +205,7 @@ def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, caps
     config["optim"]["budget"] = round(config["optim"]["budget"] * CONTROL_BUDGET)
     (lab.before / "config.json").write_text(json.dumps(config))
     step = current(lab.before)
-    assert cli.run(["learn", "--run", str(lab.before), "--data", str(demonstrations), "--strategy", "finetune",
+    assert main.run(["learn", "--run", str(lab.before), "--data", str(demonstrations), "--strategy", "finetune",
                     "--held-out", "0", "--device", "cpu"]) == 0
     capsys.readouterr()
     assert promotes(lab.before, lab) == 2
@@ -217,4 +217,4 @@ def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, caps
 
 
 def promotes(run: Path, lab: Lab, *bars: str) -> int:
-    return cli.run(["promote", "--run", str(run), "--assets", "builtin", *lab.promotion, *bars])
+    return main.run(["promote", "--run", str(run), "--assets", "builtin", *lab.promotion, *bars])

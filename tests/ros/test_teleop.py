@@ -12,8 +12,8 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
-from m2distill_policy.ros.messages import twist_to_numpy
+from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 FREE, HELD = [0] * 6, [0, 0, 0, 0, 1, 0]

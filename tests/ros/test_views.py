@@ -11,10 +11,10 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSReliabilityPolicy
 
-import m2distill_policy.ros
-from m2distill_policy.ros.policy_node import PolicyNode
+import m2distill_policy
+from m2distill_policy.ros.nodes.policy_node import PolicyNode
 
-VIEWS = Path(m2distill_policy.ros.__file__).parent
+VIEWS = Path(m2distill_policy.__file__).parent / "config"
 RVIZ_SHOWS = {"rviz_default_plugins/Image": "sensor_msgs/msg/Image",
               "rviz_default_plugins/TwistStamped": "geometry_msgs/msg/TwistStamped"}
 # https://docs.foxglove.dev: panels that the layout uses -> where they name a topic or a message path in it

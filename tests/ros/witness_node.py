@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from m2distill_policy import inference
-from m2distill_policy.ros import policy_node
+from m2distill_policy.control import inference
+from m2distill_policy.ros.nodes import policy_node
 
 folder = Path(sys.argv.pop(1))
 door, step = inference.to_model_input, inference.LoadedPolicy.step

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from m2distill_sim.demo_file import Episode, store_demo, write_task
+from m2distill_sim.libero_writer import Episode, store_demo, write_task
 from m2distill_sim.suites import find_task
 
 # LIBERO's datasets (scripts/create_dataset.py): what a demo holds beside the pictures, and how wide

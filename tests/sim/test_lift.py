@@ -5,7 +5,7 @@ import pytest
 
 from m2distill_policy.errors import UserError
 from m2distill_sim import lift
-from m2distill_sim.environments import make_env
+from m2distill_sim.env_factory import make_env
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task, initial_states
 

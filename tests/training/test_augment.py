@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from m2distill_training.augment import augment
 from m2distill_training.bench.plain import plain_augment, plain_colors
 from m2distill_training.config import AugmentConfig
-from m2distill_training.draws import Draws
+from m2distill_training.data.sample_rng import Draws
+from m2distill_training.engine.augment import augment
 
 
 def pictures(B=3, T=2, H=8, W=8):

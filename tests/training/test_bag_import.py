@@ -25,9 +25,9 @@ from rosbags.rosbag2 import StoragePlugin
 from m2distill_policy.action import command_to_action
 from m2distill_policy.errors import DataError
 from m2distill_policy.spec import PANDA_FINGERS, ActionSpec, libero_spec
-from m2distill_training import cli
-from m2distill_training.data.bag_import import import_bags
-from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.cli import main
+from m2distill_training.data.libero.reader import open_libero
+from m2distill_training.data.rosbag.bag_import import import_bags
 
 SPEC = libero_spec(64, text_encoder="none", text_width=8)
 LABELS = {"instruction": INSTRUCTION, "success": "true", "operator": "Ada", "spec": SPEC.to_json(), "arm": "libero_sim"}
@@ -220,10 +220,10 @@ def test_what_nobody_noted_is_asked_for(tmp_path):
 
 def test_by_the_command_line(tmp_path, capsys):
     write_bag(tmp_path / "episodes/one", labels=LABELS)
-    assert cli.run(["import", "bag", str(tmp_path / "episodes"), "--out", str(tmp_path / "out")]) == 0
+    assert main.run(["import", "bag", str(tmp_path / "episodes"), "--out", str(tmp_path / "out")]) == 0
     assert "one  demo_0: 30 steps, 1.5 s; Hz: " in capsys.readouterr().out
-    assert cli.run(["import", "bag", str(tmp_path / "out"), "--out", str(tmp_path / "more")]) == 2
+    assert main.run(["import", "bag", str(tmp_path / "out"), "--out", str(tmp_path / "more")]) == 2
     assert "is no bag, and holds none" in capsys.readouterr().err
-    assert cli.run(["bag", "recover", str(tmp_path / "episodes")]) == 0
+    assert main.run(["bag", "recover", str(tmp_path / "episodes")]) == 0
     assert "nothing was left open" in capsys.readouterr().out
-    assert cli.run(["bag", "recover", str(tmp_path / "absent")]) == 2
+    assert main.run(["bag", "recover", str(tmp_path / "absent")]) == 2

@@ -9,13 +9,13 @@ import torch
 
 from m2distill_policy.errors import DataError
 from m2distill_policy.models import Policy
-from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training import cli
 from m2distill_training.bench.measure import Times, alternate, judged
 from m2distill_training.bench.plain import plain_augment, plain_dataset, plain_policy
 from m2distill_training.bench.steps import Steps, with_batch
 from m2distill_training.bench.synthetic import memory_store, text, write_file
+from m2distill_training.cli import main
 from m2distill_training.config import AugmentConfig
 from m2distill_training.data.store import open_store
 from m2distill_training.data.windows import Part, Windows
@@ -119,7 +119,7 @@ def test_a_measured_step_is_the_strategy_s_own(strategy, terms):
 
 
 def test_bench_train_prints_every_field(capsys):
-    assert cli.run(["bench", "train", "--quick", "--repeats", "1", "--json"]) == 0
+    assert main.run(["bench", "train", "--quick", "--repeats", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     timed, gaps = rows[:-2], rows[-2:]
     assert [row["batch"] for row in timed] == [2, 4] * 3
@@ -132,7 +132,7 @@ def test_bench_train_prints_every_field(capsys):
 
 def test_bench_data_reads_a_given_file(tmp_path, capsys):
     file = write_file(tmp_path / "a_demo.hdf5", demos=2, steps=20, size_px=24)
-    assert cli.run(["bench", "data", "--quick", "--repeats", "1", "--json", "--data", str(file)]) == 0
+    assert main.run(["bench", "data", "--quick", "--repeats", "1", "--json", "--data", str(file)]) == 0
     stored, tensors, *memory = json.loads(capsys.readouterr().out)
     assert (stored["image_px"], tensors["image_px"]) == (24, 24)
     assert tensors["ratio"] == pytest.approx(tensors["ours_windows_s"] / tensors["plain_windows_s"], rel=0.05)
@@ -142,7 +142,7 @@ def test_bench_data_reads_a_given_file(tmp_path, capsys):
 
 
 def test_bench_sim_compares_with_liberos_wrapper_and_two_processes_with_one(capsys):
-    assert cli.run(["bench", "sim", "--quick", "--repeats", "1", "--json"]) == 0
+    assert main.run(["bench", "sim", "--quick", "--repeats", "1", "--json"]) == 0
     one, two = json.loads(capsys.readouterr().out)
     assert one["assets"] == two["assets"] and one["assets"].startswith("builtin-")
     assert (one["bar"], two["bar"]) == (">= 20 steps/s", ">= 1.8")
@@ -155,7 +155,7 @@ def test_bench_sim_compares_with_liberos_wrapper_and_two_processes_with_one(caps
 @pytest.mark.parametrize("command", ["train", "data", "sim"])
 def test_help_gives_an_example_and_bad_numbers_are_refused(command, capsys):
     with pytest.raises(SystemExit):
-        cli.run(["bench", command, "--help"])
+        main.run(["bench", command, "--help"])
     assert f"Example: m2distill bench {command} " in " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert cli.run(["bench", command, "--repeats", "0"]) == 2
+    assert main.run(["bench", command, "--repeats", "0"]) == 2
     assert "repeats is 0, expected at least 1" in capsys.readouterr().err

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from m2distill_training import cli
-from m2distill_training.commands.train import _files
-from m2distill_training.run import RunFolder
+from m2distill_training.cli import main
+from m2distill_training.cli.train import _files
+from m2distill_training.runs.run_folder import RunFolder
 
 
 def test_help_names_every_command_without_importing_torch():
-    code = ("import sys; from m2distill_training import cli; cli.run(['--help']); "
+    code = ("import sys; from m2distill_training import cli; main.run(['--help']); "
             "sys.exit(bool({'torch', 'mujoco', 'tyro', 'h5py'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert all(f"  {name}" in done.stdout for name in ("demo", "collect", "train", "evaluate", "report", "import"))
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_command_has_its_functions(name):
-    command = cli.COMMANDS[name]
+    command = main.COMMANDS[name]
     assert bool(command.function) != bool(command.subcommands)
     for function in (command.subcommands or {name: command.function}).values():
-        assert cli._imported(function).__doc__ or command.reads_arguments
+        assert main._imported(function).__doc__ or command.reads_arguments
 
 
 @pytest.mark.parametrize(("argv", "said"), [
@@ -58,7 +58,7 @@ def test_every_command_has_its_functions(name):
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.run(argv) == 2
+    assert main.run(argv) == 2
     printed = capsys.readouterr().err
     assert said in printed
     assert printed.startswith("m2distill: ")
@@ -76,7 +76,7 @@ UNDESCRIBED = re.compile(r"(--[a-z-]+) (?:[][{}|A-Z. ]|None)*\((?:default|requir
 def test_help_describes_every_option_and_gives_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
-        cli.run([*command, "--help"])
+        main.run([*command, "--help"])
     page = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert f"Example: m2distill {' '.join(command)} " in page
     assert "(default" in page and UNDESCRIBED.findall(page) == []
@@ -90,24 +90,24 @@ def test_an_option_without_a_description_would_be_found():
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("m2distill_training.report.write_report", lambda *_: Path("/nowhere/at/all").read_text())
     with pytest.raises(FileNotFoundError):
-        cli.run(["report", "runs/two_tasks"])
+        main.run(["report", "runs/two_tasks"])
 
 
 def test_what_means_nothing_for_a_run_folder_is_refused(tmp_path, capsys):
     (tmp_path / "data.json").write_text("[]")
-    assert cli.run(["evaluate", str(tmp_path), "--tasks", "3"]) == 2
+    assert main.run(["evaluate", str(tmp_path), "--tasks", "3"]) == 2
     assert "is a run folder" in capsys.readouterr().err
 
 
 def test_a_folder_without_data_is_named(tmp_path, capsys):
-    assert cli.run(["train", "--preset", "debug", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert main.run(["train", "--preset", "debug", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     assert "holds no *.hdf5 file" in capsys.readouterr().err
 
 
 def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp_path):
     """A real process, a real Ctrl-C: exit 130, the line that says how to go on, and that line works."""
     out = tmp_path / "run"
-    argv = [sys.executable, "-c", "from m2distill_training.cli import main; main()", "train", "--preset", "debug",
+    argv = [sys.executable, "-c", "from m2distill_training.cli.main import main; main()", "train", "--preset", "debug",
             "--optim.budget", "100000", "--data", str(libero_file()), "--out", str(out)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -138,7 +138,7 @@ def test_data_folders_are_taken_in_order_of_name(tmp_path):
 def test_numbers_may_be_parted_by_commas_or_spaces(tasks, monkeypatch, tmp_path):
     taken = {}
     monkeypatch.setattr("m2distill_sim.collect.collect", lambda suite, tasks, *_, **__: taken.update(tasks=tasks) or [])
-    assert cli.run(["collect", "--tasks", *tasks, "--episodes", "1", "--out", str(tmp_path)]) == 0
+    assert main.run(["collect", "--tasks", *tasks, "--episodes", "1", "--out", str(tmp_path)]) == 0
     assert taken["tasks"] == (0, 3, 1)
 
 

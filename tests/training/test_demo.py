@@ -2,7 +2,7 @@
 
 import pytest
 
-from m2distill_training import cli
+from m2distill_training.cli import main
 
 SMALL = ["demo", "--episodes", "1", "--trials", "1", "--max-steps", "5", "--preset", "debug"]
 
@@ -19,7 +19,7 @@ SMALL = ["demo", "--episodes", "1", "--trials", "1", "--max-steps", "5", "--pres
 ])
 def test_what_would_stop_a_later_stage_is_said_before_the_first(changed, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.run([*SMALL, *changed]) == 2
+    assert main.run([*SMALL, *changed]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -27,7 +27,7 @@ def test_what_would_stop_a_later_stage_is_said_before_the_first(changed, said, t
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, capsys):
     (tmp_path / "summary.json").write_text("mine")
-    assert cli.run([*SMALL, "--out", str(tmp_path)]) == 2
+    assert main.run([*SMALL, "--out", str(tmp_path)]) == 2
     assert "is not empty and holds no demo" in capsys.readouterr().err
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("summary.json", "mine")]
 
@@ -36,6 +36,6 @@ def test_a_demo_is_not_gone_on_with_under_other_settings(tmp_path, capsys):
     """Else the trials of before would be counted as those that are asked for now."""
     (tmp_path / "demo.json").write_text(
         '{"tasks": [0, 1], "episodes": 1, "trials": 5, "max_steps": 5, "preset": "debug", "seed": 0}')
-    assert cli.run([*SMALL, "--out", str(tmp_path)]) == 2
+    assert main.run([*SMALL, "--out", str(tmp_path)]) == 2
     assert "other settings: trials 5 (asked: 1); choose another --out" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["demo.json"]

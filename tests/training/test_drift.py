@@ -11,10 +11,10 @@ import torch
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.store import open_store
-from m2distill_training.drift import _batch, measure_drift
-from m2distill_training.loop import train
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.drift import _batch, measure_drift
 from m2distill_training.presets import debug
-from m2distill_training.run import RunError, RunFolder
+from m2distill_training.runs.run_folder import RunError, RunFolder
 
 SHIFT = 0.25
 

@@ -15,12 +15,12 @@ from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.errors import AssetError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out
-from m2distill_training.episodes import Job, Listener, Result, _Stage, make_jobs, run_job
-from m2distill_training.evaluate import evaluate_run, serving_steps, write_evaluation
-from m2distill_training.loop import train
-from m2distill_training.metrics import sum_interval
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.evaluate import evaluate_run, serving_steps, write_evaluation
+from m2distill_training.evaluation.metrics import sum_interval
+from m2distill_training.evaluation.rollout_jobs import Job, Listener, Result, _Stage, make_jobs, run_job
 from m2distill_training.presets import debug
-from m2distill_training.run import RunFolder, read_lines, write_lines
+from m2distill_training.runs.run_folder import RunFolder, read_lines, write_lines
 
 SUITE = "libero_object"
 

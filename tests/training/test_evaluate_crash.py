@@ -19,11 +19,11 @@ from m2distill_policy.errors import RendererError, UserError
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, find_task
-from m2distill_training.episodes import Listener
-from m2distill_training.evaluate import evaluate_checkpoint
+from m2distill_training.evaluation.evaluate import evaluate_checkpoint
+from m2distill_training.evaluation.rollout_jobs import Listener
+from m2distill_training.execution.local_pool import ATTEMPTS, run_in_workers
 from m2distill_training.presets import debug
-from m2distill_training.run import read_lines
-from m2distill_training.workers import ATTEMPTS, run_in_workers
+from m2distill_training.runs.run_folder import read_lines
 
 TASK = find_task("libero_object", 0)
 EPISODES = 8  # enough for a Ctrl-C after the second to come before the last
@@ -45,7 +45,7 @@ def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) ->
     """The command with one worker, which is killed with signal 9 in its second episode; and Ctrl-C after so many lines.
     What it printed, and its exit code."""
     code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
-            "from m2distill_training.cli import main; main()")
+            "from m2distill_training.cli.main import main; main()")
     argv = [sys.executable, "-c", code, "evaluate", str(checkpoint),
             "--episodes", str(EPISODES), "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out", str(out)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -14,16 +14,16 @@ import torch
 
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.errors import CheckpointError, DataError
-from m2distill_training import cli
+from m2distill_training.cli import main
 from m2distill_training.config import ConfigError
-from m2distill_training.data.kept import open_kept
 from m2distill_training.data.replay import random_order
-from m2distill_training.learn import learn
-from m2distill_training.loop import train
+from m2distill_training.data.task_memory import open_kept
+from m2distill_training.engine.continue_run import learn
+from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.promotion import current, promote, rollback
-from m2distill_training.proof import Bars, _by_simulation
-from m2distill_training.run import RunError, RunFolder, read_json
+from m2distill_training.promotion.gate import Bars, _by_simulation
+from m2distill_training.promotion.promotion import current, promote, rollback
+from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
 
 LENIENT = Bars(nats=100.0, drift=100.0)  # for what the debug network is not judged by
 
@@ -266,5 +266,5 @@ def test_bars_are_numbers():
 @pytest.mark.parametrize("command", ["learn", "promote", "rollback"])
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit):
-        cli.run([command, "--help"])
+        main.run([command, "--help"])
     assert "Example: m2distill " + command in capsys.readouterr().out.replace("\n", " ")

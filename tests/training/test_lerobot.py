@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from m2distill_policy.errors import UserError
-from m2distill_training import cli
-from m2distill_training.data import lerobot
-from m2distill_training.data.lerobot_export import export_lerobot
-from m2distill_training.data.lerobot_import import import_lerobot
-from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.cli import main
+from m2distill_training.data.lerobot import layout
+from m2distill_training.data.lerobot.lerobot_export import export_lerobot
+from m2distill_training.data.lerobot.lerobot_import import import_lerobot
+from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.videos import LOSSLESS, VideoFiles
 
 INSTRUCTIONS = ("pick up the milk", "Open the top drawer!")
@@ -134,7 +134,7 @@ def test_episodes_and_counters_lead_to_rows_and_pictures(exported):
         assert mine["index"] == list(range(start, end)) and mine["frame_index"] == list(range(length))
         assert mine["task_index"] == [int(number > 2)] * length
         np.testing.assert_allclose(mine["timestamp"], np.arange(length) / 20, rtol=1e-6)
-        for key in lerobot.CAMERAS.values():
+        for key in layout.CAMERAS.values():
             assert episode[f"videos/{key}/from_timestamp"] == pytest.approx(start / 20)
             assert episode[f"videos/{key}/to_timestamp"] == pytest.approx(end / 20)
 
@@ -156,14 +156,14 @@ def test_info_says_version_rate_names_units_and_where_the_files_are(exported):
         "names": ["x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper"],
         "info": {"units": ["0.05 m per step"] * 3 + ["0.5 rad per step"] * 3 + ["-1 open, 1 closed"],
                  "frame": "panda_link0"}}
-    for key in lerobot.CAMERAS.values():
+    for key in layout.CAMERAS.values():
         assert features[key] == {
             "dtype": "video", "shape": [16, 16, 3], "names": ["height", "width", "channels"],
             "info": {"video.height": 16, "video.width": 16, "video.channels": 3, "video.fps": 20, "has_audio": False,
                      "video.codec": "h264", "video.pix_fmt": "gbrp", "is_depth_map": False}}
         video = imageio.get_reader(exported / info["video_path"].format(video_key=key, chunk_index=0, file_index=0))
         assert video.get_meta_data()["fps"] == 20 and video.get_meta_data()["codec"] == "h264"
-    assert {key: feature for key, feature in features.items() if key in lerobot.COUNTERS} == {
+    assert {key: feature for key, feature in features.items() if key in layout.COUNTERS} == {
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
         **{key: {"dtype": "int64", "shape": [1], "names": None}
            for key in ("frame_index", "episode_index", "index", "task_index")}}
@@ -212,8 +212,8 @@ def test_video_loses_little_of_a_picture_that_is_no_noise(libero_file, tmp_path)
 
 
 def test_episodes_in_several_videos_are_found(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot, "VIDEO_FILE_MB", 0)
-    monkeypatch.setattr(lerobot, "FILES_PER_CHUNK", 2)
+    monkeypatch.setattr(layout, "VIDEO_FILE_MB", 0)
+    monkeypatch.setattr(layout, "FILES_PER_CHUNK", 2)
     export_lerobot(files, tmp_path / "out", lossless=True)
     videos = sorted(path.relative_to(tmp_path / "out/videos/observation.images.wrist").as_posix()
                     for path in tmp_path.rglob("*wrist*/*/*.mp4"))
@@ -348,7 +348,7 @@ def first(value):
 ])
 def test_what_does_not_fit_is_named_and_leaves_nothing_behind(dataset, tmp_path, damage, said, capsys):
     damage(dataset)
-    assert cli.run(["import", "lerobot", str(dataset), "--out", str(tmp_path / "out")]) == 2
+    assert main.run(["import", "lerobot", str(dataset), "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err
     assert said in printed and str(dataset) in printed
     assert printed.count("\n") == 1
@@ -358,16 +358,16 @@ def test_what_does_not_fit_is_named_and_leaves_nothing_behind(dataset, tmp_path,
 def test_a_file_that_is_there_already_is_not_touched(exported, tmp_path, capsys):
     there = tmp_path / "open_the_top_drawer_demo.hdf5"
     there.write_text("mine")
-    assert cli.run(["import", "lerobot", str(exported), "--out", str(tmp_path)]) == 2
+    assert main.run(["import", "lerobot", str(exported), "--out", str(tmp_path)]) == 2
     assert f"{there} exists; name another folder" in capsys.readouterr().err
     assert there.read_text() == "mine" and list(tmp_path.iterdir()) == [there]
 
 
 def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
     out, back = tmp_path / "dataset", tmp_path / "back"
-    assert cli.run(["export", "lerobot", str(files[0]), "--out", str(out), "--lossless"]) == 0
+    assert main.run(["export", "lerobot", str(files[0]), "--out", str(out), "--lossless"]) == 0
     assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 task(s)\n"
-    assert cli.run(["import", "lerobot", str(out), "--out", str(back)]) == 0
+    assert main.run(["import", "lerobot", str(out), "--out", str(back)]) == 0
     assert capsys.readouterr().out == f"{back / 'pick_up_the_milk_demo.hdf5'}\n"
 
 
@@ -377,7 +377,7 @@ def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
 def test_what_cannot_be_exported_leaves_nothing_behind(libero_file, tmp_path, sizes, lossless, said, capsys):
     sources = [str(libero_file(str(size), size_px=size, demos=1)) for size in sizes]
     out = tmp_path / "out" / "dataset"
-    assert cli.run(["export", "lerobot", *sources, "--out", str(out), *(["--lossless"] if lossless else [])]) == 2
+    assert main.run(["export", "lerobot", *sources, "--out", str(out), *(["--lossless"] if lossless else [])]) == 2
     assert said in capsys.readouterr().err
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
@@ -393,6 +393,6 @@ def test_what_ffmpeg_says_is_told(tmp_path):
 
 def test_a_folder_in_use_is_not_written_into(files, tmp_path, capsys):
     (tmp_path / "mine").touch()
-    assert cli.run(["export", "lerobot", str(files[0]), "--out", str(tmp_path)]) == 2
+    assert main.run(["export", "lerobot", str(files[0]), "--out", str(tmp_path)]) == 2
     assert f"{tmp_path} exists and is not empty; name a new folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

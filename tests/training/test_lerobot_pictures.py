@@ -16,9 +16,9 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from m2distill_policy.errors import DataError
 from m2distill_training.data import videos
-from m2distill_training.data.lerobot_export import export_lerobot
-from m2distill_training.data.lerobot_import import import_lerobot
-from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.data.lerobot.lerobot_export import export_lerobot
+from m2distill_training.data.lerobot.lerobot_import import import_lerobot
+from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.videos import LOSSLESS, VideoFiles, read_frames
 
 STEPS = 8

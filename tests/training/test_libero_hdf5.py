@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from m2distill_policy.errors import DataError
-from m2distill_training.data.libero_hdf5 import open_libero
+from m2distill_training.data.libero.reader import open_libero
 
 
 def read(path, pairing="before"):

@@ -11,9 +11,9 @@ import torch
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_training.config import STRATEGY_NAMES, ProtocolConfig, TrainConfig
 from m2distill_training.data.replay import choose_demos
-from m2distill_training.loop import train
+from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.run import RunError, RunFolder
+from m2distill_training.runs.run_folder import RunError, RunFolder
 
 
 @pytest.fixture

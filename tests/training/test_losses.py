@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from m2distill_training.draws import Draws
+from m2distill_training.data.sample_rng import Draws
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.consolidation import quadratic_penalty
 from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, sample_actions, token_distance

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT
-from m2distill_training.evaluate import success_matrix
-from m2distill_training.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
+from m2distill_training.evaluation.evaluate import success_matrix
+from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 
 S = np.array([[0.8, 0.0, 0.0],
               [0.6, 0.9, 0.0],

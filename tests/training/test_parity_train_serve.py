@@ -5,8 +5,8 @@ import numpy as np
 import torch
 
 from m2distill_policy.action import ActionSample, Command
-from m2distill_policy.observation_tensors import to_model_input
-from m2distill_policy.session import PolicySession
+from m2distill_policy.control.session import PolicySession
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.store import open_store
 from m2distill_training.data.windows import Part, Windows

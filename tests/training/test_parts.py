@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.draws import Draws
-from m2distill_training.loop import train
+from m2distill_training.data.sample_rng import Draws
+from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.run import RunError, RunFolder, read_json
+from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
 
 
 def weights(run: Path, k: int = 1) -> dict[str, torch.Tensor]:

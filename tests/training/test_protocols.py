@@ -7,11 +7,12 @@ import pytest
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim.suites import suites
-from m2distill_training import cli
+from m2distill_training.cli import main
 from m2distill_training.config import ConfigError, ProtocolConfig
+from m2distill_training.engine.protocols import PROTOCOLS, plan, with_protocol
+from m2distill_training.experiments.suite_files import in_suite_order
 from m2distill_training.presets import debug, libero, small
-from m2distill_training.protocols import PROTOCOLS, in_suite_order, plan, with_protocol
-from m2distill_training.run import RunFolder
+from m2distill_training.runs.run_folder import RunFolder
 
 TEN = [Path(f"{i}.hdf5") for i in range(10)]
 
@@ -133,7 +134,7 @@ def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_refused(libero_
 def test_the_command_line_refuses_in_one_line_and_writes_nothing(options, said, libero_file, tmp_path, capsys):
     path = libero_file()
     argv = ["train", "--preset", "debug", "--data", str(path), "--out", str(tmp_path / "run"), *options]
-    assert cli.run(argv) == 2
+    assert main.run(argv) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == [path]
@@ -147,7 +148,7 @@ def test_a_suite_s_tasks_jointly_from_the_command_line(libero_file, tmp_path):
     argv = ["train", "--preset", "debug", "--strategy", "multitask", "--data", str(tmp_path), "--suite",
             "libero_object", "--tasks", "7", "4", "--protocol.step-demos", "2", "--optim.budget", "1", "--out",
             str(tmp_path / "run"), "--device", "cpu"]
-    assert cli.run(argv) == 0
+    assert main.run(argv) == 0
     run = RunFolder(tmp_path / "run")
     assert [Path(d["path"]).name for d in json.loads((run.path / "data.json").read_text())] == [
         f"{tasks[7].name}_demo.hdf5", f"{tasks[4].name}_demo.hdf5"]

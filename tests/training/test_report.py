@@ -16,14 +16,14 @@ import pytest
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_sim.video import write_video
-from m2distill_training import cli
-from m2distill_training.drift import measure_drift
-from m2distill_training.episodes import Job, Result
-from m2distill_training.evaluate import write_evaluation
-from m2distill_training.loop import train
+from m2distill_training.cli import main
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.drift import measure_drift
+from m2distill_training.evaluation.evaluate import write_evaluation
+from m2distill_training.evaluation.rollout_jobs import Job, Result
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
-from m2distill_training.run import RunFolder
+from m2distill_training.runs.run_folder import RunFolder
 
 SUITE = "libero_object"
 TASKS = (4, 2, 7)
@@ -185,9 +185,9 @@ def test_the_command_measures_drift_when_asked(runs, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(runs["finetune"], run)
     (run / "drift.json").unlink()
-    assert cli.run(["report", str(run)]) == 0
+    assert main.run(["report", str(run)]) == 0
     assert "Not measured" in (run / "report.html").read_text()
-    assert cli.run(["report", str(run), "--drift"]) == 0
+    assert main.run(["report", str(run), "--drift"]) == 0
     assert "Not measured" not in (run / "report.html").read_text()
     assert (run / "report_figures" / "drift.png").is_file()
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")

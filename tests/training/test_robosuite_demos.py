@@ -15,11 +15,11 @@ from m2distill_policy.errors import DataError
 from m2distill_sim import lift
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
-from m2distill_training import cli
-from m2distill_training.data.libero_hdf5 import open_libero
-from m2distill_training.data.robosuite_demos import STEADY_M, STEADY_RAD, read_recordings
-from m2distill_training.evaluate import evaluate_run
-from m2distill_training.loop import train
+from m2distill_training.cli import main
+from m2distill_training.data.libero.reader import open_libero
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.evaluate import evaluate_run
+from m2distill_training.experiments.robosuite_demos import STEADY_M, STEADY_RAD, read_recordings
 from m2distill_training.presets import debug
 
 SOURCE = lift.assets().path / "demonstrations/lift/demo.hdf5"
@@ -28,7 +28,7 @@ SOURCE = lift.assets().path / "demonstrations/lift/demo.hdf5"
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     out = tmp_path_factory.mktemp("lift")
-    assert cli.run(["import", "robosuite-demos", str(out), "--size-px", "16"]) == 0
+    assert main.run(["import", "robosuite-demos", str(out), "--size-px", "16"]) == 0
     assert [path.name for path in out.iterdir()] == ["lift_demo.hdf5"]
     return out / "lift_demo.hdf5"
 
@@ -116,6 +116,6 @@ def test_a_recording_of_something_else_is_refused(change, said, tmp_path):
     with h5py.File(copy, "a") as file:
         change(file["data"])
     with pytest.raises(DataError, match=said):
-        from m2distill_training.data.robosuite_demos import import_lift
+        from m2distill_training.experiments.robosuite_demos import import_lift
 
         import_lift(tmp_path / "out", copy, 16)

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from m2distill_policy.action import ActionSample
+from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
-from m2distill_policy.session import PolicySession
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import HELD_OUT, find_task, initial_states
-from m2distill_training import cli
-from m2distill_training.episodes import is_filmed, make_jobs
-from m2distill_training.evaluate import evaluate_run, find_tasks
-from m2distill_training.loop import train
-from m2distill_training.overlay import video_frame
+from m2distill_training.cli import main
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.evaluate import evaluate_run, find_tasks
+from m2distill_training.evaluation.overlay import video_frame
+from m2distill_training.evaluation.rollout import run_episode
+from m2distill_training.evaluation.rollout_jobs import is_filmed, make_jobs
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
-from m2distill_training.rollout import run_episode
 
 SUITE = "libero_object"
 CAMERAS = {"agentview": (16, 16), "wrist": (16, 16)}
@@ -97,7 +97,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     assert (episode["steps"], episode["held"], episode["state"]) == (2, "", HELD_OUT[0])
     assert evaluation["steps"][0]["tasks"][0]["runs"][0]["video"] is None
 
-    assert cli.run(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
+    assert main.run(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == 2
     assert page.count("data:image/svg+xml;base64,") == 4  # comparison, success, forgetting, losses

@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import CheckpointError
-from m2distill_training.loop import train
+from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.run import RunError, RunFolder, read_lines, write_atomic
+from m2distill_training.runs.run_folder import RunError, RunFolder, read_lines, write_atomic
 
 SHORT = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=6))  # saves after 4 of 6 steps
 
@@ -113,7 +113,7 @@ def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_pa
     """A real process, killed where it happens to be in the second step; leftovers of a write that it did not finish are
     put there by hand, since no kill can be aimed at one."""
     def command(out: Path) -> list[str]:
-        return [sys.executable, "-c", "from m2distill_training.cli import main; main()", "train", "--preset", "debug",
+        return [sys.executable, "-c", "from m2distill_training.cli.main import main; main()", "train", "--preset", "debug",
                 "--optim.budget", "60", "--data", *map(str, files), "--out", str(out)]
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from m2distill_policy.models import Policy
-from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
 from m2distill_training.config import STRATEGY_NAMES, EwcConfig
-from m2distill_training.draws import Draws
+from m2distill_training.data.sample_rng import Draws
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
 from m2distill_training.strategies import STRATEGIES, Samples, make_strategy

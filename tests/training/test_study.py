@@ -8,9 +8,9 @@ import pytest
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_training import cli
-from m2distill_training.run import RunFolder, read_json, read_lines
-from m2distill_training.study import VARIANTS, study
+from m2distill_training.cli import main
+from m2distill_training.experiments.study import VARIANTS, study
+from m2distill_training.runs.run_folder import RunFolder, read_json, read_lines
 
 SETTINGS = {"tasks": (0, 1), "demos": 2, "replay": 1, "first_budget": 4, "budget": 2, "episodes": 1,
             "max_steps": 2, "curve_points": 1, "preset": "debug", "workers": 1}
@@ -41,7 +41,7 @@ def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_p
     assert (out / "report.html").is_file()
 
     capfd.readouterr()
-    assert cli.run(["study", "--out", str(out), "--tasks", "1", "0"]) == 2
+    assert main.run(["study", "--out", str(out), "--tasks", "1", "0"]) == 2
     assert "holds a study of other settings: tasks [0, 1] (asked: [1, 0])" in capfd.readouterr().err
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.spec import strict_from_json
-from m2distill_training.data.libero_hdf5 import PAIRINGS
+from m2distill_training.data.libero.reader import PAIRINGS
 
 STRATEGY_NAMES = ("finetune", "er", "ewc", "packnet", "m2distill", "relabel", "multitask")
 PRECISIONS = ("float32", "bfloat16")

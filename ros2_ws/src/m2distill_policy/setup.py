@@ -8,14 +8,14 @@ setup(
     name=name,
     version="0.1.0",
     packages=find_packages(),
-    package_data={name: ["ros/fastdds.xml", "ros/foxglove.json", "ros/m2distill.rviz", "starter/*"]},
+    package_data={name: ["config/*", "starter/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
         (f"share/{name}", ["package.xml"]),
         (f"share/{name}/launch", glob("../../../launch/*.launch.py")),
     ],
-    entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.policy_node:main",
-                                      "teleop_node = m2distill_policy.ros.teleop_node:main",
-                                      "recorder_node = m2distill_policy.ros.recorder_node:main"]},
+    entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.nodes.policy_node:main",
+                                      "teleop_node = m2distill_policy.ros.nodes.teleop_node:main",
+                                      "recorder_node = m2distill_policy.ros.nodes.recorder_node:main"]},
     extras_require={"test": ["pytest"]},
 )

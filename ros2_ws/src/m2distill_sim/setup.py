@@ -10,6 +10,6 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
         (f"share/{name}", ["package.xml"]),
     ],
-    entry_points={"console_scripts": ["sim_node = m2distill_sim.ros.sim_node:main"]},
+    entry_points={"console_scripts": ["sim_node = m2distill_sim.ros.nodes.sim_node:main"]},
     extras_require={"test": ["pytest"]},
 )

@@ -13,9 +13,8 @@ import psutil
 
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.models import Batch
-from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training.allocator import freed_memory_kept
 from m2distill_training.bench.measure import InOwnProcess, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import plain_batches, plain_dataset
 from m2distill_training.bench.steps import Steps, with_batch
@@ -23,6 +22,7 @@ from m2distill_training.bench.synthetic import TEXT_WIDTH, text, write_file
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import Part, Windows, batch_ids
 from m2distill_training.presets import libero
+from m2distill_training.utils.allocator import freed_memory_kept
 
 BATCH, HISTORY = 32, libero().history
 PAIRING = "as_stored"  # robomimic's

@@ -13,7 +13,7 @@ from m2distill_sim import experts
 from m2distill_sim.collect import experts_source, ignore_interrupt
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT, assets_of, find_task, initial_states, suites
 from m2distill_training.bench.measure import judged, machine, progress, show
-from m2distill_training.metrics import wilson_interval
+from m2distill_training.evaluation.metrics import wilson_interval
 
 COLUMNS = ("assets", "suite", "task", "successes", "episodes", "wilson_95", "steps", "bar", "holds")
 STATES = len(DEMO_STATES) + len(HELD_OUT)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.torchvision_mend import mend_torchvision
-from m2distill_training.data.libero_checkpoint import CAMERAS
+from m2distill_policy.language.torchvision_workaround import mend_torchvision
+from m2distill_training.data.libero.libero_checkpoint import CAMERAS
 
 
 def libero_policy(checkout: Path) -> Any:

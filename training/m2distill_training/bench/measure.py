@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from m2distill_training.environment import environment
+from m2distill_training.runs.provenance import environment
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ import numpy as np
 import psutil
 import torch
 
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
+from m2distill_policy.control.inference import PRECISIONS, LoadedPolicy
 from m2distill_policy.errors import UserError, require_at_least
-from m2distill_policy.inference import PRECISIONS, LoadedPolicy
 from m2distill_policy.models import Policy, libero
-from m2distill_policy.observation import Observation
+from m2distill_policy.observations.observation import Observation
 from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_training.bench.libero_source import libero_policy
 from m2distill_training.bench.measure import against, alternate, machine, progress, show
 from m2distill_training.bench.synthetic import TEXT_WIDTH, text
-from m2distill_training.data.libero_checkpoint import CAMERAS, convert_state_dict
+from m2distill_training.data.libero.libero_checkpoint import CAMERAS, convert_state_dict
 
 COLUMNS = ("name", "value", "unit", "bar", "holds")
 INSTRUCTION = "bench"
@@ -87,7 +87,7 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
     node = NodeDescription("m2distill_policy", "policy_node", "policy", "", {
         "checkpoint": str(first), "arm": "libero_sim", "autostart": True, "torch_threads": THREADS})
     nodes = NodeProcesses([node], log_dir, {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))})
-    command = [sys.executable, "-m", "m2distill_policy.ros.probe", "--instruction", INSTRUCTION,
+    command = [sys.executable, "-m", "m2distill_training.bench.ros.latency_probe", "--instruction", INSTRUCTION,
                "--seconds", str(seconds), "--swap", str(second)]
     with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as probe:
         assert probe.stdout is not None  # a pipe

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
 from m2distill_policy.errors import DataError
+from m2distill_policy.language.torchvision_workaround import mend_torchvision
 from m2distill_policy.models import Batch, Policy
 from m2distill_policy.models.image_encoder import ImageEncoder, spatial_softmax
 from m2distill_policy.spec import PolicySpec
-from m2distill_policy.torchvision_mend import mend_torchvision
 from m2distill_training.config import AugmentConfig, TrainConfig
-from m2distill_training.data.libero_hdf5 import CAMERA_KEYS
+from m2distill_training.data.libero.reader import CAMERA_KEYS
 from m2distill_training.losses.bc import bc_loss
 
 mend_torchvision()

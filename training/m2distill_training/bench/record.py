@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from rosbags.rosbag2 import Reader
 
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, small
@@ -50,7 +50,7 @@ def measure(here: Path, seconds: int) -> list[dict]:
     with NodeProcesses([node], here / "log", domain) as nodes:
         progress(f"recording {seconds} s, {seconds * MIB_PER_S} MiB")
         recorder = psutil.Process(nodes.pids["recorder"])
-        rig = subprocess.Popen([sys.executable, "-m", "m2distill_policy.ros.rig", "--seconds", str(seconds)],
+        rig = subprocess.Popen([sys.executable, "-m", "m2distill_training.bench.ros.fake_robot", "--seconds", str(seconds)],
                                env=nodes.environment, stdout=subprocess.PIPE, text=True)
         with rig:
             assert rig.stdout is not None  # a pipe

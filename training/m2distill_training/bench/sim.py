@@ -63,7 +63,7 @@ def _rates(times: Times, ours: int, plain: int) -> dict:
 def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats: int) -> Times:
     """Blocks of the same actions from the same state. Resets are not counted: ours come with the block, so each
     goes on where the last one ended."""
-    from m2distill_sim.environments import make_env  # needs a renderer: not asked for by the other benchmarks
+    from m2distill_sim.env_factory import make_env  # needs a renderer: not asked for by the other benchmarks
     from m2distill_sim.libero_env import wrapped_env
 
     source = assets_of(task.suite, assets)
@@ -114,7 +114,7 @@ def one_and_two(task: Task, assets: str, steps: int, size_px: int, repeats: int)
 
 
 def _serve(pipe: Connection, suite: str, task: int, assets: str, size_px: int) -> None:
-    from m2distill_sim.environments import make_env
+    from m2distill_sim.env_factory import make_env
 
     with make_env(suite, task, assets_of(suite, assets), dict.fromkeys(CAMERAS, (size_px, size_px))) as env:
         env.reset(initial_states(suite, task)[0])

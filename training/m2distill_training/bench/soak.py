@@ -13,13 +13,13 @@ import numpy as np
 import psutil
 import torch
 
-from m2distill_policy.bringup import NodeProcesses, SystemConfig, system
+from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, small
 from m2distill_policy.spec import libero_spec
 from m2distill_training.bench.measure import against, machine, progress, show
-from m2distill_training.data.bag_file import open_bag
+from m2distill_training.data.rosbag.bag_messages import open_bag
 
 COLUMNS = ("name", "value", "unit", "bar", "holds")
 INSTRUCTION = "pick up the alphabet soup and place it in the basket"
@@ -59,9 +59,9 @@ def measure(here: Path, seconds: float) -> list[dict]:
     episodes = max(2, round(seconds / EPISODE_S))
     lost: dict[str, int] = {}
     memory: list[dict[str, float]] = []
-    with NodeProcesses(system(config), here / "log", domain) as nodes:
+    with NodeProcesses(system_nodes(config), here / "log", domain) as nodes:
         progress(f"the nodes start; they run for {seconds:g} s")
-        command = [sys.executable, "-m", "m2distill_policy.ros.soak", "--instruction", INSTRUCTION,
+        command = [sys.executable, "-m", "m2distill_training.bench.ros.soak_client", "--instruction", INSTRUCTION,
                    "--episodes", str(episodes), "--episode-s", str(seconds / episodes)]
         with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdout is not None  # a pipe

@@ -12,9 +12,9 @@ from m2distill_policy.spec import libero_spec
 from m2distill_training.bench.synthetic import TEXT_WIDTH
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.windows import Part, Windows
-from m2distill_training.learner import Learner
-from m2distill_training.ranks import Ranks
-from m2distill_training.run import RunFolder
+from m2distill_training.engine.distributed import Ranks
+from m2distill_training.engine.trainer import Learner
+from m2distill_training.runs.run_folder import RunFolder
 
 
 class Steps:

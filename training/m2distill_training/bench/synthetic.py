@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from m2distill_training.data.libero_hdf5 import ACTION_WIDTH, CAMERA_KEYS, GRIPPER_WIDTH, JOINT_WIDTH
+from m2distill_training.data.libero.reader import ACTION_WIDTH, CAMERA_KEYS, GRIPPER_WIDTH, JOINT_WIDTH
 from m2distill_training.data.store import Store
 
 TEXT_WIDTH = 768  # BERT's

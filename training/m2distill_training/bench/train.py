@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from m2distill_policy.errors import require_at_least
-from m2distill_policy.observation_tensors import to_model_input
+from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training.allocator import freed_memory_kept
 from m2distill_training.bench.measure import InOwnProcess, Times, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import PlainTrainer
 from m2distill_training.bench.steps import Steps, with_batch
@@ -17,6 +16,7 @@ from m2distill_training.bench.synthetic import TEXT_WIDTH, memory_store, text
 from m2distill_training.config import PRECISIONS, TrainConfig
 from m2distill_training.data.windows import Part, Windows
 from m2distill_training.presets import libero, small
+from m2distill_training.utils.allocator import freed_memory_kept
 
 COLUMNS = ("name", "batch", "ours_ms", "plain_ms", "ratio", "bar", "holds")
 DEMO_STEPS = 60

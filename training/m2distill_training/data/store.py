@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import DataError, SpecError
-from m2distill_policy.files import publish_folder
-from m2distill_policy.observation import prepare_image
+from m2distill_policy.observations.observation import prepare_image
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.data.libero_hdf5 import CAMERA_KEYS, LiberoFile, open_libero
+from m2distill_policy.utils.files import publish_folder
+from m2distill_training.data.libero.reader import CAMERA_KEYS, LiberoFile, open_libero
 
 STORE_VERSION = 1  # counts up when the same source would give other arrays
 

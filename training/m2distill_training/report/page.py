@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from m2distill_training.report import figures
 from m2distill_training.report.runs import Run, load_runs
-from m2distill_training.run import write_atomic
+from m2distill_training.runs.run_folder import write_atomic
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:72rem;margin:2rem auto;padding:0 1rem}

@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2distill_training.drift import DRIFT
-from m2distill_training.evaluate import EVALUATION
-from m2distill_training.run import CONFIG, ENVIRONMENTS, RunError, RunFolder, read_json
+from m2distill_training.evaluation.drift import DRIFT
+from m2distill_training.evaluation.evaluate import EVALUATION
+from m2distill_training.runs.run_folder import CONFIG, ENVIRONMENTS, RunError, RunFolder, read_json
 
 
 @dataclass(frozen=True)

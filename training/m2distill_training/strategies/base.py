@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from m2distill_policy.models import Batch, Policy
-from m2distill_training.draws import Draws
+from m2distill_training.data.sample_rng import Draws
 from m2distill_training.losses.bc import bc_loss
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from m2distill_policy.models import Batch, Policy, PolicyOutput
-from m2distill_policy.models.acting import fold_batch_norms
 from m2distill_policy.models.image_encoder import ImageEncoder
+from m2distill_policy.models.optimize import fold_batch_norms
 from m2distill_training.config import DistillConfig
-from m2distill_training.draws import Draws
+from m2distill_training.data.sample_rng import Draws
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import gaussians, policy_kl, reverse_policy_kl, sample_actions, token_distance
 from m2distill_training.strategies.base import Samples, Strategy

@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from m2distill_policy.errors import CheckpointError, SpecError
-from m2distill_policy.files import sync, write_durably
 from m2distill_policy.models import ModelConfig, Policy
 from m2distill_policy.spec import SPEC, SUMS, PolicySpec, checkpoint_id
+from m2distill_policy.utils.files import sync, write_durably
 
 FILES = (SPEC, "model.json", "weights.safetensors", "instructions.safetensors", "metrics.json")
 

@@ -15,7 +15,7 @@ def test_the_launch_files_are_where_ros2_launch_looks():
 
 
 def test_what_the_launch_files_open_is_installed():
-    code = ("from pathlib import Path; from m2distill_policy import ros; folder = Path(ros.__file__).parent; "
+    code = ("from pathlib import Path; import m2distill_policy; folder = Path(m2distill_policy.__file__).parent / 'config'; "
             "print(*(file.name for file in folder.iterdir() if file.suffix != '.py'))")
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
     assert {"fastdds.xml", "m2distill.rviz", "foxglove.json"} <= set(said.split())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2distill_policy.errors import AssetError
-from m2distill_policy.files import publish_folder
+from m2distill_policy.utils.files import publish_folder
 from m2distill_sim.builtin import builtin_files
 
 LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders every suite needs

@@ -31,10 +31,10 @@ import numpy as np
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
-from m2distill_sim.demo_file import DAMAGE, Episode, observed, store_demo, write_task
 from m2distill_sim.experts import check_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
+from m2distill_sim.libero_writer import DAMAGE, Episode, observed, store_demo, write_task
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
 
 LINGER_STEPS = 4  # recorded after the expert is done, so that the end is seen as rest

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.files import write_whole
+from m2distill_policy.utils.files import write_whole
 from m2distill_sim.assets import AssetSource
-from m2distill_sim.environments import make_env
+from m2distill_sim.env_factory import make_env
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states, suites
 
 COLUMNS, VIEW_PX = 2, 176

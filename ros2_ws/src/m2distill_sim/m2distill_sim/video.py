@@ -6,7 +6,7 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 
-from m2distill_policy.files import publish
+from m2distill_policy.utils.files import publish
 
 MIN_HEIGHT_PX = 256  # small pictures are enlarged, pixel by pixel
 

@@ -1,0 +1,75 @@
+"""A loaded checkpoint that acts one step at a time, as LIBERO's `get_action` does: each step is encoded once, its
+tokens join a queue of at most `history` steps, and the newest step's mixture gives the action."""
+
+from collections import deque
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m2distill_policy.action import ActionSample
+from m2distill_policy.checkpoint import Checkpoint
+from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.models.batch import to_model_input
+from m2distill_policy.models.optimize import for_acting
+from m2distill_policy.observations.observation import Observation
+
+LOW_NOISE_STD = 1e-4  # action units; robomimic's and LIBERO's `low_eval_noise`
+# How a mixture becomes an action: at full standard deviation (LIBERO's default), from a drawn mode at LOW_NOISE_STD,
+# or the mean of the likeliest mode.
+ACTING = ("sample", "low_noise", "mode_mean")
+# Of the convolutions, nearly all of the cost. bfloat16, in which a CPU trains, takes little more than half as long on a
+# processor that has instructions for it, and moves actions by about 1e-3.
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class LoadedPolicy:
+    """Implements session.StepPolicy. The draws come from a generator of its own: seed and observations fix the run."""
+
+    def __init__(self, checkpoint: Checkpoint, acting: str = "sample", seed: int = 0, precision: str = "float32"):
+        if acting not in ACTING:
+            raise UserError(unknown_name("way of acting", acting, ACTING))
+        if precision not in PRECISIONS:
+            raise UserError(unknown_name("precision", precision, PRECISIONS))
+        self.acting, self._precision = acting, PRECISIONS[precision]
+        self._policy = for_acting(checkpoint.build_policy(), self._precision)
+        self._generator = torch.Generator()
+        self._seed = seed
+        self.reseed()
+        self._tokens: deque[Tensor] = deque(maxlen=checkpoint.spec.history)  # each (1, 1, N, D)
+        self._text: np.ndarray | None = None  # (1, L)
+
+    def reset(self) -> None:
+        """Forget the history."""
+        self._tokens.clear()
+
+    def reseed(self) -> None:
+        """Draw as from the beginning."""
+        self._generator.manual_seed(self._seed)
+
+    def set_text(self, embedding_L: np.ndarray) -> None:
+        """Follow another instruction; the history, encoded under the old one, is forgotten."""
+        self._text = embedding_L[None].copy()
+        self.reset()
+
+    @torch.inference_mode()
+    def step(self, observation: Observation) -> ActionSample:
+        if self._text is None:
+            raise RuntimeError("set_text() comes before step()")
+        batch = to_model_input({name: image[None, None] for name, image in observation.images.items()},
+                               observation.joint[None, None], observation.gripper[None, None], self._text)
+        with torch.autocast("cpu", self._precision, enabled=self._precision != torch.float32):
+            self._tokens.append(self._policy.encode_step(batch))
+        mixture = self._policy.decode(torch.cat(tuple(self._tokens), 1))
+        weights = mixture.mixture_distribution.probs[0]  # (K,)
+        means, stds = mixture.component_distribution.mean[0], mixture.component_distribution.stddev[0]  # (K, A)
+        if self.acting == "mode_mean":
+            mode = int(weights.argmax())
+            action = means[mode]
+        else:
+            mode = int(torch.multinomial(weights, 1, generator=self._generator))
+            std = stds[mode] if self.acting == "sample" else LOW_NOISE_STD
+            action = means[mode] + std * torch.randn(means.shape[1], generator=self._generator)
+        entropy = float(torch.special.entr(weights).sum())
+        return ActionSample(action.numpy().astype(np.float32), mode, float(mixture.log_prob(action[None])), entropy,
+                            tuple(weights.tolist()))

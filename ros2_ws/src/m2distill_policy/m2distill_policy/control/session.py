@@ -1,0 +1,226 @@
+"""PolicySession: the control loop without a clock, without ROS and without torch.
+
+The owner feeds it observations with their stamps and asks once a control period what to do. The answer is a Command
+that answers the newest complete observation, or a Hold with the reason. It never guesses a missing input.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
+from m2distill_policy.errors import PolicyLate, SpecError, UserError
+from m2distill_policy.observations.input_stream import Stream
+from m2distill_policy.observations.observation import Observation, order_joints, prepare_image
+from m2distill_policy.observations.poses import Pose
+from m2distill_policy.safety.arm_presets import joint_ranges, limits_of
+from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
+from m2distill_policy.spec import PolicySpec
+
+JOINTS, POSE = "joint_states", "ee_pose"  # names of the inputs beside the cameras
+RECENT = 10  # observations kept, on which another checkpoint can be tried
+
+
+class StepPolicy(Protocol):
+    """A policy that acts one step at a time and remembers its own history (inference.LoadedPolicy is one). A step may
+    raise PolicyLate: the arm is held."""
+
+    def reset(self) -> None: ...
+    def set_text(self, embedding_L: np.ndarray) -> None: ...
+    def step(self, observation: Observation) -> ActionSample: ...
+
+
+class PolicySession:
+    """One policy driving one robot.
+
+    `instructions` maps each instruction the checkpoint knows to its sentence embedding (L,) float32. Without `limits`
+    the robot is a simulated one. The hand's pose is an input where `limits` name a workspace, or with `use_pose`.
+    """
+
+    def __init__(self, spec: PolicySpec, policy: StepPolicy, instructions: Mapping[str, np.ndarray],
+                 limits: SafetyLimits = limits_of("libero_sim"), use_pose: bool = False):
+        self.spec = spec
+        self.limits = limits
+        self.instruction = ""
+        self.fault = ""
+        self.recent: deque[Observation] = deque(maxlen=RECENT)  # that were acted on, oldest first
+        self._policy = policy
+        self._know(instructions)
+        self._guard = CommandGuard(limits, spec.rate_hz)
+        self._ranges_J2 = joint_ranges(spec.joint_names, limits)
+
+        def stream(name: str) -> Stream:
+            return Stream(name, round(limits.max_age_s * 1e9), round(limits.max_lead_s * 1e9))
+
+        self._cameras = {camera.name: stream(camera.name) for camera in spec.cameras}
+        self._joints = stream(JOINTS)
+        self._pose = stream(POSE) if use_pose or limits.has_workspace else None
+        self._history_broken = True
+
+    @property
+    def streams(self) -> list[Stream]:
+        return [*self._cameras.values(), self._joints, *([self._pose] if self._pose else [])]
+
+    @property
+    def pose(self) -> Pose | None:
+        """The newest there is; None without one."""
+        return self._pose.value if self._pose else None
+
+    @property
+    def instructions(self) -> list[str]:
+        """All that are known, sorted."""
+        return sorted(original for original, _ in self._embeddings.values())
+
+    def known(self, text: str) -> str | None:
+        """The instruction of the checkpoint that `text` spells, or None."""
+        known = self._embeddings.get(normalise(text))
+        return known[0] if known else None
+
+    def set_instruction(self, text: str) -> None:
+        """Start on an instruction with an empty history. One that is not known raises UserError and stops the arm."""
+        if self.known(text) is None:
+            self.stop()
+            raise UserError(f"unknown instruction {text!r}; known: {'; '.join(self.instructions)}")
+        self.instruction, embedding = self._embeddings[normalise(text)]
+        self._policy.set_text(embedding)
+        self._history_broken = True
+
+    def adopt(self, spec: PolicySpec, policy: StepPolicy, instructions: Mapping[str, np.ndarray]) -> None:
+        """Let another policy drive the same robot from the next tick on, with an empty history. The arm need not stop.
+
+        Raises UserError, and changes nothing, when its spec has other inputs, rate or actions, or when it does not know
+        the instruction that is followed.
+        """
+        require_same_robot(self.spec, spec)
+        if self.instruction and normalise(self.instruction) not in map(normalise, instructions):
+            raise UserError(f"it does not know the instruction that is followed, {self.instruction!r}; stop first")
+        self.spec, self._policy = spec, policy
+        self._know(instructions)
+        if self.instruction:
+            self._policy.set_text(self._embeddings[normalise(self.instruction)][1])
+        self._policy.reset()
+
+    def _know(self, instructions: Mapping[str, np.ndarray]) -> None:
+        self._embeddings = {normalise(text): (text, embedding) for text, embedding in instructions.items()}
+
+    def stop(self) -> None:
+        """Forget the instruction; every tick holds until the next one."""
+        self.instruction = ""
+        self._history_broken = True
+
+    def interrupt(self) -> None:
+        """The last command has not been carried out to the end: the next one begins anew."""
+        self._history_broken = True
+
+    def reset(self) -> None:
+        """Forget all observations and the policy's history; the instruction stays."""
+        for stream in self.streams:
+            stream.clear()
+        self._history_broken = True
+
+    def reset_fault(self) -> None:
+        self.fault = ""
+
+    def observe_image(self, camera: str, image_HWC: np.ndarray, stamp_ns: int) -> None:
+        """Take an upright HWC uint8 RGB picture. A malformed one makes the arm hold until a good one comes."""
+        stream = self._cameras[camera]
+        try:
+            stream.accept(prepare_image(image_HWC, self.spec.camera(camera)), stamp_ns)
+        except SpecError as error:
+            stream.reject(str(error))
+
+    def observe_joints(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
+        """Take joint positions by name (rad; fingers m). Malformed ones make the arm hold until good ones come."""
+        try:
+            self._joints.accept(order_joints(self.spec, names, positions), stamp_ns)
+        except SpecError as error:
+            self._joints.reject(str(error))
+
+    def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
+        """Take the hand's pose in the base frame. A malformed one makes the arm hold until a good one comes."""
+        assert self._pose is not None  # one of `streams`
+        pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
+        length = math.hypot(*pose.quat_xyzw)
+        if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
+            self._pose.reject(f"{POSE} is no pose: position {pose.position_m.tolist()} m, "
+                              f"quaternion of length {length:g}")
+        else:
+            self._pose.accept(Pose(pose.position_m, pose.quat_xyzw / length), stamp_ns)
+
+    def reject_input(self, name: str, reason: str) -> None:
+        """A message on input `name`, one of those of `streams`, could not even be decoded."""
+        next(stream for stream in self.streams if stream.name == name).reject(f"{name}: {reason}")
+
+    def tick(self, now_ns: int) -> Command | Hold:
+        """What to do now. A history with a gap in it is never acted on: after any Hold the policy starts afresh."""
+        reason = self.why_hold(now_ns)
+        if reason:
+            self._history_broken = True
+            return Hold(reason)
+        if self._history_broken:
+            self._policy.reset()
+            self._guard.restart()
+        self._history_broken = True  # unless a command comes of it
+        try:
+            command = self._act()
+        except SafetyFault as fault:
+            self.fault = str(fault)
+            return Hold(self.fault)
+        except PolicyLate as late:
+            return Hold(str(late))
+        self._history_broken = False
+        return command
+
+    def _act(self) -> Command:
+        observation = self._observation()
+        self._check_joints(observation.joint)
+        self.recent.append(observation)
+        sample = self._policy.step(observation)
+        if not np.isfinite(sample.action).all():
+            raise SafetyFault(f"the policy produced an action that is not finite: {sample.action.tolist()}")
+        command = sample_to_command(self.spec, sample, observation.stamp_ns)
+        return self._guard.judge(command, self._pose.value.position_m if self._pose else None)
+
+    def _check_joints(self, joint_J: np.ndarray) -> None:
+        margin = self.limits.joint_margin_rad
+        for name, angle, (low, high) in zip(self.spec.joint_names, joint_J, self._ranges_J2, strict=True):
+            if not low + margin <= angle <= high - margin:
+                raise SafetyFault(f"{name} is at {angle:.3f} rad, nearer than {margin:g} (joint_margin_rad) to the "
+                                  f"ends of its range {low:g} to {high:g}; move the arm away from there")
+
+    def why_hold(self, now_ns: int) -> str:
+        """Empty when a tick may act, else the reason it may not."""
+        if self.fault:
+            return self.fault
+        if not self.instruction:
+            return "no instruction"
+        for stream in self.streams:
+            if reason := stream.why_unusable(now_ns):
+                return reason
+        stamps = {s.name: s.stamp_ns for s in self.streams}
+        skew_ns = max(stamps.values()) - min(stamps.values())
+        if skew_ns > self.limits.max_skew_s * 1e9:
+            oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
+            return f"{oldest} is more than {self.limits.max_skew_s * 1e3:.0f} ms older than {newest}"
+        return ""
+
+    def _observation(self) -> Observation:
+        joint, gripper = self._joints.value
+        images = {name: stream.value for name, stream in self._cameras.items()}
+        return Observation(images, joint, gripper, stamp_ns=max(s.stamp_ns for s in self.streams))
+
+
+def require_same_robot(ours: PolicySpec, other: PolicySpec) -> None:
+    """Raise UserError when the two see or command something different."""
+    for name in ("cameras", "joint_names", "gripper_joint_names", "gripper_joint_signs", "rate_hz", "action"):
+        if getattr(other, name) != getattr(ours, name):
+            raise UserError(f"its spec has {name} {getattr(other, name)}, this robot's is {getattr(ours, name)}; "
+                            "configure the node anew for another robot")
+
+
+def normalise(instruction: str) -> str:
+    """Case, outer white space, inner runs of white space and a final full stop do not change an instruction."""
+    return " ".join(instruction.casefold().split()).rstrip(".").rstrip()

@@ -1,0 +1,161 @@
+"""Trials: tells a running policy node what to do in a running simulator, and counts how often it did it.
+
+    python -m m2distill_policy.ros.clients.trial --suite libero_object --tasks 0 1 --initial-states 40 41 --out trials.json
+
+For every task and initial state: resets the simulator, publishes the task's instruction on the topic `instruction`, and
+waits for success or the end of the episode. Prints one JSON object per trial and writes all of them to --out. It is an
+ordinary ROS 2 client: what it does, a dashboard or `ros2 topic pub` can do as well.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rclpy
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.task import Future
+from std_msgs.msg import Bool, String, UInt32
+from std_srvs.srv import Trigger
+
+from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_policy.errors import UserError
+from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.common.conversions import LATCHED
+from m2distill_policy.ros.common.process import run_client
+from m2distill_policy.utils.files import write_whole
+
+START_TIMEOUT_S = 90.0  # for both nodes to come up
+CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build
+ASK_AGAIN_S = 20.0  # after which a request is repeated
+SILENCE_TIMEOUT_S = 30.0  # without one action of the policy, a trial is given up
+
+
+class Examiner(WaitingNode):
+    """Drives one simulator and one policy, both by relative names."""
+
+    def __init__(self):
+        super().__init__("examiner")
+        self._status = PolicyStatus()  # the policy's own names a checkpoint
+        self._success = self._over = False
+        self._steps: int | None = None  # that the episode took, told by the simulator at its end
+        self._heard_s = 0.0
+        self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
+        self.create_subscription(Bool, "sim/success", self._on_success, LATCHED)
+        self.create_subscription(Bool, "sim/episode_over", self._on_over, LATCHED)
+        self.create_subscription(UInt32, "sim/steps", self._on_steps, LATCHED)
+        self.create_subscription(PolicyAction, "policy/action", self._on_action, 100)
+        self._instruction_pub = self.create_publisher(String, "instruction", 10)
+        self._sim_parameters = AsyncParameterClient(self, "sim")
+        self._reset = self.create_client(Trigger, "sim/reset")
+
+    def wait_until_ready(self) -> None:
+        self.wait(self._is_ready, "the nodes `sim` and `policy`", START_TIMEOUT_S)
+
+    def _is_ready(self) -> bool:
+        return bool(self._status.checkpoint_id and self._instruction_pub.get_subscription_count() > 0
+                and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
+
+    def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
+        """One episode. Returns task, initial_state, instruction, success, steps and the video's path or None."""
+        self._tell("")  # whatever the policy does, it stops before the world changes
+        self.wait(lambda: self._status.state != PolicyStatus.RUNNING, "the policy to stop", CALL_TIMEOUT_S)
+        self._set({"suite": suite, "task": task, "initial_state": initial_state, "video": str(video or "")})
+        self._success = self._over = False
+        self._steps, self._heard_s = None, time.monotonic()
+        instruction = self._reset_simulator()
+        self._tell(instruction)
+        while not self.comes(lambda: (self._success or self._over) and self._steps is not None, 1.0):
+            if time.monotonic() - self._heard_s > SILENCE_TIMEOUT_S:
+                raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
+        return {"task": task, "initial_state": initial_state, "instruction": instruction, "success": self._success,
+                "steps": self._steps, "video": str(video) if video else None}
+
+    def finish(self) -> None:
+        """Stop the policy and end the last episode, so that its video is written."""
+        self._tell("")
+        self._set({"video": ""})
+        self._reset_simulator()
+
+    # --- what is heard
+
+    def _on_status(self, message: PolicyStatus) -> None:
+        self._status = message
+
+    def _on_success(self, message: Bool) -> None:
+        self._success = message.data
+
+    def _on_over(self, message: Bool) -> None:
+        self._over = message.data
+
+    def _on_steps(self, message: UInt32) -> None:
+        self._steps = message.data
+
+    def _on_action(self, message: PolicyAction) -> None:
+        self._heard_s = time.monotonic()
+
+    # --- what is asked
+
+    def _tell(self, instruction: str) -> None:
+        self._instruction_pub.publish(String(data=instruction))
+
+    def _set(self, values: dict) -> None:
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        answer = self._ask(lambda: self._sim_parameters.set_parameters(parameters), "its parameters")
+        refused = [result.reason for result in answer.results if not result.successful]
+        if refused:
+            raise UserError(f"the simulator refused {values}: {'; '.join(refused)}")
+
+    def _reset_simulator(self) -> str:
+        """Returns the instruction of the task."""
+        answer = self._ask(lambda: self._reset.call_async(Trigger.Request()), "a reset")
+        if not answer.success:
+            raise UserError(answer.message)
+        return answer.message
+
+    def _ask(self, send: Callable[[], Future], what: str):
+        """The simulator's answer to a request that may be repeated: on a busy machine one can be lost."""
+        asked: list[Future] = []
+        begun_s = time.monotonic()
+
+        def answered() -> bool:
+            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
+                asked.append(send())
+            return any(future.done() for future in asked)
+
+        self.wait(answered, f"the simulator's answer to {what}", CALL_TIMEOUT_S)
+        return next(future.result() for future in asked if future.done())
+
+
+def run_trials(examiner: Examiner, suite: str, tasks: list[int], initial_states: list[int], out: Path,
+               video_dir: Path | None) -> None:
+    """All trials, printed one by one; `out` appears when all are done."""
+    results = []
+    examiner.wait_until_ready()
+    for task in tasks:
+        for initial_state in initial_states:
+            first = initial_state == initial_states[0]
+            video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir and first else None
+            results.append(examiner.trial(suite, task, initial_state, video))
+            print(json.dumps(results[-1]), flush=True)
+    examiner.finish()
+    write_whole(out, json.dumps(results, indent=2).encode())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="trial", description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", default="libero_object")
+    parser.add_argument("--tasks", type=int, nargs="+", required=True, help="indices within the suite")
+    parser.add_argument("--initial-states", type=int, nargs="+", required=True, help="indices, the same for every task")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
+    parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each task's first episode")
+    options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
+    return run_client(Examiner, lambda examiner: run_trials(
+        examiner, options.suite, options.tasks, options.initial_states, options.out, options.video_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""ROS messages <-> numpy, in both directions. A malformed message raises MessageError, never anything else.
+
+Pictures are HWC uint8 RGB on the numpy side. Stamps are int nanoseconds.
+"""
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import TwistStamped
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from m2distill_policy.errors import MessageError
+from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)  # a late listener hears the last one
+COMPARING = "comparing"  # how the reason in ~/status begins while words that are not known are judged
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def stamp_from_ns(stamp_ns: int) -> Time:
+    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+
+def image_to_numpy(message: Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    return decode_raw(message.encoding, message.height, message.width, message.step, bool(message.is_bigendian),
+                      message.data)
+
+
+def compressed_image_to_numpy(message: CompressedImage) -> np.ndarray:
+    """(H, W, 3) uint8 RGB from JPEG or PNG."""
+    return decode_compressed(message.data, message.format)
+
+
+def image_from_numpy(image_HWC: np.ndarray, stamp_ns: int, frame_id: str) -> Image:
+    """An rgb8 message of a (H, W, 3) uint8 RGB picture."""
+    height, width, channels = image_HWC.shape
+    if channels != 3 or image_HWC.dtype != np.uint8:
+        raise MessageError(f"picture is {image_HWC.dtype} of shape {image_HWC.shape}, expected uint8 (H, W, 3)")
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp = stamp_from_ns(stamp_ns)
+    message.header.frame_id = frame_id
+    message.data = array.array("B", image_HWC.tobytes())  # 50 times faster than assigning the numpy array
+    return message
+
+
+def joint_state_from_numpy(names: list[str], positions: np.ndarray, stamp_ns: int) -> JointState:
+    message = JointState(name=list(names), position=array.array("d", positions))
+    message.header.stamp = stamp_from_ns(stamp_ns)
+    return message
+
+
+def twist_to_numpy(message: TwistStamped) -> tuple[np.ndarray, np.ndarray]:
+    """Linear (3,) m/s and angular (3,) rad/s, float64."""
+    linear, angular = message.twist.linear, message.twist.angular
+    velocity = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+    if not np.isfinite(velocity).all():
+        raise MessageError(f"twist {velocity.tolist()} is not finite")
+    return velocity[:3], velocity[3:]
+
+
+def twist_from_numpy(linear_m_s: np.ndarray, angular_rad_s: np.ndarray, stamp_ns: int, frame_id: str) -> TwistStamped:
+    message = TwistStamped()
+    message.header.stamp = stamp_from_ns(stamp_ns)
+    message.header.frame_id = frame_id
+    linear, angular = message.twist.linear, message.twist.angular
+    linear.x, linear.y, linear.z = (float(v) for v in linear_m_s)
+    angular.x, angular.y, angular.z = (float(v) for v in angular_rad_s)
+    return message

@@ -1,0 +1,68 @@
+"""The gripper, told an opening in m: on a topic, or through a control_msgs/GripperCommand action server.
+
+control_msgs is on every ROS 2 distribution but not among the PyPI wheels: this is the only place that imports it.
+"""
+
+from rclpy.task import Future
+from std_msgs.msg import Float64
+
+from m2distill_policy.errors import UserError
+from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.policy.parameters import OutputParameters
+
+try:
+    from control_msgs.action import GripperCommand
+except ImportError:
+    GripperCommand = None
+
+
+class GripperTopic:
+    def __init__(self, made: Made):
+        self._pub = made.publisher(Float64, "gripper_cmd", 10)
+
+    def send(self, width_m: float) -> None:
+        self._pub.publish(Float64(data=width_m))
+
+    def forget(self) -> None:
+        """Each command tells it anew."""
+
+
+class GripperAction:
+    """A goal for each opening that differs enough from the last one sent: an action server starts anew with each."""
+
+    def __init__(self, made: Made, settings: OutputParameters):
+        if GripperCommand is None:
+            raise UserError("gripper_output is action, but control_msgs is not installed; install "
+                            "ros-$ROS_DISTRO-control-msgs, or set gripper_output to width")
+        from rclpy.action import ActionClient
+
+        self._settings = settings
+        self._client = ActionClient(made.node, GripperCommand, "gripper_action")
+        made.at_destruction(self._client.destroy)
+        self._sent_m: float | None = None
+
+    def send(self, width_m: float) -> None:
+        settings = self._settings
+        if not self._client.server_is_ready():
+            self.forget()  # told with the first command that finds it
+            return
+        sent_m = self._sent_m  # once: the watchdog's thread may make it forget
+        if sent_m is not None and abs(width_m - sent_m) < settings.gripper_min_change_m:
+            return
+        goal = GripperCommand.Goal()
+        goal.command.position = settings.gripper_action_offset + settings.gripper_action_scale * width_m
+        goal.command.max_effort = settings.gripper_effort_n
+        self._sent_m = width_m
+        self._client.send_goal_async(goal).add_done_callback(self._answered)
+
+    def _answered(self, answer: Future) -> None:
+        if not answer.result().accepted:
+            self.forget()
+
+    def forget(self) -> None:
+        """The next command is a goal, whatever it says: others may move the gripper meanwhile."""
+        self._sent_m = None
+
+
+def make_gripper(made: Made, settings: OutputParameters) -> GripperTopic | GripperAction:
+    return GripperAction(made, settings) if settings.gripper_output == "action" else GripperTopic(made)

@@ -1,0 +1,66 @@
+"""A terminal's keyboard as a joystick. A terminal tells presses and their repetition, never a release: a key counts as
+held until it has not been repeated for a moment, and any key that moves is the deadman too."""
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import tty
+
+from m2distill_policy.control.teleop import TeleopSettings
+from m2distill_policy.errors import UserError
+
+KEYS = {"w": (0, 1.0), "s": (0, -1.0), "a": (1, 1.0), "d": (1, -1.0), "r": (2, 1.0), "f": (2, -1.0),
+        "u": (3, 1.0), "o": (3, -1.0), "i": (4, 1.0), "k": (4, -1.0), "j": (5, 1.0), "l": (5, -1.0)}
+OPEN, CLOSE, STILL = "q", "e", " "
+FIRST_REPEAT_S, REPEAT_S = 0.6, 0.15  # after its first press a held key is repeated late, then often
+
+
+class Keyboard:
+    HELP = ("w/s forward, back  a/d left, right  r/f up, down  u/o roll  i/k pitch  j/l yaw  q open  e close; "
+            "hold a key to move, release it or press space to let go, Ctrl-C ends")
+
+    def __init__(self, settings: TeleopSettings):
+        if not sys.stdin.isatty():
+            raise UserError("device is keyboard, but standard input is no terminal; start the node in a terminal of "
+                            "its own, or choose device:=joy")
+        self._settings = settings
+        self._held: dict[str, float] = {}  # key -> when it counts as released
+        self._file = sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._file)
+        tty.setcbreak(self._file)
+
+    def close(self) -> None:
+        with contextlib.suppress(termios.error):  # it has gone
+            termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
+
+    def read(self, now_s: float) -> tuple[list[float], list[int]]:
+        """Axes and buttons as the settings number them. Raises UserError when the terminal has gone."""
+        while select.select([self._file], [], [], 0)[0]:
+            for key in self._typed():
+                if key == STILL:
+                    self._held.clear()
+                else:
+                    self._held[key] = now_s + (REPEAT_S if key in self._held else FIRST_REPEAT_S)
+        self._held = {key: until for key, until in self._held.items() if until > now_s}
+        s = self._settings
+        axes = [0.0] * (1 + int(max(*s.axes, 0)))
+        for key in self._held.keys() & KEYS.keys():
+            meant, deflection = KEYS[key]
+            if s.axes[meant] >= 0:
+                axes[int(s.axes[meant])] = deflection * s.axis_signs[meant]
+        buttons = [0] * (1 + max(s.deadman_button, s.open_button, s.close_button))
+        buttons[s.open_button], buttons[s.close_button] = int(OPEN in self._held), int(CLOSE in self._held)
+        buttons[s.deadman_button] = int(bool(self._held.keys() & {*KEYS, OPEN, CLOSE}))
+        return axes, buttons
+
+    def _typed(self) -> str:
+        """A terminal that has gone is always ready, with an end or an error."""
+        try:
+            typed = os.read(self._file, 64)
+        except OSError:
+            typed = b""
+        if not typed:
+            raise UserError("the terminal has gone, and the arm is let go of; start the node in another terminal")
+        return typed.decode(errors="ignore")

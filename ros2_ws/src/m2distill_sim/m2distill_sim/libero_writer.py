@@ -1,0 +1,111 @@
+"""Writing a demonstration file in LIBERO's format, which robomimic reads: one HDF5 file per task, one group per demo.
+
+Pictures are stored bottom row first. Ours beside LIBERO's keys are the attributes `obs_after_action` (whether obs[j]
+was seen after actions[j], as LIBERO stores it, or before) and `assets`, and what a writer adds about its demos' origin.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from m2distill_policy.errors import DataError
+from m2distill_policy.utils.files import publish
+from m2distill_sim import lift
+from m2distill_sim.arm_env import SimObservation
+from m2distill_sim.suites import Task
+from m2distill_sim.task_files import read_bddl
+
+DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)  # as h5py and JSON tell it
+
+
+@dataclass
+class Episode:
+    """T steps of one attempt: dataset path inside a demo -> array (T, ...), and the model it ran in."""
+
+    datasets: dict[str, np.ndarray]
+    model_xml: str
+
+
+def observed(observation: SimObservation) -> dict[str, np.ndarray]:
+    """One step's datasets besides actions and states."""
+    orientation = _axis_angle(observation.ee_quat_xyzw)
+    return {
+        "obs/agentview_rgb": observation.images["agentview"][::-1],
+        "obs/eye_in_hand_rgb": observation.images["wrist"][::-1],
+        "obs/joint_states": observation.joint_positions,
+        "obs/gripper_states": observation.gripper_positions,
+        "obs/ee_pos": observation.ee_pos,
+        "obs/ee_ori": orientation,
+        "obs/ee_states": np.concatenate([observation.ee_pos, orientation]),
+        "robot_states": np.concatenate([observation.gripper_positions, observation.ee_pos, observation.ee_quat_xyzw]),
+    }
+
+
+def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
+    """(3,) rad, by robosuite's formula: the angle runs to 2 pi, so that it does not jump when the hand points down."""
+    x, y, z, w = quat_xyzw
+    sine = np.sqrt(max(1.0 - w * w, 0.0))
+    return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
+
+
+def _write_demo(group: h5py.Group, episode: Episode) -> None:
+    for name, array in episode.datasets.items():
+        picture = array.dtype == np.uint8 and array.ndim == 4
+        group.create_dataset(name, data=array, chunks=(1, *array.shape[1:]) if picture else None,
+                             compression="lzf" if picture else None)
+    group.attrs["num_samples"] = len(episode.datasets["actions"])
+    group.attrs["init_state"] = episode.datasets["states"][0]
+    group.attrs["model_file"] = episode.model_xml
+
+
+def store_demo(path: Path, episode: Episode) -> None:
+    """A file with this demo alone, for `write_task`; it appears whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    with h5py.File(temporary, "w") as file:
+        _write_demo(file, episode)
+    publish(temporary, path)
+
+
+def write_task(path: Path, task: Task, demos: Sequence[Path], assets: str, obs_after_action: bool,
+               attributes: dict[str, str]) -> None:
+    """The task's file of the demos in these files, in this order; it appears whole or not at all. `attributes` say
+    where the demos come from. Raises DataError for a damaged one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with h5py.File(temporary, "w") as file:
+        data = file.create_group("data")
+        total = 0
+        for index, demo in enumerate(demos):
+            try:
+                with h5py.File(demo) as source:
+                    group = data.create_group(f"demo_{index}")
+                    for name in source:
+                        source.copy(name, group)
+                    for name, value in source.attrs.items():
+                        group.attrs[name] = value
+                    total += int(group.attrs["num_samples"])
+            except DAMAGE as error:
+                raise DataError(f"{demo} cannot be copied to {path} ({error}); make room or, where it is damaged, "
+                                "remove it, and repeat the command") from None
+        problem = _problem(task)
+        env_name = "_".join(word.capitalize() for word in problem.split("_"))  # of robosuite's or LIBERO's class
+        bddl = f"{task.suite}/{task.name}.bddl" if task.suite != lift.SUITE else ""
+        data.attrs.update({
+            "env_name": env_name, "bddl_file_name": bddl,
+            "problem_info": json.dumps({"problem_name": problem, "domain_name": "robosuite",
+                                        "language_instruction": task.instruction}),
+            "env_args": json.dumps({"type": 1, "env_name": env_name, "problem_name": problem, "bddl_file": bddl,
+                                    "env_kwargs": {"robots": ["Panda"], "control_freq": 20}}),
+            "macros_image_convention": "opengl", "num_demos": len(demos), "total": total,
+            "obs_after_action": obs_after_action, "assets": assets, **attributes})
+    publish(temporary, path)
+
+
+def _problem(task: Task) -> str:
+    """LIBERO's name of the kind of task, "libero_floor_manipulation"."""
+    if task.suite == lift.SUITE:
+        return lift.NAME
+    return read_bddl(task.bddl_file)["problem"][0]

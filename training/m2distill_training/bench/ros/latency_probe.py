@@ -1,0 +1,130 @@
+"""Plays a robot's sensors and notes when the policy's commands come. `m2distill bench node` measures with it.
+
+    python -m m2distill_training.bench.ros.latency_probe --instruction wave --seconds 60 --swap DIRECTORY
+
+Two cameras and the joints are published at 20 Hz, all of a period with one stamp: the moment before the first of them
+is sent. A command carries the stamp that it answers, so the time between the two holds both ways over DDS, decoding,
+the policy and its limits. Prints `ready` once it listens, and one JSON object at the end.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+
+from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.errors import UserError
+from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.common import conversions
+from m2distill_policy.ros.common.conversions import LATCHED
+from m2distill_policy.ros.common.process import run_client
+from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
+
+RATE_HZ = 20
+SETTLE_S = 2.0  # after the first command and around a swap, before it counts
+
+
+class Probe(WaitingNode):
+    def __init__(self, size_px: int):
+        super().__init__("probe")
+        self.status = PolicyStatus()  # the node's own names a checkpoint
+        self.active_s: float | None = None  # when the node first told its status, s since the epoch
+        self.sent_ns: list[int] = []
+        self.answered_ns: dict[int, int] = {}  # stamp -> when its command came
+        random = np.random.default_rng(0)
+        self._pictures = {camera.name: random.integers(0, 256, (size_px, size_px, 3), np.uint8)
+                          for camera in libero_spec().cameras}
+        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in self._pictures}
+        self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
+        self._instruction_pub = self.create_publisher(String, "instruction", 10)
+        self._policy_parameters = AsyncParameterClient(self, "policy")
+        self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
+        self.create_subscription(TwistStamped, "twist_cmd", self._on_command, 100)
+        self.create_timer(1 / RATE_HZ, self._sense, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def instruct(self, instruction: str) -> None:
+        self.wait(lambda: self.status.checkpoint_id and self._instruction_pub.get_subscription_count(),
+                  "an active policy node")
+        self._instruction_pub.publish(String(data=instruction))
+        self.wait(lambda: self.answered_ns, "a first command")
+        self.run(SETTLE_S)
+
+    def latencies(self, seconds: float) -> dict:
+        """Of so many seconds, from now on."""
+        first = len(self.sent_ns)
+        self.run(seconds)
+        stamps = self.sent_ns[first:]
+        self.wait(lambda: len(self.sent_ns) > first + len(stamps) + 1, "stragglers")
+        return summary(stamps, self.answered_ns)
+
+    def swap(self, checkpoint: str) -> dict:
+        """The longest time between two commands while another checkpoint is loaded, tried out and swapped in."""
+        self.wait(self._policy_parameters.services_are_ready, "the parameter services")
+        before = self.status.checkpoint_id
+        begun_ns = time.time_ns()
+        self._policy_parameters.set_parameters([Parameter("checkpoint", value=checkpoint)])
+        self.wait(lambda: self.status.checkpoint_id != before, "the other checkpoint")
+        taken_s = 1e-9 * (time.time_ns() - begun_ns)
+        self.run(SETTLE_S)
+        came_ns = sorted(at for at in self.answered_ns.values() if at > begun_ns - SETTLE_S * 1e9)
+        return {"swap_s": round(taken_s, 2), "gap_periods": round(max(np.diff(came_ns)) * 1e-9 * RATE_HZ, 2)}
+
+    def _sense(self) -> None:
+        now_ns = time.time_ns()
+        names = [*PANDA_JOINTS, *PANDA_FINGERS]
+        joints = conversions.joint_state_from_numpy(names, np.full(len(names), 0.1), now_ns)
+        pictures = {name: conversions.image_from_numpy(picture, now_ns, name) for name, picture in self._pictures.items()}
+        self._joints_pub.publish(joints)
+        for name, picture in pictures.items():
+            self._image_pubs[name].publish(picture)
+        self.sent_ns.append(now_ns)
+
+    def _on_status(self, status: PolicyStatus) -> None:
+        self.status = status
+        self.active_s = self.active_s or time.time()
+
+    def _on_command(self, twist: TwistStamped) -> None:
+        """Zero twists of a held arm carry the stamp of their sending, which is none of ours."""
+        self.answered_ns[conversions.stamp_to_ns(twist.header.stamp)] = time.time_ns()
+
+
+def summary(stamps_ns: list[int], answered_ns: dict[int, int]) -> dict:
+    """Milliseconds from stamp to command, and the periods without one. Raises UserError when there is no command."""
+    took_ms = [1e-6 * (answered_ns[stamp] - stamp) for stamp in stamps_ns if stamp in answered_ns]
+    if not took_ms:
+        raise UserError(f"no command came in {len(stamps_ns)} periods; the node's log says why")
+    return {"periods": len(stamps_ns), "missed": len(stamps_ns) - len(took_ms),
+            **{name: round(float(np.percentile(took_ms, q)), 2) for name, q in
+               (("median_ms", 50), ("p99_ms", 99), ("max_ms", 100))}}
+
+
+def measure(probe: Probe, instruction: str, seconds: float, swap: str) -> dict:
+    probe.instruct(instruction)
+    return {"active_s": probe.active_s, **probe.latencies(seconds), **probe.swap(swap)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Play a robot's sensors and time the policy's commands.")
+    parser.add_argument("--instruction", required=True, help="one that the checkpoint knows")
+    parser.add_argument("--seconds", type=float, default=60.0, help="to measure")
+    parser.add_argument("--size-px", type=int, default=128, help="side of the pictures")
+    parser.add_argument("--swap", required=True, help="directory of the checkpoint that is swapped in at the end")
+    options = parser.parse_args()
+
+    def use(probe: Probe) -> None:
+        print("ready", flush=True)
+        print(json.dumps(measure(probe, options.instruction, options.seconds, options.swap)), flush=True)
+
+    return run_client(lambda: Probe(options.size_px), use)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Progress on the terminal: a bar, or, where the output is no terminal, plain lines: of training every few seconds, of
+episodes one for each."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from m2distill_training.engine.trainer import Progress as TrainProgress
+from m2distill_training.evaluation.rollout_jobs import Job, Listener, Result
+
+LINE_EVERY_S = 5.0
+
+
+@contextmanager
+def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress], None]]:
+    """Gives the `on_step` of loop.train."""
+    console = Console()
+    if not console.is_terminal:
+        yield _plain(label)
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[losses]}  {task.fields[rate]:.1f} it/s"), TimeRemainingColumn()]
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[int, TaskID] = {}
+
+        def on_step(p: TrainProgress) -> None:
+            if p.task_step not in tasks:
+                tasks[p.task_step] = bars.add_task(f"{label} step {p.task_step + 1}/{p.task_steps}", total=p.steps,
+                                                   losses="", rate=0.0)
+            bars.update(tasks[p.task_step], completed=p.step, losses=_losses(p), rate=p.steps_per_s)
+
+        yield on_step
+
+
+def _plain(label: str) -> Callable[[TrainProgress], None]:
+    shown_at = 0.0
+
+    def on_step(p: TrainProgress) -> None:
+        nonlocal shown_at
+        now = time.monotonic()
+        if now - shown_at < LINE_EVERY_S and p.step != p.steps:
+            return
+        shown_at = now
+        eta_s = (p.steps - p.step) / p.steps_per_s
+        print(f"{label} step {p.task_step + 1}/{p.task_steps}  {p.step}/{p.steps}  {_losses(p)}  "
+              f"{p.steps_per_s:.1f} it/s  eta {int(eta_s // 60)}:{int(eta_s % 60):02d}", flush=True)
+
+    return on_step
+
+
+def _losses(p: TrainProgress) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in p.losses.items())
+
+
+@contextmanager
+def show_episodes() -> Iterator[Listener]:
+    """Gives the `listener` of evaluate_run and evaluate_checkpoint."""
+    console = Console(highlight=False)
+    total = done = successes = 0
+    columns = [TextColumn("episodes"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[successes]} successes"), TimeRemainingColumn()]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("", successes=0, total=None)
+
+        def begin(episodes: int) -> None:
+            nonlocal total
+            total += episodes  # a proof evaluates one checkpoint after the other
+            bars.update(bar, total=total)
+
+        def result(result: Result) -> None:
+            nonlocal done, successes
+            done, successes = done + 1, successes + result.success
+            outcome = "success" if result.success else "failure" + (f" ({result.held})" if result.held else "")
+            say(f"{done}/{total}  {_episode(result.job)}: {outcome} after {result.steps} steps")
+            bars.update(bar, completed=done, successes=successes)
+
+        def repeat(job: Job, reason: str) -> None:
+            say(f"{_episode(job)}: once more, for {reason}")
+
+        def say(line: str) -> None:
+            console.print(line, soft_wrap=True, markup=False)
+            console.file.flush()
+
+        yield Listener(begin, result, repeat)
+
+
+def _episode(job: Job) -> str:
+    return f"{job.suite} task {job.task} state {job.state}"

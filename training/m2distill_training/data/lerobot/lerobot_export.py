@@ -1,0 +1,157 @@
+"""LIBERO-format files -> a LeRobot dataset. The format is in lerobot.py.
+
+Each action stands beside the observation that it was chosen from, whatever a file's own convention, so that demos of
+LIBERO's files lose their first action.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.utils.files import sync, write_durably
+from m2distill_training.data.lerobot import layout as form
+from m2distill_training.data.lerobot import statistics as stats
+from m2distill_training.data.lerobot.layout import ACTION, CAMERAS, STATE
+from m2distill_training.data.libero.reader import Demo, open_libero
+from m2distill_training.data.videos import LOSSLESS, SMALL, VideoFiles
+
+FPS = round(form.SPEC.rate_hz)
+FIRST = {"chunk_index": 0, "file_index": 0}
+
+
+def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> dict:
+    """The demos of `files`, one task's each, as the dataset folder `out`, which appears whole or not at all. Returns
+    its info.json. Raises DataError for files that open_libero refuses or whose pictures differ in size."""
+    if not files:
+        raise UserError("no demonstration file given; name the HDF5 files of m2distill collect or import")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} exists and is not empty; name a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
+    try:
+        with _Writer(temporary, lossless) as writer:
+            for path in files:
+                with open_libero(path, "before") as file:
+                    for demo in file.demos():
+                        writer.add(path, demo, file.instruction)
+            info = writer.finish()
+        for path in [*temporary.rglob("*"), temporary]:
+            sync(path)
+        temporary.replace(out)
+        sync(out.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return info
+
+
+class _Writer:
+    """The dataset as it grows, episode by episode."""
+
+    def __init__(self, root: Path, lossless: bool):
+        self._root = root
+        self._coding = LOSSLESS if lossless else SMALL
+        self._sizes: dict[str, tuple[int, int]] = {}  # camera -> (height, width), of the first demo
+        limit_bytes = form.VIDEO_FILE_MB * 2**20
+        self._videos = {camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
+                        for camera, key in CAMERAS.items()}
+        self._tasks: dict[str, int] = {}
+        self._episodes: list[dict] = []
+        self._rows: list[dict[str, np.ndarray]] = []  # of each episode; without pictures some 100 bytes a step
+        self._counts = {camera: np.zeros((3, 256), np.int64) for camera in CAMERAS}
+        self._total = 0
+
+    def _video_path(self, key: str, number: int) -> Path:
+        return self._root / form.VIDEO_PATH.format(video_key=key, **_place(number))
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for videos in self._videos.values():
+            videos.abandon()
+
+    def add(self, path: Path, demo: Demo, instruction: str) -> None:
+        sizes = {camera: frames.shape[1:3] for camera, frames in demo.images.items()}
+        self._sizes = self._sizes or sizes
+        if sizes != self._sizes:
+            raise DataError(f"{path}: {demo.name} has pictures of {sizes}, those before it {self._sizes} (height, "
+                            "width); export datasets of one size each")
+        steps, number = len(demo.action), len(self._episodes)
+        task = self._tasks.setdefault(instruction, len(self._tasks))
+        rows = {STATE: form.to_state(demo), ACTION: demo.action,
+                "timestamp": np.arange(steps, dtype=np.float32) / np.float32(FPS), "frame_index": np.arange(steps),
+                "episode_index": np.full(steps, number), "index": np.arange(self._total, self._total + steps),
+                "task_index": np.full(steps, task)}
+        episode = {"episode_index": number, "tasks": [instruction], "length": steps,
+                   **{f"data/{key}": value for key, value in FIRST.items()},
+                   "dataset_from_index": self._total, "dataset_to_index": self._total + steps}
+        statistics = {key: stats.of_rows(values) for key, values in rows.items()}
+        for camera, frames in demo.images.items():
+            key, place = CAMERAS[camera], self._videos[camera].add(frames)
+            numbers = {**_place(place.file_number), "from_timestamp": place.from_s, "to_timestamp": place.to_s}
+            episode |= {f"videos/{key}/{name}": value for name, value in numbers.items()}
+            counts = stats.histogram(frames)
+            statistics[key] = stats.of_pictures(counts, steps)
+            self._counts[camera] += counts
+        episode |= {f"stats/{key}/{name}": value for key, values in statistics.items()
+                    for name, value in values.items()}
+        episode |= {f"meta/episodes/{key}": value for key, value in FIRST.items()}
+        self._episodes.append(episode)
+        self._rows.append(rows)
+        self._total += steps
+
+    def finish(self) -> dict:
+        """Write what is known only now; returns info.json."""
+        for videos in self._videos.values():
+            videos.close()
+        (self._root / form.INFO).parent.mkdir(parents=True, exist_ok=True)
+        rows = {key: np.concatenate([episode[key] for episode in self._rows]) for key in self._rows[0]}
+        _write_table(self._root / form.DATA_PATH.format(**FIRST),
+                     {key: _column(values) for key, values in rows.items()})
+        _write_table(self._root / form.EPISODES_PATH.format(**FIRST),
+                     {key: [episode[key] for episode in self._episodes] for key in self._episodes[0]})
+        _write_tasks(self._root / form.TASKS, self._tasks)
+        pictures = {CAMERAS[camera]: stats.of_pictures(counts, self._total) for camera, counts in self._counts.items()}
+        _write_json(self._root / form.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | pictures)
+        info = {"codebase_version": form.VERSION, "robot_type": "panda", "total_episodes": len(self._episodes),
+                "total_frames": self._total, "total_tasks": len(self._tasks), "chunks_size": form.FILES_PER_CHUNK,
+                "data_files_size_in_mb": form.DATA_FILE_MB, "video_files_size_in_mb": form.VIDEO_FILE_MB, "fps": FPS,
+                "splits": {"train": f"0:{len(self._episodes)}"}, "data_path": form.DATA_PATH,
+                "video_path": form.VIDEO_PATH, "features": form.features(self._sizes, self._coding)}
+        _write_json(self._root / form.INFO, info)
+        return info
+
+
+def _place(file_number: int) -> dict[str, int]:
+    return {"chunk_index": file_number // form.FILES_PER_CHUNK, "file_index": file_number % form.FILES_PER_CHUNK}
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    flat = pa.array(values.ravel())
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _write_table(path: Path, columns: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
+    """LeRobot reads this file with pandas and takes the instruction for the index, as its schema must say."""
+    table = pa.table({"task_index": list(tasks.values()), "task": list(tasks)})
+    columns = [{"name": name, "field_name": name, "pandas_type": kind, "numpy_type": stored, "metadata": None}
+               for name, kind, stored in (("task_index", "int64", "int64"), ("task", "unicode", "object"))]
+    described = {"index_columns": ["task"], "columns": columns, "column_indexes": []}
+    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(described)}), path)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    write_durably(path, json.dumps(content, indent=4).encode())

@@ -1,0 +1,158 @@
+"""LIBERO / robomimic HDF5 -> demonstrations, checked. The only module that knows the file's keys.
+
+Pictures leave upright: LIBERO stores them as the renderer gives them (bottom row first), and this reader flips them, so
+that recorded and live pictures enter `observation.prepare_image` alike.
+
+Pairing. LIBERO stores obs[j] AFTER actions[j] has been executed and trains obs[j] -> actions[j] as stored (robomimic's
+SequenceDataset takes both at the same index), so the label of a picture is the action that led to it. "before" pairs
+each action with the observation it was chosen from, obs[j-1] -> actions[j], and loses each demo's first action.
+"as_stored" keeps the file's own indices and is for comparison with LIBERO's numbers. A file that already stores the
+observation before the action says so with the attribute /data obs_after_action = False; without the attribute
+LIBERO's convention holds.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from m2distill_policy.errors import DataError
+from m2distill_training.data.libero.hdf5_checks import member, reading
+
+PAIRINGS = ("before", "as_stored")
+AGAIN = "copy or collect it again"
+CAMERA_KEYS = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
+JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One demonstration of T paired steps."""
+
+    name: str
+    images: dict[str, np.ndarray]  # camera -> (T, H, W, 3) uint8 RGB, upright
+    joint: np.ndarray  # (T, 7) float32, rad
+    gripper: np.ndarray  # (T, 2) float32, m, signed as robosuite does (second finger negative)
+    action: np.ndarray  # (T, 7) float32 in [-1, 1]
+
+
+class LiberoFile:
+    """One task's demonstrations, open for reading. Made by `open_libero`."""
+
+    def __init__(self, path: Path, file: h5py.File, pairing: str):
+        if pairing not in PAIRINGS:
+            raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
+        self.path = path
+        data = member(file, "data")
+        if not isinstance(data, h5py.Group):
+            raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
+        self._data = data
+        self.demo_names = sorted((n for n in self._data if n.startswith("demo_")), key=self._demo_number)
+        if not self.demo_names:
+            raise DataError(f"{path}: /data holds no demo_<number> group, expected at least one")
+        after = bool(self._data.attrs.get("obs_after_action", True))
+        self._shift = 1 if after and pairing == "before" else 0
+        convention = self._data.attrs.get("macros_image_convention", "opengl")
+        if not isinstance(convention, str) or convention not in ("opengl", "opencv"):
+            raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
+        self._upside_down = convention == "opengl"
+        self.instruction = self._read_instruction()
+
+    def lengths(self) -> list[int]:
+        """Paired steps of each demo, without reading the arrays."""
+        with reading(f"{self.path}", AGAIN):
+            return [self._steps(name) - self._shift for name in self.demo_names]
+
+    def demos(self) -> Iterator[Demo]:
+        """The demos in numerical order, each checked whole before it is given out; raises DataError."""
+        for name in self.demo_names:
+            with reading(f"{self.path}: {name}", AGAIN):
+                demo = self._read_demo(name)
+            yield demo
+
+    def _demo_number(self, name: str) -> int:
+        if not name[5:].isdecimal():
+            raise DataError(f"{self.path}: group /data/{name} is not demo_<number>")
+        return int(name[5:])
+
+    def _read_instruction(self) -> str:
+        try:
+            instruction = json.loads(self._data.attrs["problem_info"])["language_instruction"]
+        except (KeyError, ValueError, TypeError, RecursionError):
+            raise DataError(f"{self.path}: attribute problem_info of /data is missing or holds no "
+                            "language_instruction; write it as JSON, as LIBERO does") from None
+        # LIBERO's files quote some instructions and split others into words.
+        parts = instruction if isinstance(instruction, list) else [instruction]
+        text = " ".join(" ".join(parts).replace('"', " ").split()) if all(isinstance(p, str) for p in parts) else ""
+        if not text:
+            raise DataError(f"{self.path}: language_instruction in problem_info of /data is {instruction!r}, "
+                            "expected words")
+        return text
+
+    def _dataset(self, demo: str, key: str) -> h5py.Dataset:
+        dataset = member(self._data, f"{demo}/{key}")
+        if not isinstance(dataset, h5py.Dataset):
+            raise DataError(f"{self.path}: {demo}/{key} is missing; collect the demo again or drop it from the file")
+        return dataset
+
+    def _steps(self, demo: str) -> int:
+        steps = len(self._table(demo, "actions", ACTION_WIDTH))
+        if steps <= self._shift:
+            raise DataError(f"{self.path}: {demo} has {steps} steps, expected at least {self._shift + 1}")
+        return steps
+
+    def _read_demo(self, demo: str) -> Demo:
+        steps = self._steps(demo)
+        action = self._numbers(demo, "actions", ACTION_WIDTH)
+        if np.abs(action).max() > 1.0:
+            raise DataError(f"{self.path}: {demo}/actions reaches {np.abs(action).max():.4g}, allowed -1 to 1")
+        joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
+        gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
+        images = {camera: self._pictures(demo, f"obs/{key}", steps) for camera, key in CAMERA_KEYS.items()}
+        until = steps - self._shift  # obs[j-1] -> actions[j] when shifted
+        return Demo(demo, {camera: frames[:until] for camera, frames in images.items()},
+                    joint[:until], gripper[:until], action[self._shift:])
+
+    def _table(self, demo: str, key: str, width: int, steps: int | None = None) -> h5py.Dataset:
+        """A dataset of real numbers, one row of `width` per step, not read yet."""
+        dataset = self._dataset(demo, key)
+        expected = f"({'T' if steps is None else steps}, {width})"
+        if dataset.ndim != 2 or dataset.shape[1] != width or (steps is not None and len(dataset) != steps):
+            raise DataError(f"{self.path}: {demo}/{key} has shape {dataset.shape}, expected {expected}")
+        if dataset.dtype.kind not in "fiu":
+            raise DataError(f"{self.path}: {demo}/{key} has type {dataset.dtype}, expected real numbers")
+        return dataset
+
+    def _numbers(self, demo: str, key: str, width: int, steps: int | None = None) -> np.ndarray:
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as that
+            values = self._table(demo, key, width, steps)[:].astype(np.float32)
+        if len(bad := np.argwhere(~np.isfinite(values))):
+            raise DataError(f"{self.path}: {demo}/{key} is not finite at step {bad[0][0]}; drop the demo from the file")
+        return values
+
+    def _pictures(self, demo: str, key: str, steps: int) -> np.ndarray:
+        dataset = self._dataset(demo, key)
+        if dataset.dtype != np.uint8 or dataset.ndim != 4 or dataset.shape[3] != 3 or len(dataset) != steps:
+            raise DataError(f"{self.path}: {demo}/{key} is {dataset.dtype} {dataset.shape}, "
+                            f"expected uint8 ({steps}, H, W, 3)")
+        frames = dataset[:]
+        return frames[:, ::-1] if self._upside_down else frames
+
+
+@contextmanager
+def open_libero(path: Path, pairing: str) -> Iterator[LiberoFile]:
+    """Open one task's file. `pairing` as in the module's docstring. Raises DataError."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give LIBERO-format HDF5 files, for example from `m2distill collect`")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from None
+    with file:
+        with reading(f"{path}", AGAIN):
+            demos = LiberoFile(path, file, pairing)
+        yield demos

@@ -1,0 +1,71 @@
+"""Demonstrations -> a LIBERO-format HDF5 file, for sources that have no simulator behind them.
+
+The keys are those that libero_hdf5.py reads, and robomimic. Observations are from before their action, which the
+attribute obs_after_action says. Pictures are stored bottom row first. (The simulator's own writer, with its states and
+model, is m2distill_sim.libero_writer.)
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from m2distill_policy.errors import DataError
+from m2distill_policy.utils.files import publish
+from m2distill_training.data.libero.reader import CAMERA_KEYS, Demo
+
+MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
+
+
+@dataclass(frozen=True)
+class NewDemo:
+    demo: Demo
+    more: Mapping[str, np.ndarray]  # further datasets of T rows
+    attributes: Mapping[str, str]  # of its group
+
+
+def file_names(instructions: Iterable[str]) -> dict[str, str]:
+    """Instruction -> name of its task's file. Raises DataError for two that would share one."""
+    names: dict[str, str] = {}
+    for text in instructions:
+        words = re.sub(r"\W+", "_", text.lower()).strip("_").encode()[:MOST_NAME_BYTES].decode(errors="ignore")
+        name = f"{words or 'task'}_demo.hdf5"
+        if name in names.values():
+            raise DataError(f"{name} would hold {next(t for t, n in names.items() if n == name)!r} and {text!r}, which "
+                            "differ in punctuation or far behind alone; change one")
+        names[text] = name
+    return names
+
+
+def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:
+    """One task's file; it appears whole or not at all. Demos are taken one by one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            data = file.create_group("data")
+            total = 0
+            for index, new in enumerate(demos):
+                group, demo = data.create_group(f"demo_{index}"), new.demo
+                last = np.zeros(len(demo.action), np.uint8)
+                last[-1] = 1
+                rows = {"actions": demo.action, "rewards": last, "dones": last, "obs/joint_states": demo.joint,
+                        "obs/gripper_states": demo.gripper, **new.more}
+                for name, array in rows.items():
+                    group.create_dataset(name, data=array)
+                for camera, pictures in demo.images.items():
+                    group.create_dataset(f"obs/{CAMERA_KEYS[camera]}", data=pictures[:, ::-1],
+                                         chunks=(1, *pictures.shape[1:]), compression="lzf")
+                group.attrs.update({"num_samples": len(demo.action), **new.attributes})
+                total += len(demo.action)
+            data.attrs.update({
+                "env_name": "", "env_args": json.dumps({"type": 1, "env_name": "", "env_kwargs": {}}),
+                "problem_info": json.dumps({"problem_name": "", "domain_name": "",
+                                            "language_instruction": instruction}),
+                "macros_image_convention": "opengl", "num_demos": len(data), "obs_after_action": False, "total": total})
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # of demos that came to an error

@@ -1,0 +1,141 @@
+"""One recorded episode, open for reading: a rosbag2 folder of any recorder, mcap or sqlite3. No ROS is needed.
+
+Topics are found by the names of docs/ros.md within the robot's namespace, whatever that is. Everything that is wrong
+with a bag is a DataError that names it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from m2distill_policy.errors import DataError
+from m2distill_policy.recording import episode_topics
+from m2distill_policy.recording.episode import METADATA
+from m2distill_policy.recording.episode_topics import Topic
+from m2distill_policy.recording.topic_statistics import Arrivals
+
+GAP_NS = 250_000_000  # a longer silence of a sensor is counted
+SILENCE_NS = 60_000_000_000  # nobody holds still for so long: what comes after is another episode
+JUMP_NS = 500_000_000  # stamps that go further than the time of recording does, by more than this, have jumped
+
+
+class EpisodeBag:
+    """Made by `open_bag`. `labels` are the recorder's; a bag of `ros2 bag record` has none."""
+
+    def __init__(self, path: Path, reader: Reader):
+        self.path, self._reader = path, reader
+        self.labels: dict[str, str] = reader.storage.metadata.custom or {}
+        _check_metadata(reader, self.labels)
+        self.arrivals: dict[str, Arrivals] = {}  # of the stamped topics that were read, by their stamps
+        self._types = get_typestore(Stores.ROS2_JAZZY)
+        if not reader.message_count:
+            raise DataError("it holds no message")
+
+    def find(self, topic: Topic) -> Sequence[Connection]:
+        """Empty without a message on it. Raises DataError for another type, or two robots in one bag."""
+        found = [c for c in self._reader.connections
+                 if c.msgcount and (c.topic == topic.name or c.topic.endswith(f"/{topic.name}"))]
+        if len({c.topic for c in found}) > 1:
+            raise DataError(f"{' and '.join(sorted({c.topic for c in found}))}: more than one robot; "
+                            "record one at a time")
+        wrong = [c.msgtype for c in found if c.msgtype != topic.type]
+        if wrong:
+            raise DataError(f"{topic.name} is {wrong[0]}, expected {topic.type}")
+        return found
+
+    def need(self, topic: Topic) -> Sequence[Connection]:
+        found = self.find(topic)
+        if not found:
+            heard = sorted(c.topic for c in self._reader.connections if c.msgcount)
+            raise DataError(f"it has nothing on {topic.name}; there is: {', '.join(heard)}")
+        return found
+
+    def messages(self, found: Sequence[Connection]) -> Iterator[tuple[int, Any]]:
+        """When it was recorded, ns, and the message, in that order."""
+        if not found:
+            return
+        try:
+            for connection in found:
+                if connection.msgtype not in self._types.fielddefs:  # no standard type: the bag itself explains it
+                    self._types.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
+            for connection, time_ns, raw in self._reader.messages(found):
+                yield time_ns, self._types.deserialize_cdr(raw, connection.msgtype)
+        except Exception as error:  # as in open_bag
+            raise DataError(f"{found[0].topic} is damaged ({error})") from None
+
+    def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:
+        """The header's stamp, ns, and the message, in order. Raises DataError when the clock of the stamps jumps."""
+        arrivals = self.arrivals[topic.name] = Arrivals(GAP_NS)
+        last: tuple[int, int] | None = None
+        for time_ns, message in self.messages(self.need(topic)):
+            stamp_ns = stamp_of(message)
+            if last is not None:
+                ahead_ns = (stamp_ns - last[0]) - (time_ns - last[1])
+                if stamp_ns < last[0] or ahead_ns > JUMP_NS:
+                    raise DataError(f"the clock of {topic.name} jumps from {last[0] * 1e-9:.3f} s to "
+                                    f"{stamp_ns * 1e-9:.3f} s; a reset or another clock within one episode")
+                if stamp_ns > last[0] + SILENCE_NS:
+                    silent_s = (stamp_ns - last[0]) * 1e-9
+                    raise DataError(f"{topic.name} is silent for {silent_s:.0f} s; record episodes apart")
+            last = stamp_ns, time_ns
+            arrivals.heard(stamp_ns)
+            yield stamp_ns, message
+
+    def instructions(self) -> list[str]:
+        """That were given while it was recorded, each once, in order."""
+        heard = self.find(Topic(episode_topics.INSTRUCTION, "std_msgs/msg/String", episode_topics.COMMAND))
+        return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(heard)))))
+
+
+def _check_metadata(reader: Reader, labels: object) -> None:
+    """metadata.yaml has the types that everybody takes for granted."""
+    counts = [reader.message_count, *(c.msgcount for c in reader.connections)]
+    names = [name for c in reader.connections for name in (c.topic, c.msgtype)]
+    if not all(isinstance(x, int) for x in counts) or not all(isinstance(x, str) for x in names):
+        raise DataError(f"its {METADATA} names topics or counts messages in no way that rosbag2 does")
+    texts = [text for item in labels.items() for text in item] if isinstance(labels, dict) else [None]
+    for text in texts:
+        if not isinstance(text, str) or not _is_storable(text):
+            raise DataError(f"custom_data of its {METADATA} holds {text!r:.80}, expected texts")
+
+
+def _is_storable(text: str) -> bool:
+    """As an attribute of an HDF5 file."""
+    return "\0" not in text and text.encode(errors="ignore").decode() == text
+
+
+def stamp_of(message: Any) -> int:
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[EpisodeBag]:
+    try:
+        reader = Reader(path)
+        reader.open()
+    except Exception as error:  # YAML, mcap and SQLite: damaged or hostile bytes fail in whatever way
+        raise DataError(f"it is no whole bag ({error}); `m2distill bag recover` mends what a recorder that died "
+                        "has left") from None
+    try:
+        yield EpisodeBag(path, reader)
+    finally:
+        reader.close()
+
+
+def find_bags(paths: Sequence[Path]) -> list[Path]:
+    """Bags among the paths and directly below them, each once, in order. Raises DataError for a path without any."""
+    if not paths:
+        raise DataError("no bag given; name a folder that the recorder has written")
+    bags = []
+    for path in paths:
+        found = [path] if (path / METADATA).is_file() else sorted(p.parent for p in path.glob(f"*/{METADATA}"))
+        if not found:
+            raise DataError(f"{path} is no bag, and holds none: there is no {METADATA}; give folders that the recorder "
+                            "or `ros2 bag record` has written")
+        bags += found
+    return list(dict.fromkeys(bags))

@@ -1,0 +1,284 @@
+"""A recorded episode -> steps at the policy's rate, each what the policy saw or would have seen then, and what was
+commanded.
+
+Observations come out of a PolicySession that is fed with the recorded messages, stamp by stamp. It decodes, flips,
+resizes and orders as on the robot. Where a policy acted, it told the stamps of what it was shown, and those messages
+make the step: its tensors are the live node's, bit for bit. Elsewhere the session ticks on a grid of the spec's period,
+and where it would hold the arm, there is no step.
+
+The action of a step is the twist that the policy sent, or on the grid the newest one stamped before the next step, back
+in [-1, 1] by the spec and the arm's gains; no motion when that is older than COMMAND_MAX_AGE_NS. The gripper's command,
+which has no stamp, is the newest one recorded up to that twist; until the first one the fingers stay as they are.
+"""
+
+import dataclasses
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m2distill_policy.action import ActionSample, Hold, command_to_action
+from m2distill_policy.control.session import JOINTS, PolicySession
+from m2distill_policy.errors import DataError, MessageError
+from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
+from m2distill_policy.observations.observation import Observation
+from m2distill_policy.recording import episode_topics
+from m2distill_policy.recording.episode_topics import COMMAND, Topic, image_topic
+from m2distill_policy.safety.arm_presets import limits_of, preset
+from m2distill_policy.spec import PolicySpec
+from m2distill_training.data.rosbag.bag_messages import EpisodeBag, stamp_of
+
+COMMAND_MAX_AGE_NS = 250_000_000  # as the simulator's command_max_age_s
+LATE_NS = 5_000_000  # what one node sent first may be recorded so much later
+KEEP_NS = 1_000_000_000  # a policy acts on nothing older than this
+STILL = 1e-3  # of an action: no motion
+
+_JOINTS = Topic(episode_topics.JOINTS, "sensor_msgs/msg/JointState", episode_topics.SENSOR)
+_TWIST = Topic(episode_topics.TWIST, "geometry_msgs/msg/TwistStamped", COMMAND)
+_GRIPPER = Topic(episode_topics.GRIPPER, "std_msgs/msg/Float64", COMMAND)
+_OPERATOR = Topic(episode_topics.OPERATOR_ACTIVE, "std_msgs/msg/Bool", COMMAND)
+_ACTION = Topic(episode_topics.ACTION, "m2distill_interfaces/msg/PolicyAction", COMMAND)
+
+
+@dataclass(frozen=True)
+class Step:
+    observation: Observation  # its stamp is that of its newest part
+    action: np.ndarray  # (7,) float64 in [-1, 1]
+    commanded: bool  # else nothing was, and the arm stood still
+    clipped: bool  # the command was beyond [-1, 1]
+    intervention: bool  # an operator had taken over
+
+
+@dataclass(frozen=True)
+class Tick:
+    """When a step is. `shown` and `sent_ns` where a policy acted: the stamps of what it was shown, and when it said so,
+    by the time of recording."""
+
+    stamp_ns: int  # not before those of its inputs
+    shown: tuple[int, ...] = ()
+    sent_ns: int = 0
+
+
+def resample(bag: EpisodeBag, spec: PolicySpec, arm: str) -> list[Step]:
+    """Every step of the episode, idle ones too. Raises DataError."""
+    commands = Commands(bag, spec, arm)
+    steps: list[Step] = []
+    for tick, observation in observations(bag, spec):
+        if not steps:
+            commands.fingers_are(float(np.abs(observation.gripper).sum()))
+        steps.append(commands.step(tick, observation))
+    if not any(step.commanded for step in steps):
+        raise DataError(f"no {episode_topics.TWIST} answers any observation; do the stamps of both come from one "
+                        "clock (use_sim_time)?")
+    return steps
+
+
+def without_idleness(steps: list[Step]) -> list[Step]:
+    """From the first step in which something is commanded to move, to the last. May be empty."""
+    actions = np.array([step.action for step in steps])
+    moves = np.abs(actions[:, :6]).max(axis=1) > STILL
+    moves[1:] |= np.abs(np.diff(actions[:, 6])) > STILL
+    busy = np.flatnonzero(moves)
+    return steps[busy[0]:busy[-1] + 1] if len(busy) else []
+
+
+class _Witness:
+    """Stands where the policy stands, and remembers what it would see."""
+
+    observation: Observation
+
+    def reset(self) -> None: ...
+
+    def set_text(self, embedding_L: np.ndarray) -> None: ...
+
+    def step(self, observation: Observation) -> ActionSample:
+        self.observation = observation
+        return ActionSample(np.zeros(7, np.float32), 0, 0.0, 0.0)
+
+
+class _Ticks:
+    """Those of the policy that acted, and a grid of the spec's period where none did."""
+
+    def __init__(self, period_ns: int, acted: Sequence[Tick]):
+        self._period_ns, self._acted = period_ns, deque(acted)
+
+    def begin(self, stamp_ns: int) -> None:
+        """Every input has come once."""
+        self._last_ns = stamp_ns - self._period_ns
+
+    def next(self) -> Tick:
+        grid_ns = self._last_ns + self._period_ns
+        if self._acted and self._acted[0].stamp_ns <= grid_ns + self._period_ns // 2:
+            return self._acted[0]
+        return Tick(grid_ns)
+
+    def took(self, tick: Tick) -> None:
+        self.drop(tick)
+        self._last_ns = tick.stamp_ns
+
+    def drop(self, tick: Tick) -> None:
+        if tick.shown:
+            self._acted.popleft()
+
+
+def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
+    """Of the policy of so many inputs, in order; none in bags of a policy that did not tell what it was shown."""
+    ticks = []
+    for time_ns, message in bag.messages(bag.find(_ACTION)):
+        shown = tuple(stamp.sec * 10**9 + stamp.nanosec for stamp in getattr(message, "input_stamps", ())[:inputs])
+        if len(shown) == inputs:
+            ticks.append(Tick(max(shown), shown, time_ns))
+    return sorted(ticks, key=lambda tick: (tick.stamp_ns, tick.sent_ns))
+
+
+def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Observation]]:
+    """What the policy saw or would see, step by step. Raises DataError where the episode is torn, or when the policy
+    would never have acted."""
+    joints = len(spec.joint_names)
+    limits = dataclasses.replace(limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints,
+                                 joint_upper_rad=(math.inf,) * joints)
+    witness = _Witness()
+    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
+    session.set_instruction("any")
+    topic_of = {JOINTS: _JOINTS, **{camera.name: _camera_topic(bag, camera.name) for camera in spec.cameras}}
+    streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
+    recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
+    ticks = _Ticks(spec.period_ns, _acted(bag, len(streams)))
+    missing = set(streams)
+    stamp_ns = 0
+    began_ns: int | None = None
+    held: tuple[int, str] | None = None  # since when, and why
+
+    def shown(tick: Tick) -> Observation | None:
+        """None where the bag lacks a part of it."""
+        values: dict[str, Any] = {name: value for name, shown_ns in zip(streams, tick.shown, strict=True)
+                  for stamp_ns, value in recent[name] if stamp_ns == shown_ns}
+        if len(values) < len(streams):
+            return None
+        joint, gripper = values.pop(JOINTS)
+        return Observation(values, joint, gripper, tick.stamp_ns)
+
+    def take(tick: Tick) -> Iterator[tuple[Tick, Observation]]:
+        nonlocal held, began_ns
+        if tick.shown:
+            if (observation := shown(tick)) is None:
+                ticks.drop(tick)
+                return
+        elif isinstance(outcome := session.tick(tick.stamp_ns), Hold):
+            ticks.took(tick)
+            held = held or (tick.stamp_ns, outcome.reason)
+            return
+        else:
+            observation = witness.observation
+        ticks.took(tick)
+        if began_ns is None:
+            began_ns, held = tick.stamp_ns, None
+        if held:
+            raise DataError(f"it is torn {(held[0] - began_ns) * 1e-9:.2f} s after its beginning: {held[1]}")
+        yield tick, observation
+
+    for stamp_ns, name, message in heapq.merge(*(_feed(bag, *item) for item in topic_of.items()),
+                                               key=lambda fed: fed[0]):
+        while not missing and (tick := ticks.next()).stamp_ns < stamp_ns:
+            yield from take(tick)
+        _show(session, name, message, stamp_ns)
+        if streams[name].value is not None:
+            recent[name].append((stamp_ns, streams[name].value))
+        while recent[name] and recent[name][0][0] < stamp_ns - KEEP_NS:
+            recent[name].popleft()
+        if name in missing:
+            missing.remove(name)
+            ticks.begin(stamp_ns)
+    if missing:
+        raise DataError(f"nothing came on {', '.join(sorted(missing))}")
+    while (tick := ticks.next()).stamp_ns <= stamp_ns:
+        yield from take(tick)
+    if began_ns is None:
+        assert held is not None  # or it had begun
+        raise DataError(f"it does not fit the spec: {held[1]}")
+
+
+def _camera_topic(bag: EpisodeBag, camera: str) -> Topic:
+    """Raw where there is such, else compressed."""
+    compressed = image_topic(camera, compressed=True)
+    raw = image_topic(camera, compressed=False)
+    return compressed if not bag.find(raw) and bag.find(compressed) else raw
+
+
+def _feed(bag: EpisodeBag, name: str, topic: Topic) -> Iterator[tuple[int, str, object]]:
+    return ((stamp_ns, name, message) for stamp_ns, message in bag.stamped(topic))
+
+
+def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
+    """As ros/inputs.py does with live messages."""
+    if name == JOINTS:
+        session.observe_joints(message.name, message.position, stamp_ns)
+        return
+    try:
+        if hasattr(message, "format"):
+            picture = decode_compressed(message.data, message.format)
+        else:
+            picture = decode_raw(message.encoding, message.height, message.width, message.step,
+                                 bool(message.is_bigendian), message.data)
+    except MessageError as error:
+        session.reject_input(name, str(error))
+    else:
+        session.observe_image(name, picture, stamp_ns)
+
+
+class Commands:
+    """What the arm was told, asked step by step."""
+
+    def __init__(self, bag: EpisodeBag, spec: PolicySpec, arm: str):
+        settings = preset(arm)
+        frame_id = settings.get("frame_id", spec.action.frame_id)
+        stamps, times, twists = [], [], []
+        for time_ns, message in bag.messages(bag.need(_TWIST)):
+            if message.header.frame_id not in ("", frame_id):
+                raise DataError(f"{episode_topics.TWIST} is in the frame {message.header.frame_id!r}, expected "
+                                f"{frame_id!r}")
+            linear, angular = message.twist.linear, message.twist.angular
+            stamps.append(stamp_of(message))
+            times.append(time_ns)
+            twists.append([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+        order = np.argsort(stamps, kind="stable")
+        self._stamps, self._times = np.array(stamps)[order], np.array(times)[order]
+        self._twists = np.array(twists)[order]
+        widths = [(time_ns, message.data) for time_ns, message in bag.messages(bag.need(_GRIPPER))]
+        self._width_times, self._widths = np.array([t for t, _ in widths]), np.array([w for _, w in widths])
+        if not (np.isfinite(self._twists).all() and np.isfinite(self._widths).all()):
+            raise DataError(f"{episode_topics.TWIST} or {episode_topics.GRIPPER} is not finite")
+        taken = [(time_ns, message.data) for time_ns, message in bag.messages(bag.find(_OPERATOR))]
+        self._taken_times, self._taken = np.array([t for t, _ in taken]), [on for _, on in taken]
+        self._spec, self._late_ns = spec, 0 if bag.labels else LATE_NS  # the recorder notes when it was sent
+        self._gains = np.repeat([limits_of(arm).linear_gain, limits_of(arm).angular_gain], 3)
+        self._full = self._gains * np.repeat([spec.action.linear_scale_m, spec.action.angular_scale_rad],
+                                             3) * spec.rate_hz
+
+    def fingers_are(self, width_m: float) -> None:
+        self._width_m = width_m
+
+    def step(self, tick: Tick, observation: Observation) -> Step:
+        place = self._twist_of(tick)
+        commanded = place >= 0 and tick.stamp_ns - self._stamps[place] <= COMMAND_MAX_AGE_NS
+        twist, intervention = np.zeros(6), False
+        if commanded:
+            twist, time_ns = self._twists[place], self._times[place] + LATE_NS
+            if gripper := int(np.searchsorted(self._width_times, time_ns, side="right")):
+                self._width_m = self._widths[gripper - 1]
+            if operator := int(np.searchsorted(self._taken_times, time_ns, side="right")):
+                intervention = self._taken[operator - 1]
+        scaled = twist / self._gains
+        action = command_to_action(self._spec.action, self._spec.rate_hz, scaled[:3], scaled[3:], self._width_m)
+        return Step(observation, action, commanded, bool((np.abs(twist) > self._full * (1 + 1e-9)).any()), intervention)
+
+    def _twist_of(self, tick: Tick) -> int:
+        """Place of the twist that a step goes by; -1: there is none. A policy's own is the last before it told so."""
+        if tick.shown:
+            before = np.flatnonzero(self._times <= tick.sent_ns + self._late_ns)
+            return int(before[self._times[before].argmax()]) if len(before) else -1
+        return int(np.searchsorted(self._stamps, tick.stamp_ns + self._spec.period_ns)) - 1

@@ -1,0 +1,79 @@
+"""What a run keeps of its tasks, so that it can learn further ones without the files it learned from.
+
+    memory/<task>/replay/    the demos that later steps may replay: a beginning of the task's random order (replay.py)
+    memory/<task>/held_out/  demos that no step learned, by which later ones are judged where there is no simulation
+
+Each is a store (data/store.py) with two files more: task.json and the instruction's embedding.
+"""
+
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from m2distill_policy.errors import DataError
+from m2distill_policy.utils.files import publish_folder
+from m2distill_training.data.store import Store
+from m2distill_training.data.windows import Part
+from m2distill_training.utils.schemas import COUNT, fits
+
+
+def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
+    """Write those demos of `part`, in that order, as the store `folder`: whole or not at all. One that exists stays."""
+    if folder.is_dir():
+        return
+    store = part.store
+    rows = [np.arange(store.bounds[d], store.bounds[d + 1]) for d in demos]
+    frames = np.concatenate(rows)
+    arrays = {name: getattr(store, name)[frames] for name in ("joint", "gripper", "action")}
+    arrays |= {f"image_{name}": images[frames] for name, images in store.images.items()}
+    arrays |= {"bounds": np.cumsum([0, *map(len, rows)]), "text": part.text}
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
+        (temporary / "task.json").write_text(json.dumps(task, indent=2))
+        publish_folder(temporary, folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_kept(folder: Path, dataset: dict) -> Part:
+    """What `keep` wrote of the task that data.json says `dataset` of; all its demos. Raises DataError."""
+    try:
+        task = json.loads((folder / "task.json").read_text())
+        if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [COUNT]}):
+            raise ValueError("task.json is not what a run writes")
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        images = {name.removeprefix("image_"): array for name, array in arrays.items() if name.startswith("image_")}
+        store = Store(Path(task["source"]), task["key"], task["instruction"], images,
+                      *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
+        _check(store, arrays["text"])
+        if len(task["demos"]) != store.n_demos:
+            raise ValueError("task.json does not number its demos")
+        part = Part(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
+    except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
+        raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
+    if (store.instruction, store.key) != (dataset["instruction"], dataset["key"]):
+        raise DataError(f"{folder} holds demos of {store.instruction!r}, expected {dataset['instruction']!r} from "
+                        f"{dataset['path']} as the run learned it; restore it from a copy")
+    return part
+
+
+def _check(store: Store, text: np.ndarray) -> None:
+    """Raises ValueError for arrays that do not belong together."""
+    bounds, frames = store.bounds, len(store.action) if store.action.ndim else -1
+    tables = (store.joint, store.gripper, store.action)
+    if not (all(x.ndim == 2 and len(x) == frames and x.dtype == np.float32 for x in tables)
+            and all(x.ndim == 4 and len(x) == frames and x.dtype == np.uint8 for x in store.images.values())
+            and text.ndim == 1 and text.dtype == np.float32
+            and bounds.ndim == 1 and bounds.dtype.kind == "i" and len(bounds) > 1
+            and bounds[0] == 0 and bounds[-1] == frames and (np.diff(bounds) > 0).all()):
+        raise ValueError("its arrays do not belong together")

@@ -1,0 +1,98 @@
+"""Latent drift: how far the policy's latents of an old task have moved since that task was learned.
+
+The teacher is the checkpoint of the step that learned the task, the student every later checkpoint that obeys it; both
+see the same windows, without augmentation, of demos that no replay memory of the run held: there the distillation terms
+have not acted, so the numbers say what became of the task and not of its kept samples. Any strategy can be measured so,
+afterwards, from what a run folder holds.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
+from m2distill_policy.models import Batch, PolicyOutput
+from m2distill_policy.models.batch import to_model_input
+from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.store import Store, open_store
+from m2distill_training.data.windows import Part, Windows
+from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
+from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
+from m2distill_training.utils.schemas import COUNT, NUMBER, TEXT, fits
+
+WINDOWS = 32  # per task
+KL_SAMPLES = 16
+
+
+def _MOVED(distances: Any) -> bool:
+    return fits(distances, {}) and all(TEXT(name) and NUMBER(x) for name, x in distances.items())
+
+
+def _DEMOS(replayed: Any) -> bool:
+    return fits(replayed, {}) and fits([*replayed.values()], [[COUNT]])
+
+
+DRIFT = {"entries": [{"learned_in": COUNT, "step": COUNT, "policy_kl": NUMBER, "relative": _MOVED}]}
+
+
+def measure_drift(path: Path, cache: Path | None = None) -> dict:
+    """drift.json of the run folder `path`, and its content: one entry per old task and later step. Raises UserError.
+
+    "distance" is the loss's own: squared L2, mean over windows, time and width; "relative" divides it by the mean
+    square of the teacher's latents, so that modalities compare. "policy_kl" is KL(teacher || student) in nats.
+    """
+    run = RunFolder(path)
+    config, data = read_run(path)
+    checkpoints = [load_checkpoint(run.checkpoint(k)) for k in range(len(data)) if run.checkpoint(k).is_dir()]
+    entries = []
+    for d in data:
+        text = d["instruction"]
+        knowing = [i for i, c in enumerate(checkpoints) if text in c.instructions]
+        if len(knowing) < 2:
+            continue
+        k, *later = knowing
+        replayed = {demo for i in later for demo in _replayed(run.checkpoint(i), checkpoints[i]).get(text, [])}
+        store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache)
+        if store.key != d["key"]:
+            raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
+        batch = _batch(store, replayed, checkpoints[k].instructions[text], config.history)
+        teacher = _look(checkpoints[k], batch)
+        for i in later:
+            distances = _distances(_look(checkpoints[i], batch), teacher)
+            entries.append({"instruction": text, "learned_in": k, "step": i, **distances})
+    drift = {"windows_per_task": WINDOWS, "checkpoint_ids": [c.id for c in checkpoints], "entries": entries}
+    run.write_json("drift.json", drift)
+    return drift
+
+
+def _replayed(path: Path, checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """Instruction -> demos of it in the step's replay memory."""
+    if not fits(checkpoint.metrics, {"replayed_demos": _DEMOS}):
+        raise RunError(f"{path} does not say which demonstrations were replayed; it was not made by m2distill train")
+    return checkpoint.metrics["replayed_demos"]
+
+
+def _batch(store: Store, replayed: set[int], text: np.ndarray, history: int) -> Batch:
+    """The same windows whenever and for whichever strategy they are drawn, as long as the replayed demos agree."""
+    fresh = tuple(demo for demo in range(store.n_demos) if demo not in replayed)
+    windows = Windows([Part(store, text, fresh or None)], history)  # all demos where all were kept
+    ids = np.random.default_rng(0).permutation(len(windows))[:WINDOWS]
+    batch = windows.gather(ids)
+    return to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
+
+
+@torch.no_grad()
+def _look(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
+    return checkpoint.build_policy().eval()(batch)
+
+
+def _distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
+    distance = {name: token_distance(student.latents[name], x).item() for name, x in teacher.latents.items()}
+    B, T, _, A = teacher.dist.component_distribution.mean.shape
+    draws = Draws.of_whole_batch(seed=0, total=B)
+    actions = sample_actions(teacher.dist, draws.uniform(T, KL_SAMPLES), draws.normal(T, KL_SAMPLES, A))
+    kl = policy_kl(student.dist, teacher.dist, actions).item()
+    return {"distance": distance, "policy_kl": kl,
+            "relative": {name: distance[name] / x.square().mean().item() for name, x in teacher.latents.items()}}

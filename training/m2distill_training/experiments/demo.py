@@ -1,0 +1,248 @@
+"""`m2distill demo`: the whole promise in one command.
+
+Collects demonstrations of two LIBERO-OBJECT tasks, learns the first, then the second with M2Distill and, as a control,
+with plain fine-tuning; then starts simulator and policy as separate ROS 2 processes, tells the policy each task's
+instruction on the topic, and counts successes from initial states that no demonstration used.
+
+    OUT/data/            demonstrations
+    OUT/m2distill/       run folder of the method: checkpoints, metrics, evaluation.json
+    OUT/finetune/        run folder of the control; its first step is the method's
+    OUT/trials/          results, videos and node logs of the trials over ROS 2
+    OUT/demo.json        what was asked for; another demo in the same folder is refused
+    OUT/summary.json     every number; its seconds are those of the last invocation
+    OUT/report.html      the same for people
+
+A stage that is finished is not repeated, so the same command goes on after an interruption.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
+from m2distill_policy.errors import UserError, require_at_least
+from m2distill_sim.assets import find_assets
+from m2distill_sim.collect import collect
+from m2distill_sim.suites import HELD_OUT, find_task
+from m2distill_training import presets
+from m2distill_training.cli.progress import show_training
+from m2distill_training.engine.train import train
+from m2distill_training.evaluation.evaluate import write_evaluation
+from m2distill_training.evaluation.rollout_jobs import Job, Result
+from m2distill_training.report import write_report
+from m2distill_training.runs.run_folder import RunError, begin_folder, read_json, write_atomic
+from m2distill_training.utils.schemas import COUNT, maybe
+
+SUITE = "libero_object"
+ACTING = "low_noise"
+CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
+TRIALS = [{"task": COUNT, "initial_state": COUNT, "success": bool, "steps": COUNT, "video": maybe(str)}]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the user chooses; see `demo`."""
+
+    out: Path
+    tasks: tuple[int, int]
+    episodes: int
+    trials: int
+    max_steps: int
+    preset: str
+    seed: int
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        return {strategy: self.out / strategy for strategy in ("m2distill", "finetune")}
+
+
+def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episodes: int = 40, trials: int = 5,
+         max_steps: int = 300, preset: str = "small", seed: int = 0) -> None:
+    """Collect, learn two tasks one after the other, obey over ROS 2, report. Run it again to go on after Ctrl-C.
+
+    Example: m2distill demo --out runs/milk --tasks 7 1
+
+    Args:
+        out: folder of everything it writes.
+        tasks: two task numbers of LIBERO-OBJECT, in the order of learning.
+        episodes: demonstrations per task.
+        trials: episodes per task and policy over ROS 2, each from a held-out initial state.
+        max_steps: of a trial; a demonstration takes about 100.
+        preset: of training: small learns within minutes, debug learns nothing within seconds.
+        seed: of demonstrations, training and acting.
+    """
+    chosen = Demo(out, tasks, episodes, trials, max_steps, preset, seed)
+    _check(chosen)
+    _begin(chosen)
+    console, clock = Console(), _Clock()
+    console.print(f"m2distill demo: task {tasks[0]} first, then task {tasks[1]}; everything goes to {out}/")
+    with clock.stage(console, f"1/4  collect {episodes} demonstrations of each task"):
+        files = collect(SUITE, tasks, episodes, out / "data", seed=seed, assets=find_assets("builtin"))
+    with clock.stage(console, "2/4  learn the first task, then the second with M2Distill"):
+        _learn(chosen, "m2distill", files)
+    with clock.stage(console, "3/4  the control: learn the second task by plain fine-tuning"):
+        _learn(chosen, "finetune", files)
+    with clock.stage(console, "4/4  obey instructions over ROS 2"):
+        evaluations = _examine(chosen)
+    _summarise(chosen, console, clock, evaluations)
+
+
+def _check(chosen: Demo) -> None:
+    """Everything that would stop a later stage is said before the first."""
+    for task in chosen.tasks:
+        find_task(SUITE, task)
+    presets.preset(chosen.preset)
+    if len(set(chosen.tasks)) != 2 or not 1 <= chosen.trials <= len(HELD_OUT):
+        raise UserError(f"tasks {chosen.tasks} and {chosen.trials} trials given; allowed: two different tasks, "
+                        f"1 to {len(HELD_OUT)} trials")
+    require_at_least(1, episodes=chosen.episodes, max_steps=chosen.max_steps)
+    require_at_least(0, seed=chosen.seed)
+
+
+def _begin(chosen: Demo) -> None:
+    begin_folder(chosen.out, "demo", {
+        "tasks": list(chosen.tasks), "episodes": chosen.episodes, "trials": chosen.trials,
+        "max_steps": chosen.max_steps, "preset": chosen.preset, "seed": chosen.seed})
+
+
+class _Clock:
+    """Wall time by stage, in s."""
+
+    def __init__(self):
+        self.stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, console: Console, title: str) -> Iterator[None]:
+        console.rule(title, align="left")
+        began = time.monotonic()
+        yield
+        self.stages[title[5:]] = round(time.monotonic() - began, 1)
+        console.print(f"[dim]{self.stages[title[5:]]:.0f} s[/dim]")
+
+
+def _learn(chosen: Demo, strategy: str, files: list[Path]) -> None:
+    config = dataclasses.replace(presets.preset(chosen.preset), strategy=strategy, seed=chosen.seed)
+    start_from = None
+    if strategy == "finetune":
+        start_from = chosen.folders["m2distill"] / "steps" / "0" / "checkpoint"
+        budget = round(config.optim.budget * CONTROL_BUDGET)
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, budget=budget))
+    folder = chosen.folders[strategy]
+    with show_training(strategy) as on_step:
+        train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
+
+
+def _examine(chosen: Demo) -> dict[str, dict]:
+    """Trials of three policies; the evaluation of each strategy, also written into its run folder."""
+    first, second = chosen.tasks
+    m2distill, finetune = (folder / "steps" for folder in chosen.folders.values())
+    sessions = {  # name -> checkpoint, tasks; the two longest first, side by side on two cores
+        "m2distill": (m2distill / "1" / "checkpoint", [first, second]),
+        "finetune": (finetune / "1" / "checkpoint", [first, second]),
+        "first_step": (m2distill / "0" / "checkpoint", [first]),
+    }
+    clients: list[subprocess.Popen] = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        running = {name: pool.submit(_trials, chosen, clients, number, name, *session)
+                   for number, (name, session) in enumerate(sessions.items())}
+        try:
+            results = {name: future.result() for name, future in running.items()}
+        except BaseException:  # Ctrl-C, or one session failed: the others end too, and no further one begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            for client in clients:
+                client.terminate()
+            raise
+    settings = {"acting": ACTING, "seed": chosen.seed, "max_steps": chosen.max_steps,
+                "episodes_per_task": chosen.trials}
+    return {strategy: write_evaluation(folder, [results["first_step"], results[strategy]], settings)
+            for strategy, folder in chosen.folders.items()}
+
+
+def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: str, checkpoint: Path,
+            tasks: list[int]) -> list[Result]:
+    """One session over ROS 2, on a DDS domain of its own: simulator, policy, and a client that instructs and counts."""
+    folder = chosen.out / "trials" / name
+    out = folder / "trials.json"
+    if not out.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        config = SystemConfig(checkpoint=str(checkpoint.resolve()), suite=SUITE, task=tasks[0], assets="builtin",
+                              pacing="lockstep", acting=ACTING, seed=chosen.seed, step_limit=chosen.max_steps)
+        domain = {"ROS_DOMAIN_ID": str(1 + (os.getpid() + number) % 100)}
+        command = [sys.executable, "-m", "m2distill_policy.ros.clients.trial", "--suite", SUITE, "--out", str(out),
+                   "--video-dir", str((folder / "videos").resolve()), "--tasks", *map(str, tasks),
+                   "--initial-states", *map(str, HELD_OUT[:chosen.trials])]
+        with NodeProcesses(system_nodes(config), folder / "logs", domain) as nodes:
+            client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
+            clients.append(client)
+            assert client.stdout is not None  # a pipe
+            try:
+                for line in client.stdout:
+                    _show_trial(name, json.loads(line))
+                    nodes.check()
+            finally:
+                client.terminate()
+                client.wait()
+            if client.returncode != 0:
+                nodes.check()  # a node that has ended knows better than its client what is wrong
+        if client.returncode != 0:
+            raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
+    return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[:chosen.trials])]
+
+
+def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
+    """Of every task from every state, or RunError."""
+    mend = "remove it to run these trials again"
+    trials = read_json(path, TRIALS, mend)
+    if [(trial["task"], trial["initial_state"]) for trial in trials] != list(itertools.product(tasks, states)):
+        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {mend}")
+    return trials
+
+
+def _show_trial(name: str, trial: dict) -> None:
+    outcome = "success" if trial["success"] else "failure"
+    print(f"{name:10}  {trial['instruction']!r} from state {trial['initial_state']}: {outcome} after "
+          f"{trial['steps']} steps", flush=True)
+
+
+def _result(checkpoint: Path, chosen: Demo, trial: dict) -> Result:
+    video = Path(trial["video"]) if trial["video"] else None
+    job = Job(checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, chosen.seed, chosen.max_steps,
+              "builtin")
+    return Result(job, trial["success"], trial["steps"], held="", video=video)
+
+
+def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[str, dict]) -> None:
+    old, new = (find_task(SUITE, task).instruction for task in chosen.tasks)
+    table = Table(title="successes over ROS 2 after the second task, 95 % Wilson interval")
+    table.add_column("")
+    for kind, instruction in (("old task", old), ("new task", new)):
+        table.add_column(f"{kind}\n{instruction}")
+    for strategy, evaluation in evaluations.items():
+        table.add_row(strategy, *(_score(task) for task in evaluation["steps"][-1]["tasks"]))
+    console.print(table)
+    summary = {"tasks": list(chosen.tasks), "instructions": [old, new], "episodes": chosen.episodes,
+               "trials_per_task": chosen.trials, "preset": chosen.preset, "seed": chosen.seed,
+               "seconds_now": clock.stages, "seconds_now_total": round(sum(clock.stages.values()), 1),
+               "evaluations": evaluations}
+    write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_report(chosen.out / "report.html", list(chosen.folders.values()), title="m2distill demo",
+                 notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.episodes} scripted "
+                       "demonstrations each, then instructed over ROS 2.")
+    console.print(f"{sum(clock.stages.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")
+
+
+def _score(task: dict) -> str:
+    low, high = task["wilson_95"]
+    return f"{task['successes']} of {task['episodes']}  ({low:.0%} to {high:.0%})"

@@ -1,0 +1,146 @@
+"""robosuite's packaged human demonstrations of Lift -> one LIBERO-format file, a task like any other.
+
+robosuite recorded the simulator's states at 20 Hz and what the keyboard sent: single steps of full deflection, with
+nothing in nine steps of ten, from which a policy would learn to wait. The file made here keeps the states as they were
+and derives the actions from the motion in them: at every step in which hand or fingers move, the OSC_POSE action that
+would keep up this motion. Pictures are drawn from the states, each before its action.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from m2distill_policy.errors import DataError, UserError
+from m2distill_sim import lift
+from m2distill_sim.arm_env import SimObservation
+from m2distill_sim.libero_writer import Episode, observed, store_demo, write_task
+from m2distill_sim.lift_env import LiftEnv
+from m2distill_sim.suites import find_task
+from m2distill_training.data.libero.hdf5_checks import member, reading
+
+STATE_WIDTH = 32  # time, 16 positions, 15 velocities
+STILL_M, FINGERS_STILL_M = 3e-4, 1e-4  # motion in a step below which hand and fingers rest
+STEADY_M, STEADY_RAD = 0.0127, 0.115  # how far a lasting action of 1 moves and turns the hand in a step; measured
+SMOOTH_STEPS = 5  # a key press is a jerk, and its mean over so many steps is the motion it was meant for
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One demonstration as robosuite stored it."""
+
+    name: str
+    states: np.ndarray  # (S, 32) float64
+    gripper: np.ndarray  # (S,) float64, -1 open, 1 closed
+    cube_half_m: tuple[float, float, float]
+    model_xml: str
+
+
+def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Path:
+    """The file `lift_demo.hdf5` in the folder `out`, from robosuite's `demo.hdf5` or the one in its wheel. Raises
+    DataError for a file of another task, robot or controller, and for actions that are not finite or out of range."""
+    if not 16 <= size_px <= 1024:
+        raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+    source = source or lift.assets().path / "demonstrations" / "lift" / "demo.hdf5"
+    task = find_task(lift.SUITE, lift.NAME)
+    path = out / f"{task.name}_demo.hdf5"
+    recordings = list(read_recordings(source))
+    origin = {"source": "robosuite, human demonstrations by keyboard",
+              "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "size_px": str(size_px),
+              "source_demos": json.dumps([recording.name for recording in recordings])}
+    out.mkdir(parents=True, exist_ok=True)
+    with LiftEnv(dict.fromkeys(("agentview", "wrist"), (size_px, size_px))) as env, \
+            tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder:
+        files: list[Path] = []
+        for recording in recordings:
+            files.append(Path(folder) / f"{len(files)}.hdf5")
+            store_demo(files[-1], replay(env, recording))
+        write_task(path, task, files, env.assets.label, False, origin)
+    return path
+
+
+def read_recordings(source: Path) -> Iterator[Recording]:
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise DataError(f"{source}: not a readable HDF5 file ({error}); give robosuite's demo.hdf5") from None
+    with file, reading(str(source), "it is not as robosuite 1.4 records demonstrations"):
+        data = _need(file, "data")
+        info = json.loads(data.attrs["env_info"])
+        controller = info["controller_configs"]
+        found = (info["env_name"], info["robots"], controller["type"], controller["output_max"])
+        expected = ("Lift", "Panda", "OSC_POSE", [0.05] * 3 + [0.5] * 3)
+        if found != expected:
+            raise DataError(f"{source} was recorded with {found}, expected {expected}")
+        for name in sorted(data, key=lambda name: int(name.removeprefix("demo_"))):
+            yield _read(source, name, data)
+
+
+def _need(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+    found = member(group, path)
+    if found is None:
+        raise KeyError(f"it lacks {path}")
+    return found
+
+
+def _read(source: Path, name: str, data: h5py.Group) -> Recording:
+    states, actions = (_need(data, f"{name}/{key}")[:] for key in ("states", "actions"))
+    xml = data[name].attrs["model_file"]
+    if states.ndim != 2 or states.shape[1] != STATE_WIDTH or actions.shape != (len(states), 7):
+        raise DataError(f"{source}: {name} has states {states.shape} and actions {actions.shape}, expected (S, "
+                        f"{STATE_WIDTH}) and (S, 7)")
+    if not (np.isfinite(states).all() and np.isfinite(actions).all()):
+        raise DataError(f"{source}: {name} holds numbers that are not finite")
+    size = re.search(r'<geom name="cube_g0" size="([^"]*)"', xml)
+    half_m = tuple(float(x) for x in size.group(1).split()) if size else ()
+    if len(half_m) != 3 or not all(0 < x < 1 for x in half_m):
+        raise DataError(f"{source}: {name} has a cube of half sides {half_m} m, expected three numbers below 1")
+    return Recording(name, states, np.sign(actions[:, 6]), half_m, xml)
+
+
+def replay(env: LiftEnv, recording: Recording) -> Episode:
+    """The moments of the recording in which something moves, with pictures and derived actions."""
+    env.set_cube(recording.cube_half_m)
+    seen = []
+    for state in recording.states:
+        env.show(state)
+        seen.append(env.observe(render=False))
+    kept = moving(seen)
+    actions = derive_actions([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept])
+    if not np.isfinite(actions).all() or np.abs(actions).max() > 1:
+        raise DataError(f"{recording.name}: derived actions reach {np.abs(actions).max():.3g}, allowed -1 to 1; this "
+                        "is no motion that the controller made")
+    rows = []
+    for i in kept:
+        env.show(recording.states[i])
+        rows.append(observed(env.observe()))
+    last = np.zeros(len(kept), np.uint8)
+    last[-1] = 1
+    datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return Episode({"actions": actions, "states": recording.states[kept], "rewards": last, "dones": last, **datasets},
+                   recording.model_xml)
+
+
+def moving(seen: list[SimObservation]) -> np.ndarray:
+    """(T,) int: the steps after which the hand or the fingers are elsewhere."""
+    hand = np.linalg.norm(np.diff([o.ee_pos for o in seen], axis=0), axis=1)
+    fingers = np.abs(np.diff([o.gripper_positions for o in seen], axis=0)).max(1)
+    return np.flatnonzero((hand > STILL_M) | (fingers > FINGERS_STILL_M))
+
+
+def derive_actions(seen: list[SimObservation], gripper: np.ndarray) -> np.ndarray:
+    """T + 1 observations and the fingers' command (T,) -> (T, 7) float64: from each to the next."""
+    turned = Rotation.from_quat([o.ee_quat_xyzw for o in seen])
+    motion = np.hstack([np.diff([o.ee_pos for o in seen], axis=0) / STEADY_M,
+                        (turned[1:] * turned[:-1].inv()).as_rotvec() / STEADY_RAD])  # (T, 6)
+    side = SMOOTH_STEPS // 2
+    padded = np.pad(motion, ((side, side), (0, 0)), mode="edge")
+    smooth = np.mean([padded[k:k + len(motion)] for k in range(SMOOTH_STEPS)], axis=0)
+    return np.column_stack([smooth, gripper])

@@ -1,0 +1,141 @@
+"""Whether a checkpoint has lost an earlier task, and whether it has learned its own: measured task by task, against the
+checkpoint that it would replace.
+
+In simulation where a task has one: both checkpoints on the same held-out initial states. Elsewhere by the demos that
+were held out of the task (data/kept.py): how likely the checkpoint finds their actions, and how far its latents have
+moved.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
+from m2distill_policy.models import PolicyOutput
+from m2distill_policy.models.batch import to_model_input
+from m2distill_sim.suites import Task, find_task, suites
+from m2distill_training.config import ConfigError
+from m2distill_training.data.task_memory import open_kept
+from m2distill_training.data.windows import Windows
+from m2distill_training.evaluation.evaluate import evaluate_checkpoint, known_tasks
+from m2distill_training.evaluation.metrics import wilson_interval
+from m2distill_training.losses.bc import bc_loss
+from m2distill_training.losses.distill import token_distance
+from m2distill_training.runs.run_folder import RunError, RunFolder
+
+WINDOWS = 64  # of a task's held-out demos, spread evenly
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What a checkpoint must hold to be promoted."""
+
+    drop: float = 0.05  # an earlier task's success may fall by so much, or by the width of its 95 % interval
+    success: float = 0.5  # of the new task, in simulation
+    nats: float = 1.0  # the log-likelihood of an earlier task's held-out actions may fall by so much a step
+    drift: float = 0.5  # an earlier task's latents may move by this share of their own mean square
+
+    def __post_init__(self):
+        for name in ("drop", "success", "nats", "drift"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"bars.{name} is {value}, allowed at least 0")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Of one task. `before` and `after`: success rates, or mean log-likelihoods a step in nats."""
+
+    instruction: str
+    new: bool
+    by: str  # "simulation" or "held-out demos"
+    before: float | None
+    after: float
+    least: float  # that `after` must reach
+    drift: float | None  # of the latents, by held-out demos of earlier tasks
+    passed: bool
+
+    def told(self) -> str:
+        kind = "new task" if self.new else "earlier task"
+        unit = "success" if self.by == "simulation" else "log-likelihood"
+        was = "" if self.before is None else f", was {self.before:.2f}"
+        drift = "" if self.drift is None else f", latents moved by {self.drift:.2f} of their mean square"
+        return f"{kind} {self.instruction!r} has {unit} {self.after:.2f}{was}, needs {self.least:.2f}{drift}"
+
+
+def prove(run: RunFolder, step: int, before: int | None, bars: Bars, suite_names: Sequence[str], *, episodes: int = 10,
+          **simulation) -> list[Finding]:
+    """One finding for each task that the checkpoint of `step` knows, new ones last. `before` is the step of the
+    checkpoint that it would replace; None: nothing to lose. Raises UserError."""
+    candidate = load_checkpoint(run.checkpoint(step))
+    reference = None if before is None else load_checkpoint(run.checkpoint(before))
+    old = set(reference.instructions) & set(candidate.instructions) if reference else set()
+    if reference and (lost := set(reference.instructions) - set(candidate.instructions)):
+        raise RunError(f"step {step} does not know {min(lost)!r}, which step {before} does")
+    instructions = sorted(candidate.instructions, key=lambda text: (text not in old, text))
+    tasks = _simulated(instructions, suite_names)
+    was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
+    now = _success(run, step, candidate, tasks, episodes, simulation)
+    datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
+    return [_by_simulation(text, text not in old, bars, was.get(text), now[text]) if text in tasks else
+            _by_demos(run, *datasets[text], text not in old, bars, reference, candidate) for text in instructions]
+
+
+def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[str, Task]:
+    candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
+    return {text: found[0] for text in instructions if (found := known_tasks([text], candidates))}
+
+
+def _success(run: RunFolder, step: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int,
+             options: dict) -> dict[str, tuple[int, int]]:
+    """{instruction: (successes, episodes)} of the tasks that the checkpoint knows; finished episodes are kept."""
+    known = {text: task for text, task in tasks.items() if text in checkpoint.instructions}
+    if not known:
+        return {}
+    out = run.checkpoint(step).with_name("proof")
+    result = evaluate_checkpoint(run.checkpoint(step), list(known.values()), episodes, out, **options)
+    return {text: (row["successes"], row["episodes"]) for text, row in zip(known, result["tasks"], strict=True)}
+
+
+def _by_simulation(text: str, new: bool, bars: Bars, before: tuple[int, int] | None,
+                   after: tuple[int, int]) -> Finding:
+    rate = after[0] / after[1]
+    if new or before is None:
+        return Finding(text, True, "simulation", None, rate, bars.success, None, rate >= bars.success)
+    was, (low, high) = before[0] / before[1], wilson_interval(*before)
+    least = was - max(bars.drop, high - low)
+    return Finding(text, False, "simulation", was, rate, least, None, rate >= least)
+
+
+def _by_demos(run: RunFolder, place: int, dataset: dict, new: bool, bars: Bars, reference: Checkpoint | None,
+              candidate: Checkpoint) -> Finding:
+    text, folder = dataset["instruction"], run.memory(place, "held_out")
+    if not folder.is_dir():
+        raise RunError(f"{text!r} has no simulation and no demos were held out of it: nothing can show that it is "
+                       "kept. Name its suite with --suite, or learn with held-out demos (replay.held_out_demos, "
+                       "--held-out)")
+    part = open_kept(folder, dataset)
+    windows = Windows([part], candidate.spec.history)
+    ids = np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
+    batch = windows.gather(ids)
+    inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
+    action = torch.from_numpy(batch["action"])
+
+    @torch.no_grad()
+    def look(checkpoint: Checkpoint) -> tuple[PolicyOutput, float]:
+        output = checkpoint.build_policy().eval()(inputs)
+        return output, -bc_loss(output.dist, action).item()
+
+    output, after = look(candidate)
+    if reference is None:
+        return Finding(text, True, "held-out demos", None, after, -math.inf, None, math.isfinite(after))
+    former, before = look(reference)
+    if new:  # the checkpoint before has not learned it: at the least the new one is to know more
+        return Finding(text, True, "held-out demos", before, after, before, None, after > before)
+    drift = max((token_distance(output.latents[name], x) / x.square().mean()).item()
+                for name, x in former.latents.items())
+    least = before - bars.nats
+    return Finding(text, False, "held-out demos", before, after, least, drift, after >= least and drift <= bars.drift)

@@ -1,0 +1,63 @@
+"""Where a run was computed: versions, machine, threads, source. Numbers repeat bit for bit only where these agree."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import distributions
+from pathlib import Path
+
+import torch
+
+from m2distill_training.utils.schemas import COUNT, maybe
+
+ENVIRONMENT = {"python": str, "cpu": str, "cores": COUNT, "threads": COUNT, "gpus": [str], "source": maybe(str),
+               "packages": {}}  # what is read of it again
+
+
+def environment() -> dict:
+    """JSON-ready description of this process and its machine, now."""
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "source": _source_commit(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": packages(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Name -> version of all that is installed."""
+    return dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items()))
+
+
+def _source_commit() -> str | None:
+    """The git commit of this code, "-dirty" when tracked files differ from it; None when it is in no repository."""
+    git = shutil.which("git")
+    here = Path(__file__).resolve()
+    if git is None:
+        return None
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([git, "-C", here.parent, *arguments], capture_output=True, text=True, timeout=30,
+                              check=False)
+
+    if ask("ls-files", "--error-unmatch", here.name).returncode != 0:  # installed below somebody else's repository
+        return None
+    return ask("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+                platform.processor())

@@ -1,12 +1,12 @@
 """A policy alone, for an arm or a simulator that runs already.
 
-    ros2 launch m2distill_policy policy.launch.py checkpoint:=DIRECTORY arm:=ur_servo
-    ros2 launch m2distill_policy policy.launch.py --show-args
+ros2 launch m2distill_policy policy.launch.py checkpoint:=DIRECTORY arm:=ur_servo
+ros2 launch m2distill_policy policy.launch.py --show-args
 """
 
-from m2distill_policy.bringup.system import PolicyConfig, policy_nodes
+from m2distill_policy.bringup.system import PolicyLaunchConfig, policy_nodes
 from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(PolicyConfig, policy_nodes, rviz=True)
+    return description(PolicyLaunchConfig, policy_nodes, rviz=True)

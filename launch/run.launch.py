@@ -1,13 +1,13 @@
 """A policy and the arm it drives: simulated (arm:=libero_sim, the default), or a real one that runs already.
 
-    ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY
-    ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY arm:=franka_servo namespace:=left
-    ros2 launch m2distill_policy run.launch.py --show-args
+ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY
+ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY arm:=franka_servo namespace:=left
+ros2 launch m2distill_policy run.launch.py --show-args
 """
 
-from m2distill_policy.bringup.system import SystemConfig, system_nodes
+from m2distill_policy.bringup.system import SystemLaunchConfig, system_nodes
 from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(SystemConfig, system_nodes, rviz=True)
+    return description(SystemLaunchConfig, system_nodes, rviz=True)

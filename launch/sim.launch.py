@@ -1,12 +1,12 @@
 """LIBERO's simulator alone: an arm with two cameras that obeys twist_cmd and gripper_cmd.
 
-    ros2 launch m2distill_policy sim.launch.py suite:=libero_goal task:=3
-    ros2 launch m2distill_policy sim.launch.py --show-args
+ros2 launch m2distill_policy sim.launch.py suite:=libero_goal task:=3
+ros2 launch m2distill_policy sim.launch.py --show-args
 """
 
-from m2distill_policy.bringup.system import SimConfig, sim_nodes
+from m2distill_policy.bringup.system import SimLaunchConfig, sim_nodes
 from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(SimConfig, sim_nodes)
+    return description(SimLaunchConfig, sim_nodes)

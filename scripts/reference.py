@@ -24,6 +24,7 @@ CODE_LINE = re.compile(r"(?:Example: )?((?:m2distill|torchrun) .*)")
 
 # --- the command line
 
+
 @dataclass
 class Section:
     """A group of options: its description, and option -> its text, default included."""
@@ -92,8 +93,14 @@ def read_help(page: str) -> tuple[str, list[str], list[Section]]:
 
 
 def cli_page() -> str:
-    lines = ["# Commands", "", NOTE, "Each command's `--help` says the same. Exit codes: 0 done, 2 something that "
-             "you can mend (one line on stderr), 130 interrupted.", ""]
+    lines = [
+        "# Commands",
+        "",
+        NOTE,
+        "Each command's `--help` says the same. Exit codes: 0 done, 2 something that "
+        "you can mend (one line on stderr), 130 interrupted.",
+        "",
+    ]
     for command in commands():
         lines += _command(command)
     return "\n".join(lines)
@@ -101,8 +108,9 @@ def cli_page() -> str:
 
 def _command(command: str) -> list[str]:
     presets = VARIANTS.get(command, ())
-    pages = [read_help(help_of([*command.split(), *(["--preset", preset] if preset else [])]))
-             for preset in presets or ("",)]
+    pages = [
+        read_help(help_of([*command.split(), *(["--preset", preset] if preset else [])])) for preset in presets or ("",)
+    ]
     _, paragraphs, _ = pages[0]
     lines = [f"## m2distill {command}", ""]
     for paragraph in paragraphs:
@@ -113,9 +121,11 @@ def _command(command: str) -> list[str]:
         groups = [next((s for s in sections if s.title == title), Section(title)) for _, _, sections in pages]
         if title not in ("options", "positional arguments"):
             lines += [f"**{title.removesuffix(' options')}**: {groups[0].text}".rstrip(": ").replace("****", ""), ""]
-        lines += [*_table(["", *(f"default: {p}" for p in presets or ("",)), ""] if presets else ["", "default", ""]),
-                  *(_row(name, *_texts(name, groups)) for name in dict.fromkeys(n for g in groups for n in g.options)),
-                  ""]
+        lines += [
+            *_table(["", *(f"default: {p}" for p in presets or ("",)), ""] if presets else ["", "default", ""]),
+            *(_row(name, *_texts(name, groups)) for name in dict.fromkeys(n for g in groups for n in g.options)),
+            "",
+        ]
     return lines
 
 
@@ -141,29 +151,41 @@ def _row(name: str, *cells: str) -> str:
 
 # --- the nodes
 
+
 def ros_page() -> str:
     """Needs ROS 2, the built messages and the simulator: the nodes are made, and asked."""
     import rclpy
 
-    from m2distill_policy.bringup.system import PolicyConfig, SimConfig, SystemConfig
+    from m2distill_policy.bringup.system import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
     from m2distill_policy.ros.nodes.policy_node import PolicyNode
     from m2distill_policy.ros.nodes.recorder_node import RecorderNode
     from m2distill_policy.ros.nodes.teleop_node import TeleopNode
     from m2distill_sim.ros.nodes.sim_node import SimNode
 
-    lines = ["# Nodes", "", NOTE, "What the nodes declare when they start with defaults and, where there is a "
-             "checkpoint, cameras called `agentview` and `wrist`. Beside it each node has what every ROS 2 node has: "
-             "parameter services, `/rosout`, and `policy` and `recorder` a lifecycle. What it all means: "
-             "[ROS interface](../ros.md). A parameter marked *start* is read when the node starts and cannot be set "
-             "later.", ""]
+    lines = [
+        "# Nodes",
+        "",
+        NOTE,
+        "What the nodes declare when they start with defaults and, where there is a "
+        "checkpoint, cameras called `agentview` and `wrist`. Beside it each node has what every ROS 2 node has: "
+        "parameter services, `/rosout`, and `policy` and `recorder` a lifecycle. What it all means: "
+        "[ROS interface](../ros.md). A parameter marked *start* is read when the node starts and cannot be set "
+        "later.",
+        "",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = _checkpoint(Path(folder) / "checkpoint")
-        rclpy.init(args=["--ros-args", "-p", f"policy:checkpoint:={checkpoint}",
-                         "-p", f"recorder:checkpoint:={checkpoint}"])
+        rclpy.init(
+            args=["--ros-args", "-p", f"policy:checkpoint:={checkpoint}", "-p", f"recorder:checkpoint:={checkpoint}"]
+        )
         os.chdir(folder)  # the recorder's default is a folder here
         try:
-            lines += _node("policy", "m2distill_policy policy_node", PolicyNode,
-                           [{"output": output} for output in ("twist", "pose", "array")])
+            lines += _node(
+                "policy",
+                "m2distill_policy policy_node",
+                PolicyNode,
+                [{"output": output} for output in ("twist", "pose", "array")],
+            )
             lines += _arms()
             lines += _node("recorder", "m2distill_policy recorder_node", RecorderNode)
             lines += _node("teleop", "m2distill_policy teleop_node", TeleopNode)
@@ -171,19 +193,36 @@ def ros_page() -> str:
         finally:
             os.chdir(ROOT)
             rclpy.try_shutdown()
-    lines += ["## Launch files", "", "The same names, with `--` in front and `-` for `_`, are the options of "
-              "`m2distill run`, where `rviz` is missing.", ""]
-    for name, config in (("run", SystemConfig), ("policy", PolicyConfig), ("sim", SimConfig)):
+    lines += [
+        "## Launch files",
+        "",
+        "The same names, with `--` in front and `-` for `_`, are the options of "
+        "`m2distill run`, where `rviz` is missing.",
+        "",
+    ]
+    for name, config in (("run", SystemLaunchConfig), ("policy", PolicyLaunchConfig), ("sim", SimLaunchConfig)):
         lines += [f"**{name}.launch.py**", "", *_table(["", "default", ""])]
-        lines += [_row(f"{o.name}:=", str(o.default).lower() if isinstance(o.default, bool) else str(o.default),
-                       "; ".join([o.metadata["help"], *_choices(o.metadata["choices"])])) for o in fields(config)]
+        lines += [
+            _row(
+                f"{o.name}:=",
+                str(o.default).lower() if isinstance(o.default, bool) else str(o.default),
+                "; ".join([o.metadata["help"], *_choices(o.metadata["choices"])]),
+            )
+            for o in fields(config)
+        ]
         if name != "sim":
             lines.append(_row("rviz:=", "false", "open RViz on the cameras and the commands; needs the package rviz2"))
         lines.append("")
     lines += ["## Interfaces", ""]
     for path in sorted((ROOT / "ros2_ws/src/m2distill_interfaces").glob("*/*.[am]*")):
-        lines += [f"**m2distill_interfaces/{path.parent.name}/{path.stem}**", "", "```", path.read_text().rstrip(),
-                  "```", ""]
+        lines += [
+            f"**m2distill_interfaces/{path.parent.name}/{path.stem}**",
+            "",
+            "```",
+            path.read_text().rstrip(),
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -196,8 +235,9 @@ def _checkpoint(path: Path) -> str:
     from m2distill_policy.spec import libero_spec
 
     spec = libero_spec(64, text_encoder="none", text_width=8)
-    save_checkpoint(path, Checkpoint(spec, small(), Policy(small(), spec).state_dict(),
-                                     {"wave": np.ones(8, np.float32)}))
+    save_checkpoint(
+        path, Checkpoint(spec, small(), Policy(small(), spec).state_dict(), {"wave": np.ones(8, np.float32)})
+    )
     return str(path)
 
 
@@ -220,8 +260,17 @@ def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
         finally:
             node.close()
             node.destroy_node()
-    return [f"## {name}", "", f"    ros2 run {executable}", "", *_table(["name", "", "type", "QoS"]),
-            *endpoints.values(), "", *parameters, ""]
+    return [
+        f"## {name}",
+        "",
+        f"    ros2 run {executable}",
+        "",
+        *_table(["name", "", "type", "QoS"]),
+        *endpoints.values(),
+        "",
+        *parameters,
+        "",
+    ]
 
 
 def _parameters(node) -> list[str]:
@@ -234,10 +283,14 @@ def _parameters(node) -> list[str]:
         if d.name == "checkpoint":  # ours; there is no default
             value = ""
         ranges = [*d.floating_point_range, *d.integer_range]
-        allowed = (f"{_text(ranges[0].from_value)} to {_text(ranges[0].to_value)}" if ranges
-                   else d.additional_constraints.removeprefix("one of "))
-        lines.append(_row(d.name, kinds[d.type] + (", *start*" if d.read_only else ""), _text(value), allowed,
-                          d.description))
+        allowed = (
+            f"{_text(ranges[0].from_value)} to {_text(ranges[0].to_value)}"
+            if ranges
+            else d.additional_constraints.removeprefix("one of ")
+        )
+        lines.append(
+            _row(d.name, kinds[d.type] + (", *start*" if d.read_only else ""), _text(value), allowed, d.description)
+        )
     return lines
 
 
@@ -262,18 +315,22 @@ def _endpoints(node) -> dict[str, tuple[str, str, str]]:
     common = re.compile(r"/rosout|/parameter_events|.*/_action/.*|.*/transition_event")
     found = {}
     for kind, listed, info in (
-            ("in", node.get_subscriber_names_and_types_by_node(name, space), node.get_subscriptions_info_by_topic),
-            ("out", node.get_publisher_names_and_types_by_node(name, space), node.get_publishers_info_by_topic)):
+        ("in", node.get_subscriber_names_and_types_by_node(name, space), node.get_subscriptions_info_by_topic),
+        ("out", node.get_publisher_names_and_types_by_node(name, space), node.get_publishers_info_by_topic),
+    ):
         for topic, (type_,) in listed:
             if common.fullmatch(topic) or (topic == "/clock" and kind == "in"):
                 continue
             (qos,) = {(i.qos_profile.reliability, i.qos_profile.durability) for i in info(topic) if i.node_name == name}
-            words = ["best effort" if qos[0] == ReliabilityPolicy.BEST_EFFORT else "reliable",
-                     *(["latched"] if qos[1] == DurabilityPolicy.TRANSIENT_LOCAL else [])]
+            words = [
+                "best effort" if qos[0] == ReliabilityPolicy.BEST_EFFORT else "reliable",
+                *(["latched"] if qos[1] == DurabilityPolicy.TRANSIENT_LOCAL else []),
+            ]
             found[_relative(topic, name)] = (kind, type_, ", ".join(words))
     for service, (type_,) in node.get_service_names_and_types_by_node(name, space):
-        if not re.match(r"rcl_interfaces|type_description_interfaces|lifecycle_msgs", type_) \
-                and not common.fullmatch(service):
+        if not re.match(r"rcl_interfaces|type_description_interfaces|lifecycle_msgs", type_) and not common.fullmatch(
+            service
+        ):
             found[_relative(service, name)] = ("service", type_, "")
     for action, (type_,) in get_action_server_names_and_types_by_node(node, name, space):
         found[_relative(action, name)] = ("action", type_, "")
@@ -291,11 +348,11 @@ def _arms() -> list[str]:
     from m2distill_policy.safety.arm_presets import ARMS
 
     names = [name for name in ARMS if ARMS[name]]
-    lines = ["**Defaults by `arm`**, where they differ from those above", "",
-             *_table(["parameter", *names])]
+    lines = ["**Defaults by `arm`**, where they differ from those above", "", *_table(["parameter", *names])]
     for parameter in dict.fromkeys(key for name in names for key in ARMS[name]):
-        lines.append(_row(parameter, *(_text(ARMS[name][parameter]) if parameter in ARMS[name] else ""
-                                       for name in names)))
+        lines.append(
+            _row(parameter, *(_text(ARMS[name][parameter]) if parameter in ARMS[name] else "" for name in names))
+        )
     return [*lines, ""]
 
 

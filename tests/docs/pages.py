@@ -54,8 +54,12 @@ def commands_in(text: str, name: str) -> list[Command]:
             found += [Command(place, words, True) for words in _split(begun)]
             begun = ""
         else:
-            found += [Command(place, words, False) for code in re.findall(r"`([^`]+)`", line)
-                      if code.startswith(PROGRAMS) and " " in code for words in _split(code)]
+            found += [
+                Command(place, words, False)
+                for code in re.findall(r"`([^`]+)`", line)
+                if code.startswith(PROGRAMS) and " " in code
+                for words in _split(code)
+            ]
     return found
 
 
@@ -69,5 +73,5 @@ def _split(line: str) -> list[tuple[str, ...]]:
             simple.append([])
         elif simple[-1] or not (ASSIGNMENT.match(token) or token in ("do", "done")):
             simple[-1].append(token)
-    cut = [words[:words.index(">")] if ">" in words else words for words in simple]
+    cut = [words[: words.index(">")] if ">" in words else words for words in simple]
     return [tuple(words) for words in cut if words and COMMAND.match(words[0]) and words[0] not in SHELL]

@@ -16,7 +16,7 @@ from m2distill_training.cli import main
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
 COMMANDS_PAGE = (ROOT / "docs/reference/commands.md").read_text()
 TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/commands.md").read_text(), re.M)
-LAUNCH = {"run": system.SystemConfig, "policy": system.PolicyConfig, "sim": system.SimConfig}
+LAUNCH = {"run": system.SystemLaunchConfig, "policy": system.PolicyLaunchConfig, "sim": system.SimLaunchConfig}
 ALL = commands()
 
 
@@ -27,19 +27,25 @@ def of(*begin: str, whole: bool | None = None) -> list[Command]:
     for command in ALL:
         for i, word in enumerate(command.words):
             if word in inside and command.words[:2] == ("docker", "run"):
-                found.append(Command(command.place, (*inside[word], *command.words[i + 1:]), command.whole))
-    return [c for c in found if c.words[:len(begin)] == begin and whole in (None, c.whole)]
+                found.append(Command(command.place, (*inside[word], *command.words[i + 1 :]), command.whole))
+    return [c for c in found if c.words[: len(begin)] == begin and whole in (None, c.whole)]
 
 
 def test_commands_are_found_in_blocks_and_sentences_and_not_in_fences():
-    page = ("Say `make demo`, not `demo`.\n\n    A=1 m2distill tasks --suite x > out  # why\n    ros2 topic \\\n"
-            "      list && pip check\n    files/here  what\n```\nmake tea\n```\n")
+    page = (
+        "Say `make demo`, not `demo`.\n\n    A=1 m2distill tasks --suite x > out  # why\n    ros2 topic \\\n"
+        "      list && pip check\n    files/here  what\n```\nmake tea\n```\n"
+    )
     assert [(c.place, c.words, c.whole) for c in commands_in(page, "p")] == [
-        ("p:1", ("make", "demo"), False), ("p:3", ("m2distill", "tasks", "--suite", "x"), True),
-        ("p:5", ("ros2", "topic", "list"), True), ("p:5", ("pip", "check"), True)]
+        ("p:1", ("make", "demo"), False),
+        ("p:3", ("m2distill", "tasks", "--suite", "x"), True),
+        ("p:5", ("ros2", "topic", "list"), True),
+        ("p:5", ("pip", "check"), True),
+    ]
 
 
 # --- m2distill
+
 
 class Parsed(Exception):
     pass
@@ -48,10 +54,12 @@ class Parsed(Exception):
 @pytest.fixture
 def parse(monkeypatch):
     """cli.run with the real parser, which stops before the command does anything."""
+
     def instead(function):
         @functools.wraps(function)
         def nothing(*args, **options):
             raise Parsed
+
         return function if isinstance(function, type) else nothing
 
     def parse_one(function, *, real=tyro.cli, **options):
@@ -71,8 +79,16 @@ def parse(monkeypatch):
     return main.run
 
 
-@pytest.mark.parametrize("words", [["evaluate", "run", "--episode", "3"], ["train", "--preset", "smal"], ["rollback"],
-                                   ["bag", "mend"], ["run", "--checkpoint", "c", "--arm", "toaster"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "run", "--episode", "3"],
+        ["train", "--preset", "smal"],
+        ["rollback"],
+        ["bag", "mend"],
+        ["run", "--checkpoint", "c", "--arm", "toaster"],
+    ],
+)
 def test_a_wrong_command_line_does_not_parse(parse, words, capsys):
     try:
         assert parse(words) == 2
@@ -82,7 +98,7 @@ def test_a_wrong_command_line_does_not_parse(parse, words, capsys):
 
 def test_every_m2distill_line_parses(parse, capsys):
     lines = [*of("m2distill", whole=True), *of(".venv/bin/m2distill", whole=True)]
-    torchrun = [Command(c.place, c.words[c.words.index("m2distill_training"):], True) for c in of("torchrun")]
+    torchrun = [Command(c.place, c.words[c.words.index("m2distill_training") :], True) for c in of("torchrun")]
     assert lines and torchrun
     wrong = []
     for command in [*lines, *torchrun]:
@@ -102,14 +118,16 @@ def test_what_sentences_say_of_m2distill_exists():
     sections = dict(re.findall(r"^## (m2distill [\w -]+?)\n(.*?)(?=^## |\Z)", COMMANDS_PAGE, re.M | re.S))
     for command in of("m2distill", whole=False):
         names = [" ".join(command.words[:n]) for n in (3, 2)]
-        text = "".join(section for title, section in sections.items()
-                       if title in names or title.startswith(f"{names[-1]} "))
+        text = "".join(
+            section for title, section in sections.items() if title in names or title.startswith(f"{names[-1]} ")
+        )
         assert text, command
         for option in command.words:
             assert not option.startswith("--") or f"{option} " in text or f"{option}`" in text, command
 
 
 # --- ROS 2
+
 
 def test_every_launch_argument_is_declared():
     for command in of("ros2", "launch", "m2distill_policy"):
@@ -175,7 +193,7 @@ def test_m2distill_call_names_services_and_parameters():
         for service in command.words[2:at]:
             assert ROWS[f"/{service}"] == "std_srvs/srv/Trigger", command
         node, _, _ = command.words[2].partition("/")
-        for setting in command.words[at + 1:]:
+        for setting in command.words[at + 1 :]:
             assert f"/{node}.{setting.split('=')[0]}" in ROWS, command
 
 
@@ -186,6 +204,7 @@ def _parameters_exist(command: Command, executable: str) -> None:
 
 
 # --- the others
+
 
 def test_make_targets_files_and_stages_are_there():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
@@ -211,10 +230,11 @@ def test_the_pip_lines_are_those_of_the_setup():
 
 # --- what runs it
 
+
 def rows_for(command: Command) -> list[str]:
     """The rows of docs/commands.md that stand for it: their words are its first ones, options between them left out."""
     words = [word.removeprefix(".venv/bin/") for word in command.words if not word.startswith("--")]
-    return [form for form, _ in TABLE if words[:len(form.split())] == form.split()]
+    return [form for form, _ in TABLE if words[: len(form.split())] == form.split()]
 
 
 def test_every_command_is_in_the_table_of_what_runs_it():

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT
 
-FAMILIES = {"MIT": r"\bMIT\b", "Apache-2.0": r"Apache", "BSD": r"\bBSD|Redistribution and use in source and binary",
-            "MPL-2.0": r"\bMPL|Mozilla", "PSF": r"Python Software Foundation|\bPSF|matplotlib versions"}
-SOURCES = [ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy", ROOT / "ros2_ws/src/m2distill_sim/m2distill_sim",
-           ROOT / "training/m2distill_training"]
+FAMILIES = {
+    "MIT": r"\bMIT\b",
+    "Apache-2.0": r"Apache",
+    "BSD": r"\bBSD|Redistribution and use in source and binary",
+    "MPL-2.0": r"\bMPL|Mozilla",
+    "PSF": r"Python Software Foundation|\bPSF|matplotlib versions",
+}
+SOURCES = [
+    ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy",
+    ROOT / "ros2_ws/src/m2distill_sim/m2distill_sim",
+    ROOT / "training/m2distill_training",
+]
 
 
 def families(text: str) -> set[str]:
@@ -25,10 +33,16 @@ def required(file: str) -> list[str]:
 def declared(package: str) -> str:
     """All that an installed package says of its licence: metadata, and the texts that it carries."""
     found = importlib.metadata.distribution(package)
-    texts = [file.locate().read_text(errors="replace")[:500] for file in found.files or []
-             if re.search(r"dist-info/(licenses/)?(LICENSE|COPYING)[^/]*$", str(file))]
-    fields = [found.metadata.get("License-Expression"), found.metadata.get("License"),
-              *(c for c in found.metadata.get_all("Classifier") or [] if c.startswith("License"))]
+    texts = [
+        file.locate().read_text(errors="replace")[:500]
+        for file in found.files or []
+        if re.search(r"dist-info/(licenses/)?(LICENSE|COPYING)[^/]*$", str(file))
+    ]
+    fields = [
+        found.metadata.get("License-Expression"),
+        found.metadata.get("License"),
+        *(c for c in found.metadata.get_all("Classifier") or [] if c.startswith("License")),
+    ]
     return "\n".join([*(field[:500] for field in fields if field), *texts])
 
 
@@ -44,8 +58,9 @@ def test_a_dependency_has_the_licence_that_the_notices_give(package):
 def test_the_ros_wheels_are_under_the_licence_that_the_notices_give():
     assert {line for line in required("requirements-ros.txt") if not line.startswith("ros-")} <= NOTICES.keys()
     installed = {found.metadata["Name"]: found for found in importlib.metadata.distributions()}
-    wheels = [installed[name] for name in required("requirements-ros.txt")
-              if name.startswith("ros-") and name in installed]
+    wheels = [
+        installed[name] for name in required("requirements-ros.txt") if name.startswith("ros-") and name in installed
+    ]
     manifests = [file.locate() for wheel in wheels for file in wheel.files or [] if file.name == "package.xml"]
     if not wheels:
         pytest.skip("ROS 2 is a distribution's here")
@@ -61,6 +76,7 @@ def test_the_project_is_under_one_licence():
 
 
 # --- links
+
 
 def slugs(text: str) -> set[str]:
     """Anchors of a page's headings, as GitHub makes them."""
@@ -101,10 +117,13 @@ def test_every_module_that_the_map_names_is_there():
 
 def test_every_module_is_on_the_map():
     """By its name, or by that of its folder: `models/`."""
+
     def shown(name: Path) -> bool:
         folders = [parent.name for parent in name.parents if parent.name not in ("", "ros", "data")]
-        return any(re.search(rf"(?<!\w){re.escape(word)}", ARCHITECTURE)
-                   for word in (name.name, *(f"{folder}/" for folder in folders)))
+        return any(
+            re.search(rf"(?<!\w){re.escape(word)}", ARCHITECTURE)
+            for word in (name.name, *(f"{folder}/" for folder in folders))
+        )
 
     names = [path.relative_to(folder) for folder in SOURCES for path in folder.rglob("*.py")]
     assert [str(name) for name in names if not name.stem.startswith("__") and not shown(name)] == []

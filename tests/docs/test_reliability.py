@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROWS = [line for line in (ROOT / "docs/reliability.md").read_text().splitlines()
-        if line.startswith("| ") and not re.match(r"\| (fault|files) \|", line)]
+ROWS = [
+    line
+    for line in (ROOT / "docs/reliability.md").read_text().splitlines()
+    if line.startswith("| ") and not re.match(r"\| (fault|files) \|", line)
+]
 
 
 @pytest.mark.parametrize("row", ROWS)

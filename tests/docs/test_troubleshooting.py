@@ -7,8 +7,11 @@ from functools import cache
 from pages import ROOT
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
-SOURCES = [ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy", ROOT / "ros2_ws/src/m2distill_sim/m2distill_sim",
-           ROOT / "training/m2distill_training"]
+SOURCES = [
+    ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy",
+    ROOT / "ros2_ws/src/m2distill_sim/m2distill_sim",
+    ROOT / "training/m2distill_training",
+]
 HOLE = "\0"  # where a value is put in
 
 

@@ -21,14 +21,26 @@ def quick(words: tuple[str, ...]) -> list[str]:
 
 def test_values_are_replaced_up_to_the_next_option():
     assert quick(("m2distill", "collect", "--tasks", "0", "1", "2", "--out", "a", "--episodes", "40")) == [
-        "collect", "--tasks", "0", "--out", "a", "--episodes", "1", "--workers", "1"]
+        "collect",
+        "--tasks",
+        "0",
+        "--out",
+        "a",
+        "--episodes",
+        "1",
+        "--workers",
+        "1",
+    ]
 
 
 def test_the_researchers_tutorial_leads_to_a_report(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    lines = [command.words for command in commands_of(ROOT / "docs/tutorials/researcher.md")
-             if command.whole and command.words[0] == "m2distill"]
+    lines = [
+        command.words
+        for command in commands_of(ROOT / "docs/tutorials/researcher.md")
+        if command.whole and command.words[0] == "m2distill"
+    ]
     assert [words[1] for words in lines] == ["collect", "train", "train", "evaluate", "evaluate", "report"]
     for words in lines:
         if "runs/er" in words and words[1] != "report":  # the baseline: the same commands again

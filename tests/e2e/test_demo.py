@@ -16,8 +16,20 @@ TIMEOUT_S = 300
 def demo(tmp_path_factory):
     """The output folder, the command that made it and what it printed."""
     out = tmp_path_factory.mktemp("demo")
-    command = [str(Path(sys.executable).with_name("m2distill")), "demo", "--out", str(out), "--episodes", "1",
-               "--trials", "1", "--max-steps", "20", "--preset", "debug"]
+    command = [
+        str(Path(sys.executable).with_name("m2distill")),
+        "demo",
+        "--out",
+        str(out),
+        "--episodes",
+        "1",
+        "--trials",
+        "1",
+        "--max-steps",
+        "20",
+        "--preset",
+        "debug",
+    ]
     environment = {**os.environ, "COLUMNS": "120"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,55 +13,109 @@ from hypothesis import strategies as st
 EXAMPLES = int(os.environ.get("M2DISTILL_FUZZ", "0"))
 Files = dict[str, Any]  # path below the case's folder -> bytes, or reading.Link
 
-NUMBERS = [bytes(8), b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\xff" * 7 + b"\x7f", bytes(3) + b"\x80" + bytes(4),
-           bytes(4) + b"\x01" + bytes(3), b"\x01", b"\xff\xff"]
+NUMBERS = [
+    bytes(8),
+    b"\xff" * 8,
+    b"\x7f" + b"\xff" * 7,
+    b"\xff" * 7 + b"\x7f",
+    bytes(3) + b"\x80" + bytes(4),
+    bytes(4) + b"\x01" + bytes(3),
+    b"\x01",
+    b"\xff\xff",
+]
 DEEP, LONG, DIGITS = "<deep>", "<long>", "<digits>"  # written as JSON that Python's own encoder would not write
 RAW = {DEEP: "[" * 100_000 + "]" * 100_000, LONG: '"' + "x" * 300_000 + '"', DIGITS: "9" * 6000}
-ODD = [None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5, -0.0, 1e308, math.nan, math.inf, "", "x", "a\0b", "\ud800",
-       "..", "../../outside", "/etc/passwd", "nan", "1e999", [], {}, [None], [[]], {"": 0}, DEEP, LONG, DIGITS]
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    3,
+    2**31,
+    2**63,
+    10**30,
+    0.5,
+    -0.0,
+    1e308,
+    math.nan,
+    math.inf,
+    "",
+    "x",
+    "a\0b",
+    "\ud800",
+    "..",
+    "../../outside",
+    "/etc/passwd",
+    "nan",
+    "1e999",
+    [],
+    {},
+    [None],
+    [[]],
+    {"": 0},
+    DEEP,
+    LONG,
+    DIGITS,
+]
 
 
 def fuzzed(cases: int, **strategies) -> Callable:
     """`given` with so many cases, always the same; with M2DISTILL_FUZZ so many, and others each time."""
-    how = settings(max_examples=EXAMPLES or cases, derandomize=not EXAMPLES, database=None, deadline=None,
-                   suppress_health_check=list(HealthCheck))
+    how = settings(
+        max_examples=EXAMPLES or cases,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     return lambda test: how(given(**strategies)(test))
 
 
 _place = st.floats(0, 1, exclude_max=True)  # of a file's length
 _length = st.sampled_from([1, 2, 4, 8, 16, 64, 500, 5000])
-byte_edits = st.lists(st.one_of(
-    st.tuples(st.just("flip"), _place, st.integers(0, 7)),
-    st.tuples(st.just("write"), _place, st.sampled_from(NUMBERS) | st.binary(min_size=1, max_size=8)),
-    st.tuples(st.just("cut"), _place),
-    st.tuples(st.just("drop"), _place, _length),
-    st.tuples(st.just("splice"), _place, _place, _length),  # from, to
-    st.tuples(st.just("insert"), _place, st.binary(min_size=1, max_size=64)),
-), min_size=1, max_size=4)
+byte_edits = st.lists(
+    st.one_of(
+        st.tuples(st.just("flip"), _place, st.integers(0, 7)),
+        st.tuples(st.just("write"), _place, st.sampled_from(NUMBERS) | st.binary(min_size=1, max_size=8)),
+        st.tuples(st.just("cut"), _place),
+        st.tuples(st.just("drop"), _place, _length),
+        st.tuples(st.just("splice"), _place, _place, _length),  # from, to
+        st.tuples(st.just("insert"), _place, st.binary(min_size=1, max_size=64)),
+    ),
+    min_size=1,
+    max_size=4,
+)
 
 
 def edit_bytes(content: bytes, edits: list[tuple]) -> bytes:
     for kind, place, *rest in edits:
         at = int(place * len(content))
         if kind == "flip" and content:
-            content = content[:at] + bytes([content[at] ^ 1 << rest[0]]) + content[at + 1:]
+            content = content[:at] + bytes([content[at] ^ 1 << rest[0]]) + content[at + 1 :]
         elif kind == "write":
-            content = content[:at] + rest[0] + content[at + len(rest[0]):]
+            content = content[:at] + rest[0] + content[at + len(rest[0]) :]
         elif kind == "cut":
             content = content[:at]
         elif kind == "drop":
-            content = content[:at] + content[at + rest[0]:]
+            content = content[:at] + content[at + rest[0] :]
         elif kind == "splice":
             to = int(rest[0] * len(content))
-            content = content[:to] + content[at:at + rest[1]] + content[to:]
+            content = content[:to] + content[at : at + rest[1]] + content[to:]
         elif kind == "insert":
             content = content[:at] + rest[0] + content[at:]
     return content
 
 
-value_edits = st.lists(st.tuples(_place, st.sampled_from(["put", "put", "put", "drop", "add", "wrap", "swap"]),
-                                 st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=20)),
-                       min_size=1, max_size=3)
+value_edits = st.lists(
+    st.tuples(
+        _place,
+        st.sampled_from(["put", "put", "put", "drop", "add", "wrap", "swap"]),
+        st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=20),
+    ),
+    min_size=1,
+    max_size=3,
+)
 
 
 def edit_values(document: Any, edits: list[tuple]) -> Any:

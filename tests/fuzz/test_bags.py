@@ -19,21 +19,30 @@ from m2distill_training.data.libero.writer import file_names
 from m2distill_training.data.rosbag.bag_import import import_bags
 
 SPEC = libero_spec(size_px=8, text_encoder="none", text_width=4)
-OURS = {"instruction": INSTRUCTION, "success": "true", "operator": "Ada", "spec": SPEC.to_json(), "arm": "libero_sim",
-        "arrivals": json.dumps({"joint_states": {"lost": 0}})}
+OURS = {
+    "instruction": INSTRUCTION,
+    "success": "true",
+    "operator": "Ada",
+    "spec": SPEC.to_json(),
+    "arm": "libero_sim",
+    "arrivals": json.dumps({"joint_states": {"lost": 0}}),
+}
 STORAGES = ("MCAP", "SQLITE3")
 TOPICS = {"/instruction": "std_msgs/msg/String", "/joint_states": "sensor_msgs/msg/JointState"}
 
 
 def events():
-    """A quarter of a second of a robot with tiny pictures."""
+    """A quarter of a second of a robot with tiny images."""
     found = [("/instruction", 0, of("std_msgs/String")(INSTRUCTION))]
     for step in range(6):
         stamp = START_NS + 50 * step * MS
-        found += [("/agentview/image_raw", stamp, image(stamp, step, 8)),
-                  ("/wrist/image_raw", stamp, image(stamp, 9, 8)), ("/joint_states", stamp, joints(stamp, 0.1)),
-                  ("/gripper_cmd", stamp, of("std_msgs/Float64")(0.08)),
-                  ("/twist_cmd", stamp + 1, twist(stamp, (0.1, 0.0, 0.0)))]
+        found += [
+            ("/agentview/image_raw", stamp, image(stamp, step, 8)),
+            ("/wrist/image_raw", stamp, image(stamp, 9, 8)),
+            ("/joint_states", stamp, joints(stamp, 0.1)),
+            ("/gripper_cmd", stamp, of("std_msgs/Float64")(0.08)),
+            ("/twist_cmd", stamp + 1, twist(stamp, (0.1, 0.0, 0.0))),
+        ]
     return found
 
 
@@ -94,12 +103,20 @@ def test_every_label(importer, bags):
     for name in OURS:
         for odd in ODD[::3]:
             labels = {**information["custom_data"], name: odd}
-            importer.judge({**bags["MCAP"], METADATA: to_json(
-                {"rosbag2_bagfile_information": {**information, "custom_data": labels}})})
+            importer.judge(
+                {
+                    **bags["MCAP"],
+                    METADATA: to_json({"rosbag2_bagfile_information": {**information, "custom_data": labels}}),
+                }
+            )
 
 
-@fuzzed(40, which=st.integers(0, 100), odd=st.sampled_from([0.0, -1.0, 1e300, float("nan"), float("inf"), 2**31 - 1,
-                                                           -2**31, "", "x" * 300, []]), where=st.integers(0, 20))
+@fuzzed(
+    40,
+    which=st.integers(0, 100),
+    odd=st.sampled_from([0.0, -1.0, 1e300, float("nan"), float("inf"), 2**31 - 1, -(2**31), "", "x" * 300, []]),
+    where=st.integers(0, 20),
+)
 def test_values_of_messages(importer, tmp_path_factory, which, odd, where):
     changed = events()
     message = changed[which % len(changed)][2]
@@ -147,8 +164,10 @@ def open_episode(folder):
                 name = next(t for t, kind in TOPICS.items() if kind == message.__msgtype__)
                 episode.bag.write(name, number + 1, bytes(TYPES.serialize_cdr(message, message.__msgtype__)))
             episode.bag.flush()
-    return {f"{OPEN}/a/{'a.mcap' if path.suffix == '.mcap' else path.name}": path.read_bytes()
-            for path in episode.bag.folder.iterdir()}
+    return {
+        f"{OPEN}/a/{'a.mcap' if path.suffix == '.mcap' else path.name}": path.read_bytes()
+        for path in episode.bag.folder.iterdir()
+    }
 
 
 @pytest.fixture(scope="module")

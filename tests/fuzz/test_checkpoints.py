@@ -21,15 +21,30 @@ from m2distill_policy.spec import libero_spec
 from m2distill_training.data.libero.libero_checkpoint import _constants, import_libero_checkpoint, module_names
 
 SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
-CONFIG = dataclasses.replace(small(), stem_width=4, stages=(StageConfig(4, 1, 1),), keypoints=2, width=4, layers=1,
-                             heads=1, head_width=2, mlp_width=4, mixture_hidden=4, modes=2)
+CONFIG = dataclasses.replace(
+    small(),
+    stem_width=4,
+    stages=(StageConfig(4, 1, 1),),
+    keypoints=2,
+    width=4,
+    layers=1,
+    heads=1,
+    head_width=2,
+    mlp_width=4,
+    mixture_hidden=4,
+    modes=2,
+)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     path = tmp_path_factory.mktemp("good") / "checkpoint"
-    save_checkpoint(path, Checkpoint(SPEC, CONFIG, Policy(CONFIG, SPEC).state_dict(), {"go": np.ones(4, np.float32)},
-                                     {"success": {"go": 0.5}}))
+    save_checkpoint(
+        path,
+        Checkpoint(
+            SPEC, CONFIG, Policy(CONFIG, SPEC).state_dict(), {"go": np.ones(4, np.float32)}, {"success": {"go": 0.5}}
+        ),
+    )
     return {name: (path / name).read_bytes() for name in (*FILES, SUMS)}
 
 
@@ -68,8 +83,8 @@ def test_values_of_a_checkpoint(ours, good, name, edits):
 def test_headers_of_tensors(ours, good, name, edits):
     content = good[name]
     size = int.from_bytes(content[:8], "little")
-    header = to_json(edit_values(json.loads(content[8:8 + size]), edits))
-    ours.judge(sealed({**good, name: len(header).to_bytes(8, "little") + header + content[8 + size:]}))
+    header = to_json(edit_values(json.loads(content[8 : 8 + size]), edits))
+    ours.judge(sealed({**good, name: len(header).to_bytes(8, "little") + header + content[8 + size :]}))
 
 
 @pytest.mark.parametrize("name", [*FILES, SUMS])
@@ -84,8 +99,9 @@ def test_files_that_are_none(ours, good, name):
 
 def libero_contents(size_px=16):
     """As LIBERO's training saves it, with a small network."""
-    config = dataclasses.replace(libero(), width=4, keypoints=2, layers=1, heads=1, head_width=2, mlp_width=4,
-                                 mixture_hidden=4, modes=2)
+    config = dataclasses.replace(
+        libero(), width=4, keypoints=2, layers=1, heads=1, head_width=2, mlp_width=4, mixture_hidden=4, modes=2
+    )
     spec = dataclasses.replace(libero_spec(size_px=size_px), history=2)
     state = Policy(config, spec).state_dict()
     modules = module_names(config, 2)
@@ -93,20 +109,35 @@ def libero_contents(size_px=16):
     theirs |= _constants(theirs, config, spec)
     kwargs = "network_kwargs"
     policy = {
-        "policy_type": "BCTransformerPolicy", "extra_num_layers": 0, "embed_size": 4, "transformer_num_layers": 1,
-        "transformer_num_heads": 1, "transformer_head_output_size": 2, "transformer_mlp_hidden_size": 4,
-        "transformer_dropout": 0.1, "transformer_max_seq_len": 2,
-        "image_encoder": {"network": "ResnetEncoder", kwargs: {"language_fusion": "film", "remove_layer_num": 4,
-                                                               "no_stride": False}},
+        "policy_type": "BCTransformerPolicy",
+        "extra_num_layers": 0,
+        "embed_size": 4,
+        "transformer_num_layers": 1,
+        "transformer_num_heads": 1,
+        "transformer_head_output_size": 2,
+        "transformer_mlp_hidden_size": 4,
+        "transformer_dropout": 0.1,
+        "transformer_max_seq_len": 2,
+        "image_encoder": {
+            "network": "ResnetEncoder",
+            kwargs: {"language_fusion": "film", "remove_layer_num": 4, "no_stride": False},
+        },
         "language_encoder": {"network": "MLPEncoder", kwargs: {"num_layers": 1}},
         "temporal_position_encoding": {kwargs: {"factor_ratio": None, "inv_freq_factor": 10}},
-        "policy_head": {"network": "GMMHead", kwargs: {"num_layers": 2, "activation": "softplus", "hidden_size": 4,
-                                                       "num_modes": 2, "min_std": 1e-4}}}
+        "policy_head": {
+            "network": "GMMHead",
+            kwargs: {"num_layers": 2, "activation": "softplus", "hidden_size": 4, "num_modes": 2, "min_std": 1e-4},
+        },
+    }
     rgb = ["agentview_rgb", "eye_in_hand_rgb"]
-    cfg = {"policy": policy, "data": {"obs": {"modality": {"rgb": rgb}}, "use_joint": True, "use_gripper": True,
-                                      "use_ee": False},
-           "shape_meta": {"all_shapes": {name: [3, size_px, size_px] for name in rgb}},
-           "task_embedding_format": "bert", "benchmark_name": "LIBERO_OBJECT", "lifelong": {"algo": "ER"}}
+    cfg = {
+        "policy": policy,
+        "data": {"obs": {"modality": {"rgb": rgb}}, "use_joint": True, "use_gripper": True, "use_ee": False},
+        "shape_meta": {"all_shapes": {name: [3, size_px, size_px] for name in rgb}},
+        "task_embedding_format": "bert",
+        "benchmark_name": "LIBERO_OBJECT",
+        "lifelong": {"algo": "ER"},
+    }
     return {"state_dict": theirs, "cfg": cfg, "previous_masks": None}
 
 
@@ -119,8 +150,9 @@ def saved(contents) -> bytes:
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory):
     text = {"go": np.ones(768, np.float32)}
-    with Reader(lambda case: import_libero_checkpoint(case / "a.pth", case / "out", text),
-                tmp_path_factory.mktemp("theirs")) as reader:
+    with Reader(
+        lambda case: import_libero_checkpoint(case / "a.pth", case / "out", text), tmp_path_factory.mktemp("theirs")
+    ) as reader:
         yield reader
 
 
@@ -167,8 +199,14 @@ class Planted:
         return self._wants
 
 
-PLANTED = [(os.system, "touch ../planted"), (eval, "open('../planted', 'w')"), (os.symlink, "a.pth", "../planted"),
-           (torch.load, "a.pth"), (np.load, "a.pth"), (torch.serialization.add_safe_globals, [])]
+PLANTED = [
+    (os.system, "touch ../planted"),
+    (eval, "open('../planted', 'w')"),
+    (os.symlink, "a.pth", "../planted"),
+    (torch.load, "a.pth"),
+    (np.load, "a.pth"),
+    (torch.serialization.add_safe_globals, []),
+]
 
 
 @pytest.mark.parametrize("planted", PLANTED)

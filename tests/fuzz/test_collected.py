@@ -11,15 +11,18 @@ from reading import Link, Reader
 
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import CollectSettings, collect, unfinished_folder
-from m2distill_sim.libero_writer import Episode, store_demo, write_task
+from m2distill_sim.libero_writer import SimulatedEpisode, store_demo, write_task
 from m2distill_sim.suites import find_task
 
 TASK = find_task("libero_object", 0)
 ASSETS = find_assets("builtin")
 SETTINGS = CollectSettings(seed=0, size_px=16, assets=ASSETS.label)
 FINISHED = f"{TASK.name}_demo.hdf5"
-ATTEMPT = {"actions": np.zeros((4, 7)), "states": np.zeros((4, 9)),
-           "obs/agentview_rgb": np.zeros((4, 8, 8, 3), np.uint8)}
+ATTEMPT = {
+    "actions": np.zeros((4, 7)),
+    "states": np.zeros((4, 9)),
+    "obs/agentview_rgb": np.zeros((4, 8, 8, 3), np.uint8),
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,15 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     attempt = unfinished_folder(folder, TASK, SETTINGS) / "0.hdf5"
     attempt.parent.mkdir(parents=True)
-    store_demo(attempt, Episode(ATTEMPT, "<mujoco/>"))
-    write_task(folder / FINISHED, TASK, [attempt], ASSETS.label, True,
-               {"collect_settings": json.dumps(asdict(SETTINGS)), "experts": "x"})
+    store_demo(attempt, SimulatedEpisode(ATTEMPT, "<mujoco/>"))
+    write_task(
+        folder / FINISHED,
+        TASK,
+        [attempt],
+        ASSETS.label,
+        True,
+        {"collect_settings": json.dumps(asdict(SETTINGS)), "experts": "x"},
+    )
     return {path: (folder / path).read_bytes() for path in (FINISHED, str(attempt.relative_to(folder)))}
 
 
@@ -63,11 +72,13 @@ def test_bytes_of_a_recorded_attempt(reader, files, edits):
 @pytest.fixture
 def attributes(reader, files, tmp_path):
     """attributes(name=value) -> what is said of the finished file with these."""
+
     def judge(**values) -> str:
         (tmp_path / FINISHED).write_bytes(files[FINISHED])
         with h5py.File(tmp_path / FINISHED, "r+") as file:
             file["data"].attrs.update(values)
         return reader.judge({FINISHED: (tmp_path / FINISHED).read_bytes()})
+
     return judge
 
 

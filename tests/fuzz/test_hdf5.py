@@ -25,9 +25,14 @@ MODEL = '<mujoco><geom name="cube_g0" size="0.02 0.02 0.02"/></mujoco>'
 
 def libero_datasets(steps: int = 4) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (steps, 8, 8, 3), np.uint8)
-    return {"actions": rng.uniform(-1, 1, (steps, 7)), "obs/agentview_rgb": pictures, "obs/eye_in_hand_rgb": pictures,
-            "obs/joint_states": rng.normal(size=(steps, 7)), "obs/gripper_states": rng.uniform(size=(steps, 2))}
+    images = rng.integers(0, 256, (steps, 8, 8, 3), np.uint8)
+    return {
+        "actions": rng.uniform(-1, 1, (steps, 7)),
+        "obs/agentview_rgb": images,
+        "obs/eye_in_hand_rgb": images,
+        "obs/joint_states": rng.normal(size=(steps, 7)),
+        "obs/gripper_states": rng.uniform(size=(steps, 2)),
+    }
 
 
 def libero_file(problem: bytes = to_json(PROBLEM), change=lambda data: None) -> bytes:
@@ -37,8 +42,12 @@ def libero_file(problem: bytes = to_json(PROBLEM), change=lambda data: None) -> 
         data.attrs.update({"problem_info": problem, "macros_image_convention": "opengl", "obs_after_action": True})
         for i in range(2):
             for name, array in libero_datasets().items():
-                data.create_dataset(f"demo_{i}/{name}", data=array, chunks=(2, *array.shape[1:]),
-                                    compression="gzip" if array.dtype == np.uint8 else None)
+                data.create_dataset(
+                    f"demo_{i}/{name}",
+                    data=array,
+                    chunks=(2, *array.shape[1:]),
+                    compression="gzip" if array.dtype == np.uint8 else None,
+                )
         change(data)
     return buffer.getvalue()
 
@@ -104,25 +113,43 @@ def test_robosuites_model(robosuite, sizes):
 def _attribute(name, value):
     def change(data):
         data.attrs[name] = value
+
     return change
 
 
 NAMES = ("problem_info", "macros_image_convention", "obs_after_action")
-VALUES = (None, h5py.Empty("f"), np.zeros(0), np.zeros((2, 2)), np.array([b"a", b"b"]), b"\xff\xfe", "", 10**9, np.nan,
-          np.array(["opengl", "x"], object), np.array((1, 2.0), [("a", "i4"), ("b", "f8")]))
+VALUES = (
+    None,
+    h5py.Empty("f"),
+    np.zeros(0),
+    np.zeros((2, 2)),
+    np.array([b"a", b"b"]),
+    b"\xff\xfe",
+    "",
+    10**9,
+    np.nan,
+    np.array(["opengl", "x"], object),
+    np.array((1, 2.0), [("a", "i4"), ("b", "f8")]),
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_attributes_of_any_type(libero, name):
     for value in VALUES:
-        libero.judge({"a.hdf5": libero_file(change=_attribute(name, value) if value is not None else
-                                            lambda data: data.attrs.pop(name))})
+        libero.judge(
+            {
+                "a.hdf5": libero_file(
+                    change=_attribute(name, value) if value is not None else lambda data: data.attrs.pop(name)
+                )
+            }
+        )
 
 
 def _replace(name, **dataset):
     def change(data):
         del data[name]
         data.create_dataset(name, **dataset)
+
     return change
 
 
@@ -130,6 +157,7 @@ def _link(name, link):
     def change(data):
         del data[name]
         data[name] = link
+
     return change
 
 
@@ -148,9 +176,10 @@ def _virtual(data):
 
 def _bomb(data):
     del data["demo_1/obs/agentview_rgb"]
-    pictures = data.create_dataset("demo_1/obs/agentview_rgb", (4, 4096, 4096, 3), np.uint8, chunks=(1, 4096, 4096, 3),
-                                   compression="gzip")
-    pictures[0] = 0  # 50 kB of the file become 0.2 GB
+    images = data.create_dataset(
+        "demo_1/obs/agentview_rgb", (4, 4096, 4096, 3), np.uint8, chunks=(1, 4096, 4096, 3), compression="gzip"
+    )
+    images[0] = 0  # 50 kB of the file become 0.2 GB
 
 
 HOSTILE = [

@@ -42,8 +42,11 @@ def good(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    with Reader(lambda case: import_lerobot(case / "set", case / "out"), tmp_path_factory.mktemp("lerobot"),
-                programs=("ffmpeg",)) as reader:
+    with Reader(
+        lambda case: import_lerobot(case / "set", case / "out"),
+        tmp_path_factory.mktemp("lerobot"),
+        programs=("ffmpeg",),
+    ) as reader:
         yield reader
 
 
@@ -101,12 +104,12 @@ def with_wrist(good, **changes) -> bytes:
     return to_json(info)
 
 
-def test_every_odd_shape_of_pictures(reader, good):
+def test_every_odd_shape_of_images(reader, good):
     for shape in each_value_odd([16, 16, 3]):
         reader.judge({**good, INFO: with_wrist(good, shape=shape)})
 
 
-def test_small_files_of_large_pictures(reader, good, tmp_path):
+def test_small_files_of_large_images(reader, good, tmp_path):
     film = VideoFiles(lambda number: tmp_path / "large.mp4", SMALL, 20, 10**9)
     film.add(np.zeros((6, 4096, 4096, 3), np.uint8))
     film.close()
@@ -123,9 +126,17 @@ def test_values_of_tables(reader, good, name, edits):
         reader.judge({**good, name: content})
 
 
-@pytest.mark.parametrize("name", ["episode_index", "length", "data/chunk_index", "tasks",
-                                  "videos/observation.images.wrist/file_index",
-                                  "videos/observation.images.wrist/from_timestamp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "episode_index",
+        "length",
+        "data/chunk_index",
+        "tasks",
+        "videos/observation.images.wrist/file_index",
+        "videos/observation.images.wrist/from_timestamp",
+    ],
+)
 def test_columns_of_other_types(reader, good, name):
     rows = table(good[EPISODES])
     for value in (-1, 2**62, 1e300, float("nan"), "x", [1], ["go", "go"], {"a": 1}, b"\xff", True):
@@ -134,9 +145,17 @@ def test_columns_of_other_types(reader, good, name):
                 reader.judge({**good, EPISODES: content})
 
 
-@pytest.mark.parametrize("path", ["../../outside/{chunk_index}{file_index}.parquet", "/etc/{chunk_index}{file_index}",
-                                  "{chunk_index:>9999999999}{file_index}", "{chunk_index.__class__}{file_index}",
-                                  "{chunk_index}{file_index}\0", "{chunk_index}{file_index}" + "x" * 5000])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../outside/{chunk_index}{file_index}.parquet",
+        "/etc/{chunk_index}{file_index}",
+        "{chunk_index:>9999999999}{file_index}",
+        "{chunk_index.__class__}{file_index}",
+        "{chunk_index}{file_index}\0",
+        "{chunk_index}{file_index}" + "x" * 5000,
+    ],
+)
 @pytest.mark.parametrize("key", ["data_path", "video_path"])
 def test_paths_that_lead_elsewhere(reader, good, path, key):
     outside = reader.folder / "outside"

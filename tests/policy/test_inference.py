@@ -1,4 +1,4 @@
-"""LoadedPolicy: its history, its ways of acting, and its draws."""
+"""InferencePolicy: its history, its ways of acting, and its draws."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import Checkpoint
-from m2distill_policy.control.inference import LOW_NOISE_STD, LoadedPolicy
+from m2distill_policy.control.inference import LOW_NOISE_STD, InferencePolicy
 from m2distill_policy.errors import UserError
 from m2distill_policy.models import Policy, small
 from m2distill_policy.models.batch import to_model_input
@@ -28,24 +28,38 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def observations():
     random = np.random.default_rng(0)
-    return [Observation({c.name: random.integers(0, 256, (64, 64, 3), dtype=np.uint8) for c in SPEC.cameras},
-                        random.normal(size=7).astype(np.float32), random.normal(size=2).astype(np.float32), stamp_ns=t)
-            for t in range(6)]
+    return [
+        Observation(
+            {c.name: random.integers(0, 256, (64, 64, 3), dtype=np.uint8) for c in SPEC.cameras},
+            random.normal(size=7).astype(np.float32),
+            random.normal(size=2).astype(np.float32),
+            stamp_ns=t,
+        )
+        for t in range(6)
+    ]
 
 
 def mixture_of_window(checkpoint, window, text):
     """The whole network at once on the last `history` observations: the oracle of the queue."""
     with torch.no_grad():
-        output = checkpoint.build_policy().eval()(to_model_input(
-            {c.name: np.stack([o.images[c.name] for o in window])[None] for c in SPEC.cameras},
-            np.stack([o.joint for o in window])[None], np.stack([o.gripper for o in window])[None], text[None]))
+        output = checkpoint.build_policy().eval()(
+            to_model_input(
+                {c.name: np.stack([o.images[c.name] for o in window])[None] for c in SPEC.cameras},
+                np.stack([o.joint for o in window])[None],
+                np.stack([o.gripper for o in window])[None],
+                text[None],
+            )
+        )
     dist = output.dist
-    return (dist.component_distribution.mean[0, -1].numpy(), dist.component_distribution.stddev[0, -1].numpy(),
-            dist.mixture_distribution.logits[0, -1].numpy())
+    return (
+        dist.component_distribution.mean[0, -1].numpy(),
+        dist.component_distribution.stddev[0, -1].numpy(),
+        dist.mixture_distribution.logits[0, -1].numpy(),
+    )
 
 
 def loaded(checkpoint, **kwargs):
-    policy = LoadedPolicy(checkpoint, **kwargs)
+    policy = InferencePolicy(checkpoint, **kwargs)
     policy.set_text(TEXTS[0])
     return policy
 
@@ -55,14 +69,16 @@ def test_bfloat16_moves_actions_a_little(checkpoint, observations):
     distances = [np.abs(exact.step(o).action - rounded.step(o).action).max() for o in observations]
     assert 0 < max(distances) < 0.01
     with pytest.raises(UserError, match="unknown precision 'float8'; did you mean 'float32'"):
-        LoadedPolicy(checkpoint, precision="float8")
+        InferencePolicy(checkpoint, precision="float8")
 
 
 def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, observations):
     policy = loaded(checkpoint, acting="mode_mean")
     for t, observation in enumerate(observations):
         sample = policy.step(observation)
-        means, stds, logits = mixture_of_window(checkpoint, observations[max(0, t + 1 - SPEC.history):t + 1], TEXTS[0])
+        means, stds, logits = mixture_of_window(
+            checkpoint, observations[max(0, t + 1 - SPEC.history) : t + 1], TEXTS[0]
+        )
         assert sample.mode == logits.argmax()
         np.testing.assert_allclose(sample.action, means[sample.mode], atol=1e-5)
         densities = (-0.5 * ((sample.action - means) / stds) ** 2 - np.log(stds) - 0.5 * np.log(2 * np.pi)).sum(1)
@@ -133,9 +149,9 @@ def test_low_noise_draws_the_mode_and_hardly_anything_else(checkpoint, observati
 
 def test_an_unknown_way_of_acting_is_refused_with_a_suggestion(checkpoint):
     with pytest.raises(UserError, match="did you mean 'sample'"):
-        LoadedPolicy(checkpoint, acting="sampel")
+        InferencePolicy(checkpoint, acting="sampel")
 
 
 def test_a_step_before_any_instruction_is_a_defect_of_the_caller(checkpoint, observations):
     with pytest.raises(RuntimeError, match="set_text"):
-        LoadedPolicy(checkpoint).step(observations[0])
+        InferencePolicy(checkpoint).step(observations[0])

@@ -20,7 +20,7 @@ import torch
 from easydict import EasyDict
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_policy.control.inference import LoadedPolicy
+from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.errors import CheckpointError
 from m2distill_policy.models import Policy, libero
 from m2distill_policy.observations.observation import Observation
@@ -60,35 +60,65 @@ def policy(libero_weights):
 @pytest.fixture
 def contents(libero_weights):
     """What LIBERO's torch_save_model writes, with as much of its configuration as an import reads."""
-    cfg = EasyDict({
-        "policy": {
-            "policy_type": "BCTransformerPolicy", "extra_num_layers": 0, "embed_size": 64, "transformer_num_layers": 4,
-            "transformer_num_heads": 6, "transformer_head_output_size": 64, "transformer_mlp_hidden_size": 256,
-            "transformer_dropout": 0.1, "transformer_max_seq_len": 10,
-            "image_encoder": {"network": "ResnetEncoder", "network_kwargs": {
-                "language_fusion": "film", "remove_layer_num": 4, "no_stride": False}},
-            "language_encoder": {"network": "MLPEncoder", "network_kwargs": {"num_layers": 1}},
-            "temporal_position_encoding": {"network_kwargs": {"inv_freq_factor": 10, "factor_ratio": None}},
-            "policy_head": {"network": "GMMHead", "network_kwargs": {
-                "hidden_size": 1024, "num_layers": 2, "min_std": 0.0001, "num_modes": 5, "activation": "softplus"}},
-        },
-        "data": {"obs": {"modality": {"rgb": ["agentview_rgb", "eye_in_hand_rgb"]}},
-                 "use_joint": True, "use_gripper": True, "use_ee": False},
-        "shape_meta": {"all_shapes": {"agentview_rgb": [3, 128, 128], "eye_in_hand_rgb": [3, 128, 128]}},
-        "task_embedding_format": "bert", "benchmark_name": "LIBERO_OBJECT", "lifelong": {"algo": "ER"},
-    })
+    cfg = EasyDict(
+        {
+            "policy": {
+                "policy_type": "BCTransformerPolicy",
+                "extra_num_layers": 0,
+                "embed_size": 64,
+                "transformer_num_layers": 4,
+                "transformer_num_heads": 6,
+                "transformer_head_output_size": 64,
+                "transformer_mlp_hidden_size": 256,
+                "transformer_dropout": 0.1,
+                "transformer_max_seq_len": 10,
+                "image_encoder": {
+                    "network": "ResnetEncoder",
+                    "network_kwargs": {"language_fusion": "film", "remove_layer_num": 4, "no_stride": False},
+                },
+                "language_encoder": {"network": "MLPEncoder", "network_kwargs": {"num_layers": 1}},
+                "temporal_position_encoding": {"network_kwargs": {"inv_freq_factor": 10, "factor_ratio": None}},
+                "policy_head": {
+                    "network": "GMMHead",
+                    "network_kwargs": {
+                        "hidden_size": 1024,
+                        "num_layers": 2,
+                        "min_std": 0.0001,
+                        "num_modes": 5,
+                        "activation": "softplus",
+                    },
+                },
+            },
+            "data": {
+                "obs": {"modality": {"rgb": ["agentview_rgb", "eye_in_hand_rgb"]}},
+                "use_joint": True,
+                "use_gripper": True,
+                "use_ee": False,
+            },
+            "shape_meta": {"all_shapes": {"agentview_rgb": [3, 128, 128], "eye_in_hand_rgb": [3, 128, 128]}},
+            "task_embedding_format": "bert",
+            "benchmark_name": "LIBERO_OBJECT",
+            "lifelong": {"algo": "ER"},
+        }
+    )
     return {"state_dict": dict(libero_weights), "cfg": copy.deepcopy(cfg), "previous_masks": None}
 
 
 def tensors(arrays):
-    return {"images": {ours: torch.from_numpy(arrays[theirs]) for theirs, ours in formulas.CAMERAS.items()},
-            "joint": torch.from_numpy(arrays["joint_states"]), "gripper": torch.from_numpy(arrays["gripper_states"]),
-            "text": torch.from_numpy(arrays["task_emb"])}
+    return {
+        "images": {ours: torch.from_numpy(arrays[theirs]) for theirs, ours in formulas.CAMERAS.items()},
+        "joint": torch.from_numpy(arrays["joint_states"]),
+        "gripper": torch.from_numpy(arrays["gripper_states"]),
+        "text": torch.from_numpy(arrays["task_emb"]),
+    }
 
 
 def assert_mixture(dist, reference, prefix, index=()):
-    numbers = {"means": dist.component_distribution.mean, "scales": dist.component_distribution.stddev,
-               "logits": dist.mixture_distribution.logits}
+    numbers = {
+        "means": dist.component_distribution.mean,
+        "scales": dist.component_distribution.stddev,
+        "logits": dist.mixture_distribution.logits,
+    }
     for name, value in numbers.items():
         np.testing.assert_allclose(value.numpy(), reference[f"{prefix}_{name}"][index], **TOLERANCE, err_msg=name)
 
@@ -111,10 +141,17 @@ def test_single_steps_give_liberos_mixtures_after_the_queue_has_rolled(policy, r
     with torch.no_grad():
         for t in range(formulas.QUEUE_STEPS):
             now = slice(t, t + 1)
-            queue.append(policy.encode_step({
-                "images": {name: pixels[:, now] for name, pixels in batch["images"].items()},
-                "joint": batch["joint"][:, now], "gripper": batch["gripper"][:, now], "text": batch["text"]}))
-            assert_mixture(policy.decode(torch.cat(queue[-policy.spec.history:], 1)), reference, "queue", now)
+            queue.append(
+                policy.encode_step(
+                    {
+                        "images": {name: pixels[:, now] for name, pixels in batch["images"].items()},
+                        "joint": batch["joint"][:, now],
+                        "gripper": batch["gripper"][:, now],
+                        "text": batch["text"],
+                    }
+                )
+            )
+            assert_mixture(policy.decode(torch.cat(queue[-policy.spec.history :], 1)), reference, "queue", now)
 
 
 def test_an_imported_checkpoint_acts_as_libero(tmp_path, contents, reference):
@@ -125,11 +162,13 @@ def test_an_imported_checkpoint_acts_as_libero(tmp_path, contents, reference):
     checkpoint = load_checkpoint(tmp_path / "out")
     assert checkpoint.spec == libero_spec()
     assert checkpoint.model_config == libero()
-    acting = LoadedPolicy(checkpoint, acting="mode_mean")
+    acting = InferencePolicy(checkpoint, acting="mode_mean")
     acting.set_text(checkpoint.instructions["do it"])
     for t in range(formulas.QUEUE_STEPS):
-        images = {ours: np.rint(arrays[theirs][0, t] * 255).astype(np.uint8).transpose(1, 2, 0)
-                  for theirs, ours in formulas.CAMERAS.items()}
+        images = {
+            ours: np.rint(arrays[theirs][0, t] * 255).astype(np.uint8).transpose(1, 2, 0)
+            for theirs, ours in formulas.CAMERAS.items()
+        }
         joint, gripper = arrays["joint_states"][0, t], arrays["gripper_states"][0, t]
         sample = acting.step(Observation(images, joint, gripper, stamp_ns=t))
         logits = reference["queue_logits"][t].astype(np.float64)
@@ -206,19 +245,22 @@ def no_configuration(contents):
     del contents["cfg"]
 
 
-@pytest.mark.parametrize(("harm", "message"), [
-    (lose_a_weight, r"other weights than its configuration says: missing \['policy_head.mean_layer.bias'\]"),
-    (add_a_weight, r"unknown \['policy_head.extra'\]"),
-    (reshape_a_weight, r"head.mean.bias is torch.float32 \(34,\), expected torch.float32 \(35,\)"),
-    (spoil_a_weight, "head.mean.bias holds values that are not finite"),
-    (other_frequencies, "inv_freq is not what"),
-    (other_policy, "policy.policy_type = 'BCRNNPolicy', only 'BCTransformerPolicy'"),
-    (other_language, "task_embedding_format = 'clip', only 'bert'"),
-    (lose_a_setting, "lacks policy.embed_size"),
-    (text_for_a_number, "policy.embed_size = '64', expected a number"),
-    (packnet, "PackNet"),
-    (no_configuration, "no usable 'cfg'"),
-])
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lose_a_weight, r"other weights than its configuration says: missing \['policy_head.mean_layer.bias'\]"),
+        (add_a_weight, r"unknown \['policy_head.extra'\]"),
+        (reshape_a_weight, r"head.mean.bias is torch.float32 \(34,\), expected torch.float32 \(35,\)"),
+        (spoil_a_weight, "head.mean.bias holds values that are not finite"),
+        (other_frequencies, "inv_freq is not what"),
+        (other_policy, "policy.policy_type = 'BCRNNPolicy', only 'BCTransformerPolicy'"),
+        (other_language, "task_embedding_format = 'clip', only 'bert'"),
+        (lose_a_setting, "lacks policy.embed_size"),
+        (text_for_a_number, "policy.embed_size = '64', expected a number"),
+        (packnet, "PackNet"),
+        (no_configuration, "no usable 'cfg'"),
+    ],
+)
 def test_what_cannot_be_imported_is_refused_with_the_reason(tmp_path, contents, harm, message):
     harm(contents)
     torch.save(contents, tmp_path / "model.pth")
@@ -227,8 +269,9 @@ def test_what_cannot_be_imported_is_refused_with_the_reason(tmp_path, contents, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.",
-                                     pickle.dumps(os.getcwd, protocol=4)])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a pickle", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.", pickle.dumps(os.getcwd, protocol=4)]
+)
 def test_a_file_of_other_bytes_is_refused_without_warnings_or_advice(tmp_path, content):
     """Torch would have it loaded "with weights_only=False": the message is ours alone."""
     (tmp_path / "model.pth").write_bytes(content)

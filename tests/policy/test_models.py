@@ -24,7 +24,8 @@ def random_batch(seed=0, batch=B, steps=T):
         {c.name: random.integers(0, 256, (batch, steps, c.height, c.width, 3), dtype=np.uint8) for c in SPEC.cameras},
         random.normal(size=(batch, steps, 7)).astype(np.float32),
         random.uniform(0, 0.04, (batch, steps, 2)).astype(np.float32),
-        random.normal(size=(batch, SPEC.text_width)).astype(np.float32))
+        random.normal(size=(batch, SPEC.text_width)).astype(np.float32),
+    )
 
 
 @pytest.fixture
@@ -102,9 +103,17 @@ def test_which_norms_keep_the_samples_of_a_batch_apart_in_training(norm, apart):
 
 def test_queued_steps_give_the_mixture_of_the_whole_window(policy):
     batch = random_batch()
-    steps = [policy.encode_step({"images": {name: x[:, t:t + 1] for name, x in batch["images"].items()},
-                                 "joint": batch["joint"][:, t:t + 1], "gripper": batch["gripper"][:, t:t + 1],
-                                 "text": batch["text"]}) for t in range(T)]
+    steps = [
+        policy.encode_step(
+            {
+                "images": {name: x[:, t : t + 1] for name, x in batch["images"].items()},
+                "joint": batch["joint"][:, t : t + 1],
+                "gripper": batch["gripper"][:, t : t + 1],
+                "text": batch["text"],
+            }
+        )
+        for t in range(T)
+    ]
     newest, window = policy.decode(torch.cat(steps, 1)), policy(batch).dist
     assert newest.batch_shape == (B,)
     torch.testing.assert_close(newest.component_distribution.mean, window.component_distribution.mean[:, -1])
@@ -188,8 +197,11 @@ def test_a_policy_that_has_acted_in_this_process_can_be_trained():
 def test_time_code_by_hand():
     code = time_code(3, 4, base=10.0, device=torch.device("cpu"))
     slow = 10**-0.5
-    expected = [[0, 0, 1, 1], [np.sin(1), np.sin(slow), np.cos(1), np.cos(slow)],
-                [np.sin(2), np.sin(2 * slow), np.cos(2), np.cos(2 * slow)]]
+    expected = [
+        [0, 0, 1, 1],
+        [np.sin(1), np.sin(slow), np.cos(1), np.cos(slow)],
+        [np.sin(2), np.sin(2 * slow), np.cos(2), np.cos(2 * slow)],
+    ]
     torch.testing.assert_close(code, torch.tensor(expected, dtype=torch.float32))
 
 
@@ -216,21 +228,31 @@ def test_config_goes_through_json(preset):
     assert ModelConfig.from_json(config.to_json()) == config
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"colour": 1}, "unknown keys"), ({"width": "64"}, "ModelConfig.width"), ({"width": 63}, "even number"),
-    ({"norm": "layer"}, "'layer', allowed batch, group"), ({"stem_width": 17}, "17 channels, expected a multiple of 8"),
-    ({"stages": []}, "stages has 0 entries"),
-    ({"stages": [{"width": 0, "blocks": 1, "stride": 1}]}, "stages.width is 0"), ({"dropout": 1.0}, "dropout is 1.0"),
-    ({"min_std": 0.0}, "min_std is 0.0"), ({"modes": -1}, "modes is -1"), ({"position_base": 1.0}, "above 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unknown keys"),
+        ({"width": "64"}, "ModelConfig.width"),
+        ({"width": 63}, "even number"),
+        ({"norm": "layer"}, "'layer', allowed batch, group"),
+        ({"stem_width": 17}, "17 channels, expected a multiple of 8"),
+        ({"stages": []}, "stages has 0 entries"),
+        ({"stages": [{"width": 0, "blocks": 1, "stride": 1}]}, "stages.width is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"min_std": 0.0}, "min_std is 0.0"),
+        ({"modes": -1}, "modes is -1"),
+        ({"position_base": 1.0}, "above 1"),
+    ],
+)
 def test_a_wrong_config_is_refused(change, message):
     with pytest.raises(SpecError, match=message):
         ModelConfig.from_json(json.dumps({**json.loads(small().to_json()), **change}))
 
 
 def test_stages_set_the_resolution_of_the_heatmaps():
-    config = dataclasses.replace(small(), stem_stride=2, stem_pool=True,
-                                 stages=(StageConfig(8, 1, 1), StageConfig(8, 1, 2)))
+    config = dataclasses.replace(
+        small(), stem_stride=2, stem_pool=True, stages=(StageConfig(8, 1, 1), StageConfig(8, 1, 2))
+    )
     encoder = Policy(config, SPEC).image_encoders[0]
     seen = []
     encoder.heatmaps.register_forward_hook(lambda module, args, out: seen.append(out.shape))

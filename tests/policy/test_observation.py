@@ -10,27 +10,30 @@ from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, CameraSpec, liber
 
 def test_rows_are_turned_over_for_an_upside_down_camera():
     image = np.zeros((8, 8, 3), np.uint8)
-    image[0] = 255  # the top row of the upright picture
+    image[0] = 255  # the top row of the upright image
     turned = prepare_image(image, CameraSpec("c", 8, 8, upside_down=True))
     assert (turned[7] == 255).all() and (turned[:7] == 0).all()
     assert (prepare_image(image, CameraSpec("c", 8, 8, upside_down=False)) == image).all()
 
 
-def test_a_larger_picture_is_averaged_down():
+def test_a_larger_image_is_averaged_down():
     image = np.zeros((16, 16, 3), np.uint8)
     image[0, 0] = (200, 100, 40)  # a quarter of the first model pixel
     small = prepare_image(image, CameraSpec("c", 8, 8, upside_down=False))
     assert small[0, 0].tolist() == [50, 25, 10] and small.sum() == 85
 
 
-@pytest.mark.parametrize(("image", "named"), [
-    (np.zeros((8, 8, 3), np.float32), "float32"),
-    (np.zeros((8, 8), np.uint8), r"\(8, 8\)"),
-    (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
-    (np.zeros((8, 10, 3), np.uint8), "10x8 px, expected 8x8"),
-    (np.zeros((4, 4, 3), np.uint8), "4x4 px, expected 8x8"),
-])
-def test_a_wrong_picture_is_refused(image, named):
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((8, 10, 3), np.uint8), "10x8 px, expected 8x8"),
+        (np.zeros((4, 4, 3), np.uint8), "4x4 px, expected 8x8"),
+    ],
+)
+def test_a_wrong_image_is_refused(image, named):
     with pytest.raises(SpecError, match=named):
         prepare_image(image, CameraSpec("c", 8, 8, upside_down=False))
 
@@ -49,15 +52,18 @@ def test_joints_are_found_by_name_in_any_order_and_extra_ones_passed_over():
 ALL = PANDA_JOINTS + PANDA_FINGERS
 
 
-@pytest.mark.parametrize(("names", "positions", "named"), [
-    (ALL[1:], [0.0] * 8, r"lacks \['panda_joint1'\]"),
-    (ALL, [0.0] * 8, "9 names and 8 positions"),
-    (ALL + ALL[:1], [0.0] * 10, "repeats"),
-    (ALL, [0.0] * 8 + [float("nan")], r"not finite at \['panda_finger_joint2'\]"),
-    (ALL, [float("inf")] + [0.0] * 8, r"not finite at \['panda_joint1'\]"),
-    (ALL, [1e300] + [0.0] * 8, r"not finite at \['panda_joint1'\]"),  # as float32, which the model reads
-    ((), (), "lacks"),
-])
+@pytest.mark.parametrize(
+    ("names", "positions", "named"),
+    [
+        (ALL[1:], [0.0] * 8, r"lacks \['panda_joint1'\]"),
+        (ALL, [0.0] * 8, "9 names and 8 positions"),
+        (ALL + ALL[:1], [0.0] * 10, "repeats"),
+        (ALL, [0.0] * 8 + [float("nan")], r"not finite at \['panda_finger_joint2'\]"),
+        (ALL, [float("inf")] + [0.0] * 8, r"not finite at \['panda_joint1'\]"),
+        (ALL, [1e300] + [0.0] * 8, r"not finite at \['panda_joint1'\]"),  # as float32, which the model reads
+        ((), (), "lacks"),
+    ],
+)
 def test_malformed_joints_are_refused(names, positions, named):
     with pytest.raises(SpecError, match=named):
         order_joints(libero_spec(), names, positions)

@@ -85,8 +85,9 @@ def answer(policy):
 
 def test_a_session_holds_while_the_policy_hangs_and_acts_again_when_it_answers():
     diary = Diary()
-    session = PolicySession(SPEC, PolicyThread(diary, SOON_S), {"wave": np.ones(768, np.float32)},
-                            limits_of("libero_sim"))
+    session = PolicySession(
+        SPEC, PolicyThread(diary, SOON_S), {"wave": np.ones(768, np.float32)}, limits_of("libero_sim")
+    )
     session.set_instruction("wave")
     for camera in ("agentview", "wrist"):
         session.observe_image(camera, np.zeros((8, 8, 3), np.uint8), 0)

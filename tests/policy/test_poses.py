@@ -9,8 +9,9 @@ HALF = 0.5**0.5
 
 
 def test_a_quarter_turn_about_the_bases_z_axis_and_ten_centimetres_along_its_x():
-    moved = displace(Pose(np.array([0.3, 0.1, 0.2]), np.array([1.0, 0, 0, 0])), np.array([0.1, 0, 0]),
-                     np.array([0, 0, np.pi / 2]))
+    moved = displace(
+        Pose(np.array([0.3, 0.1, 0.2]), np.array([1.0, 0, 0, 0])), np.array([0.1, 0, 0]), np.array([0, 0, np.pi / 2])
+    )
     np.testing.assert_allclose(moved.position_m, [0.4, 0.1, 0.2])
     np.testing.assert_allclose(moved.quat_xyzw, [HALF, HALF, 0, 0], atol=1e-12)
 

@@ -23,7 +23,7 @@ from m2distill_policy.recording.recovery import recover
 KILLS = int(os.environ.get("KILLS", "8"))
 TOPICS = {"/agentview/image_raw": "sensor_msgs/msg/Image", "/instruction": "std_msgs/msg/String"}
 
-# Records episodes of 20 pictures, numbered by their first byte, and tells on stdout what is finished and flushed.
+# Records episodes of 20 images, numbered by their first byte, and tells on stdout what is finished and flushed.
 WRITER = f"""
 import sys
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_killed_at_any_moment_what_is_kept_stays_and_what_was_flushed_comes_back
             assert numbers(root / name) == list(range(20))
         begun = [rest[0] for word, *rest in said if word == "begun"]
         for name in set(begun) - set(kept):  # the open one
-            since = said[said.index(["begun", name]):]
+            since = said[said.index(["begun", name]) :]
             flushed = max((int(rest[0]) for word, *rest in since if word == "flushed"), default=-1)
             found = numbers(root / name) if (root / name).exists() else []
             assert found == list(range(len(found))) and len(found) >= flushed + 1
@@ -90,8 +90,8 @@ def test_a_torn_file_gives_every_message_that_is_whole(tmp_path, cut, tail):
         episode.bag.flush()
         path = episode.bag.folder / f"{episode.name}.mcap"
         content = path.read_bytes()
-        path.write_bytes(content[:content.index(bytes([20]) * 1000) + cut] + tail)
-    recovered, = recover(tmp_path)
+        path.write_bytes(content[: content.index(bytes([20]) * 1000) + cut] + tail)
+    (recovered,) = recover(tmp_path)
     assert recovered.messages == 20
     with Reader(recovered.path) as bag:
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
@@ -118,7 +118,7 @@ def test_a_disk_that_is_full_at_keep_costs_no_message_and_no_label(tmp_path, roo
         episode.bag.flush()
         with disk_full_after(room, episode.bag.folder / f"{episode.name}.mcap"), pytest.raises(OSError):
             episode.keep()
-    recovered, = recover(tmp_path)
+    (recovered,) = recover(tmp_path)
     with Reader(recovered.path) as bag:
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
         assert bag.storage.metadata.custom == {"operator": "Ada", "success": "true", "recovered": "true"}
@@ -151,7 +151,7 @@ def test_a_recorder_that_died_just_before_the_rename_leaves_a_whole_episode(tmp_
             episode.keep()
         (tmp_path / episode.name).unlink()
         episode.label()  # as if it had died a little earlier
-    recovered, = recover(tmp_path)
+    (recovered,) = recover(tmp_path)
     assert sorted(path.name for path in recovered.path.iterdir()) == [f"{episode.name}.mcap", "metadata.yaml"]
     with Reader(recovered.path) as bag:
         assert bag.storage.metadata.custom == {"operator": "Ada"}
@@ -165,7 +165,7 @@ def test_an_interrupted_recovery_is_finished_by_the_next(tmp_path):
     torn = tmp_path / "recovering" / episode.name
     torn.mkdir(parents=True)
     (torn / f"{episode.name}.mcap").write_bytes(b"half")
-    recovered, = recover(tmp_path)
+    (recovered,) = recover(tmp_path)
     with Reader(recovered.path) as bag:
         assert bag.message_count == 1
         assert bag.storage.metadata.custom == {"operator": "Ada", "recovered": "true"}
@@ -175,7 +175,7 @@ def test_an_interrupted_recovery_is_finished_by_the_next(tmp_path):
 def test_an_episode_without_a_message_is_put_aside(tmp_path):
     with Recordings(tmp_path) as recordings:
         name = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {}).name
-    recovered, = recover(tmp_path)
+    (recovered,) = recover(tmp_path)
     assert recovered.messages == 0 and recovered.path == tmp_path / "discarded" / name and recovered.path.is_dir()
 
 

@@ -16,8 +16,13 @@ from m2distill_policy.safety.limits import STOP_S, CommandGuard, SafetyFault, Sa
 from m2distill_policy.spec import PANDA_JOINTS, libero_spec
 
 SPEC = libero_spec(size_px=8)
-FREE = replace(limits_of("libero_sim"), max_linear_m_s=10.0, max_angular_rad_s=100.0, max_first_linear_m_s=10.0,
-               max_first_angular_rad_s=100.0)  # nothing bites
+FREE = replace(
+    limits_of("libero_sim"),
+    max_linear_m_s=10.0,
+    max_angular_rad_s=100.0,
+    max_first_linear_m_s=10.0,
+    max_first_angular_rad_s=100.0,
+)  # nothing bites
 
 
 def command(linear, angular=(0.0, 0.0, 0.0), width=0.04) -> Command:
@@ -64,8 +69,9 @@ def test_a_first_command_that_jumps_is_a_fault_and_a_later_one_is_shortened():
         linear(guard, 0.7)
 
 
-@pytest.mark.parametrize("bad", [command([np.nan, 0, 0]), command([0, 0, 0], [0, np.inf, 0]),
-                                 command([0, 0, 0], width=np.nan)])
+@pytest.mark.parametrize(
+    "bad", [command([np.nan, 0, 0]), command([0, 0, 0], [0, np.inf, 0]), command([0, 0, 0], width=np.nan)]
+)
 def test_a_command_that_is_not_finite_is_a_fault(bad):
     with pytest.raises(SafetyFault, match="not finite"):
         CommandGuard(FREE, 20.0).judge(bad, None)
@@ -85,9 +91,17 @@ ANY = st.floats(allow_nan=True, allow_infinity=True)
 VECTORS = st.lists(st.one_of(st.floats(-2, 2), ANY), min_size=3, max_size=3)
 POSITIONS = st.lists(st.floats(-2, 2), min_size=3, max_size=3)
 LIMITS = st.builds(
-    SafetyLimits, linear_gain=st.floats(0, 2), angular_gain=st.floats(0, 2), fade_in_s=st.floats(0, 1),
-    max_first_linear_m_s=st.floats(0, 10), max_first_angular_rad_s=st.floats(0, 100), max_linear_m_s=st.floats(0, 2),
-    max_angular_rad_s=st.floats(0, 5), max_linear_step_m_s=st.floats(0, 1), max_angular_step_rad_s=st.floats(0, 3))
+    SafetyLimits,
+    linear_gain=st.floats(0, 2),
+    angular_gain=st.floats(0, 2),
+    fade_in_s=st.floats(0, 1),
+    max_first_linear_m_s=st.floats(0, 10),
+    max_first_angular_rad_s=st.floats(0, 100),
+    max_linear_m_s=st.floats(0, 2),
+    max_angular_rad_s=st.floats(0, 5),
+    max_linear_step_m_s=st.floats(0, 1),
+    max_angular_step_rad_s=st.floats(0, 3),
+)
 EPS = 1e-9
 
 
@@ -133,12 +147,16 @@ def test_the_arm_that_nobody_described_has_the_defaults():
         preset("ur_serv")
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
-    ({"max_linear_m_s": -1.0}, "max_linear_m_s is -1.0, allowed 0.0 to 10.0"),
-    ({"max_age_s": math.nan}, "max_age_s is nan"),
-    ({"workspace_min_m": (0.0, 0.0, 2.0)}, "the first below the second"),
-    ({"workspace_max_m": (1.0, 1.0)}, "expected x, y, z each"),
-    ({"workspace_max_m": (1.0, 1.0, math.nan)}, "the first below the second")])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"max_linear_m_s": -1.0}, "max_linear_m_s is -1.0, allowed 0.0 to 10.0"),
+        ({"max_age_s": math.nan}, "max_age_s is nan"),
+        ({"workspace_min_m": (0.0, 0.0, 2.0)}, "the first below the second"),
+        ({"workspace_max_m": (1.0, 1.0)}, "expected x, y, z each"),
+        ({"workspace_max_m": (1.0, 1.0, math.nan)}, "the first below the second"),
+    ],
+)
 def test_limits_out_of_range_cannot_be_expressed(wrong, said):
     with pytest.raises(UserError, match=said):
         SafetyLimits(**wrong)

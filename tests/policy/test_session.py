@@ -103,7 +103,7 @@ def test_inputs_that_are_too_far_apart_hold():
     assert _reason(session.tick(101 * MS)) == "wrist is more than 100 ms older than agentview"
 
 
-def test_a_malformed_picture_holds_until_a_good_one_comes():
+def test_a_malformed_image_holds_until_a_good_one_comes():
     session, _ = _session()
     session.set_instruction(SOUP)
     _feed(session, 0)
@@ -180,8 +180,9 @@ def test_speeds_are_shortened_to_their_limits_with_direction_kept():
 def test_command_and_action_are_inverse(values):
     action = np.array(values, np.float32)
     command = sample_to_command(SPEC, ActionSample(action, 0, 0.0, 0.0), 0)
-    back = command_to_action(SPEC.action, SPEC.rate_hz, command.linear_m_s, command.angular_rad_s,
-                             command.gripper_width_m)
+    back = command_to_action(
+        SPEC.action, SPEC.rate_hz, command.linear_m_s, command.angular_rad_s, command.gripper_width_m
+    )
     np.testing.assert_allclose(back, action, atol=1e-6)
 
 
@@ -211,9 +212,16 @@ def test_a_workspace_asks_for_the_hands_pose_and_stops_the_hand_before_its_walls
     np.testing.assert_allclose(session.tick(0).linear_m_s, [0, 0, 1.0])
 
 
-@pytest.mark.parametrize(("position", "quat"), [
-    ((0.0, np.nan, 0.0), (0, 0, 0, 1)), ((0.0, 0.0, np.inf), (0, 0, 0, 1)), ((0.0, 0.0, 0.0), (0, 0, 0, 0)),
-    ((0.0, 0.0, 0.0), (0, 0, 0, 2)), ((0.0, 0.0, 0.0), (np.nan, 0, 0, 1))])
+@pytest.mark.parametrize(
+    ("position", "quat"),
+    [
+        ((0.0, np.nan, 0.0), (0, 0, 0, 1)),
+        ((0.0, 0.0, np.inf), (0, 0, 0, 1)),
+        ((0.0, 0.0, 0.0), (0, 0, 0, 0)),
+        ((0.0, 0.0, 0.0), (0, 0, 0, 2)),
+        ((0.0, 0.0, 0.0), (np.nan, 0, 0, 1)),
+    ],
+)
 def test_a_pose_that_is_none_holds(position, quat):
     session, _ = _session(workspace_min_m=(-1.0, -1.0, -1.0))
     session.set_instruction(SOUP)

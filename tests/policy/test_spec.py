@@ -20,20 +20,23 @@ def _edited(edit) -> str:
     return json.dumps(data)
 
 
-@pytest.mark.parametrize(("edit", "named"), [
-    (lambda d: d.pop("rate_hz"), r"missing keys \['rate_hz'\]"),
-    (lambda d: d.update(fps=20), r"unknown keys \['fps'\]"),
-    (lambda d: d.update(rate_hz="20"), "rate_hz is '20', expected a number"),
-    (lambda d: d.update(rate_hz=0), "rate_hz is 0.0, allowed above 0"),
-    (lambda d: d.update(history=2.5), "history is 2.5, expected int"),
-    (lambda d: d.update(history=True), "history is True, expected int"),
-    (lambda d: d["cameras"][0].pop("upside_down"), r"cameras\[0\] has missing keys \['upside_down'\]"),
-    (lambda d: d.update(cameras=[]), "cameras has 0 entries"),
-    (lambda d: d["cameras"].append(d["cameras"][0]), "not unique"),
-    (lambda d: d["action"].update(linear_scale_m=-1), "linear_scale_m is -1.0, expected a positive"),
-    (lambda d: d["action"].update(linear_scale_m=float("nan")), "linear_scale_m is nan"),
-    (lambda d: d.update(joint_names="j1"), "joint_names is str, expected a list"),
-])
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda d: d.pop("rate_hz"), r"missing keys \['rate_hz'\]"),
+        (lambda d: d.update(fps=20), r"unknown keys \['fps'\]"),
+        (lambda d: d.update(rate_hz="20"), "rate_hz is '20', expected a number"),
+        (lambda d: d.update(rate_hz=0), "rate_hz is 0.0, allowed above 0"),
+        (lambda d: d.update(history=2.5), "history is 2.5, expected int"),
+        (lambda d: d.update(history=True), "history is True, expected int"),
+        (lambda d: d["cameras"][0].pop("upside_down"), r"cameras\[0\] has missing keys \['upside_down'\]"),
+        (lambda d: d.update(cameras=[]), "cameras has 0 entries"),
+        (lambda d: d["cameras"].append(d["cameras"][0]), "not unique"),
+        (lambda d: d["action"].update(linear_scale_m=-1), "linear_scale_m is -1.0, expected a positive"),
+        (lambda d: d["action"].update(linear_scale_m=float("nan")), "linear_scale_m is nan"),
+        (lambda d: d.update(joint_names="j1"), "joint_names is str, expected a list"),
+    ],
+)
 def test_a_malformed_spec_is_refused_by_name(edit, named):
     with pytest.raises(SpecError, match=named):
         PolicySpec.from_json(_edited(edit))

@@ -65,8 +65,10 @@ def test_whatever_a_joystick_sends_the_arm_stays_below_its_speeds(axes, buttons)
         assert 0 <= motion.gripper_width_m <= SETTINGS.gripper_open_m
 
 
-@pytest.mark.parametrize(("axes", "buttons", "said"), [
-    ([0.0] * 3, HELD, "has 3 axes"), ([math.nan] * 6, HELD, "finite numbers"), (STILL, [0, 0], "has 2 buttons")])
+@pytest.mark.parametrize(
+    ("axes", "buttons", "said"),
+    [([0.0] * 3, HELD, "has 3 axes"), ([math.nan] * 6, HELD, "finite numbers"), (STILL, [0, 0], "has 2 buttons")],
+)
 def test_another_joystick_is_named_and_lets_go(axes, buttons, said):
     teleoperator = operator()
     teleoperator.hear(axes, buttons, 0.0)

@@ -13,8 +13,10 @@ import pytest
 from m2distill_policy.bringup.system import environment
 
 # before rclpy starts: a domain of our own, away from every other ROS system on this machine
-os.environ.update(environment() | {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
-                                   "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")})
+os.environ.update(
+    environment()
+    | {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")}
+)
 sys.path.insert(0, str(Path(__file__).parent))  # for harness.py
 
 try:
@@ -22,8 +24,10 @@ try:
 
     import m2distill_interfaces.msg  # noqa: F401
 except ImportError as error:
-    raise pytest.UsageError(f"tests/ros needs ROS 2 and the built messages ({error}): run `make setup`; on a ROS 2 "
-                            "distribution source it and ros2_ws/install/setup.bash") from error
+    raise pytest.UsageError(
+        f"tests/ros needs ROS 2 and the built messages ({error}): run `make setup`; on a ROS 2 "
+        "distribution source it and ros2_ws/install/setup.bash"
+    ) from error
 
 import torch
 from harness import KNOWN, Client

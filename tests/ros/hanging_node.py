@@ -7,7 +7,7 @@ import threading
 from m2distill_policy.control import inference
 from m2distill_policy.ros.nodes import policy_node
 
-way, step = sys.argv.pop(1), inference.LoadedPolicy.step
+way, step = sys.argv.pop(1), inference.InferencePolicy.step
 
 
 def hanging_step(policy, observation):
@@ -18,5 +18,5 @@ def hanging_step(policy, observation):
     return step(policy, observation)
 
 
-inference.LoadedPolicy.step = hanging_step
+inference.InferencePolicy.step = hanging_step
 sys.exit(policy_node.main())

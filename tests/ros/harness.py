@@ -48,9 +48,13 @@ class Client(Node):
         self.spinner = SingleThreadedExecutor()
         self.spinner.add_node(self)
         self.heard: list[tuple[str, object]] = []  # topic, message, in order of arrival
-        for topic, kind, qos in (("twist_cmd", TwistStamped, 100), ("gripper_cmd", Float64, 100),
-                                 ("policy/action", PolicyAction, 100), ("policy/status", PolicyStatus, LATCHED),
-                                 ("/diagnostics", DiagnosticArray, 10)):
+        for topic, kind, qos in (
+            ("twist_cmd", TwistStamped, 100),
+            ("gripper_cmd", Float64, 100),
+            ("policy/action", PolicyAction, 100),
+            ("policy/status", PolicyStatus, LATCHED),
+            ("/diagnostics", DiagnosticArray, 10),
+        ):
             self.create_subscription(kind, topic, lambda m, topic=topic: self.heard.append((topic, m)), qos)
         self.image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
         self.joints_pub = self.create_publisher(JointState, "joint_states", 5)
@@ -61,11 +65,13 @@ class Client(Node):
         self.get_state = self.create_client(GetState, "policy/get_state")
         self.policy_parameters = AsyncParameterClient(self, "policy")
         # made early: before the node knows of a client, it cannot answer it
-        self.triggers = {name: self.create_client(Trigger, f"policy/{name}") for name in
-                         ("start", "stop", "pause", "reset_fault", "reload", "rollback")}
+        self.triggers = {
+            name: self.create_client(Trigger, f"policy/{name}")
+            for name in ("start", "stop", "pause", "reset_fault", "reload", "rollback")
+        }
         self.execute = ActionClient(self, ExecuteInstruction, "policy/execute")
         self.sent = 0  # sets of sensor data
-        self.sizes = dict.fromkeys(CAMERAS, 64)  # of the pictures; 0: the camera is dead
+        self.sizes = dict.fromkeys(CAMERAS, 64)  # of the images; 0: the camera is dead
         self.encoding = "rgb8"
         self.positions = np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8, 0.04, 0.04])  # None: the driver is dead
         self.hand = [0.4, 0.0, 0.3]  # its position; None: nobody knows
@@ -92,8 +98,8 @@ class Client(Node):
             self.sent_ns["joint_states"] = clock_ns
         for name, size in self.sizes.items():
             if size:
-                picture = np.full((size, size, 3), self.sent % 256, np.uint8)
-                image = conversions.image_from_numpy(picture, now_ns, name)
+                pixels = np.full((size, size, 3), self.sent % 256, np.uint8)
+                image = conversions.image_from_numpy(pixels, now_ns, name)
                 image.encoding = self.encoding
                 self.image_pubs[name].publish(image)
                 self.sent_ns[name] = clock_ns
@@ -144,8 +150,9 @@ class Client(Node):
     def wait_until_active(self) -> None:
         """Until an active node tells its status and hears all that this client sends."""
         ears = (self.instruction_pub, self.joints_pub, *self.image_pubs.values())
-        self.wait(lambda: self.status and all(pub.get_subscription_count() for pub in ears), "an active node",
-                  START_LIMIT_S)
+        self.wait(
+            lambda: self.status and all(pub.get_subscription_count() for pub in ears), "an active node", START_LIMIT_S
+        )
 
     def set_parameter(self, name: str, value) -> None:
         assert (refusal := self.refusal(name, value)) == "", refusal
@@ -171,13 +178,19 @@ class Client(Node):
 
     def wait_for_state(self, state: int, reason: str = "") -> PolicyStatus:
         """Until ~/status tells this state, with `reason` in its reason."""
-        return self.wait(lambda: self.status if self.status and self.status.state == state
-                         and reason in self.status.reason else None, f"state {state} because of {reason!r}")
+        return self.wait(
+            lambda: (
+                self.status if self.status and self.status.state == state and reason in self.status.reason else None
+            ),
+            f"state {state} because of {reason!r}",
+        )
 
     def wait_for_motion(self, moving: bool) -> None:
         """Until the last twist is, or is not, zero. Messages on two topics may overtake each other."""
+
         def speed() -> float:
             return math.hypot(*np.concatenate(conversions.twist_to_numpy(self.of("twist_cmd")[-1])))
+
         self.wait(lambda: self.of("twist_cmd") and (speed() > 0) == moving, f"a twist, moving: {moving}")
 
 
@@ -190,8 +203,14 @@ def run(robot: Client) -> None:
 
 def stopped(robot: Client, since_ns: int) -> int | None:
     """Stamp of the first zero twist after `since_ns`, once it is there."""
-    return next((conversions.stamp_to_ns(t.header.stamp) for t in robot.of("twist_cmd")
-                 if conversions.stamp_to_ns(t.header.stamp) > since_ns and not np.any(conversions.twist_to_numpy(t))), None)
+    return next(
+        (
+            conversions.stamp_to_ns(t.header.stamp)
+            for t in robot.of("twist_cmd")
+            if conversions.stamp_to_ns(t.header.stamp) > since_ns and not np.any(conversions.twist_to_numpy(t))
+        ),
+        None,
+    )
 
 
 def told(robot: Client, reason: str) -> bool:
@@ -218,10 +237,11 @@ def assert_stops(robot: Client, reason: str, break_it: Callable[[], int], mend: 
     raise AssertionError(f"stopped after {times_ms} ms, limit {STOP_MS} ms")
 
 
-def ask(simulator: Client, stamp_ns: int, picture: int) -> PolicyAction:
-    """Send one set, all pictures of this brightness, and return the answer."""
-    simulator.sent = picture
+def ask(simulator: Client, stamp_ns: int, image: int) -> PolicyAction:
+    """Send one set, all images of this brightness, and return the answer."""
+    simulator.sent = image
     simulator.sense(stamp_ns)
+
     def stamped(heard: list) -> list:
         return [message for message in heard if conversions.stamp_to_ns(message.header.stamp) == stamp_ns]
 

@@ -17,8 +17,14 @@ VERBS = ("start", "keep", "discard", "success", "failure")
 
 
 def recorder_node(checkpoint: Path, directory: Path, **parameters) -> NodeDescription:
-    parameters = {"checkpoint": str(checkpoint), "directory": str(directory), "operator": "Ada", "min_free_mib": 10,
-                  "autostart": True, **parameters}
+    parameters = {
+        "checkpoint": str(checkpoint),
+        "directory": str(directory),
+        "operator": "Ada",
+        "min_free_mib": 10,
+        "autostart": True,
+        **parameters,
+    }
     return NodeDescription("m2distill_policy", "recorder_node", "recorder", "", parameters)
 
 
@@ -34,8 +40,11 @@ class Recorder:
 
     def wait_until_up(self) -> None:
         client = self.client
-        client.wait(lambda: all(s.service_is_ready() for s in self.services.values()) and self.diagnoses(),
-                    "an active recorder", START_LIMIT_S)
+        client.wait(
+            lambda: all(s.service_is_ready() for s in self.services.values()) and self.diagnoses(),
+            "an active recorder",
+            START_LIMIT_S,
+        )
         ears = (client.instruction_pub, client.joints_pub, self.command_pub, *client.image_pubs.values())
         client.wait(lambda: all(pub.get_subscription_count() for pub in ears), "its ears")
 
@@ -60,13 +69,17 @@ class Recorder:
         return self.client.result(self.change_state.call_async(request), "a transition").success
 
     def diagnoses(self) -> list[str]:
-        return [array.status[0].message for array in self.client.of("/diagnostics")
-                if array.status[0].name == "/recorder: recorder"]
+        return [
+            array.status[0].message
+            for array in self.client.of("/diagnostics")
+            if array.status[0].name == "/recorder: recorder"
+        ]
 
     def numbers(self, key: str) -> int:
         """Of the last diagnosis."""
-        array = next(array for array in reversed(self.client.of("/diagnostics"))
-                     if array.status[0].name == "/recorder: recorder")
+        array = next(
+            array for array in reversed(self.client.of("/diagnostics")) if array.status[0].name == "/recorder: recorder"
+        )
         return int(next(value.value for value in array.status[0].values if value.key == key))
 
     def record(self, sets: int) -> None:

@@ -32,8 +32,13 @@ def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 @pytest.fixture
 def configured(client, node) -> Iterator[Client]:
     assert client.transition(Transition.TRANSITION_CONFIGURE)
-    client.wait(lambda: all(pub.get_subscription_count() for pub in (
-        client.instruction_pub, client.joints_pub, *client.image_pubs.values())), "the node's inputs")
+    client.wait(
+        lambda: all(
+            pub.get_subscription_count()
+            for pub in (client.instruction_pub, client.joints_pub, *client.image_pubs.values())
+        ),
+        "the node's inputs",
+    )
     yield client
     if client.state() == "active":
         assert client.transition(Transition.TRANSITION_DEACTIVATE)
@@ -75,9 +80,18 @@ def test_what_is_missing_or_cannot_be_heard_is_named(configured, node, another_c
     sense(configured, 25)
     assert configured.transition(Transition.TRANSITION_ACTIVATE)
     assert "agentview: nothing heard in the last second" in node.log_path("policy").read_text()
-    topics = configured.wait(lambda: next((v.value for array in configured.of("/diagnostics")
-                                           for v in array.status[0].values if v.key == "topics" and v.value), None),
-                             "the diagnostics")
+    topics = configured.wait(
+        lambda: next(
+            (
+                v.value
+                for array in configured.of("/diagnostics")
+                for v in array.status[0].values
+                if v.key == "topics" and v.value
+            ),
+            None,
+        ),
+        "the diagnostics",
+    )
     assert "/instruction: /stranger cannot be heard: " in topics and "reliab" in topics.lower()
     assert "/joint_states: /stranger publishes std_msgs/msg/Bool, expected sensor_msgs/msg/JointState" in topics
     stranger.destroy_node()
@@ -90,7 +104,8 @@ def activate(client: Client) -> None:
 
 def goal(client: Client, text: str, limit_s: int, feedback=None):
     sending = client.execute.send_goal_async(
-        ExecuteInstruction.Goal(instruction=text, time_limit=Duration(sec=limit_s)), feedback)
+        ExecuteInstruction.Goal(instruction=text, time_limit=Duration(sec=limit_s)), feedback
+    )
     handle = client.result(sending, "the goal to be accepted")
     assert handle.accepted
     return handle
@@ -116,8 +131,9 @@ def test_a_paraphrase_is_read_as_the_instruction_and_another_text_is_refused(con
     activate(configured)
     refused = goal(configured, "pick up the banana and place it in the basket", 600)
     configured.wait_for_state(PolicyStatus.IDLE, "comparing")
-    answer = configured.wait(refused.get_result_async().done, "the refusal", START_LIMIT_S) and \
-        configured.result(refused.get_result_async(), "the result")
+    answer = configured.wait(refused.get_result_async().done, "the refusal", START_LIMIT_S) and configured.result(
+        refused.get_result_async(), "the result"
+    )
     assert answer.result.termination_reason == Result.REFUSED
     assert f"known: {KNOWN[0]}; {KNOWN[1]}" in answer.result.message
     assert configured.of("policy/action") == []

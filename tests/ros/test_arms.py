@@ -41,8 +41,10 @@ class Impedance:
         client.create_subscription(PoseStamped, "target_pose", self.targets.append, 100)
 
     def node(self, checkpoint_path, log, **parameters) -> NodeProcesses:
-        return NodeProcesses([policy_node(checkpoint_path, arm="franka_impedance", acting="mode_mean", autostart=True,
-                                          **parameters)], log)
+        return NodeProcesses(
+            [policy_node(checkpoint_path, arm="franka_impedance", acting="mode_mean", autostart=True, **parameters)],
+            log,
+        )
 
     def away_m(self, hand) -> list[float]:
         """How far each target is from there."""
@@ -77,12 +79,14 @@ def test_the_impedance_preset_aims_near_the_hand_and_holds_it_where_it_is(impeda
         nodes.check()
 
 
-def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(impedance, client, checkpoint_path,
-                                                                              tmp_path):
+def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(
+    impedance, client, checkpoint_path, tmp_path
+):
     """The clock is trusted for a minute here, so that it is the silence that is noticed."""
     hand, frame_id = client.hand, client.frame_id
-    with impedance.node(checkpoint_path, tmp_path, max_age_s=60.0, max_skew_s=60.0, watchdog_s=0.2,
-                        command_timeout_s=10.0) as nodes:
+    with impedance.node(
+        checkpoint_path, tmp_path, max_age_s=60.0, max_skew_s=60.0, watchdog_s=0.2, command_timeout_s=10.0
+    ) as nodes:
         client.wait_until_active()
         impedance.run()
         client.hand = [math.nan, 0.0, 0.3]
@@ -101,8 +105,9 @@ def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(im
         nodes.check()
 
 
-def test_an_arm_that_was_moved_while_its_pose_was_unknown_is_sent_to_no_old_pose(impedance, client, checkpoint_path,
-                                                                                tmp_path):
+def test_an_arm_that_was_moved_while_its_pose_was_unknown_is_sent_to_no_old_pose(
+    impedance, client, checkpoint_path, tmp_path
+):
     with impedance.node(checkpoint_path, tmp_path) as nodes:
         client.wait_until_active()
         impedance.run()

@@ -15,7 +15,7 @@ def test_bench_node_prints_every_field(monkeypatch, capsys):
     assert main.run(["bench", "node", "--quick", "--seconds", "1", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert len(rows) == 6
-    median, start = rows["picture's stamp to command, median"], rows["start of the process to active"]
+    median, start = rows["image's stamp to command, median"], rows["start of the process to active"]
     assert 0 < median["periods"] <= 25  # a busy machine sends fewer
     assert median["act_ms"] > 1 and median["value"] > 1 and start["value"] > 0.5  # less would be another network
     assert rows["resident memory"]["value"] > 100
@@ -24,10 +24,25 @@ def test_bench_node_prints_every_field(monkeypatch, capsys):
 
 
 def test_a_bar_is_judged_by_its_own_number():
-    measured = {"median_ms": 23.1, "p99_ms": 49.0, "max_ms": 80.0, "periods": 1200, "missed": 1, "start_s": 12.5,
-                "resident_mb": 500.0, "gap_periods": 1.9, "swap_s": 1.0}
+    measured = {
+        "median_ms": 23.1,
+        "p99_ms": 49.0,
+        "max_ms": 80.0,
+        "periods": 1200,
+        "missed": 1,
+        "start_s": 12.5,
+        "resident_mb": 500.0,
+        "gap_periods": 1.9,
+        "swap_s": 1.0,
+    }
     assert [(row["bar"], row["holds"]) for row in judge(measured, act_ms=20.0)] == [
-        ("<= 23.0", False), ("<= 50", True), ("<= 0", False), ("<= 12", False), ("<= 900", True), ("<= 2", True)]
+        ("<= 23.0", False),
+        ("<= 50", True),
+        ("<= 0", False),
+        ("<= 12", False),
+        ("<= 900", True),
+        ("<= 2", True),
+    ]
 
 
 def test_a_period_is_answered_by_the_command_with_its_stamp():
@@ -35,6 +50,11 @@ def test_a_period_is_answered_by_the_command_with_its_stamp():
     ms = 1_000_000
     answered = {0: 20 * ms, 50 * ms: 74 * ms, 151 * ms: 152 * ms}
     assert summary([0, 50 * ms, 100 * ms, 150 * ms], answered) == {
-        "periods": 4, "missed": 2, "median_ms": 22.0, "p99_ms": 23.96, "max_ms": 24.0}
+        "periods": 4,
+        "missed": 2,
+        "median_ms": 22.0,
+        "p99_ms": 23.96,
+        "max_ms": 24.0,
+    }
     with pytest.raises(UserError, match="no command came in 1 periods"):
         summary([100 * ms], answered)

@@ -12,7 +12,12 @@ def test_bench_record_prints_every_field(capsys):
     assert main.run(["bench", "record", "--seconds", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"].partition(" lost of ")[0] for row in rows] == [
-        "instruction", "joint_states", "agentview/image_raw", "wrist/image_raw", "recorder's share of a core"]
+        "instruction",
+        "joint_states",
+        "agentview/image_raw",
+        "wrist/image_raw",
+        "recorder's share of a core",
+    ]
     published = {name: int(count) for name, _, count in (row["name"].partition(" lost of ") for row in rows[:-1])}
     assert 10 <= published["wrist/image_raw"] <= 40 and 30 <= published["joint_states"] <= 120
     assert all(0 <= row["value"] <= published[row["name"].partition(" lost of ")[0]] for row in rows[:-1])
@@ -23,5 +28,5 @@ def test_a_rig_may_run_longer_than_it_would_wait_for_anything(monkeypatch):
     passed_s = itertools.count(step=10)
     monkeypatch.setattr(client_node, "time", SimpleNamespace(monotonic=lambda: next(passed_s)))
     monkeypatch.setattr(client_node, "rclpy", SimpleNamespace(spin_once=lambda node, timeout_sec: None))
-    client_node.WaitingNode.run(client_node.WaitingNode.__new__(client_node.WaitingNode), 300)
+    client_node.ClientNode.run(client_node.ClientNode.__new__(client_node.ClientNode), 300)
     assert next(passed_s) >= 300 > client_node.LIMIT_S

@@ -16,8 +16,8 @@ from m2distill_policy.bringup import system
 from m2distill_policy.bringup.system import (
     NodeDescription,
     NodeProcesses,
-    PolicyConfig,
-    SystemConfig,
+    PolicyLaunchConfig,
+    SystemLaunchConfig,
     command_line,
     policy_nodes,
     read_arguments,
@@ -32,7 +32,7 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
     from m2distill_sim.ros.nodes.sim_node import SimParameters
 
     declared = {"policy": (ArmParameters, *GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
-    for node in system_nodes(SystemConfig(record="r")):
+    for node in system_nodes(SystemLaunchConfig(record="r")):
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
         for name, value in node.parameters.items():
             if name != "use_sim_time":  # rclpy's own
@@ -54,51 +54,88 @@ def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_a
 
 def test_texts_stay_texts_on_a_command_line():
     node = NodeDescription("p", "e", "n", "robot1", {"a": "12", "b": "it's", "c": True, "d": 0.5, "e": 3})
-    assert command_line(node)[3:] == ["--ros-args", "-r", "__node:=n", "-r", "__ns:=/robot1", "-p", "a:='12'", "-p",
-                                      "b:='it''s'", "-p", "c:=true", "-p", "d:=0.5", "-p", "e:=3"]
+    assert command_line(node)[3:] == [
+        "--ros-args",
+        "-r",
+        "__node:=n",
+        "-r",
+        "__ns:=/robot1",
+        "-p",
+        "a:='12'",
+        "-p",
+        "b:='it''s'",
+        "-p",
+        "c:=true",
+        "-p",
+        "d:=0.5",
+        "-p",
+        "e:=3",
+    ]
     named = NodeDescription("p", "e", "n", "", {}, "f.yaml", (("a", "b"), ("c", "/d/e")))
     assert command_line(named)[6:] == ["-r", "a:=b", "-r", "c:=/d/e", "--params-file", "f.yaml"]
 
 
 def test_every_choice_can_be_made_on_the_command_line():
-    chosen = {"checkpoint": "c", "namespace": "robot1", "params_file": "f.yaml", "remap": "a:=b c:=/d",
-              "arm": "franka_servo", "dry_run": True, "acting": "mode_mean",
-              "seed": 3, "pacing": "lockstep", "image_transport": "compressed", "autostart": False,
-              "follow_checkpoint": True,
-              "record": "r", "operator": "Ada",
-              "suite": "libero_goal", "task": 4, "initial_state": 5, "assets": "builtin", "image_size_px": 64,
-              "step_limit": 7, "video": "v"}
-    assert chosen.keys() == SystemConfig.__dataclass_fields__.keys()
+    chosen = {
+        "checkpoint": "c",
+        "namespace": "robot1",
+        "params_file": "f.yaml",
+        "remap": "a:=b c:=/d",
+        "arm": "franka_servo",
+        "dry_run": True,
+        "acting": "mode_mean",
+        "seed": 3,
+        "pacing": "lockstep",
+        "image_transport": "compressed",
+        "autostart": False,
+        "follow_checkpoint": True,
+        "record": "r",
+        "operator": "Ada",
+        "suite": "libero_goal",
+        "task": 4,
+        "initial_state": 5,
+        "assets": "builtin",
+        "image_size_px": 64,
+        "step_limit": 7,
+        "video": "v",
+    }
+    assert chosen.keys() == SystemLaunchConfig.__dataclass_fields__.keys()
     words = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
-    assert read_arguments([*words, "--log-dir", "logs"]) == (SystemConfig(**chosen), Path("logs"))
-    assert read_arguments(["--checkpoint", "c"])[0] == SystemConfig(checkpoint="c")
+    assert read_arguments([*words, "--log-dir", "logs"]) == (SystemLaunchConfig(**chosen), Path("logs"))
+    assert read_arguments(["--checkpoint", "c"])[0] == SystemLaunchConfig(checkpoint="c")
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
-    (["--task", "first"], "task is 'first', expected a whole number"),
-    (["--autostart", "no"], "unknown autostart 'no' (allowed: false, true)"),
-    (["--params-file", "/nowhere.yaml"], "params_file /nowhere.yaml is not a file"),
-    (["--remap", "twist_cmd:=a gripper_cmd"], "remap has 'gripper_cmd', expected FROM:=TO"),
-])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
+        (["--task", "first"], "task is 'first', expected a whole number"),
+        (["--autostart", "no"], "unknown autostart 'no' (allowed: false, true)"),
+        (["--params-file", "/nowhere.yaml"], "params_file /nowhere.yaml is not a file"),
+        (["--remap", "twist_cmd:=a gripper_cmd"], "remap has 'gripper_cmd', expected FROM:=TO"),
+    ],
+)
 def test_a_choice_that_is_none_is_refused(words, said, capsys):
     assert system.main(["--checkpoint", "c", *words]) == 2
     assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
-    (node,) = system_nodes(SystemConfig(checkpoint="c", arm="ur_servo"))
+    (node,) = system_nodes(SystemLaunchConfig(checkpoint="c", arm="ur_servo"))
     assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
-    sim, node = system_nodes(SystemConfig())
+    sim, node = system_nodes(SystemLaunchConfig())
     assert (sim.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("sim", "libero_sim", True)
 
 
-@pytest.mark.parametrize(("name", "chosen", "said"), [
-    ("policy", {"checkpoint": "/nowhere"}, "no checkpoint at /nowhere: it is not a directory"),
-    ("sim", {"suite": "libero_objekt"}, "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
-])
+@pytest.mark.parametrize(
+    ("name", "chosen", "said"),
+    [
+        ("policy", {"checkpoint": "/nowhere"}, "no checkpoint at /nowhere: it is not a directory"),
+        ("sim", {"suite": "libero_objekt"}, "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
+    ],
+)
 def test_a_node_that_cannot_start_is_reported_by_one_line_that_says_why(name, chosen, said, tmp_path):
-    description = next(node for node in system_nodes(SystemConfig(**chosen)) if node.name == name)
+    description = next(node for node in system_nodes(SystemLaunchConfig(**chosen)) if node.name == name)
     with NodeProcesses([description], tmp_path) as nodes:
         assert psutil.Process(nodes.pids[name]).wait(START_LIMIT_S) == 2
         with pytest.raises(UserError) as error:
@@ -117,8 +154,14 @@ def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):
 def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client, checkpoint_path, tmp_path):
     file = tmp_path / "arm.yaml"
     file.write_text("/**/policy:\n  ros__parameters:\n    frame_id: fr3_link0\n    seed: 7\n")
-    config = PolicyConfig(checkpoint=str(checkpoint_path), arm="franka_servo", namespace="left", seed=3,
-                          params_file=str(file), remap="twist_cmd:=/servo/delta_twist_cmds")
+    config = PolicyLaunchConfig(
+        checkpoint=str(checkpoint_path),
+        arm="franka_servo",
+        namespace="left",
+        seed=3,
+        params_file=str(file),
+        remap="twist_cmd:=/servo/delta_twist_cmds",
+    )
     with NodeProcesses(policy_nodes(config), tmp_path):
         client.wait(lambda: client.count_publishers("/servo/delta_twist_cmds"), "its other name", START_LIMIT_S)
         assert not client.count_publishers("/left/twist_cmd")
@@ -128,15 +171,22 @@ def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client,
     assert (values[0].integer_value, values[1].string_value) == (7, "fr3_link0")
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    ("policy:\n  ros__parameters:\n    max_linear_ms: 0.02\n",
-     "unknown parameter 'max_linear_ms'; did you mean 'max_linear_m_s'?"),
-    ("policy: [", "Couldn't parse params file"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "policy:\n  ros__parameters:\n    max_linear_ms: 0.02\n",
+            "unknown parameter 'max_linear_ms'; did you mean 'max_linear_m_s'?",
+        ),
+        ("policy: [", "Couldn't parse params file"),
+    ],
+)
 def test_a_parameter_file_that_would_be_passed_over_is_refused(content, said, checkpoint_path, tmp_path):
     file = tmp_path / "arm.yaml"
     file.write_text(content)
-    with NodeProcesses(policy_nodes(PolicyConfig(checkpoint=str(checkpoint_path), params_file=str(file))), tmp_path) as nodes:
+    with NodeProcesses(
+        policy_nodes(PolicyLaunchConfig(checkpoint=str(checkpoint_path), params_file=str(file))), tmp_path
+    ) as nodes:
         assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
     assert said in nodes.log_path("policy").read_text().splitlines()[-1]
 

@@ -1,4 +1,4 @@
-"""Compressed pictures to the node in a process of its own: acted on, and refused with the reason."""
+"""Compressed images to the node in a process of its own: acted on, and refused with the reason."""
 
 import array
 
@@ -13,21 +13,21 @@ from m2distill_policy.bringup.system import NodeProcesses
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-GOOD = cv2.imencode(".jpg", PICTURE)[1].tobytes()
+IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+GOOD = cv2.imencode(".jpg", IMAGE)[1].tobytes()
 
 
 @pytest.fixture
 def compressed(client, checkpoint_path, tmp_path):
-    """The client of an active node, with cameras that send what is in `client.pictures`."""
+    """The client of an active node, with cameras that send what is in `client.images`."""
     pubs = {name: client.create_publisher(CompressedImage, f"{name}/image_raw/compressed", 1) for name in CAMERAS}
-    client.pictures = dict.fromkeys(CAMERAS, GOOD)
+    client.images = dict.fromkeys(CAMERAS, GOOD)
 
     def sense() -> None:
         now_ns = client.get_clock().now().nanoseconds
         names = [*PANDA_JOINTS, *PANDA_FINGERS]
         client.joints_pub.publish(conversions.joint_state_from_numpy(names, client.positions, now_ns))
-        for name, data in client.pictures.items():
+        for name, data in client.images.items():
             message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=array.array("B", data))
             message.header.stamp = conversions.stamp_from_ns(now_ns)
             pubs[name].publish(message)
@@ -35,8 +35,15 @@ def compressed(client, checkpoint_path, tmp_path):
     client.create_timer(0.05, sense)
     node = policy_node(checkpoint_path, image_transport="compressed", autostart=True)
     with NodeProcesses([node], tmp_path) as nodes:
-        client.wait(lambda: client.status and client.instruction_pub.get_subscription_count()
-                    and all(pub.get_subscription_count() for pub in pubs.values()), "an active node", START_LIMIT_S)
+        client.wait(
+            lambda: (
+                client.status
+                and client.instruction_pub.get_subscription_count()
+                and all(pub.get_subscription_count() for pub in pubs.values())
+            ),
+            "an active node",
+            START_LIMIT_S,
+        )
         client.say(KNOWN[0])
         yield client
         nodes.check()
@@ -47,9 +54,9 @@ def test_jpegs_move_the_arm_and_one_that_promises_too_much_holds_it(compressed):
     compressed.wait_for_motion(True)
     bomb = bytearray(GOOD)
     at = bomb.index(b"\xff\xc0") + 5  # height and width in the frame header
-    bomb[at:at + 4] = b"\xff\xdc\xff\xdc"
-    compressed.pictures["wrist"] = bytes(bomb)
+    bomb[at : at + 4] = b"\xff\xdc\xff\xdc"
+    compressed.images["wrist"] = bytes(bomb)
     compressed.wait_for_state(PolicyStatus.HOLDING, "image is 65500x65500 px, allowed 16777216")
     compressed.wait_for_motion(False)
-    compressed.pictures["wrist"] = GOOD
+    compressed.images["wrist"] = GOOD
     compressed.wait_for_state(PolicyStatus.RUNNING)

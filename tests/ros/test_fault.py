@@ -40,8 +40,9 @@ def test_a_fault_ends_the_goal_holds_the_arm_and_latches_until_reset(broken):
     broken.wait_for_state(PolicyStatus.FAULT, "not finite")
     assert broken.of("policy/action") == [] and broken.of("gripper_cmd") == []
     broken.wait_for_motion(False)
-    broken.wait(lambda: any(array.status[0].level == DiagnosticStatus.ERROR for array in broken.of("/diagnostics")),
-                "the error")
+    broken.wait(
+        lambda: any(array.status[0].level == DiagnosticStatus.ERROR for array in broken.of("/diagnostics")), "the error"
+    )
 
     broken.say("")
     broken.wait_for_state(PolicyStatus.FAULT)
@@ -84,12 +85,15 @@ def test_the_clock_jumps(client, checkpoint_path, tmp_path):
         client.sense(now_ns)
 
     client.sensors.callback = sense
-    with NodeProcesses([policy_node(checkpoint_path, arm="unknown", acting="mode_mean", autostart=True,
-                                    use_sim_time=True)], tmp_path):
+    with NodeProcesses(
+        [policy_node(checkpoint_path, arm="unknown", acting="mode_mean", autostart=True, use_sim_time=True)], tmp_path
+    ):
         client.wait_until_active()
         client.sensors.reset()
-        for jump_ns, reason in ((60_000_000_000, "newest is older than 120 ms"),
-                                (-60_000_000_000, "more than 50 ms in the future")):
+        for jump_ns, reason in (
+            (60_000_000_000, "newest is older than 120 ms"),
+            (-60_000_000_000, "more than 50 ms in the future"),
+        ):
             times_ms = []
             while not times_ms or (times_ms[-1] > STOP_MS and len(times_ms) < TRIALS):
                 run(client)

@@ -31,68 +31,96 @@ def robot(client, node) -> Iterator[Client]:
 
 def from_now(robot: Client, name: str, value) -> Callable[[], int]:
     """Set an attribute of the client; the fault begins with the next sensor data that it makes bad."""
+
     def break_it() -> int:
         setattr(robot, name, value)
         sent = robot.sent
         robot.wait(lambda: robot.sent > sent, "bad sensor data")
         return robot.sent_ns["wrist"]
+
     return break_it
 
 
 def silenced(robot: Client, name: str, change: Callable[[], None]) -> Callable[[], int]:
     """No more messages of this input: the fault begins with its last one."""
+
     def break_it() -> int:
         change()
         return robot.sent_ns[name]
+
     return break_it
 
 
 def test_a_camera_stops(robot):
-    assert_stops(robot, "agentview: newest is older than 120 ms",
-                 silenced(robot, "agentview", lambda: robot.sizes.update(agentview=0)),
-                 lambda: robot.sizes.update(agentview=64))
+    assert_stops(
+        robot,
+        "agentview: newest is older than 120 ms",
+        silenced(robot, "agentview", lambda: robot.sizes.update(agentview=0)),
+        lambda: robot.sizes.update(agentview=64),
+    )
 
 
 def test_joint_states_stop(robot):
     positions = robot.positions
-    assert_stops(robot, "joint_states: newest is older than 120 ms",
-                 silenced(robot, "joint_states", lambda: setattr(robot, "positions", None)),
-                 lambda: setattr(robot, "positions", positions))
+    assert_stops(
+        robot,
+        "joint_states: newest is older than 120 ms",
+        silenced(robot, "joint_states", lambda: setattr(robot, "positions", None)),
+        lambda: setattr(robot, "positions", positions),
+    )
 
 
 def test_the_hands_pose_stops(robot):
     hand = robot.hand
-    assert_stops(robot, "ee_pose: newest is older than 120 ms",
-                 silenced(robot, "ee_pose", lambda: setattr(robot, "hand", None)),
-                 lambda: setattr(robot, "hand", hand))
+    assert_stops(
+        robot,
+        "ee_pose: newest is older than 120 ms",
+        silenced(robot, "ee_pose", lambda: setattr(robot, "hand", None)),
+        lambda: setattr(robot, "hand", hand),
+    )
 
 
 def test_a_joint_that_is_not_a_number(robot):
     good = robot.positions
     bad = good.copy()
     bad[3] = np.nan
-    assert_stops(robot, "joint_states is not finite at ['panda_joint4']", from_now(robot, "positions", bad),
-                 lambda: setattr(robot, "positions", good))
+    assert_stops(
+        robot,
+        "joint_states is not finite at ['panda_joint4']",
+        from_now(robot, "positions", bad),
+        lambda: setattr(robot, "positions", good),
+    )
 
 
-def test_pictures_of_the_wrong_size(robot):
-    assert_stops(robot, "camera wrist: got 32x32 px, expected 64x64",
-                 from_now(robot, "sizes", {"agentview": 64, "wrist": 32}),
-                 lambda: setattr(robot, "sizes", {"agentview": 64, "wrist": 64}))
+def test_images_of_the_wrong_size(robot):
+    assert_stops(
+        robot,
+        "camera wrist: got 32x32 px, expected 64x64",
+        from_now(robot, "sizes", {"agentview": 64, "wrist": 32}),
+        lambda: setattr(robot, "sizes", {"agentview": 64, "wrist": 64}),
+    )
 
 
-def test_pictures_of_an_encoding_that_does_not_exist(robot):
+def test_images_of_an_encoding_that_does_not_exist(robot):
     assert_stops(robot, "'rgb7'", from_now(robot, "encoding", "rgb7"), lambda: setattr(robot, "encoding", "rgb8"))
 
 
 def test_stamps_from_the_past(robot):
-    assert_stops(robot, "newest is older than 120 ms", from_now(robot, "stamp_offset_ns", -10_000_000_000),
-                 lambda: setattr(robot, "stamp_offset_ns", 0))
+    assert_stops(
+        robot,
+        "newest is older than 120 ms",
+        from_now(robot, "stamp_offset_ns", -10_000_000_000),
+        lambda: setattr(robot, "stamp_offset_ns", 0),
+    )
 
 
 def test_stamps_from_the_future(robot):
-    assert_stops(robot, "stamp is more than 50 ms in the future", from_now(robot, "stamp_offset_ns", 10_000_000_000),
-                 lambda: setattr(robot, "stamp_offset_ns", 0))
+    assert_stops(
+        robot,
+        "stamp is more than 50 ms in the future",
+        from_now(robot, "stamp_offset_ns", 10_000_000_000),
+        lambda: setattr(robot, "stamp_offset_ns", 0),
+    )
 
 
 def test_an_instruction_that_is_not_known(robot):
@@ -107,8 +135,13 @@ def test_an_instruction_that_is_not_known(robot):
 def test_the_hand_out_of_its_workspace_is_only_led_back(robot):
     run(robot)
     robot.hand = [0.4, 0.0, -0.1]  # below the floor of 0.02 m
-    robot.wait(lambda: any("workspace" in action.limited_by for action in robot.of("policy/action"))
-               or len(robot.of("policy/action")) > 40, "the workspace to limit a command")
+    robot.wait(
+        lambda: (
+            any("workspace" in action.limited_by for action in robot.of("policy/action"))
+            or len(robot.of("policy/action")) > 40
+        ),
+        "the workspace to limit a command",
+    )
     robot.heard.clear()
     robot.wait(lambda: len(robot.of("twist_cmd")) > 5, "commands")
     assert all(twist.twist.linear.z >= 0 for twist in robot.of("twist_cmd"))
@@ -137,6 +170,10 @@ def test_the_disk_goes_at_a_reload_and_the_policy_that_acts_goes_on(robot, check
     shutil.rmtree(tmp_path / "next")
     robot.set_parameter("checkpoint", str(tmp_path / "next"))
     robot.wait(lambda: "it is not a directory" in robot.status.notice, "the refusal")
-    robot.wait(lambda: any("it is not a directory" in v.value for array in robot.of("/diagnostics")
-                           for v in array.status[0].values), "the refusal in the diagnostics")
+    robot.wait(
+        lambda: any(
+            "it is not a directory" in v.value for array in robot.of("/diagnostics") for v in array.status[0].values
+        ),
+        "the refusal in the diagnostics",
+    )
     assert robot.status.checkpoint_id == acting and robot.status.state == PolicyStatus.RUNNING

@@ -14,8 +14,10 @@ from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 
 def test_a_link_that_moves_is_followed(client, checkpoint_path, tmp_path):
     checkpoint = load_checkpoint(checkpoint_path)
-    save_checkpoint(tmp_path / "next", replace(checkpoint, instructions=checkpoint.instructions | {
-        "bow": np.full(8, 0.5, np.float32)}))
+    save_checkpoint(
+        tmp_path / "next",
+        replace(checkpoint, instructions=checkpoint.instructions | {"bow": np.full(8, 0.5, np.float32)}),
+    )
     link, moved = tmp_path / "current", tmp_path / "moved"
     link.symlink_to(checkpoint_path)
     with NodeProcesses([policy_node(link, autostart=True, follow_checkpoint=True)], tmp_path):
@@ -45,8 +47,10 @@ def test_a_link_that_moves_during_a_swap_is_followed_to_its_end(client, checkpoi
     move(tmp_path / "a")
     command = command_line(policy_node(link, autostart=True, follow_checkpoint=True))
     with NodeProcesses([], tmp_path) as nodes:
-        node = subprocess.Popen([sys.executable, str(Path(__file__).with_name("slow_node.py")), str(tmp_path),
-                                 *command[3:]], env=nodes.environment)
+        node = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("slow_node.py")), str(tmp_path), *command[3:]],
+            env=nodes.environment,
+        )
         try:
             client.wait(lambda: client.status and client.status.checkpoint_id == ids["a"], "the node", START_LIMIT_S)
             go.unlink()

@@ -27,9 +27,25 @@ def terminal(client) -> Iterator[tuple[int, Callable[..., subprocess.Popen]]]:
     started = []
 
     def start(*wrapper: str, device: str = "keyboard") -> subprocess.Popen:
-        started.append(subprocess.Popen(
-            ["setsid", "--ctty", *wrapper, sys.executable, "-m", "m2distill_policy.ros.nodes.teleop_node", "--ros-args", "-p",
-             f"device:={device}"], stdin=slave, stdout=slave, stderr=slave, env=os.environ | environment()))
+        started.append(
+            subprocess.Popen(
+                [
+                    "setsid",
+                    "--ctty",
+                    *wrapper,
+                    sys.executable,
+                    "-m",
+                    "m2distill_policy.ros.nodes.teleop_node",
+                    "--ros-args",
+                    "-p",
+                    f"device:={device}",
+                ],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                env=os.environ | environment(),
+            )
+        )
         os.close(slave)
         return started[0]
 

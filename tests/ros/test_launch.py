@@ -8,15 +8,25 @@ import pytest
 import yaml
 
 from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import PolicyConfig, SimConfig, SystemConfig
+from m2distill_policy.bringup.system import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
 from m2distill_policy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 needs_launch = pytest.mark.skipif(not importlib.util.find_spec("launch_ros"), reason="no launch package here")
-LAUNCH_FILES = [("run", SystemConfig, system.system_nodes), ("policy", PolicyConfig, system.policy_nodes),
-                ("sim", SimConfig, system.sim_nodes)]
-CHOSEN = {"checkpoint": "c", "namespace": "robot1", "task": "3", "arm": "ur_servo", "autostart": "false",
-          "pacing": "lockstep", "remap": "twist_cmd:=/servo/twist ee_pose:=/pose"}
+LAUNCH_FILES = [
+    ("run", SystemLaunchConfig, system.system_nodes),
+    ("policy", PolicyLaunchConfig, system.policy_nodes),
+    ("sim", SimLaunchConfig, system.sim_nodes),
+]
+CHOSEN = {
+    "checkpoint": "c",
+    "namespace": "robot1",
+    "task": "3",
+    "arm": "ur_servo",
+    "autostart": "false",
+    "pacing": "lockstep",
+    "remap": "twist_cmd:=/servo/twist ee_pose:=/pose",
+}
 
 
 def entities(name: str):
@@ -52,12 +62,18 @@ def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, n
     file.write_text("/**/policy:\n  ros__parameters:\n    seed: 7\n")
     chosen = {key: value for key, value in CHOSEN.items() if key in config_class.__dataclass_fields__}
     chosen["params_file"] = str(file)
-    config = config_class(**{option.name: system.read_option(option, chosen[option.name])
-                             for option in fields(config_class) if option.name in chosen})
+    config = config_class(
+        **{
+            option.name: system.read_option(option, chosen[option.name])
+            for option in fields(config_class)
+            if option.name in chosen
+        }
+    )
     expected = nodes(config)
     actual = started(name, chosen)
     assert [(n.node_package, n.node_executable, n.node_name) for n in actual] == [
-        (n.package, n.executable, f"/robot1/{n.name}") for n in expected]
+        (n.package, n.executable, f"/robot1/{n.name}") for n in expected
+    ]
     for node, description in zip(actual, expected, strict=True):
         options, last = (Path(path) for path, is_file in node._Node__expanded_parameter_arguments if is_file)
         assert last == file and node.expanded_remapping_rules == list(description.remappings)

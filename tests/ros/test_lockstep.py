@@ -14,9 +14,9 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Command, command_to_action
-from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
+from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_policy.control.inference import LoadedPolicy
+from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.ros.common.conversions import stamp_to_ns
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
@@ -32,7 +32,7 @@ def offline_actions(checkpoint_path: Path) -> list:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the node: the order of additions is part of the result
     checkpoint = load_checkpoint(checkpoint_path)
-    session = PolicySession(checkpoint.spec, LoadedPolicy(checkpoint, "sample", SEED), checkpoint.instructions)
+    session = PolicySession(checkpoint.spec, InferencePolicy(checkpoint, "sample", SEED), checkpoint.instructions)
     samples = []
     cameras = dict.fromkeys(("agentview", "wrist"), (SIZE_PX, SIZE_PX))
     with LiberoEnv(SUITE, TASK, find_assets("builtin"), cameras) as env:
@@ -46,9 +46,15 @@ def offline_actions(checkpoint_path: Path) -> list:
             command = session.tick(step)
             assert isinstance(command, Command), command
             samples.append(command.sample)
-            observation = env.step(command_to_action(
-                checkpoint.spec.action, checkpoint.spec.rate_hz, command.linear_m_s, command.angular_rad_s,
-                command.gripper_width_m))
+            observation = env.step(
+                command_to_action(
+                    checkpoint.spec.action,
+                    checkpoint.spec.rate_hz,
+                    command.linear_m_s,
+                    command.angular_rad_s,
+                    command.gripper_width_m,
+                )
+            )
     torch.set_num_threads(threads)
     return samples
 
@@ -76,10 +82,19 @@ class Episode:
 
 
 @pytest.fixture(scope="module")
-def config(checkpoint_path, tmp_path_factory) -> SystemConfig:
-    return SystemConfig(checkpoint=str(checkpoint_path), suite=SUITE, task=TASK, initial_state=INITIAL_STATE,
-                        assets="builtin", image_size_px=SIZE_PX, pacing="lockstep", seed=SEED, step_limit=STEPS,
-                        video=str(tmp_path_factory.mktemp("video") / "first.mp4"))
+def config(checkpoint_path, tmp_path_factory) -> SystemLaunchConfig:
+    return SystemLaunchConfig(
+        checkpoint=str(checkpoint_path),
+        suite=SUITE,
+        task=TASK,
+        initial_state=INITIAL_STATE,
+        assets="builtin",
+        image_size_px=SIZE_PX,
+        pacing="lockstep",
+        seed=SEED,
+        step_limit=STEPS,
+        video=str(tmp_path_factory.mktemp("video") / "first.mp4"),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_a_missing_step_begins_a_new_history(simulator):
     assert not np.array_equal(ask(simulator, start_ns + 7 * PERIOD_NS, 10).action, one.action)
 
 
-def test_no_picture_of_480_px_is_lost(simulator):
+def test_no_image_of_480_px_is_lost(simulator):
     """Each is larger than Fast DDS's default shared-memory segment: without our profile half of them are lost."""
     simulator.sizes = dict.fromkeys(simulator.sizes, 480)
     for step in range(10):

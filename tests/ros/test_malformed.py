@@ -20,7 +20,7 @@ from m2distill_policy.action import Hold
 from m2distill_policy.bringup.system import NodeProcesses
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.ros.common import conversions
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
@@ -43,16 +43,18 @@ class NeverActs:
 
 
 NOW = conversions.stamp_from_ns(NOW_NS)
-stamps = st.builds(Time, sec=st.one_of(st.integers(-2**31, 994), st.integers(1001, 2**31 - 1)),
-                   nanosec=st.integers(0, 2**32 - 1))  # long ago, or far in the future
+stamps = st.builds(
+    Time, sec=st.one_of(st.integers(-(2**31), 994), st.integers(1001, 2**31 - 1)), nanosec=st.integers(0, 2**32 - 1)
+)  # long ago, or far in the future
 not_finite = st.sampled_from([float("nan"), float("inf"), float("-inf"), 1e39])
 junk = st.binary(max_size=64)
 dimensions = st.one_of(st.integers(0, 40), st.sampled_from([2**31, 2**32 - 1, 65536, 15, 17]))
 
 
 def image(stamp=NOW, data=bytes(3 * SIZE * SIZE), **fields) -> Image:
-    message = Image(**{"height": SIZE, "width": SIZE, "step": 3 * SIZE, "encoding": "rgb8"} | fields,
-                    data=array("B", data))
+    message = Image(
+        **{"height": SIZE, "width": SIZE, "step": 3 * SIZE, "encoding": "rgb8"} | fields, data=array("B", data)
+    )
     message.header.stamp = stamp
     return message
 
@@ -64,9 +66,14 @@ bad_images = st.one_of(
     st.builds(image, width=dimensions.filter(lambda v: v != SIZE), step=dimensions),
     st.builds(image, step=dimensions.filter(lambda v: v != 3 * SIZE)),
     st.builds(image, data=junk),
-    st.builds(image, height=dimensions, width=dimensions, step=dimensions, data=junk, encoding=st.sampled_from(
-        ["rgb8", "mono16", "bayer_rggb8", "nv12", "yuv422", "32FC1", "8UC3", ""])).filter(
-            lambda m: (m.height, m.width) != (SIZE, SIZE)),
+    st.builds(
+        image,
+        height=dimensions,
+        width=dimensions,
+        step=dimensions,
+        data=junk,
+        encoding=st.sampled_from(["rgb8", "mono16", "bayer_rggb8", "nv12", "yuv422", "32FC1", "8UC3", ""]),
+    ).filter(lambda m: (m.height, m.width) != (SIZE, SIZE)),
 )
 
 
@@ -77,7 +84,7 @@ def joints(stamp=NOW, names=JOINTS, positions=POSITIONS) -> JointState:
 
 
 def with_one(positions, index, value):
-    return [*positions[:index], value, *positions[index + 1:]]
+    return [*positions[:index], value, *positions[index + 1 :]]
 
 
 bad_joints = st.one_of(
@@ -85,9 +92,10 @@ bad_joints = st.one_of(
     st.builds(lambda i, v: joints(positions=with_one(POSITIONS, i, v)), st.integers(0, 8), not_finite),
     st.builds(lambda n: joints(positions=POSITIONS[:n]), st.integers(0, 8)),
     st.builds(lambda n: joints(names=JOINTS[:n], positions=POSITIONS[:n]), st.integers(0, 8)),
-    st.builds(lambda i: joints(names=(*JOINTS[:i], JOINTS[(i + 1) % 9], *JOINTS[i + 1:])), st.integers(0, 8)),
-    st.builds(lambda names: joints(names=names, positions=POSITIONS[:len(names)]),
-              st.lists(st.text(max_size=8), max_size=9)),
+    st.builds(lambda i: joints(names=(*JOINTS[:i], JOINTS[(i + 1) % 9], *JOINTS[i + 1 :])), st.integers(0, 8)),
+    st.builds(
+        lambda names: joints(names=names, positions=POSITIONS[: len(names)]), st.lists(st.text(max_size=8), max_size=9)
+    ),
 )
 
 
@@ -104,20 +112,28 @@ def pose(stamp=NOW, position=(0.4, 0.0, 0.3), quat=(1.0, 0.0, 0.0, 0.0), frame="
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 bad_poses = st.one_of(
     st.builds(pose, stamp=stamps),
-    st.builds(lambda i, v: pose(position=with_one((0.4, 0.0, 0.3), i, v)), st.integers(0, 2),
-              st.sampled_from([float("nan"), float("inf"), float("-inf")])),
-    st.builds(lambda q: pose(quat=q), st.tuples(numbers, numbers, numbers, numbers).filter(
-        lambda q: not abs(math.hypot(*q) - 1.0) < 1e-3)),
+    st.builds(
+        lambda i, v: pose(position=with_one((0.4, 0.0, 0.3), i, v)),
+        st.integers(0, 2),
+        st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+    ),
+    st.builds(
+        lambda q: pose(quat=q),
+        st.tuples(numbers, numbers, numbers, numbers).filter(lambda q: not abs(math.hypot(*q) - 1.0) < 1e-3),
+    ),
     st.builds(lambda f: pose(frame=f), st.text(max_size=8)),
 )
-malformed = st.one_of(st.tuples(st.sampled_from(["agentview", "wrist"]), bad_images),
-                      st.tuples(st.just("joint_states"), bad_joints), st.tuples(st.just("ee_pose"), bad_poses))
+malformed = st.one_of(
+    st.tuples(st.sampled_from(["agentview", "wrist"]), bad_images),
+    st.tuples(st.just("joint_states"), bad_joints),
+    st.tuples(st.just("ee_pose"), bad_poses),
+)
 
 
 @pytest.fixture(scope="module")
 def inputs(ros):
     node = LifecycleNode("fed", enable_rosout=False)
-    made = Made(node)
+    made = ManagedEntities(node)
     session = PolicySession(libero_spec(SIZE), NeverActs(), {"go": np.zeros(1, np.float32)}, use_pose=True)
     inputs = Inputs(made, session, compressed=False, frame_id="panda_link0", heard=lambda name, stamp_ns: None)
     inputs.listening = True
@@ -136,8 +152,13 @@ def feed(inputs: Inputs, name: str, message) -> None:
 
 
 GOOD = {"agentview": image(), "wrist": image(), "joint_states": joints(), "ee_pose": pose()}
-BULK = {"deadline": None, "database": None, "derandomize": True, "phases": [Phase.generate],
-        "suppress_health_check": list(HealthCheck)}
+BULK = {
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "phases": [Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
 
 
 def test_the_messages_that_the_malformed_ones_are_made_of_are_good(inputs):

@@ -1,4 +1,4 @@
-"""numpy <-> messages. What pictures become is tests/policy/test_pictures.py's."""
+"""numpy <-> messages. What images become is tests/policy/test_images.py's."""
 
 import array
 
@@ -11,11 +11,11 @@ from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.conversions import MessageError
 
 
-def test_a_picture_survives_the_way_there_and_back():
-    picture = np.random.default_rng(1).integers(0, 256, (6, 4, 3), np.uint8)
-    message = conversions.image_from_numpy(picture, 1_500_000_000, "camera")
+def test_a_image_survives_the_way_there_and_back():
+    image = np.random.default_rng(1).integers(0, 256, (6, 4, 3), np.uint8)
+    message = conversions.image_from_numpy(image, 1_500_000_000, "camera")
     assert (message.header.stamp.sec, message.header.stamp.nanosec, message.step) == (1, 500_000_000, 12)
-    np.testing.assert_array_equal(conversions.image_to_numpy(message), picture)
+    np.testing.assert_array_equal(conversions.image_to_numpy(message), image)
 
 
 def test_a_message_is_decoded_by_its_own_fields():
@@ -26,11 +26,12 @@ def test_a_message_is_decoded_by_its_own_fields():
         conversions.image_to_numpy(message)
 
 
-@pytest.mark.parametrize(("format", "colour"), [
-    ("jpeg", [200, 100, 20]), ("rgb8; jpeg compressed rgb8", [20, 100, 200])])
+@pytest.mark.parametrize(
+    ("format", "colour"), [("jpeg", [200, 100, 20]), ("rgb8; jpeg compressed rgb8", [20, 100, 200])]
+)
 def test_a_compressed_message_is_decoded_by_its_own_fields(format, colour):
-    picture = np.full((16, 16, 3), (20, 100, 200), np.uint8)  # BGR
-    data = array.array("B", cv2.imencode(".jpg", picture)[1].tobytes())
+    image = np.full((16, 16, 3), (20, 100, 200), np.uint8)  # BGR
+    data = array.array("B", cv2.imencode(".jpg", image)[1].tobytes())
     decoded = conversions.compressed_image_to_numpy(CompressedImage(format=format, data=data))
     np.testing.assert_allclose(decoded, np.broadcast_to(colour, decoded.shape), atol=3)
     with pytest.raises(MessageError, match="of 9 bytes, format 'jpeg', cannot be decoded"):

@@ -22,8 +22,13 @@ LIMIT_S = 240.0
 def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, disturbed):
     """Known to succeed from this state: every command answers an observation, and the operator holds the deadman until
     nothing is left to do."""
-    sim = NodeDescription("m2distill_sim", "sim_node", "sim", "", {
-        "assets": "builtin", "image_size_px": 16, "pacing": "lockstep", "step_limit": 300, "initial_state": 0})
+    sim = NodeDescription(
+        "m2distill_sim",
+        "sim_node",
+        "sim",
+        "",
+        {"assets": "builtin", "image_size_px": 16, "pacing": "lockstep", "step_limit": 300, "initial_state": 0},
+    )
     node, spinner = Node("listener"), SingleThreadedExecutor()
     spinner.add_node(node)
     twists, active, steps, success = [], [], [], []
@@ -51,6 +56,6 @@ def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, distu
             assert node.get_clock().now().nanoseconds < deadline, "no success in time"
     node.destroy_node()
     assert 50 < steps[-1] < 250
-    assert True in active and not any(active[active.index(False):])
+    assert True in active and not any(active[active.index(False) :])
     stamps = [stamp_to_ns(t.header.stamp) for t in twists]
     assert set(np.diff(sorted(set(stamps)))) == {50_000_000}

@@ -23,8 +23,8 @@ from m2distill_policy.action import ActionSample, Command
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions
-from m2distill_policy.ros.common.background import Background
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.background import BackgroundExecutor
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 from m2distill_policy.ros.policy import gripper
 from m2distill_policy.ros.policy.outputs import Outputs
@@ -33,10 +33,19 @@ from m2distill_policy.ros.policy.watchdog import Watchdog
 from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import libero_spec
 
-KINDS = {"twist_cmd": TwistStamped, "target_pose": PoseStamped, "velocity_cmd": Float64MultiArray,
-         "gripper_cmd": Float64}
-COMMAND = Command(np.array([0.2, 0.0, -0.1]), np.array([0.0, 0.0, 2.0]), 0.03, 123_000_000_000,
-                  ActionSample(np.zeros(7, np.float32), 0, 0.0, 0.0))
+KINDS = {
+    "twist_cmd": TwistStamped,
+    "target_pose": PoseStamped,
+    "velocity_cmd": Float64MultiArray,
+    "gripper_cmd": Float64,
+}
+COMMAND = Command(
+    np.array([0.2, 0.0, -0.1]),
+    np.array([0.0, 0.0, 2.0]),
+    0.03,
+    123_000_000_000,
+    ActionSample(np.zeros(7, np.float32), 0, 0.0, 0.0),
+)
 
 
 class Robot:
@@ -44,7 +53,7 @@ class Robot:
 
     def __init__(self, watchdog_s: float = 1.0, **settings):
         self.node = LifecycleNode("sender", enable_rosout=False)
-        self.made = Made(self.node)
+        self.made = ManagedEntities(self.node)
         limits = replace(limits_of("libero_sim"), watchdog_s=watchdog_s)
         self.session = PolicySession(libero_spec(8), policy=None, instructions={}, limits=limits, use_pose=True)
         self.outputs = Outputs(self.made, OutputParameters(**settings), self.session, "base")
@@ -60,8 +69,11 @@ class Robot:
     def after(self, send, count: int) -> list[tuple[str, object]]:
         """The messages that come of `send`, once there are `count`."""
         deadline_s = time.monotonic() + LIMIT_S
-        while not all(self.ear.count_publishers(p.topic_name) and p.get_subscription_count()
-                      for p in self.node.publishers if p.topic_name.strip("/") in KINDS):
+        while not all(
+            self.ear.count_publishers(p.topic_name) and p.get_subscription_count()
+            for p in self.node.publishers
+            if p.topic_name.strip("/") in KINDS
+        ):
             assert time.monotonic() < deadline_s
             self.executor.spin_once(timeout_sec=0.01)
         self.heard.clear()
@@ -105,7 +117,7 @@ def test_servo_gets_a_twist_stamped_when_it_is_sent_and_a_zero_one_when_the_arm_
     assert before_ns <= conversions.stamp_to_ns(twist.header.stamp) <= robot.node.get_clock().now().nanoseconds
     assert twist.header.frame_id == "base" and heard["gripper_cmd"].data == 0.03
     np.testing.assert_allclose(np.concatenate(conversions.twist_to_numpy(twist)), [0.2, 0, -0.1, 0, 0, 2.0])
-    (topic, stop), = robot.after(robot.outputs.stop, 1)
+    ((topic, stop),) = robot.after(robot.outputs.stop, 1)
     assert topic == "twist_cmd" and not np.any(conversions.twist_to_numpy(stop))
 
 
@@ -120,7 +132,7 @@ def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop
     np.testing.assert_allclose([p.x, p.y, p.z], [0.41, 0.1, 0.295])  # 1/20 s of the velocity
     np.testing.assert_allclose([q.x, q.y, q.z, q.w], [np.cos(0.05), np.sin(0.05), 0, 0], atol=1e-12)
     robot.has_pose(0.405)
-    (topic, stop), = robot.after(robot.outputs.stop, 1)
+    ((topic, stop),) = robot.after(robot.outputs.stop, 1)
     assert topic == "target_pose" and stop.pose.position.x == 0.405 and stop.pose.orientation.x == 1.0
 
 
@@ -158,7 +170,7 @@ def test_a_forward_controller_gets_six_numbers_and_zeros_to_stop(make_robot):
     robot = make_robot(output="array")
     heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
     assert list(heard["velocity_cmd"].data) == [0.2, 0.0, -0.1, 0.0, 0.0, 2.0]
-    (_, stop), = robot.after(robot.outputs.stop, 1)
+    ((_, stop),) = robot.after(robot.outputs.stop, 1)
     assert list(stop.data) == [0.0] * 6
 
 
@@ -228,8 +240,9 @@ class GripperServer:
 
 def test_the_gripper_is_told_again_what_it_may_not_have_done_or_what_others_undid(make_robot, monkeypatch):
     server = GripperServer()
-    monkeypatch.setattr(gripper, "GripperCommand", SimpleNamespace(
-        Goal=lambda: SimpleNamespace(command=SimpleNamespace())))
+    monkeypatch.setattr(
+        gripper, "GripperCommand", SimpleNamespace(Goal=lambda: SimpleNamespace(command=SimpleNamespace()))
+    )
     monkeypatch.setattr(rclpy.action, "ActionClient", lambda *_: server)
     outputs = make_robot(gripper_output="action", output="pose").outputs
 
@@ -274,7 +287,7 @@ def test_the_watchdog_bites_once_when_it_is_not_fed_and_never_while_it_rests():
 
 
 def test_work_in_the_background_is_handed_over_on_the_callers_thread():
-    background, outcomes, finished = Background(), [], threading.Event()
+    background, outcomes, finished = BackgroundExecutor(), [], threading.Event()
 
     def work() -> int:
         finished.set()
@@ -290,8 +303,10 @@ def test_work_in_the_background_is_handed_over_on_the_callers_thread():
     while len(outcomes) < 2:
         assert time.monotonic() < deadline_s
         background.poll()
-    assert sorted(outcomes, key=lambda o: str(o[1])) == [(threading.current_thread(), 7, None),
-                                                         (threading.current_thread(), None, "no")]
+    assert sorted(outcomes, key=lambda o: str(o[1])) == [
+        (threading.current_thread(), 7, None),
+        (threading.current_thread(), None, "no"),
+    ]
     background.end()
 
 

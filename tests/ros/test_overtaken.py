@@ -33,9 +33,14 @@ def node(made, client, checkpoint_path) -> Iterator[PolicyNode]:
     node.trigger_configure()
     node.trigger_activate()
     ears = (client.instruction_pub, client.joints_pub, *client.image_pubs.values())
-    client.wait(lambda: client.execute.server_is_ready() and all(pub.get_subscription_count() for pub in ears) and
-                all(trigger.service_is_ready() for trigger in (client.change_state, *client.triggers.values())),
-                "the policy's topics and services")
+    client.wait(
+        lambda: (
+            client.execute.server_is_ready()
+            and all(pub.get_subscription_count() for pub in ears)
+            and all(trigger.service_is_ready() for trigger in (client.change_state, *client.triggers.values()))
+        ),
+        "the policy's topics and services",
+    )
     yield node
     client.spinner.remove_node(node)
 
@@ -54,11 +59,15 @@ SAID = {
     "~/stop": lambda client: client.triggers["stop"].call_async(Trigger.Request()),
     "an empty instruction": lambda client: client.instruction_pub.publish(String()),
     "deactivate": lambda client: client.change_state.call_async(
-        ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE)))}
+        ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+    ),
+}
 
 
-@pytest.mark.parametrize(("said", "reason"), [
-    ("~/stop", Result.STOPPED), ("an empty instruction", Result.STOPPED), ("deactivate", Result.DEACTIVATED)])
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("~/stop", Result.STOPPED), ("an empty instruction", Result.STOPPED), ("deactivate", Result.DEACTIVATED)],
+)
 def test_a_stop_is_not_overtaken_by_a_goal_that_was_sent_before_it(said, reason, node, client):
     goal = send_goal(client, KNOWN[0])
     time.sleep(TRAVEL_S)
@@ -113,8 +122,9 @@ def test_an_activation_forgets_an_instruction_that_reached_the_node_while_it_was
     assert client.status.state == PolicyStatus.IDLE and not client.of("policy/action")
 
 
-def test_an_instruction_whose_checkpoint_is_swapped_while_it_is_compared_is_refused(node, client, checkpoint_path,
-                                                                                   tmp_path, monkeypatch):
+def test_an_instruction_whose_checkpoint_is_swapped_while_it_is_compared_is_refused(
+    node, client, checkpoint_path, tmp_path, monkeypatch
+):
     judged = threading.Event()
     monkeypatch.setattr(Matcher, "match", lambda *_: judged.wait(LIMIT_S) and KNOWN[0])
     checkpoint = load_checkpoint(checkpoint_path)

@@ -62,8 +62,10 @@ def test_a_bad_checkpoint_leaves_the_node_unconfigured_and_can_be_mended(client,
 def test_a_command_answers_an_observation_on_all_topics(running):
     running.wait(lambda: len(running.of("policy/action")) >= 3, "actions")
     action = running.of("policy/action")[-1]
-    twist = running.wait(lambda: next((twist for twist in running.of("twist_cmd")
-                                       if twist.header.stamp == action.header.stamp), None), "the action's twist")
+    twist = running.wait(
+        lambda: next((twist for twist in running.of("twist_cmd") if twist.header.stamp == action.header.stamp), None),
+        "the action's twist",
+    )
     assert twist.header.frame_id == "panda_link0"
     clipped = np.clip(action.action, -1, 1).astype(float)
     linear, angular = twist.twist.linear, twist.twist.angular
@@ -75,7 +77,7 @@ def test_a_command_answers_an_observation_on_all_topics(running):
     assert np.isfinite([action.log_prob, action.entropy]).all() and 0 <= action.mode < 5
 
 
-def test_a_picture_of_the_wrong_size_holds_the_arm_until_a_good_one_comes(running):
+def test_a_image_of_the_wrong_size_holds_the_arm_until_a_good_one_comes(running):
     running.sizes["wrist"] = 32
     running.wait_for_state(PolicyStatus.HOLDING, "camera wrist: got 32x32 px, expected 64x64")
     running.wait_for_motion(False)
@@ -95,8 +97,12 @@ def test_a_camera_that_stops_holds_the_arm_until_it_comes_back(running):
     running.wait_for_state(PolicyStatus.HOLDING, "agentview: newest is")
     running.wait_for_state(PolicyStatus.HOLDING, "agentview: silent for more than 1 s")
     running.wait_for_motion(False)
-    warning = running.wait(lambda: next((d.status[0] for d in running.of("/diagnostics")
-                                         if "agentview: silent" in d.status[0].message), None), "the diagnostics")
+    warning = running.wait(
+        lambda: next(
+            (d.status[0] for d in running.of("/diagnostics") if "agentview: silent" in d.status[0].message), None
+        ),
+        "the diagnostics",
+    )
     assert warning.level == b"\x01"
     assert {v.key: v.value for v in warning.values}["agentview (Hz)"] in ("0.0", "1.0")
     running.sizes["agentview"] = 64
@@ -125,8 +131,13 @@ def test_pause_start_and_stop(running):
 
 
 def test_limits_are_those_of_configure_and_a_later_change_is_refused(running):
-    for name, value in (("max_linear_m_s", 0.01), ("workspace_min_m", [0.1, 0.1, 0.1]), ("output", "pose"), ("seed", 7),
-                        ("min_similarity", 0.5)):
+    for name, value in (
+        ("max_linear_m_s", 0.01),
+        ("workspace_min_m", [0.1, 0.1, 0.1]),
+        ("output", "pose"),
+        ("seed", 7),
+        ("min_similarity", 0.5),
+    ):
         assert "`configure` has read it" in running.refusal(name, value), name
     assert running.refusal("seed", 0) == ""  # what it is already
     assert running.transition(Transition.TRANSITION_DEACTIVATE)
@@ -157,8 +168,9 @@ def test_the_zero_command_is_the_last_one_on_deactivate(running):
 
 
 def goal(text: str, limit_s: float) -> ExecuteInstruction.Goal:
-    return ExecuteInstruction.Goal(instruction=text, time_limit=Duration(
-        sec=int(limit_s), nanosec=int(limit_s % 1 * 1e9)))
+    return ExecuteInstruction.Goal(
+        instruction=text, time_limit=Duration(sec=int(limit_s), nanosec=int(limit_s % 1 * 1e9))
+    )
 
 
 def test_a_goal_runs_until_its_time_limit_and_tells_how_it_goes(running):
@@ -176,8 +188,10 @@ def test_a_goal_runs_until_its_time_limit_and_tells_how_it_goes(running):
 def test_goals_end_by_cancel_by_another_instruction_and_by_stop(running):
     def start():
         handle = running.result(running.execute.send_goal_async(goal(KNOWN[1], 60)), "the goal to be accepted")
-        running.wait(lambda: running.status.instruction == KNOWN[1] and running.status.state == PolicyStatus.RUNNING,
-                     "the goal to run")
+        running.wait(
+            lambda: running.status.instruction == KNOWN[1] and running.status.state == PolicyStatus.RUNNING,
+            "the goal to run",
+        )
         return handle
 
     def end(handle):

@@ -55,11 +55,12 @@ def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, 
     assert path.parent == directory and sorted(p.name for p in path.iterdir()) == [f"{path.name}.mcap", "metadata.yaml"]
     with AnyReader([path]) as bag:
         counts = {c.topic: c.msgcount for c in bag.connections}
-        pictures = [bag.deserialize(raw, c.msgtype).data[0] for c, _, raw in bag.messages()
-                    if c.topic == "/agentview/image_raw"]
+        images = [
+            bag.deserialize(raw, c.msgtype).data[0] for c, _, raw in bag.messages() if c.topic == "/agentview/image_raw"
+        ]
         labels = bag.readers[0].storage.metadata.custom
     assert {counts[f"/{camera}/image_raw"] for camera in CAMERAS} | {counts["/joint_states"]} == {sent}
-    assert pictures == [number % 256 for number in range(sent_before, sent_before + sent)]
+    assert images == [number % 256 for number in range(sent_before, sent_before + sent)]
     assert {"instruction": KNOWN[0], "operator": "Ada", "success": "true"}.items() <= labels.items()
     assert PolicySpec.from_json(labels["spec"]) == PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
     assert labels["checkpoint_id"] == hashlib.sha256((checkpoint_path / "SHA256SUMS").read_bytes()).hexdigest()
@@ -82,7 +83,7 @@ def test_what_was_sent_before_keep_is_kept(client, recorder):
 
 def test_an_episode_is_labelled_and_discarded_by_the_topic(client, recorder, directory):
     recorder.tell("start", lambda: any((directory / "open").glob("*/labels.json")))
-    folder, = (directory / "open").iterdir()
+    (folder,) = (directory / "open").iterdir()
 
     def labels() -> dict:
         return json.loads((folder / "labels.json").read_text())
@@ -97,8 +98,12 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     client.sizes["wrist"] = 0
     assert recorder("start").success
     client.sensors.reset()
-    client.wait(lambda: any("wrist/image_raw: nothing heard" in text and "joint_states" not in text
-                            for text in recorder.diagnoses()), "the warning")
+    client.wait(
+        lambda: any(
+            "wrist/image_raw: nothing heard" in text and "joint_states" not in text for text in recorder.diagnoses()
+        ),
+        "the warning",
+    )
     client.sensors.cancel()
     answer = recorder("keep").message
     assert "wrist/image_raw: nothing heard" in answer and "twist_cmd: nothing heard" in answer
@@ -107,8 +112,11 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
 def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing(client, recorder, node):
     client.say(KNOWN[0])
     assert recorder("start").success
-    pubs = [client.instruction_pub, client.create_publisher(PolicyStatus, "policy/status", LATCHED),
-            *(client.create_publisher(CameraInfo, f"{camera}/camera_info", 10) for camera in CAMERAS)]
+    pubs = [
+        client.instruction_pub,
+        client.create_publisher(PolicyStatus, "policy/status", LATCHED),
+        *(client.create_publisher(CameraInfo, f"{camera}/camera_info", 10) for camera in CAMERAS),
+    ]
     client.wait(lambda: all(pub.get_subscription_count() for pub in pubs), "its ears")
     for pub in pubs * 20:
         pub.publish(TORN)
@@ -125,7 +133,7 @@ def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing
 
 def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, directory):
     assert recorder("start").success
-    folder, = (directory / "open").iterdir()
+    (folder,) = (directory / "open").iterdir()
     recorder.record(3)
     client.result(recorder.parameters.set_parameters([Parameter("min_free_mib", value=10**8)]), "a parameter")
     client.wait((directory / folder.name).exists, "the end of the episode")
@@ -138,7 +146,7 @@ def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, di
 
 def test_deactivation_keeps_the_open_episode_unjudged(client, recorder, directory):
     assert recorder("start").success
-    folder, = (directory / "open").iterdir()
+    (folder,) = (directory / "open").iterdir()
     assert recorder.change(Transition.TRANSITION_DEACTIVATE)
     assert (directory / folder.name / "metadata.yaml").exists()
     refused = recorder("start")

@@ -46,7 +46,7 @@ def begin(client, recorder: Recorder, directory: Path) -> Path:
     """The file of a new episode that the operator has called a success, once all that was sent is in it."""
     before = set((directory / "open").iterdir())
     assert recorder("start").success
-    folder, = set((directory / "open").iterdir()) - before
+    (folder,) = set((directory / "open").iterdir()) - before
     recorder.record(10)
     client.wait(lambda: KNOWN[0] in (folder / "labels.json").read_text(), "the instruction")
     assert recorder("success").success
@@ -70,8 +70,10 @@ def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder,
         client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
         client.sensors.cancel()
     told = len(recorder.diagnoses())
-    client.wait(lambda: any(text.startswith("waiting") and "the disk refuses" in text
-                            for text in recorder.diagnoses()[told:]), "the diagnosis")
+    client.wait(
+        lambda: any(text.startswith("waiting") and "the disk refuses" in text for text in recorder.diagnoses()[told:]),
+        "the diagnosis",
+    )
     assert "the disk refuses: [Errno 27] File too large" in nodes.log_path("recorder").read_text()
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
@@ -111,5 +113,5 @@ def test_a_disk_that_refuses_at_the_end_of_the_node_is_told(client, recorder, no
     assert psutil.Process(nodes.pids["recorder"]).wait(START_LIMIT_S) == 0
     assert "the disk refuses: [Errno 20] Not a directory" in nodes.log_path("recorder").read_text()
     (directory / file.stem).unlink()
-    episode, = recover(directory)
+    (episode,) = recover(directory)
     assert_whole(episode)

@@ -21,18 +21,19 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes_back(client, checkpoint_path,
-                                                                                      tmp_path):
+def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes_back(
+    client, checkpoint_path, tmp_path
+):
     moments = random.Random(0)
     for kill in range(KILLS):
         directory = tmp_path / str(kill)
         with NodeProcesses([recorder_node(checkpoint_path, directory)], tmp_path / "log") as nodes:
             recorder = Recorder(client)
             recorder.tell("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
-            labels, = (directory / "open").glob("*/labels.json")
+            (labels,) = (directory / "open").glob("*/labels.json")
             recorder.tell(f"instruction {KNOWN[0]}", lambda path=labels: KNOWN[0] in path.read_text())
             recorder.record(5)
-            finished, = recorder.tell("keep", lambda d=directory: [p.parent for p in d.glob("*/metadata.yaml")])
+            (finished,) = recorder.tell("keep", lambda d=directory: [p.parent for p in d.glob("*/metadata.yaml")])
             before = contents(finished)
             recorder.tell("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
             first = client.sent
@@ -43,15 +44,18 @@ def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes
             last = client.sent - 1
             client.sensors.cancel()
         assert contents(finished) == before
-        recovered, = recover(directory)
+        (recovered,) = recover(directory)
         assert not any((directory / "open").iterdir()) and contents(finished) == before
-        pictures = numbers_of_pictures(recovered.path) if recovered.messages else []
-        assert pictures == [number % 256 for number in range(first, first + len(pictures))]
-        assert last - (first + len(pictures) - 1) <= 20  # one second at 20 Hz
+        images = numbers_of_images(recovered.path) if recovered.messages else []
+        assert images == [number % 256 for number in range(first, first + len(images))]
+        assert last - (first + len(images) - 1) <= 20  # one second at 20 Hz
 
 
-def numbers_of_pictures(path: Path) -> list[int]:
+def numbers_of_images(path: Path) -> list[int]:
     with AnyReader([path]) as bag:
         assert bag.readers[0].storage.metadata.custom["recovered"] == "true"
-        return [int(bag.deserialize(raw, c.msgtype).data[0]) for c, _, raw in bag.messages()
-                if c.topic == "/agentview/image_raw"]
+        return [
+            int(bag.deserialize(raw, c.msgtype).data[0])
+            for c, _, raw in bag.messages()
+            if c.topic == "/agentview/image_raw"
+        ]

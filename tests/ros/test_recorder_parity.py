@@ -12,35 +12,51 @@ from recorder_client import Recorder
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, command_line, system_nodes
+from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, command_line, system_nodes
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.rosbag.bag_import import import_bags
 from m2distill_training.data.store import Store, open_store
 
-STEPS, SIZE_PX = 25, 96  # the cameras' pictures are larger than the policy's
+STEPS, SIZE_PX = 25, 96  # the cameras' images are larger than the policy's
 
 
 @pytest.mark.parametrize("pacing", ["lockstep", "real_time"])
 def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint_path, tmp_path, pacing):
-    """In real time, what the node is shown depends on when it was busy: pictures of two moments side by side, one of
+    """In real time, what the node is shown depends on when it was busy: images of two moments side by side, one of
     them twice, another never. Steps of the import between the node's are where it held the arm."""
-    config = SystemConfig(checkpoint=str(checkpoint_path), initial_state=41, assets="builtin", image_size_px=SIZE_PX,
-                          pacing=pacing, step_limit=STEPS if pacing == "lockstep" else 0,
-                          record=str(tmp_path / "episodes"))
+    config = SystemLaunchConfig(
+        checkpoint=str(checkpoint_path),
+        initial_state=41,
+        assets="builtin",
+        image_size_px=SIZE_PX,
+        pacing=pacing,
+        step_limit=STEPS if pacing == "lockstep" else 0,
+        record=str(tmp_path / "episodes"),
+    )
     sim, policy, recorder_node = system_nodes(config)
     tasks = []
     client.create_subscription(String, "sim/task", lambda m: tasks.append(m.data), LATCHED)
     witnessed = tmp_path / "witnessed"
     witnessed.mkdir()
     with NodeProcesses([sim, recorder_node], tmp_path / "log") as nodes:
-        node = subprocess.Popen([sys.executable, str(Path(__file__).with_name("witness_node.py")), str(witnessed),
-                                 *command_line(policy)[3:]], env=nodes.environment)
+        node = subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(__file__).with_name("witness_node.py")),
+                str(witnessed),
+                *command_line(policy)[3:],
+            ],
+            env=nodes.environment,
+        )
         try:
             recorder = Recorder(client)
             recorder.wait_until_up()
-            client.wait(lambda: client.status and tasks and client.instruction_pub.get_subscription_count() == 2,
-                        "all nodes", START_LIMIT_S)
+            client.wait(
+                lambda: client.status and tasks and client.instruction_pub.get_subscription_count() == 2,
+                "all nodes",
+                START_LIMIT_S,
+            )
             assert recorder("start").success
             heard = 8 if pacing == "lockstep" else 80  # the first observation, repeated, or all of a second's
             client.wait(lambda: recorder.numbers("messages") >= heard, "a recording")
@@ -53,7 +69,7 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
             node.terminate()
             node.wait()
 
-    report, = import_bags([tmp_path / "episodes"], tmp_path / "data")
+    (report,) = import_bags([tmp_path / "episodes"], tmp_path / "data")
     spec = PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
     store = open_store(tmp_path / "data" / report.file, spec, "before")
     seen = [np.load(path) for path in sorted(witnessed.iterdir(), key=lambda path: int(path.stem))]
@@ -67,16 +83,24 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
 
 def tensors(store: Store, step: int) -> dict[str, np.ndarray]:
     """What the network is shown of a step in training."""
-    batch = to_model_input({name: images[None, [step]] for name, images in store.images.items()},
-                           store.joint[None, [step]], store.gripper[None, [step]], np.zeros((1, 8), np.float32))
-    return {**{f"image_{name}": images.numpy() for name, images in batch["images"].items()},
-            "joint": batch["joint"].numpy(), "gripper": batch["gripper"].numpy()}
+    batch = to_model_input(
+        {name: images[None, [step]] for name, images in store.images.items()},
+        store.joint[None, [step]],
+        store.gripper[None, [step]],
+        np.zeros((1, 8), np.float32),
+    )
+    return {
+        **{f"image_{name}": images.numpy() for name, images in batch["images"].items()},
+        "joint": batch["joint"].numpy(),
+        "gripper": batch["gripper"].numpy(),
+    }
 
 
 def is_step(live: Mapping[str, np.ndarray], store: Store, step: int) -> bool:
     """Equal tensors alone do not tell: while the arm stands still, a step in which it was held has the same."""
-    return (all(equal_bits(live[name], array) for name, array in tensors(store, step).items())
-            and np.allclose(store.action[step], np.clip(live["action"], -1, 1), rtol=0, atol=1e-6))
+    return all(equal_bits(live[name], array) for name, array in tensors(store, step).items()) and np.allclose(
+        store.action[step], np.clip(live["action"], -1, 1), rtol=0, atol=1e-6
+    )
 
 
 def equal_bits(live: np.ndarray, made: np.ndarray) -> bool:
@@ -86,5 +110,6 @@ def equal_bits(live: np.ndarray, made: np.ndarray) -> bool:
 def parts_found(live: Mapping[str, np.ndarray], store: Store) -> dict[str, list[int]]:
     """The steps in which each part of a tick occurs."""
     made = [tensors(store, step) for step in range(len(store.action))]
-    return {name: [step for step, arrays in enumerate(made) if equal_bits(live[name], arrays[name])]
-            for name in made[0]}
+    return {
+        name: [step for step, arrays in enumerate(made) if equal_bits(live[name], arrays[name])] for name in made[0]
+    }

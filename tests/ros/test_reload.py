@@ -26,8 +26,15 @@ def other(checkpoint_path, tmp_path_factory) -> Path:
     torch.manual_seed(1)
     weights = Policy(checkpoint.model_config, checkpoint.spec).state_dict()
     path = tmp_path_factory.mktemp("other") / "step1"
-    save_checkpoint(path, replace(checkpoint, state_dict=weights, spec=replace(checkpoint.spec, history=4),
-                                  instructions=checkpoint.instructions | {"bow": np.full(8, 0.5, np.float32)}))
+    save_checkpoint(
+        path,
+        replace(
+            checkpoint,
+            state_dict=weights,
+            spec=replace(checkpoint.spec, history=4),
+            instructions=checkpoint.instructions | {"bow": np.full(8, 0.5, np.float32)},
+        ),
+    )
     return path
 
 
@@ -93,11 +100,16 @@ def bad(kind: str, checkpoint_path: Path, tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("kind", "said"), [
-    ("missing", "it is not a directory"), ("corrupt", "weights.safetensors does not match SHA256SUMS"),
-    ("another robot", "its spec has joint_names ('fr3_joint1'"),
-    ("other instructions", "does not know the instruction that is followed"),
-    ("overflows", "with numbers that are not finite")])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "it is not a directory"),
+        ("corrupt", "weights.safetensors does not match SHA256SUMS"),
+        ("another robot", "its spec has joint_names ('fr3_joint1'"),
+        ("other instructions", "does not know the instruction that is followed"),
+        ("overflows", "with numbers that are not finite"),
+    ],
+)
 def test_a_bad_checkpoint_is_refused_and_nothing_changes(kind, said, running, checkpoint_path, tmp_path):
     path = bad(kind, checkpoint_path, tmp_path)  # meanwhile the sensors, played by this thread, are silent
     before = running.wait_for_state(PolicyStatus.RUNNING)

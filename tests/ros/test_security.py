@@ -22,8 +22,10 @@ ENCLAVES = ("policy", "robot", "recorder", "teleop", "operator")
 def allowed(enclave: str, kind: str, verb: str) -> set[str]:
     """Full names of what an enclave may do; `kind` is topic, service or action."""
     (profile,) = ET.parse(FILE).findall(f".//enclave[@path='/m2distill/{enclave}']/profiles/profile")
-    return {"/" + name.text.replace("~", profile.get("node"))
-            for name in profile.findall(f"{kind}s[@{verb}='ALLOW']/{kind}")}
+    return {
+        "/" + name.text.replace("~", profile.get("node"))
+        for name in profile.findall(f"{kind}s[@{verb}='ALLOW']/{kind}")
+    }
 
 
 def published(witness: Node, name: str) -> set[str]:
@@ -34,9 +36,11 @@ def assert_allowed(witness: Node, name: str, actions: set[str]) -> None:
     """Its enclave lists all that the node of this name has; its action servers are these."""
     assert {server for server, _ in get_action_server_names_and_types_by_node(witness, name, "/")} == actions
     of_actions = tuple(f"{server}/_action/" for server in actions)
-    for names, kind, verb in [(witness.get_publisher_names_and_types_by_node(name, "/"), "topic", "publish"),
-                              (witness.get_subscriber_names_and_types_by_node(name, "/"), "topic", "subscribe"),
-                              (witness.get_service_names_and_types_by_node(name, "/"), "service", "reply")]:
+    for names, kind, verb in [
+        (witness.get_publisher_names_and_types_by_node(name, "/"), "topic", "publish"),
+        (witness.get_subscriber_names_and_types_by_node(name, "/"), "topic", "subscribe"),
+        (witness.get_service_names_and_types_by_node(name, "/"), "service", "reply"),
+    ]:
         used = {full for full, _ in names if not full.startswith(of_actions)}
         assert used and used <= allowed(name, kind, verb), kind
 
@@ -58,15 +62,32 @@ def test_teleoperation_may_do_all_that_it_does(made):
 
 @pytest.mark.parametrize("image_transport", ["raw", "compressed"])
 def test_the_recorder_may_do_all_that_it_does_and_moves_nothing(client, checkpoint_path, tmp_path, image_transport):
-    recorder = NodeDescription("m2distill_policy", "recorder_node", "recorder", "", {
-        "checkpoint": str(checkpoint_path), "directory": str(tmp_path), "image_transport": image_transport,
-        "autostart": True})
+    recorder = NodeDescription(
+        "m2distill_policy",
+        "recorder_node",
+        "recorder",
+        "",
+        {
+            "checkpoint": str(checkpoint_path),
+            "directory": str(tmp_path),
+            "image_transport": image_transport,
+            "autostart": True,
+        },
+    )
     with NodeProcesses([recorder], tmp_path) as nodes:
         active = client.create_client(GetState, "recorder/get_state")
-        client.wait(lambda: client.ask(active, GetState.Request(), "its state").current_state.label == "active",
-                    "an active recorder")
-        client.wait(lambda: "recorder" in client.get_node_names() and "/recorder/command" in {
-            topic for topic, _ in client.get_subscriber_names_and_types_by_node("recorder", "/")}, "the graph")
+        client.wait(
+            lambda: client.ask(active, GetState.Request(), "its state").current_state.label == "active",
+            "an active recorder",
+        )
+        client.wait(
+            lambda: (
+                "recorder" in client.get_node_names()
+                and "/recorder/command"
+                in {topic for topic, _ in client.get_subscriber_names_and_types_by_node("recorder", "/")}
+            ),
+            "the graph",
+        )
         assert_allowed(client, "recorder", set())
         assert published(client, "recorder") & COMMANDS == set()
         nodes.check()

@@ -11,7 +11,7 @@ from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String, UInt32
 
-from m2distill_policy.bringup.system import NodeProcesses, SimConfig, sim_nodes
+from m2distill_policy.bringup.system import NodeProcesses, SimLaunchConfig, sim_nodes
 from m2distill_policy.ros.clients.service import parameter_value
 from m2distill_policy.ros.common import conversions
 from m2distill_sim.ros.nodes import sim_node
@@ -22,8 +22,13 @@ UP = np.array([0.0, 0.0, 0.1])  # m/s
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "m2distill_policy.ros.clients.service", *words], capture_output=True, text=True,
-                          timeout=START_LIMIT_S, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "m2distill_policy.ros.clients.service", *words],
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT_S,
+        check=False,
+    )
 
 
 class Watcher:
@@ -36,8 +41,11 @@ class Watcher:
         client.create_subscription(Bool, "sim/episode_over", lambda m: self.over.append(m.data), LATCHED)
         client.create_subscription(UInt32, "sim/steps", lambda m: self.steps.append(m.data), LATCHED)
         self.twists = client.create_publisher(type(conversions.twist_from_numpy(UP, UP, 0, "")), "twist_cmd", 10)
-        client.wait(lambda: self.joints and self.tasks and self.over and self.twists.get_subscription_count(),
-                    "the simulator", START_LIMIT_S)
+        client.wait(
+            lambda: self.joints and self.tasks and self.over and self.twists.get_subscription_count(),
+            "the simulator",
+            START_LIMIT_S,
+        )
 
     @property
     def now_ns(self) -> int:
@@ -56,7 +64,7 @@ class Watcher:
 
 @pytest.fixture
 def watcher(client, tmp_path):
-    config = SimConfig(assets="builtin", image_size_px=16, initial_state=0)
+    config = SimLaunchConfig(assets="builtin", image_size_px=16, initial_state=0)
     with NodeProcesses(sim_nodes(config), tmp_path) as nodes:
         watcher = Watcher(client)
         watcher.log = nodes.log_path("sim")
@@ -81,18 +89,30 @@ def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
     assert watcher.steps[-1] == 5 and watcher.tasks[-1] == CHEESE
     assert "over after 5 steps; ~/reset begins another episode" in watcher.log.read_text()
 
-    for words, complaint in ((["sim/reset", "--set", "task=x"], "sim refused task=x"),
-                             (["sim/reset", "--set", "initial_state=77"], "sim/reset refused: initial_state is 77"),
-                             (["sim/rest"], "unknown service 'sim/rest'"),
-                             (["sim/reset", "--set", "task"], "expected NAME=VALUE"),
-                             (["--set", "task=1"], "--set needs a service")):
+    for words, complaint in (
+        (["sim/reset", "--set", "task=x"], "sim refused task=x"),
+        (["sim/reset", "--set", "initial_state=77"], "sim/reset refused: initial_state is 77"),
+        (["sim/rest"], "unknown service 'sim/rest'"),
+        (["sim/reset", "--set", "task"], "expected NAME=VALUE"),
+        (["--set", "task=1"], "--set needs a service"),
+    ):
         refused = call(*words)
         assert refused.returncode == 2 and complaint in refused.stderr, refused
     assert watcher.tasks[-1] == CHEESE
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("4", 4), ("true", True), ("0.5", 0.5), ("'4'", "4"), ("@ada", "@ada"), ("'a", "'a"), ("2024-01-01", "2024-01-01")])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("4", 4),
+        ("true", True),
+        ("0.5", 0.5),
+        ("'4'", "4"),
+        ("@ada", "@ada"),
+        ("'a", "'a"),
+        ("2024-01-01", "2024-01-01"),
+    ],
+)
 def test_what_no_parameter_can_hold_is_a_text(text, value):
     assert parameter_value_to_python(parameter_value(text)) == value
 

@@ -8,7 +8,7 @@ from harness import LATCHED, START_LIMIT_S
 from std_msgs.msg import Bool
 
 from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
+from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import find_task
 
@@ -23,9 +23,13 @@ def tell(*words: str) -> subprocess.CompletedProcess[str]:
 def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_path):
     success = []
     client.create_subscription(Bool, "sim/success", lambda message: success.append(message.data), LATCHED)
-    config = SystemConfig(pacing="lockstep", acting="mode_mean", assets="builtin", initial_state=41, step_limit=300)
-    with (subprocess.Popen([*TELL, "--namespace", "nowhere"], stderr=subprocess.PIPE, text=True) as lost,
-          NodeProcesses(system_nodes(config), tmp_path) as nodes):
+    config = SystemLaunchConfig(
+        pacing="lockstep", acting="mode_mean", assets="builtin", initial_state=41, step_limit=300
+    )
+    with (
+        subprocess.Popen([*TELL, "--namespace", "nowhere"], stderr=subprocess.PIPE, text=True) as lost,
+        NodeProcesses(system_nodes(config), tmp_path) as nodes,
+    ):
         client.wait(lambda: client.status and client.status.checkpoint_id, "the policy node", START_LIMIT_S)
         asked = tell()
         assert asked.returncode == 0 and asked.stdout.startswith("idle: ") and f"  knows: {CHEESE}\n" in asked.stdout
@@ -48,5 +52,5 @@ def test_an_instruction_and_a_stop_are_too_much():
 
 def test_a_real_arm_wants_a_checkpoint_of_its_own():
     with pytest.raises(UserError, match="no checkpoint for franka_servo"):
-        system_nodes(SystemConfig(arm="franka_servo"))
+        system_nodes(SystemLaunchConfig(arm="franka_servo"))
     assert system.main(["--arm", "franka_servo"]) == 2

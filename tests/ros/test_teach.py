@@ -31,7 +31,7 @@ from m2distill_training.cli import main
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.presets import debug
-from m2distill_training.promotion.gate import Bars
+from m2distill_training.promotion.gate import Thresholds
 from m2distill_training.promotion.promotion import current, promote
 from m2distill_training.runs.run_folder import read_json
 
@@ -49,7 +49,7 @@ class Lab:
     old: tuple[int, ...]  # tasks it has learned
     new: int
     demos: int
-    picture_px: int
+    image_px: int
     trial_steps: int
     trials: int  # of each task, over ROS
     success: float  # least share of them, of each task
@@ -71,15 +71,26 @@ def lab(tmp_path_factory) -> Lab:
 
 def _quick(folder: Path) -> Lab:
     old = (0, 1)
-    files = collect(SUITE, old, 2, folder / "demos", workers=1, size_px=16, assets=find_assets("builtin"),
-                    progress=False)
+    files = collect(
+        SUITE, old, 2, folder / "demos", workers=1, size_px=16, assets=find_assets("builtin"), progress=False
+    )
     config = debug()
     config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, held_out_demos=1))
     run = train(config, files, folder / "run")
     shutil.rmtree(folder / "demos")
-    promote(run.path, bars=Bars(nats=100.0, drift=100.0), suites=())
-    return Lab(run.path, folder / "before", old, new=2, demos=2, picture_px=32, trial_steps=5, trials=1, success=0.0,
-               promotion=("--episodes", "1", "--max-steps", "5", "--workers", "1"))
+    promote(run.path, bars=Thresholds(nats=100.0, drift=100.0), suites=())
+    return Lab(
+        run.path,
+        folder / "before",
+        old,
+        new=2,
+        demos=2,
+        image_px=32,
+        trial_steps=5,
+        trials=1,
+        success=0.0,
+        promotion=("--episodes", "1", "--max-steps", "5", "--workers", "1"),
+    )
 
 
 def _learned(folder: Path) -> Lab:
@@ -87,9 +98,18 @@ def _learned(folder: Path) -> Lab:
     known = {d["instruction"] for d in read_json(folder / "run" / "data.json")}
     tasks = {task.instruction: task.index for task in suites()[SUITE]}
     old = tuple(tasks[text] for text in known)
-    lab = Lab(folder / "run", folder / "before", old, new=min(set(tasks.values()) - set(old)), demos=4, picture_px=128,
-              trial_steps=300, trials=5, success=0.5,
-              promotion=("--episodes", "10", "--max-steps", "300", "--acting", ACTING))
+    lab = Lab(
+        folder / "run",
+        folder / "before",
+        old,
+        new=min(set(tasks.values()) - set(old)),
+        demos=4,
+        image_px=128,
+        trial_steps=300,
+        trials=5,
+        success=0.5,
+        promotion=("--episodes", "10", "--max-steps", "300", "--acting", ACTING),
+    )
     assert promotes(lab.run, lab) == 0
     return lab
 
@@ -97,11 +117,18 @@ def _learned(folder: Path) -> Lab:
 @pytest.fixture(scope="module")
 def nodes(lab) -> Iterator[NodeProcesses]:
     link = lab.run / "current"
-    sim = NodeDescription("m2distill_sim", "sim_node", "sim", "", {
-        "suite": SUITE, "task": lab.new, "assets": "builtin", "image_size_px": lab.picture_px, "pacing": "lockstep"})
-    descriptions = [sim, recorder_node(link, lab.folder / "episodes", use_sim_time=True),
-                    policy_node(link, autostart=True, follow_checkpoint=True, pacing="lockstep", use_sim_time=True,
-                                acting=ACTING)]
+    sim = NodeDescription(
+        "m2distill_sim",
+        "sim_node",
+        "sim",
+        "",
+        {"suite": SUITE, "task": lab.new, "assets": "builtin", "image_size_px": lab.image_px, "pacing": "lockstep"},
+    )
+    descriptions = [
+        sim,
+        recorder_node(link, lab.folder / "episodes", use_sim_time=True),
+        policy_node(link, autostart=True, follow_checkpoint=True, pacing="lockstep", use_sim_time=True, acting=ACTING),
+    ]
     with NodeProcesses(descriptions, lab.folder / "log") as nodes:
         yield nodes
         nodes.check()
@@ -119,8 +146,11 @@ class Simulator:
     def begin(self, **chosen) -> None:
         """A new episode, with these parameters."""
         client = self.client
-        client.wait(lambda: self._reset.service_is_ready() and self._parameters.services_are_ready(), "the simulator",
-                    START_LIMIT_S)
+        client.wait(
+            lambda: self._reset.service_is_ready() and self._parameters.services_are_ready(),
+            "the simulator",
+            START_LIMIT_S,
+        )
         wanted = [Parameter(name, value=value) for name, value in chosen.items()]
         answer = client.result(self._parameters.set_parameters(wanted), "parameters")
         assert all(result.successful for result in answer.results), answer.results
@@ -147,13 +177,19 @@ def simulator(teacher) -> Simulator:
 def demonstrations(lab, nodes, teacher, simulator) -> Path:
     """Recorded by the operator, who is pushed about, and imported."""
     recorder = Recorder(teacher)
-    teacher.wait(lambda: all(s.service_is_ready() for s in recorder.services.values()) and recorder.diagnoses(),
-                 "the recorder", START_LIMIT_S)
+    teacher.wait(
+        lambda: all(s.service_is_ready() for s in recorder.services.values()) and recorder.diagnoses(),
+        "the recorder",
+        START_LIMIT_S,
+    )
     for episode in range(lab.demos):
         simulator.begin(operator="expert", disturbed=True, initial_state=episode, seed=episode)
         assert recorder("start").success
-        teacher.wait(lambda: simulator.operator_active and not simulator.operator_active[-1], "the operator's end",
-                     EPISODE_LIMIT_S)
+        teacher.wait(
+            lambda: simulator.operator_active and not simulator.operator_active[-1],
+            "the operator's end",
+            EPISODE_LIMIT_S,
+        )
         assert simulator.success[-1]
         recorder.command_pub.publish(String(data=f"instruction {find_task(SUITE, lab.new).instruction}"))
         teacher.wait(lambda: recorder("keep").success, "an episode with its instruction")
@@ -162,8 +198,9 @@ def demonstrations(lab, nodes, teacher, simulator) -> Path:
     return file
 
 
-def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(lab, nodes, teacher, simulator,
-                                                                              demonstrations):
+def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(
+    lab, nodes, teacher, simulator, demonstrations
+):
     teacher.wait(lambda: teacher.status and teacher.status.checkpoint_id, "the policy node", START_LIMIT_S)
     before, step = teacher.status.checkpoint_id, current(lab.run)
     run = ["--run", str(lab.run)]
@@ -179,8 +216,10 @@ def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(l
 
     teacher.wait(lambda: teacher.status.checkpoint_id == promoted.id, "the swap")
     assert teacher.status.previous_checkpoint_id == before
-    successes = {task: sum(obeys(teacher, simulator, lab, task, state) for state in HELD_OUT[:lab.trials])
-                 for task in instructions}
+    successes = {
+        task: sum(obeys(teacher, simulator, lab, task, state) for state in HELD_OUT[: lab.trials])
+        for task in instructions
+    }
     for task, count in successes.items():
         low, high = wilson_interval(count, lab.trials)
         print(f"over ROS 2: {instructions[task]}: {count} of {lab.trials} ({low:.0%} to {high:.0%})")
@@ -205,8 +244,24 @@ def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, caps
     config["optim"]["budget"] = round(config["optim"]["budget"] * CONTROL_BUDGET)
     (lab.before / "config.json").write_text(json.dumps(config))
     step = current(lab.before)
-    assert main.run(["learn", "--run", str(lab.before), "--data", str(demonstrations), "--strategy", "finetune",
-                    "--held-out", "0", "--device", "cpu"]) == 0
+    assert (
+        main.run(
+            [
+                "learn",
+                "--run",
+                str(lab.before),
+                "--data",
+                str(demonstrations),
+                "--strategy",
+                "finetune",
+                "--held-out",
+                "0",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert promotes(lab.before, lab) == 2
     refusal = capsys.readouterr().err

@@ -15,14 +15,20 @@ import m2distill_policy
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 
 VIEWS = Path(m2distill_policy.__file__).parent / "config"
-RVIZ_SHOWS = {"rviz_default_plugins/Image": "sensor_msgs/msg/Image",
-              "rviz_default_plugins/TwistStamped": "geometry_msgs/msg/TwistStamped"}
+RVIZ_SHOWS = {
+    "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
+    "rviz_default_plugins/TwistStamped": "geometry_msgs/msg/TwistStamped",
+}
 # https://docs.foxglove.dev: panels that the layout uses -> where they name a topic or a message path in it
 FOXGLOVE_PATHS = {
-    "Image": lambda c: [c["imageMode"]["imageTopic"]], "RawMessages": lambda c: [c["topicPath"]],
-    "DiagnosticSummary": lambda c: [c["topicToRender"]], "Publish": lambda c: [c["topicName"]],
+    "Image": lambda c: [c["imageMode"]["imageTopic"]],
+    "RawMessages": lambda c: [c["topicPath"]],
+    "DiagnosticSummary": lambda c: [c["topicToRender"]],
+    "Publish": lambda c: [c["topicName"]],
     "Plot": lambda c: [path["value"] for path in c["paths"]],
-    "StateTransitions": lambda c: [path["value"] for path in c["paths"]], "CallService": lambda c: []}
+    "StateTransitions": lambda c: [path["value"] for path in c["paths"]],
+    "CallService": lambda c: [],
+}
 
 
 @pytest.fixture
@@ -35,8 +41,13 @@ def policy(made, checkpoint_path) -> PolicyNode:
 
 def types(policy: PolicyNode) -> dict[str, str]:
     """Topic -> type, of all that the node says and hears."""
-    return {topic: kinds[0] for topic, kinds in (*policy.get_publisher_names_and_types_by_node("policy", "/"),
-                                                 *policy.get_subscriber_names_and_types_by_node("policy", "/"))}
+    return {
+        topic: kinds[0]
+        for topic, kinds in (
+            *policy.get_publisher_names_and_types_by_node("policy", "/"),
+            *policy.get_subscriber_names_and_types_by_node("policy", "/"),
+        )
+    }
 
 
 def field(type_name: str, path: str) -> str:
@@ -78,8 +89,15 @@ def test_every_panel_of_foxglove_has_its_topic_field_and_service(policy):
         if panel.startswith("Publish"):
             assert config["datatype"] == topics[config["topicName"]] == "std_msgs/msg/String"
             assert list(json.loads(config["value"])) == ["data"]
-    assert shown == {"/agentview/image_raw", "/wrist/image_raw", "/twist_cmd", "/policy/action", "/policy/status",
-                     "/diagnostics", "/instruction"}
+    assert shown == {
+        "/agentview/image_raw",
+        "/wrist/image_raw",
+        "/twist_cmd",
+        "/policy/action",
+        "/policy/status",
+        "/diagnostics",
+        "/instruction",
+    }
     assert field(topics["/policy/action"], "action[0]") == "float"
     with pytest.raises(KeyError):
         field(topics["/twist_cmd"], "twist.linear.w")

@@ -10,15 +10,18 @@ from m2distill_policy.control import inference
 from m2distill_policy.ros.nodes import policy_node
 
 folder = Path(sys.argv.pop(1))
-door, step = inference.to_model_input, inference.LoadedPolicy.step
+door, step = inference.to_model_input, inference.InferencePolicy.step
 shown, count = {}, itertools.count()
 
 
 def watched_door(*arguments):
     batch = door(*arguments)
     shown.clear()
-    shown.update({f"image_{name}": images.numpy() for name, images in batch["images"].items()},
-                 joint=batch["joint"].numpy(), gripper=batch["gripper"].numpy())
+    shown.update(
+        {f"image_{name}": images.numpy() for name, images in batch["images"].items()},
+        joint=batch["joint"].numpy(),
+        gripper=batch["gripper"].numpy(),
+    )
     return batch
 
 
@@ -28,5 +31,5 @@ def watched_step(policy, observation):
     return sample
 
 
-inference.to_model_input, inference.LoadedPolicy.step = watched_door, watched_step
+inference.to_model_input, inference.InferencePolicy.step = watched_door, watched_step
 sys.exit(policy_node.main())

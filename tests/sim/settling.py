@@ -41,7 +41,7 @@ def settle(env, state) -> Settled:
 def overlap(env) -> float:
     """Deepest penetration in m of two bodies, neither of which is the robot."""
     depth = 0.0
-    for contact in env.data.contact[:env.data.ncon]:
+    for contact in env.data.contact[: env.data.ncon]:
         names = [env.model.body(env.model.geom_bodyid[geom]).name for geom in contact.geom]
         if not any(name.startswith(("robot0_", "gripper0_", "mount0_")) for name in names):
             depth = max(depth, -contact.dist)

@@ -9,8 +9,9 @@ from m2distill_sim.libero_env import LiberoEnv
 
 
 def test_the_builtin_set_is_written_whole_into_the_cache(builtin):
-    written = {str(path.relative_to(builtin.path)): path.read_bytes() for path in builtin.path.rglob("*")
-               if path.is_file()}
+    written = {
+        str(path.relative_to(builtin.path)): path.read_bytes() for path in builtin.path.rglob("*") if path.is_file()
+    }
     assert written == builtin_files()
     assert builtin.path.is_relative_to(cache_folder())
     assert builtin.path.name == builtin.label == find_assets("builtin").label

@@ -40,8 +40,9 @@ def test_a_scene_is_liberos(pair):
     for index in range(ours.model.njnt):
         mine, real = ours.model.joint(index), theirs.model.joint(index)
         assert (mine.name, mine.type, mine.qposadr) == (real.name, real.type, real.qposadr)
-        np.testing.assert_allclose([*mine.range, *mine.axis, *mine.damping], [*real.range, *real.axis, *real.damping],
-                                   err_msg=mine.name)
+        np.testing.assert_allclose(
+            [*mine.range, *mine.axis, *mine.damping], [*real.range, *real.axis, *real.damping], err_msg=mine.name
+        )
     assert _sites(ours).keys() == _sites(theirs).keys()
     for name, numbers in _sites(ours).items():
         np.testing.assert_allclose(numbers, _sites(theirs)[name], atol=1e-4, err_msg=name)
@@ -58,8 +59,10 @@ def _compare_rest(suite, task, ours, theirs) -> None:
 def _sites(env) -> dict[str, np.ndarray]:
     """Name -> place, orientation and size; without the sites that drawing alone uses."""
     model = env.model
-    return {model.site(index).name: np.concatenate([model.site_pos[index], model.site_quat[index],
-                                                    model.site_size[index]]) for index in range(model.nsite)}
+    return {
+        model.site(index).name: np.concatenate([model.site_pos[index], model.site_quat[index], model.site_size[index]])
+        for index in range(model.nsite)
+    }
 
 
 def _extent(env, body: int) -> np.ndarray:

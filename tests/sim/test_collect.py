@@ -38,10 +38,21 @@ def test_the_file_has_liberos_names_shapes_and_types(demos):
             assert data.attrs[key]
         demo = data["demo_1"]
         steps = demo.attrs["num_samples"]
-        shapes = {"actions": (7,), "disturbances": (7,), "states": (110,), "robot_states": (9,), "rewards": (),
-                  "dones": (), "obs/agentview_rgb": (SIZE, SIZE, 3), "obs/eye_in_hand_rgb": (SIZE, SIZE, 3),
-                  "obs/joint_states": (7,), "obs/gripper_states": (2,), "obs/ee_pos": (3,), "obs/ee_ori": (3,),
-                  "obs/ee_states": (6,)}
+        shapes = {
+            "actions": (7,),
+            "disturbances": (7,),
+            "states": (110,),
+            "robot_states": (9,),
+            "rewards": (),
+            "dones": (),
+            "obs/agentview_rgb": (SIZE, SIZE, 3),
+            "obs/eye_in_hand_rgb": (SIZE, SIZE, 3),
+            "obs/joint_states": (7,),
+            "obs/gripper_states": (2,),
+            "obs/ee_pos": (3,),
+            "obs/ee_ori": (3,),
+            "obs/ee_states": (6,),
+        }
         for name, shape in shapes.items():
             assert demo[name].shape == (steps, *shape), name
         for name in ("rewards", "dones", "obs/agentview_rgb", "obs/eye_in_hand_rgb"):
@@ -55,8 +66,10 @@ def test_an_episode_replays_exactly_and_observations_follow_their_action(demos, 
     """Intent plus disturbance, executed from the attempt's start, gives every state and every stored observation."""
     with LiberoEnv("libero_object", 0, builtin, {"agentview": (SIZE, SIZE), "wrist": (SIZE, SIZE)}) as env:
         with h5py.File(demos) as file:
-            demo = {name: file["data/demo_0"][name][:] for name in (
-                "actions", "disturbances", "states", "obs/joint_states", "obs/ee_pos", "obs/agentview_rgb")}
+            demo = {
+                name: file["data/demo_0"][name][:]
+                for name in ("actions", "disturbances", "states", "obs/joint_states", "obs/ee_pos", "obs/agentview_rgb")
+            }
         env.reset(start_state(TASK, 0))
         for step in range(len(demo["actions"])):
             np.testing.assert_array_equal(env.state(), demo["states"][step])
@@ -81,14 +94,23 @@ def test_robomimics_own_dataset_reads_it(demos):
     from robomimic.utils import obs_utils
     from robomimic.utils.dataset import SequenceDataset
 
-    obs_utils.initialize_obs_utils_with_obs_specs({"obs": {
-        "rgb": ["agentview_rgb", "eye_in_hand_rgb"], "low_dim": ["joint_states", "gripper_states"]}})
+    obs_utils.initialize_obs_utils_with_obs_specs(
+        {"obs": {"rgb": ["agentview_rgb", "eye_in_hand_rgb"], "low_dim": ["joint_states", "gripper_states"]}}
+    )
     with h5py.File(demos) as file:  # closed again before robomimic opens it its own way
         total, actions = file["data"].attrs["total"], file["data/demo_0/actions"][3:13]
     dataset = SequenceDataset(
-        str(demos), obs_keys=("agentview_rgb", "joint_states", "gripper_states"), dataset_keys=("actions", "dones"),
-        frame_stack=1, seq_length=10, pad_frame_stack=True, pad_seq_length=True, hdf5_use_swmr=True,
-        load_next_obs=False, hdf5_cache_mode=None)
+        str(demos),
+        obs_keys=("agentview_rgb", "joint_states", "gripper_states"),
+        dataset_keys=("actions", "dones"),
+        frame_stack=1,
+        seq_length=10,
+        pad_frame_stack=True,
+        pad_seq_length=True,
+        hdf5_use_swmr=True,
+        load_next_obs=False,
+        hdf5_cache_mode=None,
+    )
     assert len(dataset) == total
     window = dataset[3]
     np.testing.assert_array_equal(window["actions"], actions.astype(np.float32))  # its own precision
@@ -97,7 +119,7 @@ def test_robomimics_own_dataset_reads_it(demos):
 
 
 def test_the_same_seed_gives_the_same_demonstrations_whatever_the_workers(demos, builtin, tmp_path):
-    again, = collect("libero_object", [NAME], 2, tmp_path, workers=2, size_px=SIZE, assets=builtin, progress=False)
+    (again,) = collect("libero_object", [NAME], 2, tmp_path, workers=2, size_px=SIZE, assets=builtin, progress=False)
     with h5py.File(demos) as first, h5py.File(again) as second:
         for index in range(2):
             for name in ("actions", "states", "disturbances", "obs/joint_states"):
@@ -121,7 +143,7 @@ def test_an_interrupted_run_is_gone_on_with(demos, builtin, tmp_path):
         target.attrs.update(dict(source["data/demo_0"].attrs))
         target.attrs["mark"] = "kept"
     (folder / "1.tmp").write_bytes(b"half")
-    path, = collect("libero_object", [0], 2, tmp_path, workers=1, size_px=SIZE, assets=builtin, progress=False)
+    (path,) = collect("libero_object", [0], 2, tmp_path, workers=1, size_px=SIZE, assets=builtin, progress=False)
     with h5py.File(path) as file, h5py.File(demos) as whole:
         assert file["data/demo_0"].attrs["mark"] == "kept"
         np.testing.assert_array_equal(file["data/demo_1/actions"], whole["data/demo_1/actions"])
@@ -160,16 +182,19 @@ def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements
     assert start_state(TASK, len(DEMO_STATES)) is None
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"tasks": [12]}, "no task 12"),
-    ({"episodes": 0}, "expected at least 1"),
-    ({"workers": 0}, "expected at least 1"),
-    ({"size_px": 8}, "allowed 16 to 1024"),
-    ({"tasks": []}, "expected at least one and none twice"),
-    ({"tasks": [0, NAME]}, "expected at least one and none twice"),
-    ({"suite": "libero_10"}, "no scripted expert for libero_10"),
-    ({"seed": -1}, "seed is -1, expected at least 0"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"tasks": [12]}, "no task 12"),
+        ({"episodes": 0}, "expected at least 1"),
+        ({"workers": 0}, "expected at least 1"),
+        ({"size_px": 8}, "allowed 16 to 1024"),
+        ({"tasks": []}, "expected at least one and none twice"),
+        ({"tasks": [0, NAME]}, "expected at least one and none twice"),
+        ({"suite": "libero_10"}, "no scripted expert for libero_10"),
+        ({"seed": -1}, "seed is -1, expected at least 0"),
+    ],
+)
 def test_bad_requests_write_nothing(builtin, tmp_path, arguments, message):
     out = tmp_path / "out"
     request = {"suite": "libero_object", "tasks": [0], "episodes": 1, "out": out, "assets": builtin} | arguments

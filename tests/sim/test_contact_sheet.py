@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from m2distill_policy.errors import UserError
-from m2distill_sim.contact_sheet import VIEW_PX, contact_sheet, tasks_command, write_picture
+from m2distill_sim.contact_sheet import VIEW_PX, contact_sheet, tasks_command, write_image
 from m2distill_sim.suites import suites
 
 
@@ -17,20 +17,26 @@ def test_a_sheet_has_both_views_of_every_task_and_an_empty_cell_at_the_end(built
     sheet = contact_sheet(suites()["libero_spatial"][:3], builtin)
     height, width = sheet.shape[0] // 2, sheet.shape[1] // 2
     assert width == 2 * VIEW_PX and height > VIEW_PX
-    views = [sheet[row * height:row * height + VIEW_PX, column * VIEW_PX:(column + 1) * VIEW_PX]
-             for row in (0, 1) for column in range(4)]
+    views = [
+        sheet[row * height : row * height + VIEW_PX, column * VIEW_PX : (column + 1) * VIEW_PX]
+        for row in (0, 1)
+        for column in range(4)
+    ]
     for number, view in enumerate(views):
         assert (view.std() > 20) == (number < 6), number
     assert np.abs(views[0].astype(int) - views[2]).mean() > 2  # another state than its neighbour's
-    write_picture(tmp_path / "sheet.png", sheet)
+    write_image(tmp_path / "sheet.png", sheet)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "sheet.png"))[:, :, ::-1], sheet)
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
-@pytest.mark.parametrize("suite, out, message", [
-    ("libero_gaol", None, "unknown suite 'libero_gaol'; did you mean 'libero_goal'"),
-    ("libero_goal", "sheet.gif", "expected a name that ends in .jpg or .png"),
-])
+@pytest.mark.parametrize(
+    "suite, out, message",
+    [
+        ("libero_gaol", None, "unknown suite 'libero_gaol'; did you mean 'libero_goal'"),
+        ("libero_goal", "sheet.gif", "expected a name that ends in .jpg or .png"),
+    ],
+)
 def test_what_cannot_be_drawn_is_one_clear_line(tmp_path, suite, out, message):
     with pytest.raises(UserError) as error:
         tasks_command(suite, "builtin", out and tmp_path / out)

@@ -36,7 +36,7 @@ def test_success_is_liberos_predicate(soup_env):
     joint = soup_env.model.joint("alphabet_soup_1_joint0").qposadr[0]
     for offset_m, expected in ((0.0, True), (0.2, False)):
         state = soup_env.state()
-        state[1 + joint:4 + joint] = basket + np.array([offset_m, 0.0, 0.08])
+        state[1 + joint : 4 + joint] = basket + np.array([offset_m, 0.0, 0.08])
         soup_env.reset(state)
         assert soup_env.success() is expected
 
@@ -83,24 +83,23 @@ def test_the_gripper_starts_anew_with_every_episode(soup_env):
     np.testing.assert_allclose(soup_env.reset(SOUP[0]).gripper_positions, first, atol=1e-12)
 
 
-def test_pictures_are_upright(soup_env):
+def test_images_are_upright(soup_env):
     """agentview looks at the robot across the floor: the white arm is at the top, only floor at the bottom."""
-    pictures = soup_env.reset(SOUP[0]).images
-    assert {name: picture.shape for name, picture in pictures.items()} == {
-        "agentview": (64, 64, 3), "wrist": (64, 64, 3)}
-    agentview = pictures["agentview"].astype(int)
+    images = soup_env.reset(SOUP[0]).images
+    assert {name: image.shape for name, image in images.items()} == {"agentview": (64, 64, 3), "wrist": (64, 64, 3)}
+    agentview = images["agentview"].astype(int)
     assert (agentview[:16].min(axis=2) > 200).sum() > 30
     assert np.ptp(agentview[56:], axis=(0, 1)).max() < 25
     basket = (np.abs(agentview - agentview[60, 32]).max(axis=2) > 30) & (agentview[..., 0] > agentview[..., 2] + 40)
     assert np.argwhere(basket)[:, 1].mean() > 40  # at y = +0.25, right of the middle
-    assert (pictures["wrist"][-8:].max(axis=2) < 60).mean() > 0.9  # the hand is below, at the picture's foot
+    assert (images["wrist"][-8:].max(axis=2) < 60).mean() > 0.9  # the hand is below, at the image's foot
 
 
 def test_every_object_differs_in_colour_from_floor_and_from_each_other(soup_env):
     """At 64 px the six groceries of the first task are told apart by the reddest, bluest ... pixel near each."""
-    picture = soup_env.reset(SOUP[0]).images["agentview"].reshape(-1, 3).astype(int)
+    image = soup_env.reset(SOUP[0]).images["agentview"].reshape(-1, 3).astype(int)
     for colour in ((190, 20, 15), (20, 50, 190), (60, 200, 230), (230, 200, 40), (25, 130, 30), (230, 230, 230)):
-        assert np.abs(picture - colour).max(axis=1).min() < 60, colour
+        assert np.abs(image - colour).max(axis=1).min() < 60, colour
 
 
 def test_rendering_is_left_out_when_asked(soup_env):
@@ -119,12 +118,15 @@ def test_a_drawn_placement_depends_on_the_seed_alone(soup_env):
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # the caller's generator is not touched
 
 
-@pytest.mark.parametrize("action, message", [
-    (np.zeros(6), "shape (6,), expected (7,)"),
-    (np.zeros((1, 7)), "shape (1, 7), expected (7,)"),
-    ([0, 0, np.nan, 0, 0, 0, 0], "not finite"),
-    ([0, 0, np.inf, 0, 0, 0, 0], "not finite"),
-])
+@pytest.mark.parametrize(
+    "action, message",
+    [
+        (np.zeros(6), "shape (6,), expected (7,)"),
+        (np.zeros((1, 7)), "shape (1, 7), expected (7,)"),
+        ([0, 0, np.nan, 0, 0, 0, 0], "not finite"),
+        ([0, 0, np.inf, 0, 0, 0, 0], "not finite"),
+    ],
+)
 def test_bad_actions_are_refused_and_move_nothing(soup_env, action, message):
     soup_env.reset(SOUP[0])
     before = soup_env.state()
@@ -153,8 +155,15 @@ print("ran")
 
 
 def _run(script, **environment):
-    return subprocess.run([sys.executable, "-c", script], check=False, env=os.environ | environment, input="",
-                          text=True, capture_output=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        env=os.environ | environment,
+        input="",
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
 
 
 def test_nothing_is_asked_printed_or_complained_about_up_to_the_exit():
@@ -188,5 +197,6 @@ def test_without_a_usable_renderer_the_packages_are_named_and_nothing_else_is_sa
     assert len(lines) == 2
     for line in lines:
         assert line.startswith("no offscreen renderer with MUJOCO_GL=egl: ")
-        assert line.endswith("install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for "
-                             "MUJOCO_GL=osmesa")
+        assert line.endswith(
+            "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
+        )

@@ -45,7 +45,9 @@ def test_its_states_are_such_as_robosuite_itself_draws(env):
 def test_observations_and_goal(env):
     observation = env.reset(STATES[HELD_OUT[0]])
     assert {name: image.shape for name, image in observation.images.items()} == {
-        "agentview": (32, 32, 3), "wrist": (32, 32, 3)}
+        "agentview": (32, 32, 3),
+        "wrist": (32, 32, 3),
+    }
     assert observation.joint_positions.shape == (7,) and observation.gripper_positions.shape == (2,)
     wrist = observation.images["wrist"].astype(int)
     assert (wrist[..., 0] > 2 * wrist[..., 1]).sum() > 10  # the hand looks down on a red cube

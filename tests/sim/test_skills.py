@@ -24,15 +24,18 @@ def run(env, seed, disturbed=False):
     return np.array(actions), phases, expert
 
 
-@pytest.mark.parametrize("suite, task, skill", [
-    ("libero_goal", 0, "a drawer is pulled open"),
-    ("libero_goal", 3, "a drawer is pulled open, and a bowl put inside"),
-    ("libero_goal", 5, "a plate is pushed"),
-    ("libero_goal", 6, "a packet is put into a bowl"),
-    ("libero_goal", 7, "a knob is turned"),
-    ("libero_goal", 9, "a bottle is laid on a rack"),
-    ("libero_spatial", 4, "a bowl is taken out of a drawer"),
-])
+@pytest.mark.parametrize(
+    "suite, task, skill",
+    [
+        ("libero_goal", 0, "a drawer is pulled open"),
+        ("libero_goal", 3, "a drawer is pulled open, and a bowl put inside"),
+        ("libero_goal", 5, "a plate is pushed"),
+        ("libero_goal", 6, "a packet is put into a bowl"),
+        ("libero_goal", 7, "a knob is turned"),
+        ("libero_goal", 9, "a bottle is laid on a rack"),
+        ("libero_spatial", 4, "a bowl is taken out of a drawer"),
+    ],
+)
 def test_skills(builtin, suite, task, skill):
     with LiberoEnv(suite, task, builtin) as env:
         env.reset(initial_states(suite, task)[0])

@@ -35,12 +35,15 @@ def test_demonstrations_and_reports_share_no_initial_state():
     assert set(suites.DEMO_STATES) | set(suites.HELD_OUT) == set(range(50))
 
 
-@pytest.mark.parametrize("suite, task, message", [
-    ("libero_objects", 0, "unknown suite 'libero_objects'; did you mean 'libero_object'"),
-    ("libero_object", 10, "no task 10 (allowed: 0 to 9)"),
-    ("libero_object", -1, "no task -1"),
-    ("libero_object", "pick_up_the_mlik_and_place_it_in_the_basket", "did you mean 'pick_up_the_milk_"),
-])
+@pytest.mark.parametrize(
+    "suite, task, message",
+    [
+        ("libero_objects", 0, "unknown suite 'libero_objects'; did you mean 'libero_object'"),
+        ("libero_object", 10, "no task 10 (allowed: 0 to 9)"),
+        ("libero_object", -1, "no task -1"),
+        ("libero_object", "pick_up_the_mlik_and_place_it_in_the_basket", "did you mean 'pick_up_the_milk_"),
+    ],
+)
 def test_unknown_names_are_one_clear_line(suite, task, message):
     with pytest.raises(UserError) as error:
         suites.find_task(suite, task)

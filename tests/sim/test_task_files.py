@@ -31,16 +31,19 @@ def _drop_last_parenthesis(text):
     return text.rstrip()[:-1]
 
 
-@pytest.mark.parametrize("damage, message", [
-    (_drop_last_parenthesis, r"line 1: '\(' is never closed"),
-    (lambda text: text + ")", r"line \d+: '\)' closes nothing"),
-    (lambda text: "", r"expected one \(define"),
-    (lambda text: text.replace("(define", "(defined", 1), r"expected one \(define"),
-    (lambda text: text.replace("(:goal", "(:aim"), r"no \(:goal \.\.\.\)"),
-    (lambda text: text.replace("(:objects", "(:objects akita (bowl)"), r"\(:objects \.\.\.\) expected names"),
-    (lambda text: text.replace("plate_1 - plate\n", "plate_1 -\n"), r"\(:objects \.\.\.\) expected names"),
-    (lambda text: "\xff", "not readable"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (_drop_last_parenthesis, r"line 1: '\(' is never closed"),
+        (lambda text: text + ")", r"line \d+: '\)' closes nothing"),
+        (lambda text: "", r"expected one \(define"),
+        (lambda text: text.replace("(define", "(defined", 1), r"expected one \(define"),
+        (lambda text: text.replace("(:goal", "(:aim"), r"no \(:goal \.\.\.\)"),
+        (lambda text: text.replace("(:objects", "(:objects akita (bowl)"), r"\(:objects \.\.\.\) expected names"),
+        (lambda text: text.replace("plate_1 - plate\n", "plate_1 -\n"), r"\(:objects \.\.\.\) expected names"),
+        (lambda text: "\xff", "not readable"),
+    ],
+)
 def test_a_damaged_task_file_is_named_with_its_line(builtin, tmp_path, damage, message):
     file = tmp_path / "task.bddl"
     file.write_text(damage(TASK.bddl_file.read_text()), encoding="latin-1")
@@ -60,8 +63,12 @@ def half(builtin, tmp_path):
 
 
 def test_a_half_copied_folder_names_all_that_the_task_misses(half):
-    lost = ["stable_scanned_objects/plate/plate.xml", "textures/light-gray-plaster.png",
-            "articulated_objects/flat_stove.xml", "scenes/libero_tabletop_base_style.xml"]
+    lost = [
+        "stable_scanned_objects/plate/plate.xml",
+        "textures/light-gray-plaster.png",
+        "articulated_objects/flat_stove.xml",
+        "scenes/libero_tabletop_base_style.xml",
+    ]
     for name in [*lost, "turbosquid_objects/moka_pot/moka_pot.xml"]:  # the last is of another suite
         (half.path / name).unlink()
     (half.path / "turbosquid_objects/wine_rack/wine_rack.xml").write_text("<mujoco><asset>")
@@ -83,8 +90,14 @@ def test_meshes_and_textures_that_a_model_names_are_looked_for(half):
 
 
 def test_a_long_list_is_cut(half):
-    for name in ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects", "articulated_objects",
-                 "turbosquid_objects"):
+    for name in (
+        "scenes",
+        "textures",
+        "stable_hope_objects",
+        "stable_scanned_objects",
+        "articulated_objects",
+        "turbosquid_objects",
+    ):
         shutil.rmtree(half.path / name)
     with pytest.raises(AssetError, match="and 3 more missing"):
         check_task_files(find_task("libero_10", 0).bddl_file, half)

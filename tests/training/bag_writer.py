@@ -11,8 +11,9 @@ from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
 INTERFACES = Path(__file__).parents[2] / "ros2_ws" / "src" / "m2distill_interfaces"
 TYPES = get_typestore(Stores.ROS2_JAZZY)
-TYPES.register(get_types_from_msg((INTERFACES / "msg" / "PolicyAction.msg").read_text(),
-                                  "m2distill_interfaces/msg/PolicyAction"))
+TYPES.register(
+    get_types_from_msg((INTERFACES / "msg" / "PolicyAction.msg").read_text(), "m2distill_interfaces/msg/PolicyAction")
+)
 INSTRUCTION = "pick up the soup"
 START_NS = 5_000_000_000  # of the stamps
 WALL_NS = 1_700_000_000_000_000_000  # of the recording: another clock
@@ -34,10 +35,19 @@ def header(stamp_ns: int, frame_id: str = ""):
 
 
 def policy_action(*shown_ns: int):
-    """Of a policy that was shown pictures and joints of these stamps."""
+    """Of a policy that was shown images and joints of these stamps."""
     return of("m2distill_interfaces/PolicyAction")(
-        header(max(shown_ns)), np.zeros(7, np.float32), 0, np.ones(1, np.float32), 0.0, 0.0, [], INSTRUCTION, "",
-        [time_of(stamp_ns) for stamp_ns in shown_ns])
+        header(max(shown_ns)),
+        np.zeros(7, np.float32),
+        0,
+        np.ones(1, np.float32),
+        0.0,
+        0.0,
+        [],
+        INSTRUCTION,
+        "",
+        [time_of(stamp_ns) for stamp_ns in shown_ns],
+    )
 
 
 def image(stamp_ns: int, value: int, size: int = 64):
@@ -53,8 +63,10 @@ def joints(stamp_ns: int, value: float, names=(*PANDA_FINGERS, *PANDA_JOINTS)):
 
 def twist(stamp_ns: int, linear, frame_id: str = "panda_link0"):
     vector = of("geometry_msgs/Vector3")
-    return of("geometry_msgs/TwistStamped")(header(stamp_ns, frame_id), of("geometry_msgs/Twist")(
-        vector(*(float(x) for x in linear)), vector(0.0, 0.0, 0.0)))
+    return of("geometry_msgs/TwistStamped")(
+        header(stamp_ns, frame_id),
+        of("geometry_msgs/Twist")(vector(*(float(x) for x in linear)), vector(0.0, 0.0, 0.0)),
+    )
 
 
 def motion(stamp_ns: int) -> tuple[float, ...]:
@@ -64,24 +76,34 @@ def motion(stamp_ns: int) -> tuple[float, ...]:
 
 def robot() -> list[tuple[str, int, object]]:
     """Topic, time in ns, message: two cameras at 30 Hz, joints at 100 Hz, commands at 20 Hz, an instruction."""
+
     def every(period_ms: int) -> range:
         return range(0, round(SECONDS * 1000), period_ms)
 
     events = [("/instruction", 0, of("std_msgs/String")(INSTRUCTION))]
     for number, ms in enumerate(every(33)):
         stamp = START_NS + ms * MS
-        events += [("/agentview/image_raw", stamp, image(stamp, number)),
-                   ("/wrist/image_raw", stamp, image(stamp, 100 + number))]
+        events += [
+            ("/agentview/image_raw", stamp, image(stamp, number)),
+            ("/wrist/image_raw", stamp, image(stamp, 100 + number)),
+        ]
     events += [("/joint_states", START_NS + ms * MS, joints(START_NS + ms * MS, ms / 1000)) for ms in every(10)]
     for ms in every(50):
         stamp = START_NS + ms * MS
-        events += [("/gripper_cmd", stamp, of("std_msgs/Float64")(0.08 if ms < 700 else 0.0)),
-                   ("/twist_cmd", stamp + 1, twist(stamp, motion(stamp)))]
+        events += [
+            ("/gripper_cmd", stamp, of("std_msgs/Float64")(0.08 if ms < 700 else 0.0)),
+            ("/twist_cmd", stamp + 1, twist(stamp, motion(stamp))),
+        ]
     return sorted(events, key=lambda event: event[1])
 
 
-def write_bag(path: Path, events=None, storage: StoragePlugin = StoragePlugin.MCAP,
-              labels: Mapping[str, str] | None = None, change: Callable[[list], list] = lambda events: events) -> Path:
+def write_bag(
+    path: Path,
+    events=None,
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    labels: Mapping[str, str] | None = None,
+    change: Callable[[list], list] = lambda events: events,
+) -> Path:
     with Writer(path, version=9, storage_plugin=storage) as writer:
         for name, value in (labels or {}).items():
             writer.set_custom_data(name, value)

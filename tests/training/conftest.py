@@ -14,8 +14,14 @@ sys.path.insert(0, str(Path(__file__).parent))  # for bag_writer.py
 SIZE_PX = 16
 
 
-def write_libero_file(path: Path, instruction: str = "pick up the milk", demos: int = 3, steps: int = 9, seed: int = 0,
-                      size_px: int = SIZE_PX) -> Path:
+def write_libero_file(
+    path: Path,
+    instruction: str = "pick up the milk",
+    demos: int = 3,
+    steps: int = 9,
+    seed: int = 0,
+    size_px: int = SIZE_PX,
+) -> Path:
     """Demos of `steps` + i steps of noise, keys and attributes as LIBERO writes them, obs after action, opengl rows."""
     rng = np.random.default_rng(seed)
     with h5py.File(path, "w") as file:

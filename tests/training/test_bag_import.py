@@ -37,13 +37,13 @@ PERIOD_MS = 50
 def only_demo(out):
     with open_libero(out / "pick_up_the_soup_demo.hdf5", "before") as file:
         assert file.instruction == INSTRUCTION
-        demo, = file.demos()
+        (demo,) = file.demos()
         return demo
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 def test_a_stock_bag_becomes_steps_of_the_newest_inputs_and_the_commands_of_then(tmp_path, storage):
-    report, = import_bags([write_bag(tmp_path / "bag", storage=storage)], tmp_path / "out", SPEC)
+    (report,) = import_bags([write_bag(tmp_path / "bag", storage=storage)], tmp_path / "out", SPEC)
     demo = only_demo(tmp_path / "out")
     steps = round(SECONDS * 1000) // PERIOD_MS
     assert report.steps == len(demo.action) == steps and report.seconds == SECONDS and not report.dropped
@@ -54,24 +54,36 @@ def test_a_stock_bag_becomes_steps_of_the_newest_inputs_and_the_commands_of_then
         assert demo.images["wrist"][step, -1, 0, 0] == 100 + ms // 33
         np.testing.assert_array_equal(demo.joint[step], np.full(7, ms / 1000, np.float32))
         np.testing.assert_array_equal(demo.gripper[step], np.float32([0.03, -0.03]))
-        np.testing.assert_allclose(demo.action[step], command_to_action(
-            ActionSpec(), 20.0, motion(START_NS + ms * MS), np.zeros(3), 0.08 if ms < 700 else 0.0), atol=1e-7)
+        np.testing.assert_allclose(
+            demo.action[step],
+            command_to_action(ActionSpec(), 20.0, motion(START_NS + ms * MS), np.zeros(3), 0.08 if ms < 700 else 0.0),
+            atol=1e-7,
+        )
     assert report.rates_hz["joint_states"] == pytest.approx(100, rel=0.01)
     assert report.rates_hz["agentview/image_raw"] == pytest.approx(30.3, rel=0.01)
-    told, = json.loads((tmp_path / "out/import.json").read_text())
+    (told,) = json.loads((tmp_path / "out/import.json").read_text())
     assert told["demo"] == "demo_0" and told["gaps"] == dict.fromkeys(told["gaps"], 0)
-    picture = cv2.imread(str(tmp_path / "out/pictures/bag.jpg"))
-    assert picture.shape == (2 * 64 + 18, 8 * 64, 3)
+    sheet = cv2.imread(str(tmp_path / "out/images/bag.jpg"))
+    assert sheet.shape == (2 * 64 + 18, 8 * 64, 3)
 
 
 def test_where_a_policy_acted_a_step_is_what_it_was_shown(tmp_path):
-    """It acts at 400, 450 .. 600 ms, on joints 10 ms old, the wrist's newest picture and the other camera's last but
-    one. At 550 ms it names a picture that is not in the bag."""
-    acted = [("/policy/action", START_NS + ms * MS + 2, policy_action(
-        START_NS + ((ms - 10) // 33 - 1) * 33 * MS, START_NS + (ms - 10) // 33 * 33 * MS + (ms == 550),
-        START_NS + (ms - 10) * MS)) for ms in range(400, 601, 50)]
+    """It acts at 400, 450 .. 600 ms, on joints 10 ms old, the wrist's newest image and the other camera's last but
+    one. At 550 ms it names an image that is not in the bag."""
+    acted = [
+        (
+            "/policy/action",
+            START_NS + ms * MS + 2,
+            policy_action(
+                START_NS + ((ms - 10) // 33 - 1) * 33 * MS,
+                START_NS + (ms - 10) // 33 * 33 * MS + (ms == 550),
+                START_NS + (ms - 10) * MS,
+            ),
+        )
+        for ms in range(400, 601, 50)
+    ]
     bag = write_bag(tmp_path / "bag", labels=LABELS, events=sorted([*robot(), *acted], key=lambda e: e[1]))
-    report, = import_bags([bag], tmp_path / "out")
+    (report,) = import_bags([bag], tmp_path / "out")
     demo = only_demo(tmp_path / "out")
     stamps_ms = [*range(0, 351, 50), 390, 440, 490, 540, 590, *range(640, 1491, 50)]
     np.testing.assert_allclose(demo.joint[:, 0], np.array(stamps_ms) // 10 * 10 / 1000, atol=1e-6)
@@ -93,11 +105,17 @@ def test_a_recorders_bag_brings_its_own_spec_and_labels_and_tells_what_was_lost(
     reports = import_bags([tmp_path / "episodes"], tmp_path / "out")
     assert [r.demo for r in reports] == ["demo_0", "demo_1", "", ""]
     assert [r.dropped for r in reports[2:]] == [
-        "it is labelled a failure", "nobody has judged whether it succeeded; --unlabelled takes it all the same"]
+        "it is labelled a failure",
+        "nobody has judged whether it succeeded; --unlabelled takes it all the same",
+    ]
     assert "joint_states: 3 lost" in reports[0].line()
     with h5py.File(tmp_path / "out/pick_up_the_soup_demo.hdf5") as file:
-        assert dict(file["data/demo_0"].attrs) == {"num_samples": 30, "bag": "a", "operator": "Ada",
-                                                   "arm": "libero_sim"}
+        assert dict(file["data/demo_0"].attrs) == {
+            "num_samples": 30,
+            "bag": "a",
+            "operator": "Ada",
+            "arm": "libero_sim",
+        }
     again = import_bags([tmp_path / "episodes"], tmp_path / "more", unlabelled=True)
     assert [r.demo for r in again] == ["demo_0", "demo_1", "", "demo_2"]
 
@@ -105,7 +123,7 @@ def test_a_recorders_bag_brings_its_own_spec_and_labels_and_tells_what_was_lost(
 def test_real_arms_are_told_less_than_the_policy_means(tmp_path):
     """franka_servo executes a quarter of the translation that LIBERO's controller is told."""
     write_bag(tmp_path / "bag", labels={**LABELS, "arm": "franka_servo"})
-    report, = import_bags([tmp_path / "bag"], tmp_path / "out")
+    (report,) = import_bags([tmp_path / "bag"], tmp_path / "out")
     assert report.clipped_steps == 20  # 1 and 0.5 m/s are more than the quarter of a full action
     np.testing.assert_allclose(only_demo(tmp_path / "out").action[-1, :3], [0, 0, 1.0], atol=1e-7)
 
@@ -115,7 +133,7 @@ def test_idleness_at_both_ends_is_cut_off_and_silence_within_stands_still(tmp_pa
         quiet = [e for e in events if e[0] != "/twist_cmd" or 300 <= (e[1] - START_NS) // MS < 1200]
         return [e for e in quiet if e[0] != "/twist_cmd" or not 500 <= (e[1] - START_NS) // MS < 900]
 
-    report, = import_bags([write_bag(tmp_path / "bag", labels=LABELS, change=change)], tmp_path / "out")
+    (report,) = import_bags([write_bag(tmp_path / "bag", labels=LABELS, change=change)], tmp_path / "out")
     demo = only_demo(tmp_path / "out")
     assert report.idle_steps == 6 + 1 and report.steps == 23
     still = ~demo.action[:, :6].any(axis=1)
@@ -123,10 +141,12 @@ def test_idleness_at_both_ends_is_cut_off_and_silence_within_stands_still(tmp_pa
 
 
 def test_steps_of_an_operator_who_took_over_are_marked(tmp_path):
-    taken = [("/operator_active", START_NS + 500 * MS - 2, of("std_msgs/Bool")(True)),
-             ("/operator_active", START_NS + 800 * MS - 2, of("std_msgs/Bool")(False))]
+    taken = [
+        ("/operator_active", START_NS + 500 * MS - 2, of("std_msgs/Bool")(True)),
+        ("/operator_active", START_NS + 800 * MS - 2, of("std_msgs/Bool")(False)),
+    ]
     bag = write_bag(tmp_path / "bag", labels=LABELS, events=sorted([*robot(), *taken], key=lambda e: e[1]))
-    report, = import_bags([bag], tmp_path / "out")
+    (report,) = import_bags([bag], tmp_path / "out")
     with h5py.File(tmp_path / "out/pick_up_the_soup_demo.hdf5") as file:
         marked = np.flatnonzero(file["data/demo_0/intervention"])
     assert report.intervention_steps == 6 and marked.tolist() == list(range(10, 16))
@@ -158,28 +178,50 @@ WRONG = {
     "no camera": (without("/wrist/image_raw"), "it has nothing on wrist/image_raw"),
     "no commands": (without("/twist_cmd"), "it has nothing on twist_cmd"),
     "no gripper": (without("/gripper_cmd"), "it has nothing on gripper_cmd"),
-    "a wrong type": (replaced("/gripper_cmd", lambda ns, m: of("std_msgs/Float32")(0.0)),
-                     "gripper_cmd is std_msgs/msg/Float32, expected std_msgs/msg/Float64"),
-    "clock back": (replaced("/joint_states", lambda ns, m: joints(leap(m, 700, -2000), 0.0)),
-                   "the clock of joint_states jumps from 5.690 s to 3.700 s"),
-    "clock ahead": (replaced("/agentview/image_raw", lambda ns, m: image(leap(m, 700, 9000), 0)),
-                    "the clock of agentview/image_raw jumps from 5.693 s to 14.726 s"),
-    "other clock": (replaced("/twist_cmd", lambda ns, m: twist(ns + 10**18, (1, 0, 0))),
-                    "no twist_cmd answers any observation"),
+    "a wrong type": (
+        replaced("/gripper_cmd", lambda ns, m: of("std_msgs/Float32")(0.0)),
+        "gripper_cmd is std_msgs/msg/Float32, expected std_msgs/msg/Float64",
+    ),
+    "clock back": (
+        replaced("/joint_states", lambda ns, m: joints(leap(m, 700, -2000), 0.0)),
+        "the clock of joint_states jumps from 5.690 s to 3.700 s",
+    ),
+    "clock ahead": (
+        replaced("/agentview/image_raw", lambda ns, m: image(leap(m, 700, 9000), 0)),
+        "the clock of agentview/image_raw jumps from 5.693 s to 14.726 s",
+    ),
+    "other clock": (
+        replaced("/twist_cmd", lambda ns, m: twist(ns + 10**18, (1, 0, 0))),
+        "no twist_cmd answers any observation",
+    ),
     "torn": (gap("/wrist/image_raw", 500, 1000), "it is torn 0.60 s after its beginning: wrist is more than 100"),
-    "small pictures": (replaced("/wrist/image_raw", lambda ns, m: image(ns, 0, size=32)),
-                       "it does not fit the spec: camera wrist: got 32x32 px, expected 64x64"),
-    "other joints": (replaced("/joint_states", lambda ns, m: joints(ns, 0.0, (*PANDA_FINGERS, *"abcdefg"))),
-                     "it does not fit the spec: joint_states lacks ['panda_joint1'"),
-    "other frame": (replaced("/twist_cmd", lambda ns, m: twist(ns, (1, 0, 0), "tool0")),
-                    "twist_cmd is in the frame 'tool0', expected 'panda_link0'"),
+    "small images": (
+        replaced("/wrist/image_raw", lambda ns, m: image(ns, 0, size=32)),
+        "it does not fit the spec: camera wrist: got 32x32 px, expected 64x64",
+    ),
+    "other joints": (
+        replaced("/joint_states", lambda ns, m: joints(ns, 0.0, (*PANDA_FINGERS, *"abcdefg"))),
+        "it does not fit the spec: joint_states lacks ['panda_joint1'",
+    ),
+    "other frame": (
+        replaced("/twist_cmd", lambda ns, m: twist(ns, (1, 0, 0), "tool0")),
+        "twist_cmd is in the frame 'tool0', expected 'panda_link0'",
+    ),
     "not finite": (replaced("/twist_cmd", lambda ns, m: twist(ns, (np.nan, 0, 0))), "twist_cmd or gripper_cmd is not"),
-    "nothing moves": (lambda events: replaced("/twist_cmd", lambda ns, m: twist(ns, (0, 0, 0)))(replaced(
-        "/gripper_cmd", lambda ns, m: of("std_msgs/Float64")(0.08))(events)), "nothing moves"),
-    "two robots": (lambda events: [*events, ("/b/joint_states", START_NS, joints(START_NS, 0.0))],
-                   "/b/joint_states and /joint_states: more than one robot"),
-    "two instructions": (lambda events: [*events, ("/instruction", START_NS + 900 * MS, of("std_msgs/String")("wave"))],
-                         "it has 2 instructions, 'pick up the soup' and 'wave'; one episode shows one task"),
+    "nothing moves": (
+        lambda events: replaced("/twist_cmd", lambda ns, m: twist(ns, (0, 0, 0)))(
+            replaced("/gripper_cmd", lambda ns, m: of("std_msgs/Float64")(0.08))(events)
+        ),
+        "nothing moves",
+    ),
+    "two robots": (
+        lambda events: [*events, ("/b/joint_states", START_NS, joints(START_NS, 0.0))],
+        "/b/joint_states and /joint_states: more than one robot",
+    ),
+    "two instructions": (
+        lambda events: [*events, ("/instruction", START_NS + 900 * MS, of("std_msgs/String")("wave"))],
+        "it has 2 instructions, 'pick up the soup' and 'wave'; one episode shows one task",
+    ),
     "nothing at all": (lambda events: [], "it holds no message"),
 }
 
@@ -199,7 +241,7 @@ def test_what_cannot_be_used_is_named_and_nothing_is_written(tmp_path, wrong):
 def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path, storage, size):
     write_bag(tmp_path / "a", labels=LABELS, storage=storage)
     write_bag(tmp_path / "b", labels=LABELS)
-    file, = (path for path in (tmp_path / "a").iterdir() if path.name != "metadata.yaml")
+    (file,) = (path for path in (tmp_path / "a").iterdir() if path.name != "metadata.yaml")
     file.write_bytes(file.read_bytes()[:size])
     cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert cut.dropped.startswith("it is no whole bag") and "m2distill bag recover" in cut.dropped

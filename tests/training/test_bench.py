@@ -18,14 +18,14 @@ from m2distill_training.bench.synthetic import memory_store, text, write_file
 from m2distill_training.cli import main
 from m2distill_training.config import AugmentConfig
 from m2distill_training.data.store import open_store
-from m2distill_training.data.windows import Part, Windows
+from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.presets import libero
 
-SMALL = dataclasses.replace(libero(), image_px=16, history=2)  # the network that is measured, on tiny pictures
+SMALL = dataclasses.replace(libero(), image_px=16, history=2)  # the network that is measured, on tiny images
 
 
-def part(task: int) -> Part:
-    return Part(memory_store(5, SMALL.image_px, task), text(task), demos=(0,))
+def part(task: int) -> DemoSubset:
+    return DemoSubset(memory_store(5, SMALL.image_px, task), text(task), demos=(0,))
 
 
 def test_the_plain_network_is_ours_in_the_plain_memory_layout():
@@ -37,7 +37,8 @@ def test_the_plain_network_is_ours_in_the_plain_memory_layout():
     layouts = {}
     for name, policy in (("ours", ours), ("plain", plain)):
         policy.image_encoders[0].blocks[0].register_forward_hook(
-            lambda layer, args, out, name=name: layouts.update({name: out.is_contiguous()}))
+            lambda layer, args, out, name=name: layouts.update({name: out.is_contiguous()})
+        )
     plain_batch = {**batch, "images": {name: x.contiguous() for name, x in batch["images"].items()}}
     with torch.no_grad():
         expected, got = ours(batch).latents, plain(plain_batch).latents
@@ -46,7 +47,7 @@ def test_the_plain_network_is_ours_in_the_plain_memory_layout():
 
 
 def test_the_plain_crop_is_one_per_sample_shared_by_views_and_frames():
-    """A picture that holds its own pixel's row and column tells how far it was shifted."""
+    """An image that holds its own pixel's row and column tells how far it was shifted."""
     B, T, H, W, pad = 40, 3, 8, 8, 2
     grid = torch.stack([torch.arange(H)[:, None].expand(H, W), torch.arange(W).expand(H, W), torch.zeros(H, W)])
     image = grid.float().expand(B, T, 3, H, W)
@@ -73,7 +74,7 @@ def test_both_readers_give_the_same_windows(tmp_path):
     """Every window of two demos, those padded at the end included: robomimic is the oracle."""
     file = write_file(tmp_path / "a_demo.hdf5", demos=2, steps=6, size_px=16)
     plain = plain_dataset(file, 4)
-    windows = Windows([Part(open_store(file, libero_spec(16, 4), "as_stored"), text(0))], 4)
+    windows = Windows([DemoSubset(open_store(file, libero_spec(16, 4), "as_stored"), text(0))], 4)
     assert len(plain) == len(windows) == 12
     for i in range(12):
         ours = windows.gather(np.array([i]))
@@ -109,8 +110,9 @@ def test_a_bar_has_a_side():
     assert judged(1.35, "<=", 1.35)["holds"] and not judged(1.36, "<=", 1.35)["holds"]
 
 
-@pytest.mark.parametrize(("strategy", "terms"), [
-    ("er", {"loss", "bc"}), ("m2distill", {"loss", "bc", "image", "text", "extra", "policy"})])
+@pytest.mark.parametrize(
+    ("strategy", "terms"), [("er", {"loss", "bc"}), ("m2distill", {"loss", "bc", "image", "text", "extra", "policy"})]
+)
 def test_a_measured_step_is_the_strategy_s_own(strategy, terms):
     steps = Steps(with_batch(SMALL, strategy, 1, 1), part(1), [part(0)])
     losses = steps.step()

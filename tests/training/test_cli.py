@@ -13,8 +13,10 @@ from m2distill_training.runs.run_folder import RunFolder
 
 
 def test_help_names_every_command_without_importing_torch():
-    code = ("import sys; from m2distill_training import cli; main.run(['--help']); "
-            "sys.exit(bool({'torch', 'mujoco', 'tyro', 'h5py'} & set(sys.modules)))")
+    code = (
+        "import sys; from m2distill_training import cli; main.run(['--help']); "
+        "sys.exit(bool({'torch', 'mujoco', 'tyro', 'h5py'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert all(f"  {name}" in done.stdout for name in ("demo", "collect", "train", "evaluate", "report", "import"))
@@ -28,34 +30,37 @@ def test_every_command_has_its_functions(name):
         assert main._imported(function).__doc__ or command.reads_arguments
 
 
-@pytest.mark.parametrize(("argv", "said"), [
-    (["trian"], "unknown command 'trian'; did you mean 'train'?"),
-    (["train", "--preset", "smal"], "unknown preset 'smal'; did you mean 'small'?"),
-    (["train", "--preset=debug", "--strategy", "lwf", "--data", "x", "--out", "y"], "unknown strategy 'lwf'"),
-    (["train", "--preset", "debug", "--data", "absent.hdf5", "--out", "y"], "absent.hdf5: no such file"),
-    (["train", "--preset", "debug", "--device", "abacus", "--data", "x", "--out", "y"], "unknown device 'abacus'"),
-    (["train", "--preset", "debug", "--device", "meta", "--data", "x", "--out", "y"], "unknown device 'meta'"),
-    (["collect", "--suite", "libero_objekt"], "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
-    (["collect", "--suite", "libero_90"], "no scripted expert for libero_90"),
-    (["collect", "--tasks", "3", "3"], "tasks [3, 3] given"),
-    (["collect", "--assets", "nowhere"], "nowhere does not exist"),
-    (["collect", "--out", "/dev/null/demos"], "/dev/null/demos: Not a directory; choose another path"),
-    (["collect", "--out", "n" * 300], "File name too long"),
-    (["report", "nowhere"], "nowhere has no evaluation.json"),
-    (["evaluate", "nowhere"], "no checkpoint at nowhere"),
-    (["evaluate", "nowhere", "--tasks", "12"], "libero_object has no task 12 (allowed: 0 to 9)"),
-    (["evaluate", "nowhere", "--tasks", "1", "--suite", "libero_object", "libero_goal"], "--suite names 2"),
-    (["evaluate", "nowhere", "--tasks", "1", "--max-steps", "0"], "max_steps is 0, expected at least 1"),
-    (["evaluate", "nowhere", "--tasks", "1", "--episodes", "0"], "episodes is 0"),
-    (["evaluate", "nowhere", "--tasks", "1", "--seed", "-1"], "seed is -1, expected at least 0"),
-    (["evaluate", "nowhere", "--workers", "-1"], "workers is -1, expected at least 1"),
-    (["evaluate", "nowhere", "--tasks", "4", "4"], "tasks [4, 4] given, expected at least one and none twice"),
-    (["import", "libero-checkpoint", "absent.pth", "out"], "absent.pth"),
-    (["import", "robosuite-demos", "out", "--file", "absent.hdf5"], "absent.hdf5: not a readable HDF5 file"),
-    (["import", "robosuite-demos", "out", "--size-px", "8"], "size_px is 8, allowed 16 to 1024"),
-    (["import", "lerobot", "absent", "--out", "out"], "absent/meta/info.json: no such file"),
-    (["export", "lerobot", "absent.hdf5", "--out", "out"], "absent.hdf5: no such file"),
-])
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "--preset", "smal"], "unknown preset 'smal'; did you mean 'small'?"),
+        (["train", "--preset=debug", "--strategy", "lwf", "--data", "x", "--out", "y"], "unknown strategy 'lwf'"),
+        (["train", "--preset", "debug", "--data", "absent.hdf5", "--out", "y"], "absent.hdf5: no such file"),
+        (["train", "--preset", "debug", "--device", "abacus", "--data", "x", "--out", "y"], "unknown device 'abacus'"),
+        (["train", "--preset", "debug", "--device", "meta", "--data", "x", "--out", "y"], "unknown device 'meta'"),
+        (["collect", "--suite", "libero_objekt"], "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
+        (["collect", "--suite", "libero_90"], "no scripted expert for libero_90"),
+        (["collect", "--tasks", "3", "3"], "tasks [3, 3] given"),
+        (["collect", "--assets", "nowhere"], "nowhere does not exist"),
+        (["collect", "--out", "/dev/null/demos"], "/dev/null/demos: Not a directory; choose another path"),
+        (["collect", "--out", "n" * 300], "File name too long"),
+        (["report", "nowhere"], "nowhere has no evaluation.json"),
+        (["evaluate", "nowhere"], "no checkpoint at nowhere"),
+        (["evaluate", "nowhere", "--tasks", "12"], "libero_object has no task 12 (allowed: 0 to 9)"),
+        (["evaluate", "nowhere", "--tasks", "1", "--suite", "libero_object", "libero_goal"], "--suite names 2"),
+        (["evaluate", "nowhere", "--tasks", "1", "--max-steps", "0"], "max_steps is 0, expected at least 1"),
+        (["evaluate", "nowhere", "--tasks", "1", "--episodes", "0"], "episodes is 0"),
+        (["evaluate", "nowhere", "--tasks", "1", "--seed", "-1"], "seed is -1, expected at least 0"),
+        (["evaluate", "nowhere", "--workers", "-1"], "workers is -1, expected at least 1"),
+        (["evaluate", "nowhere", "--tasks", "4", "4"], "tasks [4, 4] given, expected at least one and none twice"),
+        (["import", "libero-checkpoint", "absent.pth", "out"], "absent.pth"),
+        (["import", "robosuite-demos", "out", "--file", "absent.hdf5"], "absent.hdf5: not a readable HDF5 file"),
+        (["import", "robosuite-demos", "out", "--size-px", "8"], "size_px is 8, allowed 16 to 1024"),
+        (["import", "lerobot", "absent", "--out", "out"], "absent/meta/info.json: no such file"),
+        (["export", "lerobot", "absent.hdf5", "--out", "out"], "absent.hdf5: no such file"),
+    ],
+)
 def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.run(argv) == 2
@@ -70,9 +75,20 @@ def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_p
 UNDESCRIBED = re.compile(r"(--[a-z-]+) (?:[][{}|A-Z. ]|None)*\((?:default|required)")
 
 
-@pytest.mark.parametrize("command", [["demo"], ["collect"], ["evaluate"], ["report"], ["import", "libero-checkpoint"],
-                                     ["import", "robosuite-demos"], ["import", "bag"], ["import", "lerobot"],
-                                     ["export", "lerobot"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["demo"],
+        ["collect"],
+        ["evaluate"],
+        ["report"],
+        ["import", "libero-checkpoint"],
+        ["import", "robosuite-demos"],
+        ["import", "bag"],
+        ["import", "lerobot"],
+        ["export", "lerobot"],
+    ],
+)
 def test_help_describes_every_option_and_gives_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
@@ -107,10 +123,23 @@ def test_a_folder_without_data_is_named(tmp_path, capsys):
 def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp_path):
     """A real process, a real Ctrl-C: exit 130, the line that says how to go on, and that line works."""
     out = tmp_path / "run"
-    argv = [sys.executable, "-c", "from m2distill_training.cli.main import main; main()", "train", "--preset", "debug",
-            "--optim.budget", "100000", "--data", str(libero_file()), "--out", str(out)]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env=os.environ | {"OMP_NUM_THREADS": "1"})
+    argv = [
+        sys.executable,
+        "-c",
+        "from m2distill_training.cli.main import main; main()",
+        "train",
+        "--preset",
+        "debug",
+        "--optim.budget",
+        "100000",
+        "--data",
+        str(libero_file()),
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     for line in process.stdout:
         if "/100000" in line:  # the first line of progress
             break
@@ -123,8 +152,9 @@ def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp
     assert RunFolder(out).state(0).is_file()
     done = RunFolder(out).load_state(0)["step"]
     assert done >= 1
-    refused = subprocess.run([*argv, "--resume", "--seed", "7"], check=False, capture_output=True, text=True,
-                             timeout=60)
+    refused = subprocess.run(
+        [*argv, "--resume", "--seed", "7"], check=False, capture_output=True, text=True, timeout=60
+    )
     assert (refused.returncode, "seed was 0, now 7" in refused.stderr) == (2, True)
 
 
@@ -143,8 +173,9 @@ def test_numbers_may_be_parted_by_commas_or_spaces(tasks, monkeypatch, tmp_path)
 
 
 def test_a_reader_that_has_had_enough_is_no_error():
-    with subprocess.Popen([sys.executable, "-m", "m2distill_training", "--help"], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as command:
+    with subprocess.Popen(
+        [sys.executable, "-m", "m2distill_training", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as command:
         command.stdout.close()
         assert command.stderr.read() == b""
     assert command.returncode == 0

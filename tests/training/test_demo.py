@@ -7,16 +7,19 @@ from m2distill_training.cli import main
 SMALL = ["demo", "--episodes", "1", "--trials", "1", "--max-steps", "5", "--preset", "debug"]
 
 
-@pytest.mark.parametrize(("changed", "said"), [
-    (["--tasks", "0", "0"], "two different tasks"),
-    (["--tasks", "0", "12"], "no task 12 (allowed: 0 to 9)"),
-    (["--trials", "11"], "1 to 10 trials"),
-    (["--max-steps", "0"], "max_steps is 0, expected at least 1"),
-    (["--episodes", "0"], "episodes is 0, expected at least 1"),
-    (["--seed", "-1"], "seed is -1, expected at least 0"),
-    (["--preset", "smal"], "unknown preset 'smal'; did you mean 'small'?"),
-    (["--out", "/dev/null/demo"], "Not a directory"),
-])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--tasks", "0", "0"], "two different tasks"),
+        (["--tasks", "0", "12"], "no task 12 (allowed: 0 to 9)"),
+        (["--trials", "11"], "1 to 10 trials"),
+        (["--max-steps", "0"], "max_steps is 0, expected at least 1"),
+        (["--episodes", "0"], "episodes is 0, expected at least 1"),
+        (["--seed", "-1"], "seed is -1, expected at least 0"),
+        (["--preset", "smal"], "unknown preset 'smal'; did you mean 'small'?"),
+        (["--out", "/dev/null/demo"], "Not a directory"),
+    ],
+)
 def test_what_would_stop_a_later_stage_is_said_before_the_first(changed, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main.run([*SMALL, *changed]) == 2
@@ -35,7 +38,8 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, capsys):
 def test_a_demo_is_not_gone_on_with_under_other_settings(tmp_path, capsys):
     """Else the trials of before would be counted as those that are asked for now."""
     (tmp_path / "demo.json").write_text(
-        '{"tasks": [0, 1], "episodes": 1, "trials": 5, "max_steps": 5, "preset": "debug", "seed": 0}')
+        '{"tasks": [0, 1], "episodes": 1, "trials": 5, "max_steps": 5, "preset": "debug", "seed": 0}'
+    )
     assert main.run([*SMALL, "--out", str(tmp_path)]) == 2
     assert "other settings: trials 5 (asked: 1); choose another --out" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["demo.json"]

@@ -18,7 +18,14 @@ from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import evaluate_run, serving_steps, write_evaluation
 from m2distill_training.evaluation.metrics import sum_interval
-from m2distill_training.evaluation.rollout_jobs import Job, Listener, Result, _Stage, make_jobs, run_job
+from m2distill_training.evaluation.rollout_jobs import (
+    ProgressCallbacks,
+    RolloutResult,
+    RolloutSpec,
+    _Stage,
+    make_jobs,
+    run_job,
+)
 from m2distill_training.presets import debug
 from m2distill_training.runs.run_folder import RunFolder, read_lines, write_lines
 
@@ -36,11 +43,12 @@ def evaluate(run: RunFolder, assets: str | None = None) -> tuple[dict, list[tupl
     """The evaluation but for how it was come by, and (step, task, state) of the episodes that were run for it."""
     ran = []
 
-    def note(result: Result) -> None:
+    def note(result: RolloutResult) -> None:
         ran.append((int(result.job.checkpoint.parent.name), result.job.task, result.job.state))
 
-    evaluation = evaluate_run(run.path, [SUITE], 2, max_steps=2, workers=0, assets=assets,
-                              listener=Listener(result=note))
+    evaluation = evaluate_run(
+        run.path, [SUITE], 2, max_steps=2, workers=0, assets=assets, listener=ProgressCallbacks(result=note)
+    )
     assert evaluation.pop("ran")["episodes"] == len(ran)
     return evaluation, ran
 
@@ -112,7 +120,8 @@ def test_episodes_of_other_versions_and_of_unknown_ones_are_run_again(run):
     first, ran = evaluate(run)
     lines = read_lines(run.path / "episodes.jsonl")
     assert {name: x for name, x in lines[0]["versions"].items() if x} == {
-        name: version(name) for name, x in first["versions"].items() if x}
+        name: version(name) for name, x in first["versions"].items() if x
+    }
     older = [{**line, "versions": {**line["versions"], "mujoco": "2.0.0"}} for line in lines]
     unknown = [{name: x for name, x in line.items() if name != "versions"} for line in lines]
     for earlier in (older, unknown):
@@ -138,21 +147,31 @@ def test_a_checkpoint_that_serves_its_own_task_alone_goes_on_serving_it():
     tasks = [find_task(SUITE, k) for k in range(7)]
     a, b, c, d = tasks[3:]
     assert serving_steps([{a, b}, {a, b, c}, {a, b, c, d}]) == [
-        {a: 0, b: 0}, {a: 1, b: 1, c: 1}, {a: 2, b: 2, c: 2, d: 2}]
+        {a: 0, b: 0},
+        {a: 1, b: 1, c: 1},
+        {a: 2, b: 2, c: 2, d: 2},
+    ]
     assert serving_steps([{a}, {b}, {c}]) == [{a: 0}, {a: 0, b: 1}, {a: 0, b: 1, c: 2}]
 
 
-def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10) -> list[Result]:
+def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10) -> list[RolloutResult]:
     """Made-up episodes: the first `wins[task]` of each task succeed."""
-    return [Result(Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None), n < won, 100, "")
-            for task, won in wins.items() for n, state in enumerate(HELD_OUT[:episodes])]
+    return [
+        RolloutResult(RolloutSpec(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None), n < won, 100, "")
+        for task, won in wins.items()
+        for n, state in enumerate(HELD_OUT[:episodes])
+    ]
 
 
 def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
     settings = {"episodes_per_task": 10, "acting": "sample", "seed": 0, "max_steps": 600}
     evaluation = write_evaluation(run.path, [results(run, 0, {1: 8}), results(run, 1, {1: 4, 0: 10})], settings)
-    assert evaluation["metrics"] == {"variant": "final success", "fwt": pytest.approx(0.9), "nbt": pytest.approx(0.4),
-                                     "auc": pytest.approx(0.8)}
+    assert evaluation["metrics"] == {
+        "variant": "final success",
+        "fwt": pytest.approx(0.9),
+        "nbt": pytest.approx(0.4),
+        "auc": pytest.approx(0.8),
+    }
     for name, value in (("fwt", 0.9), ("nbt", 0.4), ("auc", 0.8)):
         low, high = evaluation["intervals_95"][name]
         assert low < value < high

@@ -20,7 +20,7 @@ from m2distill_policy.models import Policy
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_training.evaluation.evaluate import evaluate_checkpoint
-from m2distill_training.evaluation.rollout_jobs import Listener
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
 from m2distill_training.execution.local_pool import ATTEMPTS, run_in_workers
 from m2distill_training.presets import debug
 from m2distill_training.runs.run_folder import read_lines
@@ -36,25 +36,44 @@ def checkpoint(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     spec, model = libero_spec(16, 4, "none", 8), debug().model
     path = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    save_checkpoint(path, Checkpoint(spec, model, Policy(model, spec).state_dict(),
-                                     {TASK.instruction: np.ones(8, np.float32)}))
+    save_checkpoint(
+        path, Checkpoint(spec, model, Policy(model, spec).state_dict(), {TASK.instruction: np.ones(8, np.float32)})
+    )
     return path
 
 
 def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) -> tuple[list[str], int]:
     """The command with one worker, which is killed with signal 9 in its second episode; and Ctrl-C after so many lines.
     What it printed, and its exit code."""
-    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
-            "from m2distill_training.cli.main import main; main()")
-    argv = [sys.executable, "-c", code, "evaluate", str(checkpoint),
-            "--episodes", str(EPISODES), "--max-steps", "12", "--workers", "1", "--acting", "sample", "--out", str(out)]
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
+        "from m2distill_training.cli.main import main; main()"
+    )
+    argv = [
+        sys.executable,
+        "-c",
+        code,
+        "evaluate",
+        str(checkpoint),
+        "--episodes",
+        str(EPISODES),
+        "--max-steps",
+        "12",
+        "--workers",
+        "1",
+        "--acting",
+        "sample",
+        "--out",
+        str(out),
+    ]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
     for line in process.stdout:
         lines.append(line.rstrip())
         if len(lines) == 1 and interrupt_after:
-            worker, = (child for child in psutil.Process(process.pid).children()
-                       if "spawn_main" in " ".join(child.cmdline()))
+            (worker,) = (
+                child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+            )
             os.kill(worker.pid, signal.SIGKILL)
         if len(lines) == interrupt_after:
             process.send_signal(signal.SIGINT)
@@ -75,10 +94,10 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
     assert code == 0
     one = json.loads((tmp_path / "one/evaluation.json").read_text())
     assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [
-        (state, 12) for state in (a, b, *others)]
+        (state, 12) for state in (a, b, *others)
+    ]
 
-    two = evaluate_checkpoint(checkpoint, [TASK], EPISODES, tmp_path / "two", acting="sample", max_steps=12,
-                              workers=2)
+    two = evaluate_checkpoint(checkpoint, [TASK], EPISODES, tmp_path / "two", acting="sample", max_steps=12, workers=2)
     assert (one.pop("ran")["workers"], two.pop("ran")["workers"]) == (1, 2)
     assert one == two
     for name in (f"failure_libero_object_task0_state{state}.mp4" for state in (a, b, *others)):
@@ -92,9 +111,10 @@ def test_a_renderer_that_fails_costs_a_repetition_and_no_zero(checkpoint, tmp_pa
         assert read_lines(tmp_path / "episodes.jsonl") == []
         monkeypatch.delenv("__EGL_VENDOR_LIBRARY_FILENAMES")
 
-    evaluation = evaluate_checkpoint(checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1,
-                                     listener=Listener(repeat=mend))
-    again, = evaluation["ran"]["repeated"]
+    evaluation = evaluate_checkpoint(
+        checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1, listener=ProgressCallbacks(repeat=mend)
+    )
+    (again,) = evaluation["ran"]["repeated"]
     assert again["state"] == HELD_OUT[0] and "no offscreen renderer" in again["reason"]
     assert evaluation["tasks"][0]["episodes"] == len(read_lines(tmp_path / "episodes.jsonl")) == 1
 
@@ -106,11 +126,16 @@ DRAW = """exec('from m2distill_sim.renderer import Renderer, mujoco; '
 REFUSE = "exec('from m2distill_policy.errors import UserError; raise UserError(\"mend this\")')"
 
 
-@pytest.mark.parametrize(("job", "kind", "said", "attempts"), [
-    (KILL, UserError, "killed by signal 9, perhaps for lack of memory", ATTEMPTS),
-    (EXIT, UserError, "ended with status 3", ATTEMPTS),
-    (DRAW, RendererError, "no offscreen renderer with MUJOCO_GL=egl: .*install libegl1", ATTEMPTS),
-    (REFUSE, UserError, "mend this", 1), ("1 / 0", RuntimeError, "ZeroDivisionError: division by zero", ATTEMPTS)])
+@pytest.mark.parametrize(
+    ("job", "kind", "said", "attempts"),
+    [
+        (KILL, UserError, "killed by signal 9, perhaps for lack of memory", ATTEMPTS),
+        (EXIT, UserError, "ended with status 3", ATTEMPTS),
+        (DRAW, RendererError, "no offscreen renderer with MUJOCO_GL=egl: .*install libegl1", ATTEMPTS),
+        (REFUSE, UserError, "mend this", 1),
+        ("1 / 0", RuntimeError, "ZeroDivisionError: division by zero", ATTEMPTS),
+    ],
+)
 def test_a_job_that_always_fails_ends_all_with_its_reason(job, kind, said, attempts, monkeypatch):
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", NO_EGL)
     results, repeats = [], []

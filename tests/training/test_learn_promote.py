@@ -17,15 +17,15 @@ from m2distill_policy.errors import CheckpointError, DataError
 from m2distill_training.cli import main
 from m2distill_training.config import ConfigError
 from m2distill_training.data.replay import random_order
-from m2distill_training.data.task_memory import open_kept
+from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.promotion.gate import Bars, _by_simulation
+from m2distill_training.promotion.gate import Thresholds, _by_simulation
 from m2distill_training.promotion.promotion import current, promote, rollback
 from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
 
-LENIENT = Bars(nats=100.0, drift=100.0)  # for what the debug network is not judged by
+LENIENT = Thresholds(nats=100.0, drift=100.0)  # for what the debug network is not judged by
 
 
 def config(**replay):
@@ -51,7 +51,7 @@ def new_task(libero_file):
 
 def test_a_run_keeps_what_further_steps_need(run):
     for i, name in enumerate("ab"):
-        replay, held_out = (open_kept(run.memory(i, kind), run.data()[i]) for kind in ("replay", "held_out"))
+        replay, held_out = (load_task_memory(run.memory(i, kind), run.data()[i]) for kind in ("replay", "held_out"))
         order = random_order(4, debug().seed, i)
         assert json.loads((run.memory(i, "replay") / "task.json").read_text())["demos"] == order[:1]
         assert json.loads((run.memory(i, "held_out") / "task.json").read_text())["demos"] == order[-1:]
@@ -68,7 +68,7 @@ def test_a_further_task_is_learned_from_the_run_s_memory_alone(run, new_task):
     assert set(read_json(run.path / "steps" / "2" / "replay.json")) == {"task a", "task b"}
     last = run.metrics()[-1]
     assert {"image", "text", "extra", "policy"} <= last.keys()  # the teacher was asked
-    assert len(open_kept(run.memory(2, "held_out"), run.data()[2]).chosen) == 1
+    assert len(load_task_memory(run.memory(2, "held_out"), run.data()[2]).chosen) == 1
     assert learn(run.path, new_task.with_name("c_demo.hdf5"), instruction="task d") == 3  # and so on
 
 
@@ -155,8 +155,11 @@ def test_a_checkpoint_that_kept_its_tasks_is_promoted_and_rolled_back(run, new_t
     promote(run.path, 1, bars=LENIENT, suites=())
     learn(run.path, new_task)
     promotion = promote(run.path, bars=dataclasses.replace(LENIENT), suites=())
-    assert [(f.instruction, f.new) for f in promotion.findings] == [("task a", False), ("task b", False),
-                                                                    ("task c", True)]
+    assert [(f.instruction, f.new) for f in promotion.findings] == [
+        ("task a", False),
+        ("task b", False),
+        ("task c", True),
+    ]
     assert load_checkpoint((run.path / "current").resolve()).id == promotion.checkpoint_id
     proof = read_json(run.path / "steps" / "2" / "proof.json")
     assert proof["against_step"] == 1
@@ -177,19 +180,21 @@ def test_a_checkpoint_that_lost_a_task_is_refused_by_name_and_forced_on_record(r
     shutil.rmtree(folder)
     save_checkpoint(folder, dataclasses.replace(learned, state_dict=spoiled))
     with pytest.raises(RunError, match=r"step 2 is not promoted: earlier task 'task a' has log-likelihood .* needs"):
-        promote(run.path, bars=Bars(), suites=())
+        promote(run.path, bars=Thresholds(), suites=())
     assert current(run.path) == 1
-    assert promote(run.path, bars=Bars(), suites=(), force=True).forced
+    assert promote(run.path, bars=Thresholds(), suites=(), force=True).forced
     assert current(run.path) == 2
     lines = [json.loads(line) for line in (run.path / "promotions.jsonl").read_text().splitlines()]
     assert [(line["action"], line["step"], line["forced"]) for line in lines] == [
-        ("promote", 1, False), ("promote", 2, True)]
+        ("promote", 1, False),
+        ("promote", 2, True),
+    ]
 
 
 def test_without_simulation_or_held_out_demos_nothing_is_proven(libero_file, tmp_path):
     run = train(debug(), [libero_file("a", instruction="task a")], tmp_path / "run")
     with pytest.raises(RunError, match="'task a' has no simulation and no demos were held out"):
-        promote(run.path, bars=Bars(), suites=())
+        promote(run.path, bars=Thresholds(), suites=())
 
 
 def test_a_damaged_checkpoint_is_never_promoted(run):
@@ -209,7 +214,7 @@ def test_killed_between_two_writes_a_promotion_has_happened_or_has_not(run, writ
 import os, signal
 from pathlib import Path
 from m2distill_training.promotion import promote
-from m2distill_training.proof import Bars
+from m2distill_training.proof import Thresholds
 written = 0
 def counted(rename):
     def call(*paths):
@@ -220,7 +225,7 @@ def counted(rename):
         rename(*paths)
     return call
 os.rename, os.replace = counted(os.rename), counted(os.replace)
-promote(Path({str(run.path)!r}), 1, bars=Bars(nats=100.0, drift=100.0), suites=())
+promote(Path({str(run.path)!r}), 1, bars=Thresholds(nats=100.0, drift=100.0), suites=())
 os.rename("one", "more")
 """
     killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
@@ -234,7 +239,9 @@ os.rename("one", "more")
         assert rollback(run.path) == current(run.path) == 0
     lines = [json.loads(line) for line in (run.path / "promotions.jsonl").read_text().splitlines()]
     assert [(line["action"], line["step"]) for line in lines] == [
-        ("promote", 0), *([("promote", 1), ("promote", 1), ("rollback", 0)] if stands else [])]
+        ("promote", 0),
+        *([("promote", 1), ("promote", 1), ("rollback", 0)] if stands else []),
+    ]
 
 
 def test_two_promotions_at_once_are_refused(run):
@@ -244,23 +251,27 @@ def test_two_promotions_at_once_are_refused(run):
             promote(run.path, bars=LENIENT, suites=())
 
 
-@pytest.mark.parametrize(("before", "after", "passed"), [
-    ((10, 10), (8, 10), True),  # 10 of 10 leaves 0.72 to 1: a fall of 0.28 is within what was known
-    ((10, 10), (7, 10), False),
-    ((200, 200), (190, 200), True),  # 0.98 to 1: the 5 points count
-    ((200, 200), (189, 200), False)])
+@pytest.mark.parametrize(
+    ("before", "after", "passed"),
+    [
+        ((10, 10), (8, 10), True),  # 10 of 10 leaves 0.72 to 1: a fall of 0.28 is within what was known
+        ((10, 10), (7, 10), False),
+        ((200, 200), (190, 200), True),  # 0.98 to 1: the 5 points count
+        ((200, 200), (189, 200), False),
+    ],
+)
 def test_an_earlier_task_may_fall_by_five_points_or_by_what_was_not_known(before, after, passed):
-    assert _by_simulation("x", False, Bars(), before, after).passed is passed
+    assert _by_simulation("x", False, Thresholds(), before, after).passed is passed
 
 
 def test_a_new_task_has_a_bar_of_its_own():
-    assert _by_simulation("x", True, Bars(success=0.5), None, (5, 10)).passed
-    assert not _by_simulation("x", True, Bars(success=0.5), None, (4, 10)).passed
+    assert _by_simulation("x", True, Thresholds(success=0.5), None, (5, 10)).passed
+    assert not _by_simulation("x", True, Thresholds(success=0.5), None, (4, 10)).passed
 
 
 def test_bars_are_numbers():
     with pytest.raises(ConfigError, match="bars.nats is nan"):
-        Bars(nats=float("nan"))
+        Thresholds(nats=float("nan"))
 
 
 @pytest.mark.parametrize("command", ["learn", "promote", "rollback"])

@@ -39,7 +39,7 @@ def test_a_file_that_stores_observations_first_is_not_shifted(libero_file):
     assert len(read(path)[1][0].action) == 5
 
 
-def test_pictures_in_opencv_convention_are_upright_already(libero_file):
+def test_images_in_opencv_convention_are_upright_already(libero_file):
     path = libero_file(demos=1, steps=5)
     with h5py.File(path, "a") as file:
         file["data"].attrs["macros_image_convention"] = "opencv"
@@ -70,6 +70,7 @@ def spoil(key, change):
             new = change(old)
             if new is not None:
                 data[key] = new
+
     return apply
 
 
@@ -77,22 +78,32 @@ def with_value(value):
     def change(array):
         array[2, 1] = value
         return array
+
     return change
 
 
-@pytest.mark.parametrize(("damage", "said"), [
-    (spoil("demo_1/obs/joint_states", lambda a: None), "demo_1/obs/joint_states is missing"),
-    (spoil("demo_1/obs/joint_states", lambda a: a[:, :6]), r"demo_1/obs/joint_states has shape .*, expected \(10, 7\)"),
-    (spoil("demo_0/obs/gripper_states", lambda a: a[:-1]), r"demo_0/obs/gripper_states has shape \(8, 2\)"),
-    (spoil("demo_2/obs/joint_states", with_value(np.nan)), "demo_2/obs/joint_states is not finite at step 2"),
-    (spoil("demo_0/actions", with_value(1.5)), "demo_0/actions reaches 1.5, allowed -1 to 1"),
-    (spoil("demo_0/actions", lambda a: a[:1]), "demo_0 has 1 steps, expected at least 2"),
-    (spoil("demo_0/actions", lambda a: 0.5), r"demo_0/actions has shape \(\), expected \(T, 7\)"),
-    (spoil("demo_0/actions", lambda a: a.astype(complex)), "demo_0/actions has type complex128, expected real numbers"),
-    (spoil("demo_1/obs/joint_states", lambda a: a * 1e300), "demo_1/obs/joint_states is not finite"),
-    (spoil("demo_0/obs/agentview_rgb", lambda a: a / 255.0), "demo_0/obs/agentview_rgb is float64"),
-    (spoil("demo_0/obs/eye_in_hand_rgb", lambda a: a[..., :1]), r"expected uint8 \(9, H, W, 3\)"),
-])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (spoil("demo_1/obs/joint_states", lambda a: None), "demo_1/obs/joint_states is missing"),
+        (
+            spoil("demo_1/obs/joint_states", lambda a: a[:, :6]),
+            r"demo_1/obs/joint_states has shape .*, expected \(10, 7\)",
+        ),
+        (spoil("demo_0/obs/gripper_states", lambda a: a[:-1]), r"demo_0/obs/gripper_states has shape \(8, 2\)"),
+        (spoil("demo_2/obs/joint_states", with_value(np.nan)), "demo_2/obs/joint_states is not finite at step 2"),
+        (spoil("demo_0/actions", with_value(1.5)), "demo_0/actions reaches 1.5, allowed -1 to 1"),
+        (spoil("demo_0/actions", lambda a: a[:1]), "demo_0 has 1 steps, expected at least 2"),
+        (spoil("demo_0/actions", lambda a: 0.5), r"demo_0/actions has shape \(\), expected \(T, 7\)"),
+        (
+            spoil("demo_0/actions", lambda a: a.astype(complex)),
+            "demo_0/actions has type complex128, expected real numbers",
+        ),
+        (spoil("demo_1/obs/joint_states", lambda a: a * 1e300), "demo_1/obs/joint_states is not finite"),
+        (spoil("demo_0/obs/agentview_rgb", lambda a: a / 255.0), "demo_0/obs/agentview_rgb is float64"),
+        (spoil("demo_0/obs/eye_in_hand_rgb", lambda a: a[..., :1]), r"expected uint8 \(9, H, W, 3\)"),
+    ],
+)
 def test_damage_is_named_by_file_demo_and_key(libero_file, damage, said):
     path = libero_file()
     damage(path)
@@ -129,8 +140,9 @@ def test_rotten_bytes_inside_a_file_are_noticed(libero_file):
     with h5py.File(path, "a") as file:
         frames = file["data/demo_0/obs/agentview_rgb"][:]
         del file["data/demo_0/obs/agentview_rgb"]
-        stored = file["data/demo_0/obs"].create_dataset("agentview_rgb", data=frames, compression="gzip",
-                                                        fletcher32=True)
+        stored = file["data/demo_0/obs"].create_dataset(
+            "agentview_rgb", data=frames, compression="gzip", fletcher32=True
+        )
         place = stored.id.get_chunk_info(0).byte_offset + 10
     content = bytearray(path.read_bytes())
     content[place] ^= 0xFF

@@ -38,6 +38,7 @@ def interrupt_at(*moments):
     def on_step(progress):
         if (progress.task_step, progress.step) in moments:
             signal.raise_signal(signal.SIGINT)
+
     return on_step
 
 
@@ -113,8 +114,10 @@ def test_two_processes_cannot_train_in_one_folder(files, tmp_path):
 
 
 def test_divergence_stops_with_the_reason_and_keeps_the_saved_state(files, tmp_path):
-    wild = dataclasses.replace(debug(), optim=dataclasses.replace(
-        debug().optim, lr=1e30, min_lr=1e30, warmup_steps=5, ema_decay=0.0, budget=60))
+    wild = dataclasses.replace(
+        debug(),
+        optim=dataclasses.replace(debug().optim, lr=1e30, min_lr=1e30, warmup_steps=5, ema_decay=0.0, budget=60),
+    )
     with pytest.raises(RunError, match="training diverged at gradient step"):
         train(wild, files[:1], tmp_path / "run")
     assert not RunFolder(tmp_path / "run").checkpoint(0).exists()
@@ -122,8 +125,11 @@ def test_divergence_stops_with_the_reason_and_keeps_the_saved_state(files, tmp_p
 
 def test_weights_that_an_update_has_spoiled_are_not_saved(files, tmp_path):
     """The gradient step whose update overflows has itself a finite loss and gradient."""
-    wild = dataclasses.replace(debug(), save_every=1, optim=dataclasses.replace(
-        debug().optim, lr=3e38, min_lr=3e38, warmup_steps=0, weight_decay=1e9, ema_decay=0.0))
+    wild = dataclasses.replace(
+        debug(),
+        save_every=1,
+        optim=dataclasses.replace(debug().optim, lr=3e38, min_lr=3e38, warmup_steps=0, weight_decay=1e9, ema_decay=0.0),
+    )
     with pytest.raises(RunError, match="diverged at gradient step 1 of task step 0: weight .* is not finite after it"):
         train(wild, files[:1], tmp_path / "run")
     assert RunFolder(tmp_path / "run").load_state(0) is None
@@ -133,14 +139,23 @@ def test_a_control_run_starts_from_another_run_s_first_step(files, tmp_path):
     first = train(debug(), files, tmp_path / "m2distill")
     finetune = dataclasses.replace(debug(), strategy="finetune")
     steps = []
-    train(finetune, files, tmp_path / "control", start_from=first.checkpoint(0),
-          on_step=lambda p: steps.append(p.task_step))
+    train(
+        finetune,
+        files,
+        tmp_path / "control",
+        start_from=first.checkpoint(0),
+        on_step=lambda p: steps.append(p.task_step),
+    )
     assert set(steps) == {1}
     assert_equal_weights(weights(tmp_path / "control", 0), weights(tmp_path / "m2distill", 0))
     train(finetune, files, tmp_path / "alone")
     assert_equal_weights(weights(tmp_path / "control", 1), weights(tmp_path / "alone", 1))
-    assert any(not torch.equal(a, b) for a, b in zip(weights(tmp_path / "control", 1).values(),
-                                                     weights(tmp_path / "m2distill", 1).values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(
+            weights(tmp_path / "control", 1).values(), weights(tmp_path / "m2distill", 1).values(), strict=True
+        )
+    )
     with pytest.raises(RunError, match="the first step here is"):
         train(finetune, files[::-1], tmp_path / "wrong", start_from=first.checkpoint(0))
 
@@ -160,16 +175,28 @@ def test_a_start_is_refused_unless_it_has_learned_what_the_first_step_would(file
     held_out = dataclasses.replace(one.replay, held_out_demos=1)
     refused(r"seed 0 \(here: 5\)", dataclasses.replace(one, seed=5))
     refused(r"replay.held_out_demos 0 \(here: 1\)", dataclasses.replace(one, replay=held_out))
-    refused(r"protocol.step_demos \[\] \(here: \[2\]\)",
-            dataclasses.replace(one, protocol=ProtocolConfig("custom", step_tasks=(), step_demos=(2,))))
+    refused(
+        r"protocol.step_demos \[\] \(here: \[2\]\)",
+        dataclasses.replace(one, protocol=ProtocolConfig("custom", step_tasks=(), step_demos=(2,))),
+    )
     refused("other files", data=[libero_file("other", instruction="pick up the milk", seed=7)])
     refused("order of tasks", dataclasses.replace(one, protocol=joint), files[::-1], both)
-    refused(r"task_step 1 \(here: 0\)", dataclasses.replace(one, protocol=joint), files,
-            start.parents[1] / "1" / "checkpoint")
-    twice, less = (dataclasses.replace(one, strategy="multitask", protocol=ProtocolConfig("custom", (), demos))
-                   for demos in ((2, 2), (2, 1)))
-    refused(r"protocol.step_demos \[2, 2\] \(here: \[2, 1\]\)", less, files,
-            train(twice, files, tmp_path / "all").checkpoint(0))
+    refused(
+        r"task_step 1 \(here: 0\)",
+        dataclasses.replace(one, protocol=joint),
+        files,
+        start.parents[1] / "1" / "checkpoint",
+    )
+    twice, less = (
+        dataclasses.replace(one, strategy="multitask", protocol=ProtocolConfig("custom", (), demos))
+        for demos in ((2, 2), (2, 1))
+    )
+    refused(
+        r"protocol.step_demos \[2, 2\] \(here: \[2, 1\]\)",
+        less,
+        files,
+        train(twice, files, tmp_path / "all").checkpoint(0),
+    )
     copy = Path(shutil.copytree(start, tmp_path / "copy"))
     refused("is not in the run folder that it was learned in", start_from=copy)
 
@@ -186,6 +213,7 @@ def test_a_joint_first_step_learns_several_tasks(files, tmp_path, libero_file):
 
 def test_averaged_weights_are_what_is_saved(files, tmp_path):
     """With a budget of one step the average is 1/11 of the way back to the initial weights, whatever the decay."""
+
     def after_one_step(decay: float, name: str) -> dict[str, torch.Tensor]:
         config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1, ema_decay=decay))
         train(config, files[:1], tmp_path / name)
@@ -242,6 +270,6 @@ def test_base6_plus4_from_ten_files(libero_file, tmp_path):
     assert [max(line["step"] for line in run.metrics() if line["task_step"] == k) for k in range(5)] == [6, 1, 1, 1, 1]
     for k in range(1, 5):
         kept = read_json(tmp_path / "run" / "steps" / str(k) / "replay.json")
-        assert {name: len(demos) for name, demos in kept.items()} == dict.fromkeys(names[:5 + k], 5)
+        assert {name: len(demos) for name, demos in kept.items()} == dict.fromkeys(names[: 5 + k], 5)
     learned = choose_demos(50, 10, config.seed, 6)  # of the first task that is learned alone
     assert set(kept["task 6"]) <= set(learned)

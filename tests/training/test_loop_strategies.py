@@ -23,17 +23,24 @@ def files(libero_file) -> list[Path]:
 
 
 def quick(strategy: str, budget: int = 3, **changes) -> TrainConfig:
-    return dataclasses.replace(debug(), strategy=strategy, save_every=2,
-                               optim=dataclasses.replace(debug().optim, budget=budget, warmup_steps=1), **changes)
+    return dataclasses.replace(
+        debug(),
+        strategy=strategy,
+        save_every=2,
+        optim=dataclasses.replace(debug().optim, budget=budget, warmup_steps=1),
+        **changes,
+    )
 
 
 def outcome(run: RunFolder) -> dict:
     """All that a run leaves, but for its speed."""
     steps = sorted((run.path / "steps").iterdir())
-    return {"ids": [load_checkpoint(step / "checkpoint").id for step in steps],
-            "memories": [path.read_bytes() for step in steps for path in step.glob("memory.safetensors")],
-            "metrics": [{name: x for name, x in line.items() if name != "steps_per_s"} for line in run.metrics()],
-            "files": sorted(path.name for step in steps for path in step.iterdir())}
+    return {
+        "ids": [load_checkpoint(step / "checkpoint").id for step in steps],
+        "memories": [path.read_bytes() for step in steps for path in step.glob("memory.safetensors")],
+        "metrics": [{name: x for name, x in line.items() if name != "steps_per_s"} for line in run.metrics()],
+        "files": sorted(path.name for step in steps for path in step.iterdir()),
+    }
 
 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
@@ -44,9 +51,11 @@ def test_interrupted_or_killed_at_every_gradient_step_ends_like_the_uninterrupte
     train(config, files[:2], whole, on_step=lambda p: seen.append((p.task_step, p.step)))
     stops = itertools.cycle([lambda: signal.raise_signal(signal.SIGINT), _crash])
     for moment, stop in zip(seen, stops, strict=False):
+
         def on_step(progress, moment=moment, stop=stop):
             if (progress.task_step, progress.step) == moment:
                 stop()
+
         with pytest.raises((KeyboardInterrupt, MemoryError)):
             train(config, files[:2], broken, resume=broken.exists(), on_step=on_step)
     train(config, files[:2], broken, resume=True)
@@ -90,8 +99,9 @@ def test_packnet_keeps_every_earlier_network_within_the_present_one(files, tmp_p
 
 
 @pytest.mark.parametrize("strategy", ["finetune", "packnet"])
-def test_the_learning_curve_has_a_checkpoint_at_equal_distances_from_first_to_last_gradient_step(strategy, files,
-                                                                                                 tmp_path):
+def test_the_learning_curve_has_a_checkpoint_at_equal_distances_from_first_to_last_gradient_step(
+    strategy, files, tmp_path
+):
     run = train(quick(strategy, budget=6, curve_points=3), files[:1], tmp_path / "run")
     points = [load_checkpoint(path) for path in run.curve(0)]
     assert [point.metrics["gradient_steps"] for point in points] == [0, 2, 4, 6]

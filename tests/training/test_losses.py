@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.consolidation import quadratic_penalty
 from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, sample_actions, token_distance
@@ -20,13 +20,13 @@ def gaussian(mean, std, B=1, T=1, A=2):
 
 def forward_kl(student, teacher, n):
     B, T, _, A = teacher.component_distribution.mean.shape
-    draws = Draws.of_whole_batch(0, B)
+    draws = SampleRng.of_whole_batch(0, B)
     return policy_kl(student, teacher, sample_actions(teacher, draws.uniform(T, n), draws.normal(T, n, A)))
 
 
 def reverse_kl(student, teacher, n):
     B, T, K, A = student.component_distribution.mean.shape
-    return reverse_policy_kl(student, teacher, Draws.of_whole_batch(0, B).normal(T, n, K, A))
+    return reverse_policy_kl(student, teacher, SampleRng.of_whole_batch(0, B).normal(T, n, K, A))
 
 
 def test_bc_loss_of_a_standard_normal_by_hand():
@@ -67,8 +67,11 @@ def test_monte_carlo_kl_agrees_with_the_analytic_kl_of_one_gaussian(direction):
 
 def random_mixture(seed, **options):
     g = torch.Generator().manual_seed(seed)
-    parts = [torch.randn(2, 3, 4, 5, generator=g), torch.rand(2, 3, 4, 5, generator=g) + 0.3,
-             torch.randn(2, 3, 4, generator=g)]
+    parts = [
+        torch.randn(2, 3, 4, 5, generator=g),
+        torch.rand(2, 3, 4, 5, generator=g) + 0.3,
+        torch.randn(2, 3, 4, generator=g),
+    ]
     parts = [part.requires_grad_(options.get("grad", False)) for part in parts]
     return parts, mixture(*parts)
 
@@ -96,7 +99,7 @@ def test_sampled_actions_have_the_mixture_s_modes_and_spread():
     """Mode 1 of two has 3/4 of the draws; within it, mean 2 and deviation 0.5."""
     mean = torch.tensor([-2.0, 2.0]).view(1, 1, 2, 1)
     dist = mixture(mean, torch.full((1, 1, 2, 1), 0.5), torch.tensor([0.25, 0.75]).log().view(1, 1, 2))
-    draws = Draws.of_whole_batch(0, 1)
+    draws = SampleRng.of_whole_batch(0, 1)
     action = sample_actions(dist, draws.uniform(1, 20000), draws.normal(1, 20000, 1))
     assert action.shape == (20000, 1, 1, 1)
     right = action[action > 0]

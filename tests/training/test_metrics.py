@@ -5,9 +5,7 @@ from m2distill_sim.suites import DEMO_STATES, HELD_OUT
 from m2distill_training.evaluation.evaluate import success_matrix
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 
-S = np.array([[0.8, 0.0, 0.0],
-              [0.6, 0.9, 0.0],
-              [0.4, 0.7, 1.0]])
+S = np.array([[0.8, 0.0, 0.0], [0.6, 0.9, 0.0], [0.4, 0.7, 1.0]])
 
 
 def test_final_success_variant_by_hand():
@@ -75,8 +73,10 @@ def test_malformed_matrices_are_refused(bad):
         final_success_metrics(bad)
 
 
-@pytest.mark.parametrize(("successes", "n", "low", "high"), [
-    (4, 5, 0.3755, 0.9638), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)])
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(4, 5, 0.3755, 0.9638), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
 def test_wilson_interval_against_published_values(successes, n, low, high):
     """81 of 263: Newcombe, Statistics in Medicine 17 (1998), table I, method 3; the others by the formula by hand."""
     assert wilson_interval(successes, n) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
@@ -95,8 +95,10 @@ def test_states_of_demonstrations_and_of_reported_success_are_disjoint_and_all()
 
 def test_interval_of_a_difference_against_a_published_value():
     """56 of 70 less 48 of 80: Newcombe, Statistics in Medicine 17 (1998) 873, table II, method 10."""
-    assert sum_interval([1, -1], [(56, 70), (48, 80)]) == (pytest.approx(0.0524, abs=1e-4),
-                                                          pytest.approx(0.3339, abs=1e-4))
+    assert sum_interval([1, -1], [(56, 70), (48, 80)]) == (
+        pytest.approx(0.0524, abs=1e-4),
+        pytest.approx(0.3339, abs=1e-4),
+    )
 
 
 def test_interval_of_one_rate_is_wilson_s():

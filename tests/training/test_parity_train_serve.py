@@ -9,7 +9,7 @@ from m2distill_policy.control.session import PolicySession
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.store import open_store
-from m2distill_training.data.windows import Part, Windows
+from m2distill_training.data.windows import DemoSubset, Windows
 
 TEXT = np.array([0.25, -1.0, 3.0], np.float32)
 SPEC = libero_spec(size_px=16, history=6, text_encoder="test", text_width=3)
@@ -36,7 +36,7 @@ def test_frame_for_frame(libero_file):
     """Frames of 32 px are stored as LIBERO does, bottom row first, and reach the session upright, as from a camera; the
     joints arrive shuffled and the second finger positive, as from a robot."""
     path = libero_file(demos=1, steps=SPEC.history + 1, size_px=32)
-    batch = Windows([Part(open_store(path, SPEC, "before"), TEXT)], SPEC.history).gather(np.array([0]))
+    batch = Windows([DemoSubset(open_store(path, SPEC, "before"), TEXT)], SPEC.history).gather(np.array([0]))
     trained = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
 
     recorder = Recorder()
@@ -57,8 +57,10 @@ def test_frame_for_frame(libero_file):
 
     served = to_model_input(
         {c.name: np.stack([o.images[c.name] for o in recorder.seen])[None] for c in SPEC.cameras},
-        np.stack([o.joint for o in recorder.seen])[None], np.stack([o.gripper for o in recorder.seen])[None],
-        recorder.text[None])
+        np.stack([o.joint for o in recorder.seen])[None],
+        np.stack([o.gripper for o in recorder.seen])[None],
+        recorder.text[None],
+    )
     for camera in SPEC.cameras:
         assert served["images"][camera.name].shape == (1, 6, 3, 16, 16)
         assert torch.equal(trained["images"][camera.name], served["images"][camera.name])

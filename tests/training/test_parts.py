@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
 from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
@@ -33,8 +33,8 @@ def assert_close(a, b):
 
 
 def test_every_part_draws_for_the_whole_batch_and_takes_its_rows():
-    whole = Draws.of_whole_batch(3, 6)
-    parts = [Draws(3, torch.arange(i, 6, 2), 6) for i in range(2)]
+    whole = SampleRng.of_whole_batch(3, 6)
+    parts = [SampleRng(3, torch.arange(i, 6, 2), 6) for i in range(2)]
     for draw in (lambda d: d.uniform(4), lambda d: d.normal(2, 3), lambda d: d.integers(9, 2)):
         all_rows, (even, odd) = draw(whole), (draw(d) for d in parts)
         assert torch.equal(all_rows[0::2], even)
@@ -55,11 +55,27 @@ def test_a_batch_that_does_not_divide_is_refused(libero_file, tmp_path):
 
 
 def torchrun(processes: int, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-               "-m", "m2distill_training", "train", "--preset", "debug", "--model.dropout", "0", "--device", "cpu",
-               *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "-m",
+        "m2distill_training",
+        "train",
+        "--preset",
+        "debug",
+        "--model.dropout",
+        "0",
+        "--device",
+        "cpu",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def test_two_processes_learn_what_one_learns(libero_file, tmp_path):

@@ -33,7 +33,12 @@ def test_ten_steps_learns_fifty_demos_of_one_task_after_the_other():
 def test_base6_plus4_learns_six_jointly_then_four_with_ten_demos_and_keeps_five():
     config = with_protocol(small(), "base6_plus4")
     assert shape(plan(config, TEN, [50] * 10)) == [
-        [(k, 50) for k in range(6)], [(6, 10)], [(7, 10)], [(8, 10)], [(9, 10)]]
+        [(k, 50) for k in range(6)],
+        [(6, 10)],
+        [(7, 10)],
+        [(8, 10)],
+        [(9, 10)],
+    ]
     assert config.replay.demos_per_task == 5
     assert config.replay.batch_size == small().replay.batch_size
 
@@ -64,13 +69,19 @@ def test_the_demos_learned_are_whole_distinct_and_chosen_by_the_seed():
     assert first[0][0].demos != first[1][0].demos
 
 
-@pytest.mark.parametrize(("config", "n_demos", "said"), [
-    (with_protocol(small(), "ten_steps"), [50] * 9, "protocol ten_steps learns 10 tasks .* got 9 datasets"),
-    (with_protocol(small(), "base6_plus4"), [50] * 11, "got 11 datasets"),
-    (with_protocol(small(), "base6_plus4"), [50] * 3 + [40] + [50] * 6,
-     "3.hdf5 holds 40 demos, step 0 of protocol base6_plus4 learns 50"),
-    (custom((), (3, 2)), [9] * 3, "step_demos has 2 numbers for 3 steps"),
-])
+@pytest.mark.parametrize(
+    ("config", "n_demos", "said"),
+    [
+        (with_protocol(small(), "ten_steps"), [50] * 9, "protocol ten_steps learns 10 tasks .* got 9 datasets"),
+        (with_protocol(small(), "base6_plus4"), [50] * 11, "got 11 datasets"),
+        (
+            with_protocol(small(), "base6_plus4"),
+            [50] * 3 + [40] + [50] * 6,
+            "3.hdf5 holds 40 demos, step 0 of protocol base6_plus4 learns 50",
+        ),
+        (custom((), (3, 2)), [9] * 3, "step_demos has 2 numbers for 3 steps"),
+    ],
+)
 def test_what_the_data_cannot_give_is_said(config, n_demos, said):
     files = [Path(f"{i}.hdf5") for i in range(len(n_demos))]
     with pytest.raises(ConfigError, match=said):
@@ -122,15 +133,21 @@ def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_refused(libero_
         in_suite_order(files, "libero_goal", [10])
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (["--protocol", "base7"], "unknown protocol 'base7' (allowed: base6_plus4, custom, ten_steps)"),
-    (["--protocol=base6_plus4"], "protocol base6_plus4 learns 10 tasks in steps of [6, 1, 1, 1, 1], got 1 datasets"),
-    (["--protocol.step-demos", "4"], "holds 3 demos, step 0 of protocol custom learns 4"),
-    (["--suite", "libero_goals"], "unknown suite 'libero_goals'"),
-    (["--suite", "libero_object"], "libero_object needs one file for task 0"),
-    (["--tasks", "3"], "name the suite with --suite"),
-    (["--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
-])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--protocol", "base7"], "unknown protocol 'base7' (allowed: base6_plus4, custom, ten_steps)"),
+        (
+            ["--protocol=base6_plus4"],
+            "protocol base6_plus4 learns 10 tasks in steps of [6, 1, 1, 1, 1], got 1 datasets",
+        ),
+        (["--protocol.step-demos", "4"], "holds 3 demos, step 0 of protocol custom learns 4"),
+        (["--suite", "libero_goals"], "unknown suite 'libero_goals'"),
+        (["--suite", "libero_object"], "libero_object needs one file for task 0"),
+        (["--tasks", "3"], "name the suite with --suite"),
+        (["--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
+    ],
+)
 def test_the_command_line_refuses_in_one_line_and_writes_nothing(options, said, libero_file, tmp_path, capsys):
     path = libero_file()
     argv = ["train", "--preset", "debug", "--data", str(path), "--out", str(tmp_path / "run"), *options]
@@ -144,12 +161,34 @@ def test_a_suite_s_tasks_jointly_from_the_command_line(libero_file, tmp_path):
     tasks = suites()["libero_object"]
     for i in (4, 7):
         libero_file(f"{9 - i}", instruction=f"Pick the thing number {i}", seed=i).rename(
-            tmp_path / f"{tasks[i].name}_demo.hdf5")  # LIBERO's own files word their instructions like this
-    argv = ["train", "--preset", "debug", "--strategy", "multitask", "--data", str(tmp_path), "--suite",
-            "libero_object", "--tasks", "7", "4", "--protocol.step-demos", "2", "--optim.budget", "1", "--out",
-            str(tmp_path / "run"), "--device", "cpu"]
+            tmp_path / f"{tasks[i].name}_demo.hdf5"
+        )  # LIBERO's own files word their instructions like this
+    argv = [
+        "train",
+        "--preset",
+        "debug",
+        "--strategy",
+        "multitask",
+        "--data",
+        str(tmp_path),
+        "--suite",
+        "libero_object",
+        "--tasks",
+        "7",
+        "4",
+        "--protocol.step-demos",
+        "2",
+        "--optim.budget",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+    ]
     assert main.run(argv) == 0
     run = RunFolder(tmp_path / "run")
     assert [Path(d["path"]).name for d in json.loads((run.path / "data.json").read_text())] == [
-        f"{tasks[7].name}_demo.hdf5", f"{tasks[4].name}_demo.hdf5"]
+        f"{tasks[7].name}_demo.hdf5",
+        f"{tasks[4].name}_demo.hdf5",
+    ]
     assert set(load_checkpoint(run.checkpoint(0)).instructions) == {tasks[7].instruction, tasks[4].instruction}

@@ -27,7 +27,7 @@ def sizes(memory: list[tuple[int, ...]]) -> list[int]:
 def test_a_budget_per_task_grows_by_exactly_that_and_never_changes_a_choice():
     after = memories(per_task=5, total=0)
     assert [sum(sizes(memory)) for memory in after] == [5 * k for k in range(1, TASKS + 1)]
-    assert all(memory == after[-1][:len(memory)] for memory in after)
+    assert all(memory == after[-1][: len(memory)] for memory in after)
     assert after[-1][7] == choose_demos(DEMOS, 5, seed=0, task=7)
 
 
@@ -52,8 +52,9 @@ def test_the_same_seed_keeps_the_same_and_another_seed_others():
 
 def test_which_tasks_keep_a_place_is_uniform():
     """30 places for 100 tasks, 400 seeds: 120 expected for each task, standard deviation 9.2."""
-    kept = np.sum([sizes(choose_memory(orders(TASKS, seed, 4), [4] * TASKS, 4, 30, seed)) for seed in range(400)],
-                  axis=0)
+    kept = np.sum(
+        [sizes(choose_memory(orders(TASKS, seed, 4), [4] * TASKS, 4, 30, seed)) for seed in range(400)], axis=0
+    )
     assert np.abs(kept - 120).max() < 37
 
 

@@ -20,7 +20,7 @@ from m2distill_training.cli import main
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.drift import measure_drift
 from m2distill_training.evaluation.evaluate import write_evaluation
-from m2distill_training.evaluation.rollout_jobs import Job, Result
+from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
 from m2distill_training.runs.run_folder import RunFolder
@@ -47,7 +47,7 @@ def runs(tmp_path_factory, write_libero) -> dict[str, Path]:
     return folders
 
 
-def episodes(run: RunFolder, step: int, wins: list[int]) -> list[Result]:
+def episodes(run: RunFolder, step: int, wins: list[int]) -> list[RolloutResult]:
     results = []
     for task, won in zip(TASKS, wins, strict=False):
         for n, state in enumerate(HELD_OUT):
@@ -56,8 +56,8 @@ def episodes(run: RunFolder, step: int, wins: list[int]) -> list[Result]:
                 frames = [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(5)]
                 video.parent.mkdir(exist_ok=True)
                 write_video(video, frames, 20.0)
-            job = Job(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None)
-            results.append(Result(job, n < won, 100, "", video))
+            job = RolloutSpec(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None)
+            results.append(RolloutResult(job, n < won, 100, "", video))
     return results
 
 
@@ -110,21 +110,28 @@ def test_the_page_refers_to_nothing_outside_itself(report):
     assert "a &lt; b" in report.read_text()
 
 
-def test_every_figure_is_a_picture_of_its_own_too(report):
+def test_every_figure_is_a_image_of_its_own_too(report):
     names = {path.name for path in (report.parent / "compared_figures").iterdir()}
-    assert names == {"comparison.png", "success_m2distill.png", "success_finetune.png", "forgetting.png",
-                     "losses_m2distill.png", "losses_finetune.png", "drift.png"}
+    assert names == {
+        "comparison.png",
+        "success_m2distill.png",
+        "success_finetune.png",
+        "forgetting.png",
+        "losses_m2distill.png",
+        "losses_finetune.png",
+        "drift.png",
+    }
     for path in (report.parent / "compared_figures").iterdir():
-        picture = cv2.imread(str(path))
-        assert min(picture.shape[:2]) > 100
-        assert picture.std() > 5  # something is drawn
+        image = cv2.imread(str(path))
+        assert min(image.shape[:2]) > 100
+        assert image.std() > 5  # something is drawn
 
 
 def test_the_heat_map_is_darker_where_success_is_higher(report):
     """Cells of the control's matrix, found in the figure by their colour: 0, 10, 20, 90, 90 and 100 percent."""
-    picture = cv2.imread(str(report.parent / "compared_figures" / "success_finetune.png"))
-    colours, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
-    cells = colours[counts > 0.02 * len(picture) * picture.shape[1]].astype(int)
+    image = cv2.imread(str(report.parent / "compared_figures" / "success_finetune.png"))
+    colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+    cells = colours[counts > 0.02 * len(image) * image.shape[1]].astype(int)
     green = {tuple(c) for c in cells} - {(255, 255, 255)}
     assert len(green) == 5  # 90 % is there twice
     assert max(sum(c) for c in green) - min(sum(c) for c in green) > 300
@@ -218,10 +225,25 @@ def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width
     """A copy of the page with a script that tells the boxes; the browser's own errors come on its stderr."""
     copy = tmp_path / "probed.html"
     copy.write_text(report.read_text().replace("</body>", PROBE))
-    done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                           f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
-                           "--enable-logging=stderr", "--timeout=60000", "--dump-dom", copy.as_uri()],
-                          capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},900",
+            "--enable-logging=stderr",
+            "--timeout=60000",
+            "--dump-dom",
+            copy.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
     assert ":CONSOLE" not in done.stderr, done.stderr
     probe = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', done.stdout).group(1))
     assert len(probe["boxes"]) > 20
@@ -238,8 +260,9 @@ def test_figures_in_the_page_are_those_beside_it(report):
     sources = [base64.b64decode(x).decode() for x in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
     ratios = []
     for svg in sources:
-        width, height = (float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', svg).group(1))
-                         for side in ("width", "height"))
+        width, height = (
+            float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', svg).group(1)) for side in ("width", "height")
+        )
         ratios.append(width / height)
-    pictures = [cv2.imread(str(path)).shape for path in (report.parent / "compared_figures").iterdir()]
-    assert sorted(ratios) == pytest.approx(sorted(w / h for h, w, _ in pictures), rel=0.01)
+    images = [cv2.imread(str(path)).shape for path in (report.parent / "compared_figures").iterdir()]
+    assert sorted(ratios) == pytest.approx(sorted(w / h for h, w, _ in images), rel=0.01)

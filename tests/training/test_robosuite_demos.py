@@ -98,19 +98,29 @@ def test_they_are_a_step_of_a_run_and_its_task_is_evaluated(imported, libero_fil
     run = train(config, files, tmp_path / "run", cache=tmp_path / "cache").path
     evaluation = evaluate_run(run, ["libero_object", "robosuite"], 1, max_steps=2, workers=0)
     assert [(t["suite"], t["task"], t["episodes"]) for t in evaluation["steps"][1]["tasks"]] == [
-        ("libero_object", 3, 1), ("robosuite", 0, 1)]
+        ("libero_object", 3, 1),
+        ("robosuite", 0, 1),
+    ]
     assert evaluation["steps"][1]["tasks"][1]["assets"] == lift.assets().label
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda data: data.attrs.update(env_info=data.attrs["env_info"].replace("OSC_POSE", "JOINT_POSITION")),
-     "was recorded with .*JOINT_POSITION.*expected .*OSC_POSE"),
-    (lambda data: data.attrs.__delitem__("env_info"), "not as robosuite 1.4 records"),
-    (lambda data: data["demo_2/actions"].__setitem__((3, 1), np.nan), "demo_2 holds numbers that are not finite"),
-    (lambda data: data["demo_1"].__delitem__("states"), "not as robosuite 1.4 records"),
-    (lambda data: data["demo_3/states"].__setitem__((slice(100, None, 2), slice(1, 8)), 0.5),
-     "demo_3: derived actions reach .*allowed -1 to 1")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda data: data.attrs.update(env_info=data.attrs["env_info"].replace("OSC_POSE", "JOINT_POSITION")),
+            "was recorded with .*JOINT_POSITION.*expected .*OSC_POSE",
+        ),
+        (lambda data: data.attrs.__delitem__("env_info"), "not as robosuite 1.4 records"),
+        (lambda data: data["demo_2/actions"].__setitem__((3, 1), np.nan), "demo_2 holds numbers that are not finite"),
+        (lambda data: data["demo_1"].__delitem__("states"), "not as robosuite 1.4 records"),
+        (
+            lambda data: data["demo_3/states"].__setitem__((slice(100, None, 2), slice(1, 8)), 0.5),
+            "demo_3: derived actions reach .*allowed -1 to 1",
+        ),
+    ],
+)
 def test_a_recording_of_something_else_is_refused(change, said, tmp_path):
     copy = shutil.copy(SOURCE, tmp_path / "demo.hdf5")
     with h5py.File(copy, "a") as file:

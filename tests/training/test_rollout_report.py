@@ -76,8 +76,9 @@ def test_an_episode_equals_the_same_actions_given_to_the_simulator_directly(env)
 def test_an_action_that_is_not_finite_ends_the_episode_with_its_reason(env):
     actions = np.zeros((2, 7), np.float32)
     actions[1, 0] = np.nan
-    session = PolicySession(libero_spec(16, text_encoder="test", text_width=1), Scripted(actions),
-                            {"go": np.zeros(1, np.float32)})
+    session = PolicySession(
+        libero_spec(16, text_encoder="test", text_width=1), Scripted(actions), {"go": np.zeros(1, np.float32)}
+    )
     episode = run_episode(env, session, "go", initial_states(SUITE, 0)[HELD_OUT[0]], max_steps=5)
     assert (episode.success, episode.steps) == (False, 1)
     assert "not finite" in episode.held
@@ -113,10 +114,16 @@ def test_only_held_out_states_are_used(tmp_path):
     assert all(is_filmed(job, success=False) for job in jobs)
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
-    ({"episodes": 0}, "episodes is 0"), ({"tasks": []}, "at least one"),
-    ({"tasks": [2, 3, 2]}, "tasks [2, 3, 2] given, expected at least one and none twice"),
-    ({"seed": -1}, "seed is -1"), ({"max_steps": 0}, "max_steps is 0")])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"episodes": 0}, "episodes is 0"),
+        ({"tasks": []}, "at least one"),
+        ({"tasks": [2, 3, 2]}, "tasks [2, 3, 2] given, expected at least one and none twice"),
+        ({"seed": -1}, "seed is -1"),
+        ({"max_steps": 0}, "max_steps is 0"),
+    ],
+)
 def test_episodes_out_of_range_or_repeated_are_refused(tmp_path, wrong, said):
     asked = {"tasks": [0], "episodes": 1, "acting": "sample", "seed": 0, "max_steps": 600} | wrong
     asked["tasks"] = [find_task(SUITE, task) for task in asked["tasks"]]
@@ -139,10 +146,10 @@ def test_the_mixture_is_drawn_into_the_video():
     """A column per mode, as high as its weight; the mode that acted in colour."""
     images = {name: np.zeros((16, 16, 3), np.uint8) for name in CAMERAS}
     sample = ActionSample(np.zeros(7, np.float32), 1, 0.0, 0.5, (0.25, 0.75))
-    strip = video_frame(images, "go", sample)[256 + 32:].astype(int)
+    strip = video_frame(images, "go", sample)[256 + 32 :].astype(int)
     filled = [(strip[:, left + 3] > 0).any(-1).sum() for left in (6, 18)]
     assert 15 <= filled[1] <= 19 and 6 <= filled[0] <= 9  # of 22 px, outline included
     coloured = [(strip[:, left + 3, 1] > 200).any() for left in (6, 18)]
     assert coloured == [False, True]
-    np.testing.assert_array_equal(strip, video_frame(images, "stop", sample)[256 + 32:])
-    assert (video_frame(images, "go", None)[256 + 32:] != strip).any()
+    np.testing.assert_array_equal(strip, video_frame(images, "stop", sample)[256 + 32 :])
+    assert (video_frame(images, "go", None)[256 + 32 :] != strip).any()

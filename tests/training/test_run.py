@@ -32,6 +32,7 @@ def kill_at(task_step: int, step: int):
     def on_step(progress):
         if (progress.task_step, progress.step) == (task_step, step):
             raise Killed
+
     return on_step
 
 
@@ -47,8 +48,8 @@ def events(folder: Path) -> list[tuple[int, dict[str, float]]]:
         content = path.read_bytes()
         while content:
             length = struct.unpack("<Q", content[:8])[0]
-            event = Event.FromString(content[12:12 + length])
-            content = content[16 + length:]
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
             if event.summary.value:
                 found.append((event.step, {v.tag: v.simple_value for v in event.summary.value}))
     return found
@@ -74,8 +75,9 @@ def test_the_environment_is_recorded_at_every_start(files, tmp_path):
     assert entries[1]["threads"] == torch.get_num_threads()
     assert entries[1]["cores"] <= os.cpu_count()
     assert entries[1]["cpu"]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-                            check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
     if commit.returncode == 0:
         assert entries[1]["source"].removesuffix("-dirty") == commit.stdout.strip()
 
@@ -105,16 +107,30 @@ def test_tensorboard_shows_every_logged_line_once_also_after_a_kill(files, tmp_p
         shown = events(run.path / "tensorboard" / f"step_{k}")
         assert [step for step, _ in shown] == [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
         for (_, values), line in zip(shown, lines, strict=True):
-            assert values == pytest.approx({name: x for name, x in line.items() if name not in ("task_step", "step")},
-                                           rel=1e-6)
+            assert values == pytest.approx(
+                {name: x for name, x in line.items() if name not in ("task_step", "step")}, rel=1e-6
+            )
 
 
 def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_path):
     """A real process, killed where it happens to be in the second step; leftovers of a write that it did not finish are
     put there by hand, since no kill can be aimed at one."""
+
     def command(out: Path) -> list[str]:
-        return [sys.executable, "-c", "from m2distill_training.cli.main import main; main()", "train", "--preset", "debug",
-                "--optim.budget", "60", "--data", *map(str, files), "--out", str(out)]
+        return [
+            sys.executable,
+            "-c",
+            "from m2distill_training.cli.main import main; main()",
+            "train",
+            "--preset",
+            "debug",
+            "--optim.budget",
+            "60",
+            "--data",
+            *map(str, files),
+            "--out",
+            str(out),
+        ]
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), check=True, capture_output=True, timeout=300)
@@ -164,8 +180,9 @@ def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(files, tmp_pa
     config = dataclasses.replace(SHORT, optim=dataclasses.replace(SHORT.optim, budget=9))
     out = tmp_path / "run"
     argv = ["train", "--preset", "debug", "--optim.budget", "9", "--data", str(files[0]), "--out", str(out)]
-    done = subprocess.run([sys.executable, "-c", DISK_FULL, *argv], capture_output=True, text=True, check=False,
-                          timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, *argv], capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "state.pt cannot be written (File too large); what was saved before is untouched" in done.stderr
@@ -186,9 +203,16 @@ def test_a_write_that_fails_keeps_what_was_there(tmp_path):
     assert target.read_bytes() == b"before"
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:len(b) // 2], lambda b: b"",
-                                    lambda b: b[:-2000] + bytes([b[-2000] ^ 1]) + b[-1999:]],
-                         ids=["last byte", "half", "empty", "one bit"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[:-1],
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b[:-2000] + bytes([b[-2000] ^ 1]) + b[-1999:],
+    ],
+    ids=["last byte", "half", "empty", "one bit"],
+)
 def test_a_damaged_state_is_refused_and_removing_it_repeats_the_step(damage, files, tmp_path):
     with pytest.raises(Killed):
         train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(0, 5))
@@ -216,8 +240,9 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_written(files, tmp_pat
     assert train(SHORT, files, tmp_path / "run", resume=True).checkpoint(1).is_dir()
 
 
-@pytest.mark.parametrize(("name", "said"), [("config.json", "config.json is damaged"),
-                                            ("data.json", "data.json cannot be read")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("config.json", "config.json is damaged"), ("data.json", "data.json cannot be read")]
+)
 def test_a_truncated_record_is_refused(name, said, files, tmp_path):
     train(SHORT, files[:1], tmp_path / "run")
     record = tmp_path / "run" / name
@@ -253,5 +278,8 @@ def test_a_line_cut_short_is_left_out_and_damage_before_it_is_told(tmp_path):
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """sha256 of every file but the record of starts."""
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*") if path.is_file() and path.name not in ("environment.json", "lock")}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("environment.json", "lock")
+    }

@@ -6,7 +6,7 @@ from m2distill_policy.errors import DataError
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.replay import choose_demos
 from m2distill_training.data.store import open_store
-from m2distill_training.data.windows import Part, Windows, batch_ids
+from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
 
 SPEC = libero_spec(size_px=16, history=4, text_encoder="test", text_width=3)
 TEXT = np.array([1, 2, 3], np.float32)
@@ -22,8 +22,11 @@ def test_store_is_built_once_and_keyed_by_content(libero_file, tmp_path):
     assert list(first.bounds) == [0, 8, 17, 27]  # demos of 9, 10, 11 steps, one lost to the pairing each
     assert first.images["wrist"].shape == (27, 16, 16, 3)
     other = libero_file("b", seed=1)
-    keys = {open_store(path, SPEC, "as_stored", tmp_path / "cache").key,
-            open_store(other, SPEC, "before", tmp_path / "cache").key, first.key}
+    keys = {
+        open_store(path, SPEC, "as_stored", tmp_path / "cache").key,
+        open_store(other, SPEC, "before", tmp_path / "cache").key,
+        first.key,
+    }
     assert len(keys) == 3
 
 
@@ -36,7 +39,7 @@ def test_a_bad_demo_leaves_no_store_behind(libero_file, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_pictures_smaller_than_the_model_s_are_refused(libero_file, tmp_path):
+def test_images_smaller_than_the_model_s_are_refused(libero_file, tmp_path):
     with pytest.raises(DataError, match="a_demo.hdf5: demo_0: camera agentview: got 8x8 px"):
         open_store(libero_file("a", size_px=8), SPEC, "before", tmp_path / "cache")
 
@@ -49,7 +52,7 @@ def test_a_cache_that_cannot_be_written_is_named(libero_file, tmp_path):
 
 def test_windows_repeat_the_last_step_of_their_demo(libero_file):
     store = open_store(libero_file(demos=2, steps=3), SPEC, "before")  # 2 and 3 paired steps: frames 0 1 | 2 3 4
-    windows = Windows([Part(store, TEXT)], length=4)
+    windows = Windows([DemoSubset(store, TEXT)], length=4)
     _, frames = windows.frames(np.arange(len(windows)))
     assert frames.tolist() == [[0, 1, 1, 1], [1, 1, 1, 1], [2, 3, 4, 4], [3, 4, 4, 4], [4, 4, 4, 4]]
     batch = windows.gather(np.array([3, 0]))
@@ -60,7 +63,7 @@ def test_windows_repeat_the_last_step_of_their_demo(libero_file):
 
 def test_parts_keep_their_own_frames_and_text(libero_file):
     a, b = (open_store(libero_file(name, seed=i, steps=4, demos=2), SPEC, "before") for i, name in enumerate("ab"))
-    windows = Windows([Part(a, TEXT, demos=(1,)), Part(b, 2 * TEXT, demos=(0,))], length=2)
+    windows = Windows([DemoSubset(a, TEXT, demos=(1,)), DemoSubset(b, 2 * TEXT, demos=(0,))], length=2)
     assert len(windows) == 4 + 3  # demo 1 of a has 5 steps, demo 0 of b has 4
     batch = windows.gather(np.array([4, 0]))
     np.testing.assert_array_equal(batch["joint"][0], b.joint[[0, 1]])

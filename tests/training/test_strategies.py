@@ -9,11 +9,11 @@ from m2distill_policy.models import Policy
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
 from m2distill_training.config import STRATEGY_NAMES, EwcConfig
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
 from m2distill_training.strategies import STRATEGIES, Samples, make_strategy
-from m2distill_training.strategies.m2distill import look, rows_of
+from m2distill_training.strategies.m2distill import rows_of, teacher_forward
 from m2distill_training.strategies.packnet import OURS, packed_weights, smallest
 
 SPEC = libero_spec(size_px=16, history=4, text_encoder="test", text_width=8)
@@ -24,10 +24,15 @@ def make_samples() -> Samples:
     rng = np.random.default_rng(0)
     B, T = CURRENT + REPLAYED, SPEC.history
     images = {camera.name: rng.integers(0, 256, (B, T, 16, 16, 3), np.uint8) for camera in SPEC.cameras}
-    inputs = to_model_input(images, *(rng.normal(size=shape).astype(np.float32)
-                                      for shape in ((B, T, 7), (B, T, 2), (B, 8))))
-    return Samples(inputs, torch.from_numpy(rng.uniform(-1, 1, (B, T, 7)).astype(np.float32)), CURRENT,
-                   Draws.of_whole_batch(0, B))
+    inputs = to_model_input(
+        images, *(rng.normal(size=shape).astype(np.float32) for shape in ((B, T, 7), (B, T, 2), (B, 8)))
+    )
+    return Samples(
+        inputs,
+        torch.from_numpy(rng.uniform(-1, 1, (B, T, 7)).astype(np.float32)),
+        CURRENT,
+        SampleRng.of_whole_batch(0, B),
+    )
 
 
 def make_policy(seed: int = 0, norm: str = "group") -> Policy:
@@ -58,8 +63,9 @@ def test_behaviour_cloning_on_the_whole_batch_with_or_without_replay(name, repla
     assert strategy.uses_replay is replays
 
 
-@pytest.mark.parametrize("strategy", [*(strategy_with(on=on) for on in ("current", "replay", "both")),
-                                      strategy_named("relabel")])
+@pytest.mark.parametrize(
+    "strategy", [*(strategy_with(on=on) for on in ("current", "replay", "both")), strategy_named("relabel")]
+)
 def test_every_term_is_zero_when_student_and_teacher_are_the_same(strategy):
     policy = make_policy()
     strategy.begin_task(policy, policy)
@@ -73,10 +79,12 @@ def test_relabel_asks_the_teacher_about_new_scenes_under_old_instructions():
     student, teacher, samples = make_policy(1), make_policy(0), make_samples()
     strategy, B = strategy_named("relabel"), CURRENT + REPLAYED
     strategy.begin_task(student, teacher)
-    inputs, rows, drawn = strategy.asked(samples)
-    scenes = {"images": {name: x[[3, 4, 0, 1]] for name, x in samples.inputs["images"].items()},
-              **{name: samples.inputs[name][[3, 4, 0, 1]] for name in ("joint", "gripper")},
-              "text": samples.inputs["text"][[3, 4, 3, 4]]}
+    inputs, rows, drawn = strategy.distillation_inputs(samples)
+    scenes = {
+        "images": {name: x[[3, 4, 0, 1]] for name, x in samples.inputs["images"].items()},
+        **{name: samples.inputs[name][[3, 4, 0, 1]] for name in ("joint", "gripper")},
+        "text": samples.inputs["text"][[3, 4, 3, 4]],
+    }
     torch.testing.assert_close(rows_of(inputs, rows), scenes, rtol=0, atol=0)
     torch.testing.assert_close(rows_of(inputs, slice(B)), samples.inputs, rtol=0, atol=0)
     assert drawn.tolist() == [3, 4, 0, 1]
@@ -89,8 +97,10 @@ def test_relabel_asks_the_teacher_about_new_scenes_under_old_instructions():
     assert all(p.grad is not None for p in student.head.parameters())
 
 
-@pytest.mark.parametrize(("term", "modules"), [
-    ("image", "image_encoders"), ("text", "text"), ("extra", "joint gripper"), ("policy", "head transformer text")])
+@pytest.mark.parametrize(
+    ("term", "modules"),
+    [("image", "image_encoders"), ("text", "text"), ("extra", "joint gripper"), ("policy", "head transformer text")],
+)
 def test_every_term_pulls_on_its_own_modules(term, modules):
     student, strategy = make_policy(1), strategy_with()
     strategy.begin_task(student, make_policy(0))
@@ -108,16 +118,19 @@ def test_the_loss_is_the_weighted_sum():
     student = make_policy(1)
     strategy.begin_task(student, make_policy(0))
     x = strategy.loss(student, make_samples())
-    torch.testing.assert_close(
-        x["loss"], x["bc"] + 2 * x["image"] + 3 * x["text"] + 5 * x["extra"] + 7 * x["policy"])
+    torch.testing.assert_close(x["loss"], x["bc"] + 2 * x["image"] + 3 * x["text"] + 5 * x["extra"] + 7 * x["policy"])
 
 
 @pytest.mark.parametrize("off", ["image", "text", "extra", "policy"])
 def test_a_term_of_weight_zero_is_switched_off(off):
     student, teacher, samples = make_policy(1), make_policy(0), make_samples()
     with torch.no_grad():  # were the term computed, it would be infinite and 0 times it not a number
-        {"image": teacher.image_encoders[0].project, "text": teacher.text, "extra": teacher.joint,
-         "policy": teacher.head.mean}[off].weight.fill_(torch.inf)
+        {
+            "image": teacher.image_encoders[0].project,
+            "text": teacher.text,
+            "extra": teacher.joint,
+            "policy": teacher.head.mean,
+        }[off].weight.fill_(torch.inf)
     strategy = strategy_with(**{off: 0.0, "policy": 0.0})  # the policy term sees what any of the others sees
     strategy.begin_task(student, teacher)
     losses = strategy.loss(student, samples)
@@ -132,6 +145,7 @@ def test_image_and_extra_terms_count_every_token_once():
     losses = strategy.loss(student, samples)
     with torch.no_grad():
         s, t = student.encode(samples.inputs), teacher.encode(samples.inputs)
+
     def gap(name):
         return (s[name] - t[name]).square().mean()
 
@@ -171,12 +185,12 @@ def test_the_teacher_stays_as_it_was_and_the_student_remembers_statistics_of_the
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
-def test_a_teacher_that_looks_at_few_pictures_at_a_time_sees_the_same(norm, monkeypatch):
+def test_a_teacher_that_looks_at_few_images_at_a_time_sees_the_same(norm, monkeypatch):
     teacher, batch = make_policy(norm=norm).eval(), make_samples().inputs
     whole = teacher(batch)
     for samples in (0, 2, 100):  # that fit: 5 samples one by one, as 2, 2 and 1, and at once
         monkeypatch.setattr("m2distill_training.strategies.m2distill.CPU_PIXELS", samples * SPEC.history * 16 * 16)
-        seen = look(teacher, batch)
+        seen = teacher_forward(teacher, batch)
         torch.testing.assert_close(seen.latents, whole.latents)
         torch.testing.assert_close(seen.dist.mean, whole.dist.mean)
         torch.testing.assert_close(seen.dist.stddev, whole.dist.stddev)
@@ -199,8 +213,10 @@ def ewc(weight: float = 3.0, decay: float = 0.5):
 def epoch_of(*sizes: int) -> list[Samples]:
     """Batches of different numbers drawn from the same samples."""
     samples = make_samples()
-    return [Samples(rows_of(samples.inputs, slice(0, n)), samples.action[:n], n, Draws.of_whole_batch(0, n))
-            for n in sizes]
+    return [
+        Samples(rows_of(samples.inputs, slice(0, n)), samples.action[:n], n, SampleRng.of_whole_batch(0, n))
+        for n in sizes
+    ]
 
 
 def libero_fisher(policy: Policy, epoch: list[Samples]) -> dict[str, torch.Tensor]:

@@ -12,8 +12,18 @@ from m2distill_training.cli import main
 from m2distill_training.experiments.study import VARIANTS, study
 from m2distill_training.runs.run_folder import RunFolder, read_json, read_lines
 
-SETTINGS = {"tasks": (0, 1), "demos": 2, "replay": 1, "first_budget": 4, "budget": 2, "episodes": 1,
-            "max_steps": 2, "curve_points": 1, "preset": "debug", "workers": 1}
+SETTINGS = {
+    "tasks": (0, 1),
+    "demos": 2,
+    "replay": 1,
+    "first_budget": 4,
+    "budget": 2,
+    "episodes": 1,
+    "max_steps": 2,
+    "curve_points": 1,
+    "preset": "debug",
+    "workers": 1,
+}
 
 
 def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_path, capfd):
@@ -45,12 +55,19 @@ def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_p
     assert "holds a study of other settings: tasks [0, 1] (asked: [1, 0])" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "complaint"), [
-    ({"variants": ("lwf",)}, f"variant 'lwf'.*{'.*'.join(sorted(VARIANTS))}"), ({"tasks": (1,)}, "at least two"),
-    ({"tasks": (1, 1)}, "none twice"), ({"seeds": ()}, "at least one of --variants"),
-    ({"tasks": (0, 10)}, "no task 10"),
-    ({"episodes": 0}, "episodes is 0"), ({"seeds": (-1,)}, "seeds is -1"), ({"preset": "huge"}, "huge"),
-])
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"variants": ("lwf",)}, f"variant 'lwf'.*{'.*'.join(sorted(VARIANTS))}"),
+        ({"tasks": (1,)}, "at least two"),
+        ({"tasks": (1, 1)}, "none twice"),
+        ({"seeds": ()}, "at least one of --variants"),
+        ({"tasks": (0, 10)}, "no task 10"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"seeds": (-1,)}, "seeds is -1"),
+        ({"preset": "huge"}, "huge"),
+    ],
+)
 def test_what_cannot_be_studied_is_refused_before_anything_is_made(options, complaint, tmp_path):
     with pytest.raises(UserError, match=complaint):
         study(tmp_path / "study", **options)

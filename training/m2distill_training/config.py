@@ -54,16 +54,25 @@ class OptimConfig:
 
     def __post_init__(self):
         _one_of("optim.budget_unit", self.budget_unit, BUDGET_UNITS)
-        for name, low, high in (("batch_size", 1, math.inf), ("accumulate", 1, math.inf), ("budget", 1, math.inf),
-                                ("lr", 0, math.inf), ("min_lr", 0, self.lr), ("warmup_steps", 0, math.inf),
-                                ("weight_decay", 0, math.inf), ("beta1", 0, 0.99999), ("beta2", 0, 0.99999),
-                                ("grad_clip", 1e-6, math.inf), ("ema_decay", 0, 0.99999)):
+        for name, low, high in (
+            ("batch_size", 1, math.inf),
+            ("accumulate", 1, math.inf),
+            ("budget", 1, math.inf),
+            ("lr", 0, math.inf),
+            ("min_lr", 0, self.lr),
+            ("warmup_steps", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("beta1", 0, 0.99999),
+            ("beta2", 0, 0.99999),
+            ("grad_clip", 1e-6, math.inf),
+            ("ema_decay", 0, 0.99999),
+        ):
             _in_range(f"optim.{name}", getattr(self, name), low, high)
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Picture augmentation, see augment.py; 0 switches either part off."""
+    """Image augmentation, see augment.py; 0 switches either part off."""
 
     color: float  # largest relative change of brightness, contrast, saturation; of hue in half turns
     color_probability: float  # of a sample being changed at all
@@ -88,8 +97,10 @@ class ProtocolConfig:
             for value in getattr(self, name):
                 _in_range(f"protocol.{name}", value, 1)
         if len(self.step_demos) > 1 and self.step_tasks and len(self.step_demos) != len(self.step_tasks):
-            raise ConfigError(f"protocol.step_demos has {len(self.step_demos)} numbers for "
-                              f"{len(self.step_tasks)} steps; give one per step, or one for all")
+            raise ConfigError(
+                f"protocol.step_demos has {len(self.step_demos)} numbers for "
+                f"{len(self.step_tasks)} steps; give one per step, or one for all"
+            )
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ class TrainConfig:
     strategy: str  # finetune, er, ewc, packnet, m2distill, relabel or multitask (docs/method.md)
     seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
-    image_px: int  # side of the pictures that the network sees
+    image_px: int  # side of the images that the network sees
     history: int  # T, steps in a window
     pairing: str  # before: an action with the observation before it; as_stored: with the one beside it in the file
     precision: str  # of the forward pass: bfloat16 (autocast) or float32
@@ -191,8 +202,11 @@ class TrainConfig:
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
     """'optim.lr was 0.001, now 0.0003' for every field that differs."""
     a, b = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
-    return [f"{name} was {a.get(name)!r}, now {b.get(name)!r}"
-            for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+    return [
+        f"{name} was {a.get(name)!r}, now {b.get(name)!r}"
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name)
+    ]
 
 
 def _flat(values: dict, prefix: str = "") -> dict:

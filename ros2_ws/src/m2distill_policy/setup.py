@@ -14,8 +14,12 @@ setup(
         (f"share/{name}", ["package.xml"]),
         (f"share/{name}/launch", glob("../../../launch/*.launch.py")),
     ],
-    entry_points={"console_scripts": ["policy_node = m2distill_policy.ros.nodes.policy_node:main",
-                                      "teleop_node = m2distill_policy.ros.nodes.teleop_node:main",
-                                      "recorder_node = m2distill_policy.ros.nodes.recorder_node:main"]},
+    entry_points={
+        "console_scripts": [
+            "policy_node = m2distill_policy.ros.nodes.policy_node:main",
+            "teleop_node = m2distill_policy.ros.nodes.teleop_node:main",
+            "recorder_node = m2distill_policy.ros.nodes.recorder_node:main",
+        ]
+    },
     extras_require={"test": ["pytest"]},
 )

@@ -20,15 +20,27 @@ from m2distill_training.bench.plain import plain_batches, plain_dataset
 from m2distill_training.bench.steps import Steps, with_batch
 from m2distill_training.bench.synthetic import TEXT_WIDTH, text, write_file
 from m2distill_training.data.store import Store, open_store
-from m2distill_training.data.windows import Part, Windows, batch_ids
+from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
 from m2distill_training.presets import libero
 from m2distill_training.utils.allocator import freed_memory_kept
 
 BATCH, HISTORY = 32, libero().history
 PAIRING = "as_stored"  # robomimic's
-COLUMNS = ("name", "batch", "earlier_tasks", "ours_windows_s", "plain_windows_s", "own_mb", "mapped_mb", "step_ms",
-           "weights_kb", "instructions_kb",
-           "ratio", "bar", "holds")
+COLUMNS = (
+    "name",
+    "batch",
+    "earlier_tasks",
+    "ours_windows_s",
+    "plain_windows_s",
+    "own_mb",
+    "mapped_mb",
+    "step_ms",
+    "weights_kb",
+    "instructions_kb",
+    "ratio",
+    "bar",
+    "holds",
+)
 
 
 @freed_memory_kept()  # as the trainer does
@@ -41,7 +53,7 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
     Args:
         data: a demonstration file to read; default: noise of 10 demos of 120 steps, 128 px, in a temporary folder.
         json: print JSON instead of a table.
-        quick: tiny pictures and few tasks, in seconds: shows that it runs, says nothing about speed.
+        quick: tiny images and few tasks, in seconds: shows that it runs, says nothing about speed.
         repeats: batches of 32 windows each, after one to warm up; their median counts.
     """
     require_at_least(1, repeats=repeats)
@@ -73,9 +85,18 @@ def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
     for name, ours in (("windows as stored", frames), ("windows as float tensors", tensors)):
         with InOwnProcess(plain_reader, file, repeats + 1) as plain:
             times = alternate(ours, plain, repeats, name)
-        rows.append({"name": name, "batch": BATCH, "image_px": size_px, "history": HISTORY, "repeats": repeats,
-                     "ours_windows_s": round(BATCH / times.ours), "plain_windows_s": round(BATCH / times.plain),
-                     **judged(times.plain / times.ours, ">=", 10)})
+        rows.append(
+            {
+                "name": name,
+                "batch": BATCH,
+                "image_px": size_px,
+                "history": HISTORY,
+                "repeats": repeats,
+                "ours_windows_s": round(BATCH / times.ours),
+                "plain_windows_s": round(BATCH / times.plain),
+                **judged(times.plain / times.ours, ">=", 10),
+            }
+        )
     return rows
 
 
@@ -86,7 +107,7 @@ def plain_reader(file: Path, batches: int) -> Callable[[], dict]:
 
 def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
     """M2Distill about to learn a task after `counts` others, each in a process of its own. Every task is the same file
-    opened again, with pictures of 16 px: what a task adds to the process's own memory is not its pictures."""
+    opened again, with images of 16 px: what a task adds to the process's own memory is not its images."""
     rows = []
     for earlier in counts:
         with multiprocessing.get_context("spawn").Pool(1) as process:
@@ -110,9 +131,13 @@ def after_tasks(file: Path, earlier: int) -> dict:
         steps.step()
         seconds.append(time.perf_counter() - begun)
     memory = psutil.Process().memory_info()
-    return {"own_mb": round((memory.rss - memory.shared) / 2**20), "mapped_mb": round(memory.shared / 2**20),
-            "step_ms": round(1e3 * statistics.median(seconds[1:])), **steps.checkpoint_kb()}
+    return {
+        "own_mb": round((memory.rss - memory.shared) / 2**20),
+        "mapped_mb": round(memory.shared / 2**20),
+        "step_ms": round(1e3 * statistics.median(seconds[1:])),
+        **steps.checkpoint_kb(),
+    }
 
 
-def _part(store: Store, task: int) -> Part:
-    return Part(dataclasses.replace(store, instruction=f"task {task}"), text(task), tuple(range(store.n_demos)))
+def _part(store: Store, task: int) -> DemoSubset:
+    return DemoSubset(dataclasses.replace(store, instruction=f"task {task}"), text(task), tuple(range(store.n_demos)))

@@ -1,4 +1,4 @@
-"""bench experts: how often the scripted experts succeed from LIBERO's initial states. Pictures are not drawn."""
+"""bench experts: how often the scripted experts succeed from LIBERO's initial states. Images are not drawn."""
 
 import json as json_module
 import multiprocessing
@@ -22,7 +22,7 @@ LEAST_MEAN, LEAST_TASK = 0.95, 0.80  # what success is held to: in the mean over
 
 
 @dataclass(frozen=True)
-class Run:
+class ExpertRun:
     """Episodes in a row: what they depend on, and from which initial states."""
 
     assets: str  # AssetSource.identity
@@ -33,9 +33,17 @@ class Run:
     source: str  # of the experts
 
 
-def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, tasks: tuple[int, ...] = (),
-                  states: int = STATES, assets: tuple[str, ...] = ("builtin",), disturbed: bool = False, seed: int = 0,
-                  workers: int = 1, log: Path | None = None) -> None:
+def bench_experts(
+    json: bool = False,
+    suite: tuple[str, ...] = experts.SUITES,
+    tasks: tuple[int, ...] = (),
+    states: int = STATES,
+    assets: tuple[str, ...] = ("builtin",),
+    disturbed: bool = False,
+    seed: int = 0,
+    workers: int = 1,
+    log: Path | None = None,
+) -> None:
     """Success of the scripted experts from LIBERO's initial states, with 95 % Wilson intervals: of every task, and in
     the mean over the tasks.
 
@@ -66,10 +74,13 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
             identity = source.identity()
             for task in tasks or range(len(suites()[name])):
                 find_task(name, task)
-                runs[Run(identity, name, task, disturbed, seed, experts_source())] = source
+                runs[ExpertRun(identity, name, task, disturbed, seed, experts_source())] = source
     finished = _read(log, runs)
-    todo = [(run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
-            for run in runs for begin in range(0, states, AT_ONCE)]
+    todo = [
+        (run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
+        for run in runs
+        for begin in range(0, states, AT_ONCE)
+    ]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), ignore_interrupt) as pool:
         jobs = {pool.submit(_episodes, run, runs[run], left): run for run, _, left in todo if left}
         try:
@@ -78,20 +89,24 @@ def bench_experts(json: bool = False, suite: tuple[str, ...] = experts.SUITES, t
                 finished[run] |= results
                 _write(log, run, results)
                 row = _row(run, finished[run])
-                progress(f"{run.assets} {run.suite} {run.task}: {row['successes']} of {row['episodes']} so far, failed "
-                         f"from states {row['failed_states']}")
+                progress(
+                    f"{run.assets} {run.suite} {run.task}: {row['successes']} of {row['episodes']} so far, failed "
+                    f"from states {row['failed_states']}"
+                )
         except BaseException:
             for job in jobs:
                 job.cancel()
             raise
     rows = [_row(run, {state: finished[run][state] for state in range(states)}) for run in runs]
-    rows += [_mean(label, [row for row in rows if row["assets"] == label]) for label in dict.fromkeys(
-        run.assets for run in runs)]
+    rows += [
+        _mean(label, [row for row in rows if row["assets"] == label])
+        for label in dict.fromkeys(run.assets for run in runs)
+    ]
     shared = {"disturbed": disturbed, "seed": seed, "experts": experts_source(), **machine()}
     show([row | shared for row in rows], COLUMNS, json)
 
 
-def _episodes(run: Run, assets, states: list[int]) -> dict[int, tuple[bool, int]]:
+def _episodes(run: ExpertRun, assets, states: list[int]) -> dict[int, tuple[bool, int]]:
     """In a worker process: initial state -> success at the end, and steps taken."""
     from m2distill_sim.experts.noise import Disturbance
     from m2distill_sim.libero_env import LiberoEnv
@@ -113,36 +128,49 @@ def _episodes(run: Run, assets, states: list[int]) -> dict[int, tuple[bool, int]
     return results
 
 
-def _row(run: Run, results: dict[int, tuple[bool, int]]) -> dict:
+def _row(run: ExpertRun, results: dict[int, tuple[bool, int]]) -> dict:
     successes = [steps for success, steps in results.values() if success]
     rate = len(successes) / len(results)
-    return {"assets": run.assets, "suite": run.suite, "task": run.task, "name": find_task(run.suite, run.task).name,
-            "successes": len(successes), "episodes": len(results), "wilson_95": _interval(len(successes), len(results)),
-            "steps": round(float(np.mean(successes))) if successes else None,
-            "failed_states": [state for state, (success, _) in results.items() if not success],
-            **judged(rate, ">=", LEAST_TASK)}
+    return {
+        "assets": run.assets,
+        "suite": run.suite,
+        "task": run.task,
+        "name": find_task(run.suite, run.task).name,
+        "successes": len(successes),
+        "episodes": len(results),
+        "wilson_95": _interval(len(successes), len(results)),
+        "steps": round(float(np.mean(successes))) if successes else None,
+        "failed_states": [state for state, (success, _) in results.items() if not success],
+        **judged(rate, ">=", LEAST_TASK),
+    }
 
 
 def _mean(assets: str, rows: list[dict]) -> dict:
     successes, episodes = (sum(row[name] for row in rows) for name in ("successes", "episodes"))
-    return {"assets": assets, "suite": "mean over tasks", "successes": successes, "episodes": episodes,
-            "wilson_95": _interval(successes, episodes), **judged(successes / episodes, ">=", LEAST_MEAN)}
+    return {
+        "assets": assets,
+        "suite": "mean over tasks",
+        "successes": successes,
+        "episodes": episodes,
+        "wilson_95": _interval(successes, episodes),
+        **judged(successes / episodes, ">=", LEAST_MEAN),
+    }
 
 
 def _interval(successes: int, episodes: int) -> list[float]:
     return [round(end, 3) for end in wilson_interval(successes, episodes)]
 
 
-def _read(log: Path | None, runs) -> dict[Run, dict[int, tuple[bool, int]]]:
+def _read(log: Path | None, runs) -> dict[ExpertRun, dict[int, tuple[bool, int]]]:
     """What is in the log of these runs; a last line that was not finished is left out."""
-    finished: dict[Run, dict[int, tuple[bool, int]]] = {run: {} for run in runs}
+    finished: dict[ExpertRun, dict[int, tuple[bool, int]]] = {run: {} for run in runs}
     if log is None or not log.exists():
         return finished
     for line in log.read_text().splitlines():
         try:
             entry = json_module.loads(line)
             state, result = entry.pop("state"), (entry.pop("success"), entry.pop("steps"))
-            run = Run(**entry)
+            run = ExpertRun(**entry)
         except (ValueError, TypeError, KeyError):
             continue
         if run in finished:
@@ -150,7 +178,7 @@ def _read(log: Path | None, runs) -> dict[Run, dict[int, tuple[bool, int]]]:
     return finished
 
 
-def _write(log: Path | None, run: Run, results: dict[int, tuple[bool, int]]) -> None:
+def _write(log: Path | None, run: ExpertRun, results: dict[int, tuple[bool, int]]) -> None:
     if log is None:
         return
     log.parent.mkdir(parents=True, exist_ok=True)

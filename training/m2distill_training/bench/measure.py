@@ -33,9 +33,12 @@ class Times:
         return statistics.median(self.plain_s)
 
     def in_ms(self) -> dict:
-        return {"ours_ms": round(1e3 * self.ours, 1), "plain_ms": round(1e3 * self.plain, 1),
-                "ours_each_ms": [round(1e3 * s, 1) for s in self.ours_s],
-                "plain_each_ms": [round(1e3 * s, 1) for s in self.plain_s]}
+        return {
+            "ours_ms": round(1e3 * self.ours, 1),
+            "plain_ms": round(1e3 * self.plain, 1),
+            "ours_each_ms": [round(1e3 * s, 1) for s in self.ours_s],
+            "plain_each_ms": [round(1e3 * s, 1) for s in self.plain_s],
+        }
 
 
 class InOwnProcess:
@@ -75,8 +78,11 @@ def alternate(ours: Callable[[], object], plain: Callable[[], object], repeats: 
             call()
             if i > 0:
                 kept.append(time.perf_counter() - begun)
-        progress(f"{label}: warmed up" if i == 0 else
-                 f"{label}: {i}/{repeats}, {times.ours_s[-1]:.3f} s against {times.plain_s[-1]:.3f} s")
+        progress(
+            f"{label}: warmed up"
+            if i == 0
+            else f"{label}: {i}/{repeats}, {times.ours_s[-1]:.3f} s against {times.plain_s[-1]:.3f} s"
+        )
     return times
 
 

@@ -15,7 +15,7 @@ import torch
 
 from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
-from m2distill_policy.control.inference import PRECISIONS, LoadedPolicy
+from m2distill_policy.control.inference import PRECISIONS, InferencePolicy
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, libero
 from m2distill_policy.observations.observation import Observation
@@ -32,7 +32,7 @@ THREADS = 1  # of torch; the node's default
 
 def bench_node(json: bool = False, quick: bool = False, seconds: float = 60, repeats: int = 100) -> None:
     """The policy node with the libero preset (untrained) and two cameras of 128 px at 20 Hz, in processes of their own:
-    time from a picture's stamp to the command that answers it, beside the bare policy; missed periods, start, memory,
+    time from an image's stamp to the command that answers it, beside the bare policy; missed periods, start, memory,
     and the gap while a checkpoint is swapped. With LIBERO_SOURCE=CLONE in the environment, acting is timed against
     LIBERO's own get_action. Needs ROS 2 and no data.
 
@@ -71,24 +71,49 @@ def judge(measured: dict, act_ms: float) -> list[dict]:
         return {"name": name, "value": round(value, 2), "unit": unit, **against(value, "<=", bar), **more}
 
     return [
-        row("picture's stamp to command, median", measured["median_ms"], "ms", round(act_ms + 3, 2),
-            act_ms=round(act_ms, 2), periods=measured["periods"]),
-        row("picture's stamp to command, 99th percentile", measured["p99_ms"], "ms", 50, max_ms=measured["max_ms"]),
+        row(
+            "image's stamp to command, median",
+            measured["median_ms"],
+            "ms",
+            round(act_ms + 3, 2),
+            act_ms=round(act_ms, 2),
+            periods=measured["periods"],
+        ),
+        row("image's stamp to command, 99th percentile", measured["p99_ms"], "ms", 50, max_ms=measured["max_ms"]),
         row("periods without a command", measured["missed"], "periods", 0, periods=measured["periods"]),
         row("start of the process to active", measured["start_s"], "s", 12),
         row("resident memory", measured["resident_mb"], "MB", 900),
-        row("longest gap while a checkpoint is swapped", measured["gap_periods"], "periods", 2,
-            swap_s=measured["swap_s"]),
+        row(
+            "longest gap while a checkpoint is swapped",
+            measured["gap_periods"],
+            "periods",
+            2,
+            swap_s=measured["swap_s"],
+        ),
     ]
 
 
 def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
     """What the probe says of a node that acts with `first` and is given `second`, and what the system says of it."""
-    node = NodeDescription("m2distill_policy", "policy_node", "policy", "", {
-        "checkpoint": str(first), "arm": "libero_sim", "autostart": True, "torch_threads": THREADS})
+    node = NodeDescription(
+        "m2distill_policy",
+        "policy_node",
+        "policy",
+        "",
+        {"checkpoint": str(first), "arm": "libero_sim", "autostart": True, "torch_threads": THREADS},
+    )
     nodes = NodeProcesses([node], log_dir, {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))})
-    command = [sys.executable, "-m", "m2distill_training.bench.ros.latency_probe", "--instruction", INSTRUCTION,
-               "--seconds", str(seconds), "--swap", str(second)]
+    command = [
+        sys.executable,
+        "-m",
+        "m2distill_training.bench.ros.latency_probe",
+        "--instruction",
+        INSTRUCTION,
+        "--seconds",
+        str(seconds),
+        "--swap",
+        str(second),
+    ]
     with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as probe:
         assert probe.stdout is not None  # a pipe
         try:
@@ -111,7 +136,7 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
 def acting(checkpoint: Checkpoint, precision: str = "float32") -> Callable[[], object]:
     """One step of a checkpoint on noise."""
     random, spec = np.random.default_rng(0), checkpoint.spec
-    policy = LoadedPolicy(checkpoint, precision=precision)
+    policy = InferencePolicy(checkpoint, precision=precision)
     policy.set_text(text(0))
     images = {c.name: random.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
     observation = Observation(images, np.zeros(7, np.float32), np.zeros(2, np.float32), 0)
@@ -133,7 +158,7 @@ def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[floa
 
 
 def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]:
-    """Ours from uint8 pictures to a checked sample, theirs from float tensors to an action, on the same weights."""
+    """Ours from uint8 images to a checked sample, theirs from float tensors to an action, on the same weights."""
     theirs = libero_policy(checkout)
     weights = convert_state_dict(theirs.state_dict(), libero(), spec, "LIBERO")
     observation = {name: torch.rand(1, 3, 128, 128) for name in CAMERAS}
@@ -147,7 +172,14 @@ def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]
             ours(), theirs.get_action(data)
         times = alternate(ours, lambda: theirs.get_action(data), repeats, f"acting in {precision}, ours and LIBERO's")
         ratio = times.ours / times.plain
-        rows.append({"name": f"acting in {precision} over LIBERO's get_action", "value": round(ratio, 2),
-                     "unit": "ratio", "ours_ms": round(1e3 * times.ours, 2),
-                     "libero_ms": round(1e3 * times.plain, 2), **against(ratio, "<=", 0.7)})
+        rows.append(
+            {
+                "name": f"acting in {precision} over LIBERO's get_action",
+                "value": round(ratio, 2),
+                "unit": "ratio",
+                "ours_ms": round(1e3 * times.ours, 2),
+                "libero_ms": round(1e3 * times.plain, 2),
+                **against(ratio, "<=", 0.7),
+            }
+        )
     return rows

@@ -1,6 +1,6 @@
 """The plain path: what LIBERO trains with, put together from the libraries it takes the parts from.
 
-float32, eager, pictures NCHW, torch's default AdamW, LIBERO's augmentation (torchvision's ColorJitter sample by sample,
+float32, eager, images NCHW, torch's default AdamW, LIBERO's augmentation (torchvision's ColorJitter sample by sample,
 robomimic's CropRandomizer) and robomimic's SequenceDataset with LIBERO's settings. The network has our layers, so that
 both paths compute the same function. Letters: B batch, T steps, V views, C channels, H W pixels, L text width, D token
 width.
@@ -35,7 +35,7 @@ LOW_DIM_KEYS = ("gripper_states", "joint_states")
 
 
 class PlainEncoder(ImageEncoder):
-    """The same layers, with pictures and weights as torch lays them out unless told otherwise."""
+    """The same layers, with images and weights as torch lays them out unless told otherwise."""
 
     def forward(self, images_BTCHW: Tensor, text_BL: Tensor) -> Tensor:
         """images (B, T, 3, H, W) float32 in [0, 1], text (B, L) -> tokens (B, T, D)."""
@@ -72,8 +72,9 @@ class PlainTrainer:
         self.config, o = config, config.optim
         torch.manual_seed(config.seed)
         self.policy = plain_policy(config, spec).train()
-        self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2),
-                                           weight_decay=o.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay
+        )
 
     def step(self, inputs: Batch, action_BTA: Tensor) -> float:
         """One gradient step of behaviour cloning on a batch that the reader has delivered; returns the loss."""
@@ -87,17 +88,25 @@ class PlainTrainer:
 
 
 def plain_dataset(path: Path, length: int) -> SequenceDataset:
-    """The windows of one file as LIBERO reads them: pictures from the file, the rest from memory. Raises DataError."""
+    """The windows of one file as LIBERO reads them: images from the file, the rest from memory. Raises DataError."""
     modalities = {"rgb": list(CAMERA_KEYS.values()), "low_dim": list(LOW_DIM_KEYS)}
     with redirect_stdout(sys.stderr):
         obs_utils.initialize_obs_utils_with_obs_specs({"obs": modalities})
         try:
             return SequenceDataset(
-                hdf5_path=str(path), obs_keys=(*modalities["rgb"], *LOW_DIM_KEYS), dataset_keys=("actions",),
-                seq_length=length, load_next_obs=False, hdf5_cache_mode="low_dim", hdf5_use_swmr=False)
+                hdf5_path=str(path),
+                obs_keys=(*modalities["rgb"], *LOW_DIM_KEYS),
+                dataset_keys=("actions",),
+                seq_length=length,
+                load_next_obs=False,
+                hdf5_cache_mode="low_dim",
+                hdf5_use_swmr=False,
+            )
         except KeyError as error:
-            raise DataError(f"{path}: robomimic cannot read it ({error.args[0]}); expected num_samples on every demo "
-                            "and LIBERO's keys") from None
+            raise DataError(
+                f"{path}: robomimic cannot read it ({error.args[0]}); expected num_samples on every demo "
+                "and LIBERO's keys"
+            ) from None
 
 
 def plain_batches(dataset: SequenceDataset, batch_size: int, batches: int) -> DataLoader:

@@ -44,14 +44,23 @@ def bench_record(json: bool = False, quick: bool = False, seconds: int = 60, fol
 
 
 def measure(here: Path, seconds: int) -> list[dict]:
-    node = NodeDescription("m2distill_policy", "recorder_node", "recorder", "", {
-        "checkpoint": str(here / "checkpoint"), "directory": str(here / "episodes"), "autostart": True})
+    node = NodeDescription(
+        "m2distill_policy",
+        "recorder_node",
+        "recorder",
+        "",
+        {"checkpoint": str(here / "checkpoint"), "directory": str(here / "episodes"), "autostart": True},
+    )
     domain = {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))}
     with NodeProcesses([node], here / "log", domain) as nodes:
         progress(f"recording {seconds} s, {seconds * MIB_PER_S} MiB")
         recorder = psutil.Process(nodes.pids["recorder"])
-        rig = subprocess.Popen([sys.executable, "-m", "m2distill_training.bench.ros.fake_robot", "--seconds", str(seconds)],
-                               env=nodes.environment, stdout=subprocess.PIPE, text=True)
+        rig = subprocess.Popen(
+            [sys.executable, "-m", "m2distill_training.bench.ros.fake_robot", "--seconds", str(seconds)],
+            env=nodes.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         with rig:
             assert rig.stdout is not None  # a pipe
             said = rig.stdout.readline()
@@ -60,13 +69,27 @@ def measure(here: Path, seconds: int) -> list[dict]:
     if not said:
         raise UserError("the rig stopped; its last line above says why")
     published = json_module.loads(said)["published"]
-    bag_folder, = (path.parent for path in (here / "episodes").glob("*/metadata.yaml"))
+    (bag_folder,) = (path.parent for path in (here / "episodes").glob("*/metadata.yaml"))
     with Reader(bag_folder) as bag:
         kept = {connection.topic.lstrip("/"): connection.msgcount for connection in bag.connections}
     lost = {topic: count - kept[topic] for topic, count in published.items()}
     share = (used.user + used.system) / seconds  # its start, some tenths of a second, included
     told = {"seconds": seconds}
-    return [{"name": f"{topic} lost of {published[topic]}", "value": count, "unit": "messages",
-             **against(count, "<=", 0), **told} for topic, count in lost.items()] + [
-            {"name": "recorder's share of a core", "value": round(share, 3), "unit": "cores",
-             **against(share, "<=", 0.6), **told}]
+    return [
+        {
+            "name": f"{topic} lost of {published[topic]}",
+            "value": count,
+            "unit": "messages",
+            **against(count, "<=", 0),
+            **told,
+        }
+        for topic, count in lost.items()
+    ] + [
+        {
+            "name": "recorder's share of a core",
+            "value": round(share, 3),
+            "unit": "cores",
+            **against(share, "<=", 0.6),
+            **told,
+        }
+    ]

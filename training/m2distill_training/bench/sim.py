@@ -1,4 +1,4 @@
-"""bench sim: control steps per second with two pictures each, against LIBERO's own wrapper, and by two processes."""
+"""bench sim: control steps per second with two images each, against LIBERO's own wrapper, and by two processes."""
 
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -14,19 +14,27 @@ CAMERAS = ("agentview", "wrist")
 AIM_STEPS_S, AIM_WORKERS = 20, 1.8
 
 
-def bench_sim(json: bool = False, quick: bool = False, repeats: int = 5, steps: int = 40, size_px: int = 128,
-              suite: str = "libero_object", task: int = 0, assets: tuple[str, ...] = ("builtin",)) -> None:
-    """Control steps per second, each with a picture from both cameras: ours and LIBERO's OffScreenRenderEnv on the same
+def bench_sim(
+    json: bool = False,
+    quick: bool = False,
+    repeats: int = 5,
+    steps: int = 40,
+    size_px: int = 128,
+    suite: str = "libero_object",
+    task: int = 0,
+    assets: tuple[str, ...] = ("builtin",),
+) -> None:
+    """Control steps per second, each with an image from both cameras: ours and LIBERO's OffScreenRenderEnv on the same
     assets, in turns; then two processes of ours against one, in turns as well.
 
     Example: m2distill bench sim --json > sim.json
 
     Args:
         json: print JSON instead of a table.
-        quick: few steps of small pictures: shows that it runs, says nothing about speed.
+        quick: few steps of small images: shows that it runs, says nothing about speed.
         repeats: blocks of each kind, after one to warm up; their median counts.
         steps: control steps in a block.
-        size_px: side of the pictures.
+        size_px: side of the images.
         suite: where the task is from.
         task: its number.
         assets: builtin, installed, hub or folders, each compared with LIBERO's wrapper; the first is used for the two
@@ -39,12 +47,24 @@ def bench_sim(json: bool = False, quick: bool = False, repeats: int = 5, steps: 
     rows = []
     for which in assets:
         times, source = wrapper_and_ours(chosen, which, steps, size_px, repeats), assets_of(suite, which)
-        rows.append({"name": "one environment, and LIBERO's wrapper", "assets": source.label,
-                     **_rates(times, steps, steps), "ratio": round(times.plain / times.ours, 2),
-                     **(_aimed(steps / times.ours) if source.is_builtin else {})})
+        rows.append(
+            {
+                "name": "one environment, and LIBERO's wrapper",
+                "assets": source.label,
+                **_rates(times, steps, steps),
+                "ratio": round(times.plain / times.ours, 2),
+                **(_aimed(steps / times.ours) if source.is_builtin else {}),
+            }
+        )
     times = one_and_two(chosen, assets[0], steps, size_px, repeats)
-    rows.append({"name": "two processes, and one", "assets": assets_of(suite, assets[0]).label,
-                 **_rates(times, 2 * steps, steps), **judged(2 * times.plain / times.ours, ">=", AIM_WORKERS)})
+    rows.append(
+        {
+            "name": "two processes, and one",
+            "assets": assets_of(suite, assets[0]).label,
+            **_rates(times, 2 * steps, steps),
+            **judged(2 * times.plain / times.ours, ">=", AIM_WORKERS),
+        }
+    )
     shared = {"suite": suite, "task": task, "size_px": size_px, "steps": steps, **machine()}
     show([row | shared for row in rows], COLUMNS, json)
 
@@ -55,9 +75,12 @@ def _aimed(steps_s: float) -> dict:
 
 def _rates(times: Times, ours: int, plain: int) -> dict:
     """Steps per second of blocks of so many steps."""
-    return {"ours_steps_s": round(ours / times.ours, 1), "plain_steps_s": round(plain / times.plain, 1),
-            "ours_each": [round(ours / s, 1) for s in times.ours_s],
-            "plain_each": [round(plain / s, 1) for s in times.plain_s]}
+    return {
+        "ours_steps_s": round(ours / times.ours, 1),
+        "plain_steps_s": round(plain / times.plain, 1),
+        "ours_each": [round(ours / s, 1) for s in times.ours_s],
+        "plain_each": [round(plain / s, 1) for s in times.plain_s],
+    }
 
 
 def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats: int) -> Times:
@@ -74,8 +97,12 @@ def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats:
     try:
         with make_env(task.suite, task.index, source, dict.fromkeys(CAMERAS, (size_px, size_px))) as env:
             env.reset(state)
-            return alternate(lambda: _act(env, steps), lambda: _act(wrapper, steps), repeats,
-                             f"{source.label}, ours and LIBERO's wrapper")
+            return alternate(
+                lambda: _act(env, steps),
+                lambda: _act(wrapper, steps),
+                repeats,
+                f"{source.label}, ours and LIBERO's wrapper",
+            )
     finally:
         wrapper.close()
 
@@ -93,8 +120,9 @@ def one_and_two(task: Task, assets: str, steps: int, size_px: int, repeats: int)
     try:
         for _ in range(2):
             pipe, its_end = context.Pipe()
-            process = context.Process(target=_serve, args=(its_end, task.suite, task.index, assets, size_px),
-                                      daemon=True)
+            process = context.Process(
+                target=_serve, args=(its_end, task.suite, task.index, assets, size_px), daemon=True
+            )
             process.start()
             its_end.close()
             pipes.append(pipe)

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
+from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, small
@@ -46,34 +46,49 @@ def bench_soak(json: bool = False, quick: bool = False, minutes: float = 60, fol
         here = Path(scratch)
         spec = libero_spec(64, text_encoder="none", text_width=8)
         torch.manual_seed(0)
-        save_checkpoint(here / "checkpoint", Checkpoint(spec, small(), Policy(small(), spec).state_dict(),
-                                                        {INSTRUCTION: np.ones(8, np.float32)}))
+        save_checkpoint(
+            here / "checkpoint",
+            Checkpoint(spec, small(), Policy(small(), spec).state_dict(), {INSTRUCTION: np.ones(8, np.float32)}),
+        )
         rows = measure(here, seconds)
     show([row | machine() for row in rows], COLUMNS, json)
 
 
 def measure(here: Path, seconds: float) -> list[dict]:
-    config = SystemConfig(checkpoint=str(here / "checkpoint"), step_limit=0, record=str(here / "episodes"),
-                          operator="soak")
+    config = SystemLaunchConfig(
+        checkpoint=str(here / "checkpoint"), step_limit=0, record=str(here / "episodes"), operator="soak"
+    )
     domain = {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))}
     episodes = max(2, round(seconds / EPISODE_S))
     lost: dict[str, int] = {}
     memory: list[dict[str, float]] = []
     with NodeProcesses(system_nodes(config), here / "log", domain) as nodes:
         progress(f"the nodes start; they run for {seconds:g} s")
-        command = [sys.executable, "-m", "m2distill_training.bench.ros.soak_client", "--instruction", INSTRUCTION,
-                   "--episodes", str(episodes), "--episode-s", str(seconds / episodes)]
+        command = [
+            sys.executable,
+            "-m",
+            "m2distill_training.bench.ros.soak_client",
+            "--instruction",
+            INSTRUCTION,
+            "--episodes",
+            str(episodes),
+            "--episode-s",
+            str(seconds / episodes),
+        ]
         with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdout is not None  # a pipe
             try:
                 counts = _line(client.stdout.readline(), nodes)
                 while said := client.stdout.readline():
                     counts = _line(said, nodes)
-                    memory.append({name: psutil.Process(pid).memory_info().rss / 2**20
-                                   for name, pid in nodes.pids.items()})
+                    memory.append(
+                        {name: psutil.Process(pid).memory_info().rss / 2**20 for name, pid in nodes.pids.items()}
+                    )
                     _count_lost(here / "episodes", lost)
-                    progress(f"{counts['actions']} actions, {counts['missed']} missed; MB: " + ", ".join(
-                        f"{name} {mb:.0f}" for name, mb in memory[-1].items()))
+                    progress(
+                        f"{counts['actions']} actions, {counts['missed']} missed; MB: "
+                        + ", ".join(f"{name} {mb:.0f}" for name, mb in memory[-1].items())
+                    )
             finally:
                 client.kill()
     if not memory:
@@ -104,9 +119,15 @@ def _rows(seconds: float, counts: Mapping, memory: list[dict[str, float]], lost:
         bar = {} if most is None else against(value, "<=", most)
         return {"name": name, "value": value, "unit": unit, **bar, **told}
 
-    return [row("actions", counts["actions"], "actions"), row("missed", counts["missed"], "periods", 0),
-            row("longest time without an action", counts["longest_s"], "s"),
-            row("instructed again", counts["instructed"] - 1, "times", 0),
-            *(row(f"{name}: memory at the end", round(memory[-1][name]), "MB", round(MOST_GROWTH * mb))
-              | {"first_mb": round(mb)} for name, mb in memory[0].items()),
-            *(row(f"{topic}: lost", count, "messages", 0) for topic, count in sorted(lost.items()))]
+    return [
+        row("actions", counts["actions"], "actions"),
+        row("missed", counts["missed"], "periods", 0),
+        row("longest time without an action", counts["longest_s"], "s"),
+        row("instructed again", counts["instructed"] - 1, "times", 0),
+        *(
+            row(f"{name}: memory at the end", round(memory[-1][name]), "MB", round(MOST_GROWTH * mb))
+            | {"first_mb": round(mb)}
+            for name, mb in memory[0].items()
+        ),
+        *(row(f"{topic}: lost", count, "messages", 0) for topic, count in sorted(lost.items())),
+    ]

@@ -18,19 +18,24 @@ def text(seed: int) -> np.ndarray:
 
 
 def demonstration(rng: np.random.Generator, steps: int, size_px: int) -> dict[str, np.ndarray]:
-    """LIBERO's keys within a demo -> arrays of `steps` rows; pictures (steps, size_px, size_px, 3) uint8."""
-    pictures = {f"obs/{key}": rng.integers(0, 256, (steps, size_px, size_px, 3), np.uint8)
-                for key in CAMERA_KEYS.values()}
-    return {"actions": rng.uniform(-1, 1, (steps, ACTION_WIDTH)), **pictures,
-            "obs/joint_states": rng.normal(size=(steps, JOINT_WIDTH)),
-            "obs/gripper_states": rng.uniform(-0.04, 0.04, (steps, GRIPPER_WIDTH))}
+    """LIBERO's keys within a demo -> arrays of `steps` rows; images (steps, size_px, size_px, 3) uint8."""
+    images = {
+        f"obs/{key}": rng.integers(0, 256, (steps, size_px, size_px, 3), np.uint8) for key in CAMERA_KEYS.values()
+    }
+    return {
+        "actions": rng.uniform(-1, 1, (steps, ACTION_WIDTH)),
+        **images,
+        "obs/joint_states": rng.normal(size=(steps, JOINT_WIDTH)),
+        "obs/gripper_states": rng.uniform(-0.04, 0.04, (steps, GRIPPER_WIDTH)),
+    }
 
 
 def memory_store(steps: int, size_px: int, seed: int) -> Store:
     """One demo as a store whose frames lie in memory."""
     demo = demonstration(np.random.default_rng(seed), steps, size_px)
-    joint, gripper, action = (demo[key].astype(np.float32)
-                              for key in ("obs/joint_states", "obs/gripper_states", "actions"))
+    joint, gripper, action = (
+        demo[key].astype(np.float32) for key in ("obs/joint_states", "obs/gripper_states", "actions")
+    )
     images = {camera: demo[f"obs/{key}"] for camera, key in CAMERA_KEYS.items()}
     return Store(Path("synthetic"), "synthetic", f"task {seed}", images, joint, gripper, action, np.array([0, steps]))
 

@@ -14,7 +14,7 @@ from m2distill_training.bench.plain import PlainTrainer
 from m2distill_training.bench.steps import Steps, with_batch
 from m2distill_training.bench.synthetic import TEXT_WIDTH, memory_store, text
 from m2distill_training.config import PRECISIONS, TrainConfig
-from m2distill_training.data.windows import Part, Windows
+from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.presets import libero, small
 from m2distill_training.utils.allocator import freed_memory_kept
 
@@ -33,7 +33,7 @@ def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> No
 
     Args:
         json: print JSON instead of a table.
-        quick: tiny pictures and batches, in seconds: shows that it runs, says nothing about speed.
+        quick: tiny images and batches, in seconds: shows that it runs, says nothing about speed.
         repeats: steps of each kind, after one to warm up; their median counts.
     """
     require_at_least(1, repeats=repeats)
@@ -42,19 +42,33 @@ def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> No
     rows = []
     for batch in batches:
         times = plain_and_ours(config, batch, repeats)
-        rows.append({"name": "speed-up of a step over the plain path", "batch": batch, **times.in_ms(),
-                     **judged(times.plain / times.ours, ">=", 3)})
+        rows.append(
+            {
+                "name": "speed-up of a step over the plain path",
+                "batch": batch,
+                **times.in_ms(),
+                **judged(times.plain / times.ours, ">=", 3),
+            }
+        )
     for on in ("both", "replay"):
         distilling = dataclasses.replace(config, distill=dataclasses.replace(config.distill, on=on))
         for batch in batches:
             times = er_and_m2distill(distilling, batch, repeats)
-            rows.append({"name": f"cost of M2Distill's step (ours) over ER's (plain), on {on}", "batch": batch,
-                         **times.in_ms(), **judged(times.ours / times.plain, "<=", 1.35)})
+            rows.append(
+                {
+                    "name": f"cost of M2Distill's step (ours) over ER's (plain), on {on}",
+                    "batch": batch,
+                    **times.in_ms(),
+                    **judged(times.ours / times.plain, "<=", 1.35),
+                }
+            )
     shared = {"preset": config.preset, "image_px": config.image_px, "history": config.history}
     rows = [row | shared for row in rows]
     learned = dataclasses.replace(small(), image_px=16) if quick else small()
-    rows += [precision_gap(learned, strategy, 2 * BLOCK if quick else PRECISION_STEPS)
-             for strategy in ("finetune", "m2distill")]
+    rows += [
+        precision_gap(learned, strategy, 2 * BLOCK if quick else PRECISION_STEPS)
+        for strategy in ("finetune", "m2distill")
+    ]
     show([row | machine() for row in rows], COLUMNS, json)
 
 
@@ -78,8 +92,10 @@ def plain_step(config: TrainConfig, batch: int) -> Callable[[], float]:
 def er_and_m2distill(config: TrainConfig, batch: int, repeats: int) -> Times:
     """Both on the same `batch` samples, half of them replayed. M2Distill in the place of ours, ER of plain."""
     half = batch // 2
-    m2distill, er = (Steps(with_batch(config, strategy, half, half), _part(config, 1), [_part(config, 0)])
-                     for strategy in ("m2distill", "er"))
+    m2distill, er = (
+        Steps(with_batch(config, strategy, half, half), _part(config, 1), [_part(config, 0)])
+        for strategy in ("m2distill", "er")
+    )
     return alternate(m2distill.step, er.step, repeats, f"batch {batch}, M2Distill and ER")
 
 
@@ -87,21 +103,31 @@ def precision_gap(config: TrainConfig, strategy: str, steps: int) -> dict:
     """The same training twice, in float32 and in bfloat16: the largest difference between the mean losses of BLOCK
     steps, as a share of how far the loss fell. A step's own loss is no measure: the paths part a little further with
     every step, as those of two orders of summation do."""
-    config = dataclasses.replace(config, strategy=strategy, optim=dataclasses.replace(
-        config.optim, budget=steps, budget_unit="steps"))
+    config = dataclasses.replace(
+        config, strategy=strategy, optim=dataclasses.replace(config.optim, budget=steps, budget_unit="steps")
+    )
     blocks = {}
     for precision in PRECISIONS:
         progress(f"{steps} steps of {strategy} in {precision}")
-        learner = Steps(dataclasses.replace(config, precision=precision), _part(config, 1),
-                        [] if strategy == "finetune" else [_part(config, 0)])
+        learner = Steps(
+            dataclasses.replace(config, precision=precision),
+            _part(config, 1),
+            [] if strategy == "finetune" else [_part(config, 0)],
+        )
         losses = np.array([learner.step()["loss"] for _ in range(steps)])
         blocks[precision] = losses.reshape(-1, BLOCK).mean(1)
     full, half = (blocks[precision] for precision in PRECISIONS)
     gap, fall = np.abs(full - half).max(), full[0] - full[-1]
-    return {"name": f"gap of {strategy}'s losses in bfloat16, as a share of their fall", "preset": config.preset,
-            "batch": config.optim.batch_size, "steps": steps, "gap_nats": round(float(gap), 3),
-            "fall_nats": round(float(fall), 3), **judged(float(gap / fall), "<=", 0.05)}
+    return {
+        "name": f"gap of {strategy}'s losses in bfloat16, as a share of their fall",
+        "preset": config.preset,
+        "batch": config.optim.batch_size,
+        "steps": steps,
+        "gap_nats": round(float(gap), 3),
+        "fall_nats": round(float(fall), 3),
+        **judged(float(gap / fall), "<=", 0.05),
+    }
 
 
-def _part(config: TrainConfig, task: int) -> Part:
-    return Part(memory_store(DEMO_STEPS, config.image_px, task), text(task), demos=(0,))
+def _part(config: TrainConfig, task: int) -> DemoSubset:
+    return DemoSubset(memory_store(DEMO_STEPS, config.image_px, task), text(task), demos=(0,))

@@ -7,11 +7,17 @@ from tyro.conf import Positional
 from m2distill_policy.errors import UserError
 
 
-def import_bag_command(bags: Positional[tuple[Path, ...]], out: Path, checkpoint: Path | None = None,
-                       instruction: str | None = None, arm: str | None = None, unlabelled: bool = False) -> None:
-    """Recorded episodes become LIBERO-format files, one per instruction, at the policy's rate and picture size.
+def import_bag_command(
+    bags: Positional[tuple[Path, ...]],
+    out: Path,
+    checkpoint: Path | None = None,
+    instruction: str | None = None,
+    arm: str | None = None,
+    unlabelled: bool = False,
+) -> None:
+    """Recorded episodes become LIBERO-format files, one per instruction, at the policy's rate and image size.
 
-    What a bag lacks, and how regularly its topics came, is told of each, in OUT/import.json too; OUT/pictures/ has
+    What a bag lacks, and how regularly its topics came, is told of each, in OUT/import.json too; OUT/images/ has
     moments of each. Bags of `ros2 bag record` do as well, with --checkpoint.
 
     Example: m2distill import bag episodes --out data/kitchen

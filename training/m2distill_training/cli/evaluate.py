@@ -8,9 +8,18 @@ from tyro.conf import Positional
 from m2distill_policy.errors import UserError, require_at_least
 
 
-def evaluate_command(path: Positional[Path], suite: tuple[str, ...] = ("libero_object",), tasks: tuple[int, ...] = (),
-                     episodes: int = 10, acting: str = "mode_mean", seed: int = 0, max_steps: int = 600,
-                     workers: int = 2, assets: str | None = None, out: Path | None = None) -> None:
+def evaluate_command(
+    path: Positional[Path],
+    suite: tuple[str, ...] = ("libero_object",),
+    tasks: tuple[int, ...] = (),
+    episodes: int = 10,
+    acting: str = "mode_mean",
+    seed: int = 0,
+    max_steps: int = 600,
+    workers: int = 2,
+    assets: str | None = None,
+    out: Path | None = None,
+) -> None:
     """Success rates in simulation, from initial states that no demonstration used.
 
     Of a run folder: every step's checkpoint on every task learned so far, with success matrix and forgetting; kept
@@ -44,12 +53,19 @@ def evaluate_command(path: Positional[Path], suite: tuple[str, ...] = ("libero_o
     from m2distill_training.cli.progress import show_episodes
     from m2distill_training.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 
-    options: dict[str, Any] = {"acting": acting, "seed": seed, "max_steps": max_steps, "workers": workers,
-                               "assets": assets}
+    options: dict[str, Any] = {
+        "acting": acting,
+        "seed": seed,
+        "max_steps": max_steps,
+        "workers": workers,
+        "assets": assets,
+    }
     if (path / "data.json").is_file():
         if tasks or out:
-            raise UserError(f"{path} is a run folder: all its tasks are evaluated and the result is kept in it; "
-                            "leave --tasks and --out away, or name one of its checkpoints")
+            raise UserError(
+                f"{path} is a run folder: all its tasks are evaluated and the result is kept in it; "
+                "leave --tasks and --out away, or name one of its checkpoints"
+            )
         with show_episodes() as listener:
             result = evaluate_run(path, suite, episodes, **options, listener=listener)
         for i, step in enumerate(result["steps"]):
@@ -74,8 +90,10 @@ def _tasks_of(checkpoint: Path, suite: tuple[str, ...], tasks: tuple[int, ...]) 
 
     if tasks:
         if len(suite) != 1:
-            raise UserError(f"--tasks are numbers of one suite's tasks, --suite names {len(suite)}; evaluate them "
-                            "one after the other")
+            raise UserError(
+                f"--tasks are numbers of one suite's tasks, --suite names {len(suite)}; evaluate them "
+                "one after the other"
+            )
         return [find_task(suite[0], task) for task in tasks]
     found = find_tasks(suite, sorted(load_checkpoint(checkpoint).instructions))
     if not found:

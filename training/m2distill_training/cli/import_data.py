@@ -5,8 +5,9 @@ from pathlib import Path
 from tyro.conf import Positional
 
 
-def libero_checkpoint_command(file: Positional[Path], out: Positional[Path], instructions: tuple[str, ...] = (),
-                              bert: Path | None = None) -> None:
+def libero_checkpoint_command(
+    file: Positional[Path], out: Positional[Path], instructions: tuple[str, ...] = (), bert: Path | None = None
+) -> None:
     """LIBERO's task*_model.pth becomes a checkpoint directory, without running anything that the pickle asks for.
 
     Example: m2distill import libero-checkpoint task9_model.pth runs/libero --instructions "open the top drawer"
@@ -38,7 +39,7 @@ def robosuite_demos_command(out: Positional[Path], file: Path | None = None, siz
     Args:
         out: folder of the new file.
         file: a demo.hdf5 that robosuite recorded of its Lift; default: the one in its wheel.
-        size_px: side of the two cameras' pictures.
+        size_px: side of the two cameras' images.
     """
     from m2distill_training.experiments.robosuite_demos import import_lift
 

@@ -10,7 +10,7 @@ from m2distill_training.data.lerobot.lerobot_import import import_lerobot
 
 
 def export_lerobot_command(data: Positional[tuple[Path, ...]], out: Path, lossless: bool = False) -> None:
-    """LIBERO-format files become one LeRobot dataset, version 3.0: pictures as video, a task for each instruction.
+    """LIBERO-format files become one LeRobot dataset, version 3.0: images as video, a task for each instruction.
 
     Example: m2distill export lerobot data/demos/*.hdf5 --out data/lerobot
 
@@ -23,8 +23,9 @@ def export_lerobot_command(data: Positional[tuple[Path, ...]], out: Path, lossle
     print(f"{out}: {info['total_episodes']} episodes, {info['total_frames']} steps, {info['total_tasks']} task(s)")
 
 
-def import_lerobot_command(dataset: Positional[Path], out: Path, agentview: str = CAMERAS["agentview"],
-                           wrist: str = CAMERAS["wrist"]) -> None:
+def import_lerobot_command(
+    dataset: Positional[Path], out: Path, agentview: str = CAMERAS["agentview"], wrist: str = CAMERAS["wrist"]
+) -> None:
     """A LeRobot dataset of a Panda, version 3.0, becomes LIBERO-format files, one per task.
 
     It needs observation.state (seven joints, two fingers), action (change of the hand's pose, fingers) and two cameras,
@@ -35,7 +36,7 @@ def import_lerobot_command(dataset: Positional[Path], out: Path, agentview: str 
     Args:
         dataset: folder with meta/, data/ and videos/.
         out: folder of the new files.
-        agentview: the feature with the pictures of the camera that sees the scene.
+        agentview: the feature with the images of the camera that sees the scene.
         wrist: the feature with those of the camera at the hand.
     """
     for path in import_lerobot(dataset, out, {"agentview": agentview, "wrist": wrist}):

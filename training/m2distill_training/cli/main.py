@@ -17,7 +17,7 @@ HERE = "m2distill_training"
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandEntry:
     """`function` is module:name; tyro makes the options from its parameters, and --help from its docstring."""
 
     text: str
@@ -29,47 +29,99 @@ class Command:
 
 
 COMMANDS = {
-    "demo": Command("the whole promise in half an hour: two tasks learned one after the other, obeyed over ROS 2",
-                    f"{HERE}.experiments.demo:demo", goes_on=True),
-    "tasks": Command("the tasks of a suite, as a list or as a picture", "m2distill_sim.contact_sheet:tasks_command"),
-    "collect": Command("scripted demonstrations in simulation -> LIBERO-format HDF5 files",
-                       "m2distill_sim.collect:collect_command", goes_on=True),
-    "train": Command("learn a sequence of tasks; a checkpoint after every one",
-                     f"{HERE}.cli.train:train_command", reads_arguments=True),
-    "learn": Command("teach a run one more task, from its own memory and new demonstrations",
-                     f"{HERE}.cli.routine:learn_command", goes_on=True),
-    "promote": Command("let the robot follow a checkpoint, once it is proven that nothing was forgotten",
-                       f"{HERE}.cli.routine:promote_command", goes_on=True),
-    "rollback": Command("let the robot follow the checkpoint before", f"{HERE}.cli.routine:rollback_command"),
-    "evaluate": Command("closed-loop episodes in simulation; success matrix and forgetting",
-                        f"{HERE}.cli.evaluate:evaluate_command", goes_on=True),
-    "study": Command("several strategies on the same tasks, compared; goes on where it was", f"{HERE}.experiments.study:study",
-                     goes_on=True),
-    "report": Command("one HTML page from a run folder", f"{HERE}.cli.report:report_command"),
-    "bench": Command("how fast it is, against the plain path where there is one, and how long a whole system lasts",
-                     subcommands={name: f"{HERE}.bench.{name}:bench_{name}"
-                                  for name in ("train", "data", "sim", "experts", "node", "record", "soak")},
-                     example="m2distill bench train --json > train.json"),
-    "run": Command("simulator and policy as ROS 2 nodes, until Ctrl-C",
-                   "m2distill_policy.bringup.system:main", reads_arguments=True),
-    "tell": Command("what a running policy shall do, and what it answers", "m2distill_policy.bringup.client_cli:tell",
-                    reads_arguments=True),
-    "call": Command("services of running nodes, parameters set before", "m2distill_policy.bringup.client_cli:call",
-                    reads_arguments=True),
-    "import": Command("bag: recorded episodes; lerobot: a dataset; libero-checkpoint: LIBERO's own; "
-                      "robosuite-demos: by people",
-                      subcommands={"libero-checkpoint": f"{HERE}.cli.import_data:libero_checkpoint_command",
-                                   "robosuite-demos": f"{HERE}.cli.import_data:robosuite_demos_command",
-                                   "bag": f"{HERE}.cli.bag:import_bag_command",
-                                   "lerobot": f"{HERE}.cli.lerobot:import_lerobot_command"}),
-    "export": Command("lerobot: demonstrations as a LeRobot dataset",
-                      subcommands={"lerobot": f"{HERE}.cli.lerobot:export_lerobot_command"}),
-    "bag": Command("recover: finish the episodes that a recorder which died has left open",
-                   subcommands={"recover": f"{HERE}.cli.bag:recover_command"}),
+    "demo": CommandEntry(
+        "the whole promise in half an hour: two tasks learned one after the other, obeyed over ROS 2",
+        f"{HERE}.experiments.demo:demo",
+        goes_on=True,
+    ),
+    "tasks": CommandEntry(
+        "the tasks of a suite, as a list or as an image", "m2distill_sim.contact_sheet:tasks_command"
+    ),
+    "collect": CommandEntry(
+        "scripted demonstrations in simulation -> LIBERO-format HDF5 files",
+        "m2distill_sim.collect:collect_command",
+        goes_on=True,
+    ),
+    "train": CommandEntry(
+        "learn a sequence of tasks; a checkpoint after every one",
+        f"{HERE}.cli.train:train_command",
+        reads_arguments=True,
+    ),
+    "learn": CommandEntry(
+        "teach a run one more task, from its own memory and new demonstrations",
+        f"{HERE}.cli.routine:learn_command",
+        goes_on=True,
+    ),
+    "promote": CommandEntry(
+        "let the robot follow a checkpoint, once it is proven that nothing was forgotten",
+        f"{HERE}.cli.routine:promote_command",
+        goes_on=True,
+    ),
+    "rollback": CommandEntry("let the robot follow the checkpoint before", f"{HERE}.cli.routine:rollback_command"),
+    "evaluate": CommandEntry(
+        "closed-loop episodes in simulation; success matrix and forgetting",
+        f"{HERE}.cli.evaluate:evaluate_command",
+        goes_on=True,
+    ),
+    "study": CommandEntry(
+        "several strategies on the same tasks, compared; goes on where it was",
+        f"{HERE}.experiments.study:study",
+        goes_on=True,
+    ),
+    "report": CommandEntry("one HTML page from a run folder", f"{HERE}.cli.report:report_command"),
+    "bench": CommandEntry(
+        "how fast it is, against the plain path where there is one, and how long a whole system lasts",
+        subcommands={
+            name: f"{HERE}.bench.{name}:bench_{name}"
+            for name in ("train", "data", "sim", "experts", "node", "record", "soak")
+        },
+        example="m2distill bench train --json > train.json",
+    ),
+    "run": CommandEntry(
+        "simulator and policy as ROS 2 nodes, until Ctrl-C",
+        "m2distill_policy.bringup.system:main",
+        reads_arguments=True,
+    ),
+    "tell": CommandEntry(
+        "what a running policy shall do, and what it answers",
+        "m2distill_policy.bringup.client_cli:tell",
+        reads_arguments=True,
+    ),
+    "call": CommandEntry(
+        "services of running nodes, parameters set before",
+        "m2distill_policy.bringup.client_cli:call",
+        reads_arguments=True,
+    ),
+    "import": CommandEntry(
+        "bag: recorded episodes; lerobot: a dataset; libero-checkpoint: LIBERO's own; robosuite-demos: by people",
+        subcommands={
+            "libero-checkpoint": f"{HERE}.cli.import_data:libero_checkpoint_command",
+            "robosuite-demos": f"{HERE}.cli.import_data:robosuite_demos_command",
+            "bag": f"{HERE}.cli.bag:import_bag_command",
+            "lerobot": f"{HERE}.cli.lerobot:import_lerobot_command",
+        },
+    ),
+    "export": CommandEntry(
+        "lerobot: demonstrations as a LeRobot dataset",
+        subcommands={"lerobot": f"{HERE}.cli.lerobot:export_lerobot_command"},
+    ),
+    "bag": CommandEntry(
+        "recover: finish the episodes that a recorder which died has left open",
+        subcommands={"recover": f"{HERE}.cli.bag:recover_command"},
+    ),
 }
 # What the system says of a path that the user gave, or of a full disk. Any other OSError is a defect of ours.
-REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
-            errno.EEXIST, errno.ENAMETOOLONG}
+REFUSALS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
 
 
 def main() -> None:
@@ -118,8 +170,12 @@ def _start(name: str, argv: list[str]) -> int:
         tyro.cli(_imported(command.function), args=argv, prog=f"m2distill {name}")
     else:
         functions = {each: _imported(function) for each, function in command.subcommands.items()}
-        tyro.extras.subcommand_cli_from_dict(functions, args=argv, prog=f"m2distill {name}",
-                                             description=f"Example: {command.example}" if command.example else None)
+        tyro.extras.subcommand_cli_from_dict(
+            functions,
+            args=argv,
+            prog=f"m2distill {name}",
+            description=f"Example: {command.example}" if command.example else None,
+        )
     return 0
 
 

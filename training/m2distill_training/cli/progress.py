@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from m2distill_training.engine.trainer import Progress as TrainProgress
-from m2distill_training.evaluation.rollout_jobs import Job, Listener, Result
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, RolloutResult, RolloutSpec
 
 LINE_EVERY_S = 5.0
 
@@ -21,15 +21,21 @@ def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress],
     if not console.is_terminal:
         yield _plain(label)
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("{task.fields[losses]}  {task.fields[rate]:.1f} it/s"), TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[losses]}  {task.fields[rate]:.1f} it/s"),
+        TimeRemainingColumn(),
+    ]
     with Progress(*columns, console=console) as bars:
         tasks: dict[int, TaskID] = {}
 
         def on_step(p: TrainProgress) -> None:
             if p.task_step not in tasks:
-                tasks[p.task_step] = bars.add_task(f"{label} step {p.task_step + 1}/{p.task_steps}", total=p.steps,
-                                                   losses="", rate=0.0)
+                tasks[p.task_step] = bars.add_task(
+                    f"{label} step {p.task_step + 1}/{p.task_steps}", total=p.steps, losses="", rate=0.0
+                )
             bars.update(tasks[p.task_step], completed=p.step, losses=_losses(p), rate=p.steps_per_s)
 
         yield on_step
@@ -45,8 +51,11 @@ def _plain(label: str) -> Callable[[TrainProgress], None]:
             return
         shown_at = now
         eta_s = (p.steps - p.step) / p.steps_per_s
-        print(f"{label} step {p.task_step + 1}/{p.task_steps}  {p.step}/{p.steps}  {_losses(p)}  "
-              f"{p.steps_per_s:.1f} it/s  eta {int(eta_s // 60)}:{int(eta_s % 60):02d}", flush=True)
+        print(
+            f"{label} step {p.task_step + 1}/{p.task_steps}  {p.step}/{p.steps}  {_losses(p)}  "
+            f"{p.steps_per_s:.1f} it/s  eta {int(eta_s // 60)}:{int(eta_s % 60):02d}",
+            flush=True,
+        )
 
     return on_step
 
@@ -56,12 +65,17 @@ def _losses(p: TrainProgress) -> str:
 
 
 @contextmanager
-def show_episodes() -> Iterator[Listener]:
+def show_episodes() -> Iterator[ProgressCallbacks]:
     """Gives the `listener` of evaluate_run and evaluate_checkpoint."""
     console = Console(highlight=False)
     total = done = successes = 0
-    columns = [TextColumn("episodes"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("{task.fields[successes]} successes"), TimeRemainingColumn()]
+    columns = [
+        TextColumn("episodes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[successes]} successes"),
+        TimeRemainingColumn(),
+    ]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("", successes=0, total=None)
 
@@ -70,22 +84,22 @@ def show_episodes() -> Iterator[Listener]:
             total += episodes  # a proof evaluates one checkpoint after the other
             bars.update(bar, total=total)
 
-        def result(result: Result) -> None:
+        def result(result: RolloutResult) -> None:
             nonlocal done, successes
             done, successes = done + 1, successes + result.success
             outcome = "success" if result.success else "failure" + (f" ({result.held})" if result.held else "")
             say(f"{done}/{total}  {_episode(result.job)}: {outcome} after {result.steps} steps")
             bars.update(bar, completed=done, successes=successes)
 
-        def repeat(job: Job, reason: str) -> None:
+        def repeat(job: RolloutSpec, reason: str) -> None:
             say(f"{_episode(job)}: once more, for {reason}")
 
         def say(line: str) -> None:
             console.print(line, soft_wrap=True, markup=False)
             console.file.flush()
 
-        yield Listener(begin, result, repeat)
+        yield ProgressCallbacks(begin, result, repeat)
 
 
-def _episode(job: Job) -> str:
+def _episode(job: RolloutSpec) -> str:
     return f"{job.suite} task {job.task} state {job.state}"

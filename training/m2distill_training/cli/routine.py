@@ -10,13 +10,20 @@ from rich.table import Table
 from m2distill_policy.errors import require_at_least
 from m2distill_training.cli.progress import show_episodes, show_training
 from m2distill_training.engine.continue_run import learn
-from m2distill_training.promotion.gate import Bars, Finding
+from m2distill_training.promotion.gate import TaskCheck, Thresholds
 from m2distill_training.promotion.promotion import promote, rollback
 from m2distill_training.utils.device import usable_device
 
 
-def learn_command(run: Path, data: Path, strategy: str = "m2distill", held_out: int = 1, instruction: str | None = None,
-                  device: str = "auto", cache: Path | None = None) -> None:
+def learn_command(
+    run: Path,
+    data: Path,
+    strategy: str = "m2distill",
+    held_out: int = 1,
+    instruction: str | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+) -> None:
     """Teach a run one more task from new demonstrations; the earlier tasks' files are not needed.
 
     The teacher is the run's last checkpoint, the replayed demonstrations come from the run's own memory. Nothing that
@@ -36,15 +43,31 @@ def learn_command(run: Path, data: Path, strategy: str = "m2distill", held_out: 
     """
     require_at_least(0, held_out=held_out)
     with show_training(strategy) as on_step:
-        step = learn(run, data, strategy=strategy, held_out=held_out, instruction=instruction,
-                     device=usable_device(device), cache=cache, on_step=on_step)
+        step = learn(
+            run,
+            data,
+            strategy=strategy,
+            held_out=held_out,
+            instruction=instruction,
+            device=usable_device(device),
+            cache=cache,
+            on_step=on_step,
+        )
     print(f"learned: {run / 'steps' / str(step) / 'checkpoint'}\nnext: m2distill promote --run {run}")
 
 
-def promote_command(run: Path, bars: Annotated[Bars, tyro.conf.arg(name="")] = Bars(), step: int | None = None,
-                    suite: tuple[str, ...] = ("libero_object", "libero_goal", "libero_spatial", "libero_10"),
-                    episodes: int = 10, max_steps: int = 600, workers: int = 2, assets: str | None = None,
-                    acting: str = "mode_mean", force: bool = False) -> None:
+def promote_command(
+    run: Path,
+    bars: Annotated[Thresholds, tyro.conf.arg(name="")] = Thresholds(),
+    step: int | None = None,
+    suite: tuple[str, ...] = ("libero_object", "libero_goal", "libero_spatial", "libero_10"),
+    episodes: int = 10,
+    max_steps: int = 600,
+    workers: int = 2,
+    assets: str | None = None,
+    acting: str = "mode_mean",
+    force: bool = False,
+) -> None:
     """Prove that a checkpoint has kept the earlier tasks and learned its own, then let the robot follow it.
 
     Tasks that a suite of LIBERO has are tried in simulation, from held-out initial states; others are judged by their
@@ -66,8 +89,19 @@ def promote_command(run: Path, bars: Annotated[Bars, tyro.conf.arg(name="")] = B
     """
     require_at_least(1, episodes=episodes, max_steps=max_steps, workers=workers)
     with show_episodes() as listener:
-        promotion = promote(run, step, bars=bars, suites=suite, force=force, episodes=episodes, max_steps=max_steps,
-                            workers=workers, assets=assets, acting=acting, listener=listener)
+        promotion = promote(
+            run,
+            step,
+            bars=bars,
+            suites=suite,
+            force=force,
+            episodes=episodes,
+            max_steps=max_steps,
+            workers=workers,
+            assets=assets,
+            acting=acting,
+            listener=listener,
+        )
     _show(promotion.findings)
     how = "promoted in spite of its proof" if promotion.forced else "promoted"
     print(f"{how}: {run / 'current'} -> steps/{promotion.step}/checkpoint ({promotion.checkpoint_id[:12]})")
@@ -84,10 +118,17 @@ def rollback_command(run: Path) -> None:
     print(f"rolled back: {run / 'current'} -> steps/{rollback(run)}/checkpoint")
 
 
-def _show(findings: list[Finding]) -> None:
+def _show(findings: list[TaskCheck]) -> None:
     table = Table("task", "", "by", "before", "after", "needs")
     for f in findings:
         before = "-" if f.before is None else f"{f.before:.2f}"
-        table.add_row(f.instruction, "new" if f.new else "earlier", f.by, before, f"{f.after:.2f}", f"{f.least:.2f}",
-                      style=None if f.passed else "red")
+        table.add_row(
+            f.instruction,
+            "new" if f.new else "earlier",
+            f.by,
+            before,
+            f"{f.after:.2f}",
+            f"{f.least:.2f}",
+            style=None if f.passed else "red",
+        )
     Console().print(table)

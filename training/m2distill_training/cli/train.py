@@ -46,8 +46,12 @@ def train_command(argv: list[str]) -> None:
     name, rest = _take_option(argv, "--preset", "small")
     protocol, rest = _take_option(rest, "--protocol", "custom")
     settings = with_protocol(preset(name), protocol)
-    arguments = tyro.cli(Arguments, args=rest, prog=f"m2distill train --preset {name}",
-                         default=Arguments(tyro.MISSING, tyro.MISSING, settings))
+    arguments = tyro.cli(
+        Arguments,
+        args=rest,
+        prog=f"m2distill train --preset {name}",
+        default=Arguments(tyro.MISSING, tyro.MISSING, settings),
+    )
 
     from m2distill_training.cli.progress import show_training
     from m2distill_training.engine.distributed import started_by_torchrun
@@ -64,9 +68,17 @@ def train_command(argv: list[str]) -> None:
         print(f"training {arguments.config.strategy} ({name}) on {device}, {ranks.size} process(es)")
     try:
         with show_training(arguments.config.strategy) if ranks.leads else nullcontext(lambda progress: None) as on_step:
-            run = train(arguments.config, files, arguments.out, resume=arguments.resume, device=device,
-                        start_from=arguments.start_from, cache=arguments.cache, instructions=instructions,
-                        on_step=on_step)
+            run = train(
+                arguments.config,
+                files,
+                arguments.out,
+                resume=arguments.resume,
+                device=device,
+                start_from=arguments.start_from,
+                cache=arguments.cache,
+                instructions=instructions,
+                on_step=on_step,
+            )
     except KeyboardInterrupt:
         if ranks.leads and (arguments.out / "config.json").is_file():
             again = argv if arguments.resume else [*argv, "--resume"]
@@ -80,9 +92,9 @@ def _take_option(argv: list[str], option: str, default: str) -> tuple[str, list[
     """The value of `--option value` or `--option=value`, and the other arguments."""
     for i, argument in enumerate(argv):
         if argument.startswith(f"{option}="):
-            return argument.split("=", 1)[1], argv[:i] + argv[i + 1:]
+            return argument.split("=", 1)[1], argv[:i] + argv[i + 1 :]
         if argument == option and i + 1 < len(argv):
-            return argv[i + 1], argv[:i] + argv[i + 2:]
+            return argv[i + 1], argv[:i] + argv[i + 2 :]
     return default, argv
 
 

@@ -20,8 +20,9 @@ def random_order(n_demos: int, seed: int, task: int) -> list[int]:
     return np.random.default_rng([seed, task]).permutation(n_demos).tolist()
 
 
-def choose_memory(orders: Sequence[Sequence[int]], learned: Sequence[int], per_task: int, total: int,
-                  seed: int) -> list[tuple[int, ...]]:
+def choose_memory(
+    orders: Sequence[Sequence[int]], learned: Sequence[int], per_task: int, total: int, seed: int
+) -> list[tuple[int, ...]]:
     """The demos kept of each of the earlier tasks, given its random order of demos, the first `learned` of which were
     learned; ascending.
 

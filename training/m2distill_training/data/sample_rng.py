@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Draws for the samples `rows` (n,) of a batch of `total`. Calls are to come in the same order in every part."""
+class SampleRng:
+    """SampleRng for the samples `rows` (n,) of a batch of `total`. Calls are to come in the same order in every part."""
 
     seed: int
     rows: Tensor  # (n,) int64
@@ -23,8 +23,8 @@ class Draws:
         object.__setattr__(self, "_generator", torch.Generator().manual_seed(self.seed))
 
     @staticmethod
-    def of_whole_batch(seed: int, total: int) -> "Draws":
-        return Draws(seed, torch.arange(total), total)
+    def of_whole_batch(seed: int, total: int) -> "SampleRng":
+        return SampleRng(seed, torch.arange(total), total)
 
     def uniform(self, *shape: int) -> Tensor:
         """(n, *shape) float32 in [0, 1), on the CPU."""

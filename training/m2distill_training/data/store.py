@@ -55,8 +55,13 @@ def open_store(source: Path, spec: PolicySpec, pairing: str, cache: Path | None 
             _build(folder, file, spec)
         instruction = file.instruction
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-    return Store(source, key, instruction, {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
-                 *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
+    return Store(
+        source,
+        key,
+        instruction,
+        {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
+        *(arrays[name] for name in ("joint", "gripper", "action", "bounds")),
+    )
 
 
 def _content_key(source: Path, spec: PolicySpec, pairing: str) -> str:
@@ -77,11 +82,16 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"decoded frames cannot be kept in {folder.parent} ({error.strerror}); choose another place "
-                        "with --cache") from None
+        raise DataError(
+            f"decoded frames cannot be kept in {folder.parent} ({error.strerror}); choose another place with --cache"
+        ) from None
     try:
-        images = {c.name: np.lib.format.open_memmap(temporary / f"image_{c.name}.npy", mode="w+", dtype=np.uint8,
-                                                    shape=(frames, c.height, c.width, 3)) for c in spec.cameras}
+        images = {
+            c.name: np.lib.format.open_memmap(
+                temporary / f"image_{c.name}.npy", mode="w+", dtype=np.uint8, shape=(frames, c.height, c.width, 3)
+            )
+            for c in spec.cameras
+        }
         low_dim: dict[str, list[np.ndarray]] = {"joint": [], "gripper": [], "action": []}
         for demo, start in zip(file.demos(), bounds[:-1], strict=True):
             for camera in spec.cameras:

@@ -17,11 +17,11 @@ import numpy as np
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import publish_folder
 from m2distill_training.data.store import Store
-from m2distill_training.data.windows import Part
-from m2distill_training.utils.schemas import COUNT, fits
+from m2distill_training.data.windows import DemoSubset
+from m2distill_training.utils.schemas import fits, is_count
 
 
-def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
+def save_task_memory(folder: Path, part: DemoSubset, demos: Sequence[int]) -> None:
     """Write those demos of `part`, in that order, as the store `folder`: whole or not at all. One that exists stays."""
     if folder.is_dir():
         return
@@ -45,25 +45,32 @@ def keep(folder: Path, part: Part, demos: Sequence[int]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def open_kept(folder: Path, dataset: dict) -> Part:
+def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
     """What `keep` wrote of the task that data.json says `dataset` of; all its demos. Raises DataError."""
     try:
         task = json.loads((folder / "task.json").read_text())
-        if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [COUNT]}):
+        if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [is_count]}):
             raise ValueError("task.json is not what a run writes")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
         images = {name.removeprefix("image_"): array for name, array in arrays.items() if name.startswith("image_")}
-        store = Store(Path(task["source"]), task["key"], task["instruction"], images,
-                      *(arrays[name] for name in ("joint", "gripper", "action", "bounds")))
+        store = Store(
+            Path(task["source"]),
+            task["key"],
+            task["instruction"],
+            images,
+            *(arrays[name] for name in ("joint", "gripper", "action", "bounds")),
+        )
         _check(store, arrays["text"])
         if len(task["demos"]) != store.n_demos:
             raise ValueError("task.json does not number its demos")
-        part = Part(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
+        part = DemoSubset(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
     except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
     if (store.instruction, store.key) != (dataset["instruction"], dataset["key"]):
-        raise DataError(f"{folder} holds demos of {store.instruction!r}, expected {dataset['instruction']!r} from "
-                        f"{dataset['path']} as the run learned it; restore it from a copy")
+        raise DataError(
+            f"{folder} holds demos of {store.instruction!r}, expected {dataset['instruction']!r} from "
+            f"{dataset['path']} as the run learned it; restore it from a copy"
+        )
     return part
 
 
@@ -71,9 +78,16 @@ def _check(store: Store, text: np.ndarray) -> None:
     """Raises ValueError for arrays that do not belong together."""
     bounds, frames = store.bounds, len(store.action) if store.action.ndim else -1
     tables = (store.joint, store.gripper, store.action)
-    if not (all(x.ndim == 2 and len(x) == frames and x.dtype == np.float32 for x in tables)
-            and all(x.ndim == 4 and len(x) == frames and x.dtype == np.uint8 for x in store.images.values())
-            and text.ndim == 1 and text.dtype == np.float32
-            and bounds.ndim == 1 and bounds.dtype.kind == "i" and len(bounds) > 1
-            and bounds[0] == 0 and bounds[-1] == frames and (np.diff(bounds) > 0).all()):
+    if not (
+        all(x.ndim == 2 and len(x) == frames and x.dtype == np.float32 for x in tables)
+        and all(x.ndim == 4 and len(x) == frames and x.dtype == np.uint8 for x in store.images.values())
+        and text.ndim == 1
+        and text.dtype == np.float32
+        and bounds.ndim == 1
+        and bounds.dtype.kind == "i"
+        and len(bounds) > 1
+        and bounds[0] == 0
+        and bounds[-1] == frames
+        and (np.diff(bounds) > 0).all()
+    ):
         raise ValueError("its arrays do not belong together")

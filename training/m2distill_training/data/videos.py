@@ -1,4 +1,4 @@
-"""Pictures of many episodes as mp4 files, and an episode's pictures out of one, by ffmpeg and exact to the frame."""
+"""Images of many episodes as mp4 files, and an episode's images out of one, by ffmpeg and exact to the frame."""
 
 import signal
 import subprocess
@@ -22,18 +22,18 @@ class Coding:
     options: tuple[str, ...]  # ffmpeg's
 
 
-# Every second picture is a key frame and none depends on a later one, so that single pictures are quick to get at.
+# Every second image is a key frame and none depends on a later one, so that single images are quick to get at.
 SMALL = Coding("h264", "yuv420p", ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-g", "2", "-bf", "0"))
 LOSSLESS = Coding("h264", "gbrp", ("-c:v", "libx264rgb", "-qp", "0", "-g", "2", "-bf", "0"))
 
 
-MOST_PIXELS = str(4096 * 4096)  # of a picture that is decoded, as for compressed pictures on topics
+MOST_PIXELS = str(4096 * 4096)  # of an image that is decoded, as for compressed images on topics
 PATIENCE_S = 600  # for one camera of an episode; the largest that import allows takes about a minute
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an episode's pictures are."""
+    """Where an episode's images are."""
 
     file_number: int
     from_s: float
@@ -41,7 +41,7 @@ class Place:
 
 
 class VideoFiles:
-    """One camera's pictures, episode after episode; a new file begins with the episode after `limit_bytes`."""
+    """One camera's images, episode after episode; a new file begins with the episode after `limit_bytes`."""
 
     def __init__(self, path_of: Callable[[int], Path], coding: Coding, rate_hz: int, limit_bytes: int):
         self._path_of = path_of  # of a file's number
@@ -83,42 +83,87 @@ class VideoFiles:
             self._encoder = None
 
     def _size(self) -> int:
-        if self._path is None or not self._path.exists():  # ffmpeg makes it when it has pictures
+        if self._path is None or not self._path.exists():  # ffmpeg makes it when it has images
             return 0
         return self._path.stat().st_size
 
     def _started(self, height: int, width: int) -> subprocess.Popen:
         if self._coding is SMALL and (height % 2 or width % 2):
-            raise UserError(f"pictures are {width}x{height} px, and video of this kind needs even sides; export with "
-                            "--lossless")
+            raise UserError(
+                f"images are {width}x{height} px, and video of this kind needs even sides; export with --lossless"
+            )
         self._path = self._path_of(self._file_number)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return subprocess.Popen(
-            [get_ffmpeg_exe(), "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
-             "-r", str(self._rate_hz), "-i", "-", *self._coding.options, "-y", str(self._path)],
-            stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+            [
+                get_ffmpeg_exe(),
+                "-v",
+                "error",
+                "-f",
+                "rawvideo",
+                "-pix_fmt",
+                "rgb24",
+                "-s",
+                f"{width}x{height}",
+                "-r",
+                str(self._rate_hz),
+                "-i",
+                "-",
+                *self._coding.options,
+                "-y",
+                str(self._path),
+            ],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
 
 def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> Generator[np.ndarray]:
-    """`count` pictures (H, W, 3), uint8 RGB, of any sizes, one by one: the one at `from_s` and those after it. To be
+    """`count` images (H, W, 3), uint8 RGB, of any sizes, one by one: the one at `from_s` and those after it. To be
     closed: that ends ffmpeg. Raises DataError when there are fewer, or when they take longer than PATIENCE_S."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; copy the dataset again, with its videos")
-    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the picture before: rounding cannot reach another
+    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the image before: rounding cannot reach another
     found = 0
     with subprocess.Popen(
-            [get_ffmpeg_exe(), "-v", "error", "-max_pixels", MOST_PIXELS, "-ss", f"{start_s:.6f}", "-f", "mp4",
-             "-i", f"file:{path}", "-map", "0:v:0", "-frames:v", str(count), "-fps_mode", "passthrough",
-             "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
+        [
+            get_ffmpeg_exe(),
+            "-v",
+            "error",
+            "-max_pixels",
+            MOST_PIXELS,
+            "-ss",
+            f"{start_s:.6f}",
+            "-f",
+            "mp4",
+            "-i",
+            f"file:{path}",
+            "-map",
+            "0:v:0",
+            "-frames:v",
+            str(count),
+            "-fps_mode",
+            "passthrough",
+            "-f",
+            "image2pipe",
+            "-c:v",
+            "ppm",
+            "-pix_fmt",
+            "rgb24",
+            "-",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as ffmpeg:
         assert ffmpeg.stdout is not None and ffmpeg.stderr is not None  # pipes
         said: deque[bytes] = deque(maxlen=1)  # the last line; unless all are read, ffmpeg comes to wait for that
         listener, watchdog = Thread(target=said.extend, args=(ffmpeg.stderr,)), Timer(PATIENCE_S, ffmpeg.kill)
         try:
             listener.start()
             watchdog.start()
-            while found < count and (picture := _next_picture(ffmpeg.stdout)) is not None:
-                yield picture
+            while found < count and (image := _next_image(ffmpeg.stdout)) is not None:
+                yield image
                 found += 1
             if found < count and ffmpeg.wait() == -signal.SIGKILL:
                 said.append(f"ffmpeg was killed, as after {PATIENCE_S} s".encode())
@@ -129,12 +174,14 @@ def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> Genera
             listener.join()
     if found < count:
         reason = f" ({_last_line(said[0])})" if said else ""
-        raise DataError(f"{path} holds {found} pictures from {from_s:g} s on, expected {count}{reason}; it is "
-                        "truncated or another dataset's: copy it again")
+        raise DataError(
+            f"{path} holds {found} images from {from_s:g} s on, expected {count}{reason}; it is "
+            "truncated or another dataset's: copy it again"
+        )
 
 
-def _next_picture(ppm: IO[bytes]) -> np.ndarray | None:
-    """None where the pictures end."""
+def _next_image(ppm: IO[bytes]) -> np.ndarray | None:
+    """None where the images end."""
     _, size, depth = (ppm.readline() for _ in range(3))  # P6, width height, 255, then its pixels
     if not depth:
         return None

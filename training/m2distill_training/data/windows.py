@@ -15,7 +15,7 @@ from m2distill_training.data.store import Store
 
 
 @dataclass(frozen=True)
-class Part:
+class DemoSubset:
     """Some demos of one task, with the task's instruction as the model sees it."""
 
     store: Store
@@ -42,11 +42,12 @@ class Windows:
     """The windows of several parts as one indexable set of n windows. What it holds grows by a few numbers per demo:
     windows are worked out when they are asked for."""
 
-    def __init__(self, parts: list[Part], length: int):
+    def __init__(self, parts: list[DemoSubset], length: int):
         self.parts = parts
         self.length = length
-        demos = [(p, part.store.bounds[d], part.store.bounds[d + 1]) for p, part in enumerate(parts)
-                 for d in part.chosen]
+        demos = [
+            (p, part.store.bounds[d], part.store.bounds[d + 1]) for p, part in enumerate(parts) for d in part.chosen
+        ]
         self.part_of, self.first, self.end = np.array(demos, np.int64).T  # of each demo: part, frames first to end - 1
         self.windows_to = np.cumsum(self.end - self.first)  # of each demo: number of windows up to and with it
 
@@ -61,8 +62,10 @@ class Windows:
         B, T = len(ids), self.length
         images = {name: np.empty((B, T, *frames.shape[1:]), np.uint8) for name, frames in first.store.images.items()}
         batch: dict[str, Any] = {"images": images, "text": np.empty((B, len(first.text)), np.float32)}
-        batch |= {name: np.empty((B, T, getattr(first.store, name).shape[1]), np.float32)
-                  for name in ("joint", "gripper", "action")}
+        batch |= {
+            name: np.empty((B, T, getattr(first.store, name).shape[1]), np.float32)
+            for name in ("joint", "gripper", "action")
+        }
         for row, (p, frames) in enumerate(zip(part_B, frames_BT, strict=True)):
             part = self.parts[p]
             for name, stored in part.store.images.items():

@@ -1,4 +1,4 @@
-"""Picture augmentation: one draw per sample, shared by its views and its T frames (LIBERO's ImgColorJitterGroupAug and
+"""Image augmentation: one draw per sample, shared by its views and its T frames (LIBERO's ImgColorJitterGroupAug and
 TranslationAug). Letters: B batch, T steps, H W pixels.
 
 Spread like LIBERO's, which is torchvision's ColorJitter and robomimic's crop. For speed the colour changes come in one
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from m2distill_training.config import AugmentConfig
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 
 _GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 
 
-def augment(images: dict[str, Tensor], config: AugmentConfig, draws: Draws) -> dict[str, Tensor]:
+def augment(images: dict[str, Tensor], config: AugmentConfig, draws: SampleRng) -> dict[str, Tensor]:
     """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range."""
     if config.color > 0:
         colors_B4 = _draw_colors(config, draws)
@@ -27,7 +27,7 @@ def augment(images: dict[str, Tensor], config: AugmentConfig, draws: Draws) -> d
     return images
 
 
-def _draw_colors(config: AugmentConfig, draws: Draws) -> Tensor:
+def _draw_colors(config: AugmentConfig, draws: SampleRng) -> Tensor:
     """(B, 4): factors of brightness, contrast and saturation, and turns of hue; 1, 1, 1, 0 for samples left alone."""
     strength = config.color * (draws.uniform() < config.color_probability)
     return (2 * draws.uniform(4) - 1) * strength[:, None] + torch.tensor([1.0, 1.0, 1.0, 0.0])
@@ -48,14 +48,16 @@ def _recolor(x: Tensor, colors_B4: Tensor) -> Tensor:
 
 
 def _turn_hue(x: Tensor, turns: float) -> None:
-    """Change the pictures x (T, 3, H, W) in place: hue in the HSV hexagon, in turns; saturation and value stay."""
+    """Change the images x (T, 3, H, W) in place: hue in the HSV hexagon, in turns; saturation and value stay."""
     red, green, blue = x.unbind(1)
     value, least = x.amax(1), x.amin(1)
     chroma = value - least
     per_chroma = chroma.clamp(min=1e-6).reciprocal_()
-    hue = torch.where(value == red, (green - blue).mul_(per_chroma),
-                      torch.where(value == green, (blue - red).mul_(per_chroma).add_(2),
-                                  (red - green).mul_(per_chroma).add_(4)))  # in sixths of a turn, from -1 to 5
+    hue = torch.where(
+        value == red,
+        (green - blue).mul_(per_chroma),
+        torch.where(value == green, (blue - red).mul_(per_chroma).add_(2), (red - green).mul_(per_chroma).add_(4)),
+    )  # in sixths of a turn, from -1 to 5
     hue += 6 * turns
     for channel, origin in enumerate((5.0, 3.0, 1.0)):  # red, green, blue: v - c max(0, min(k, 4 - k, 1)), k mod 6
         k = (hue + origin).remainder_(6)
@@ -66,4 +68,4 @@ def _shift(x: Tensor, pad: int, offsets: list[list[int]]) -> Tensor:
     """Replicate-pad by `pad` and cut back to size at each sample's (row, column) offset in 0 .. 2 pad - 1."""
     H, W = x.shape[-2:]
     padded = F.pad(x.flatten(0, 1), (pad,) * 4, mode="replicate").unflatten(0, x.shape[:2])
-    return torch.stack([p[..., row:row + H, col:col + W] for p, (row, col) in zip(padded, offsets, strict=True)])
+    return torch.stack([p[..., row : row + H, col : col + W] for p, (row, col) in zip(padded, offsets, strict=True)])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     rank: int = 0
     size: int = 1
     device: str = "cpu"  # where the messages are
@@ -46,16 +46,16 @@ class Ranks:
             torch.distributed.barrier()
 
 
-def started_by_torchrun(device: str = "cpu") -> Ranks:
+def started_by_torchrun(device: str = "cpu") -> DistributedContext:
     """This process's place, from the environment that torchrun sets; alone without it. "cuda" is its own GPU."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1 and device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    return Ranks(int(os.environ.get("RANK", "0")), size, device)
+    return DistributedContext(int(os.environ.get("RANK", "0")), size, device)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str) -> Iterator[DistributedContext]:
     """The processes, connected: by NCCL when `device` is a GPU, else by gloo."""
     ranks = started_by_torchrun(device)
     if ranks.size == 1:

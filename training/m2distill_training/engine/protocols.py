@@ -27,7 +27,8 @@ PROTOCOLS = {
     "custom": lambda config: config,
     "ten_steps": lambda config: dataclasses.replace(config, protocol=TEN_STEPS),
     "base6_plus4": lambda config: dataclasses.replace(
-        config, protocol=BASE6_PLUS4, replay=dataclasses.replace(config.replay, demos_per_task=BASE6_PLUS4_KEPT)),
+        config, protocol=BASE6_PLUS4, replay=dataclasses.replace(config.replay, demos_per_task=BASE6_PLUS4_KEPT)
+    ),
 }
 
 
@@ -39,7 +40,7 @@ def with_protocol(config: TrainConfig, name: str) -> TrainConfig:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TaskSplit:
     """One task of a step."""
 
     task: int  # its place in the order of learning
@@ -47,19 +48,23 @@ class Lesson:
     held_out: tuple[int, ...]  # those that no step learns
 
 
-def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> list[list[Lesson]]:
+def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> list[list[TaskSplit]]:
     """The lessons of every step, for files of `n_demos` demos each. `multitask` learns them all in one step. Raises
     ConfigError when there are not the tasks or the demos that the protocol asks for."""
     protocol = config.protocol
     step_tasks = protocol.step_tasks or (1,) * len(files)
     if sum(step_tasks) != len(files):
-        raise ConfigError(f"protocol {protocol.name} learns {sum(step_tasks)} tasks in steps of {list(step_tasks)}, "
-                          f"got {len(files)} datasets; give one file per task, or change protocol.step_tasks")
+        raise ConfigError(
+            f"protocol {protocol.name} learns {sum(step_tasks)} tasks in steps of {list(step_tasks)}, "
+            f"got {len(files)} datasets; give one file per task, or change protocol.step_tasks"
+        )
     step_demos = protocol.step_demos
     if len(step_demos) > 1 and len(step_demos) != len(step_tasks):
-        raise ConfigError(f"protocol.step_demos has {len(step_demos)} numbers for {len(step_tasks)} steps; "
-                          "give one per step, or one for all")
-    steps: list[list[Lesson]] = []
+        raise ConfigError(
+            f"protocol.step_demos has {len(step_demos)} numbers for {len(step_tasks)} steps; "
+            "give one per step, or one for all"
+        )
+    steps: list[list[TaskSplit]] = []
     for k, n_tasks in enumerate(step_tasks):
         first = sum(step_tasks[:k])
         steps.append([])
@@ -67,14 +72,16 @@ def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> 
             kept_back = config.replay.held_out_demos
             wanted = step_demos[k if len(step_demos) > 1 else 0] if step_demos else max(1, n_demos[task] - kept_back)
             if n_demos[task] < wanted + kept_back:
-                raise ConfigError(f"{files[task]} holds {n_demos[task]} demos, step {k} of protocol {protocol.name} "
-                                  f"learns {wanted} of each task and holds out {kept_back}; collect more, or lower "
-                                  "protocol.step_demos or replay.held_out_demos")
+                raise ConfigError(
+                    f"{files[task]} holds {n_demos[task]} demos, step {k} of protocol {protocol.name} "
+                    f"learns {wanted} of each task and holds out {kept_back}; collect more, or lower "
+                    "protocol.step_demos or replay.held_out_demos"
+                )
             steps[-1].append(lesson(task, n_demos[task], wanted, kept_back, config.seed))
     return [[lesson for step in steps for lesson in step]] if config.strategy == "multitask" else steps
 
 
-def lesson(task: int, n_demos: int, learned: int, held_out: int, seed: int) -> Lesson:
+def lesson(task: int, n_demos: int, learned: int, held_out: int, seed: int) -> TaskSplit:
     """`learned` demos from the beginning of the task's random order, `held_out` from its end."""
     order = random_order(n_demos, seed, task)
-    return Lesson(task, choose_demos(n_demos, learned, seed, task), tuple(order[n_demos - held_out:]))
+    return TaskSplit(task, choose_demos(n_demos, learned, seed, task), tuple(order[n_demos - held_out :]))

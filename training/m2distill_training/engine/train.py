@@ -15,18 +15,27 @@ from m2distill_training.config import TrainConfig
 from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.replay import random_order
 from m2distill_training.data.store import Store, open_store
-from m2distill_training.data.task_memory import keep
-from m2distill_training.data.windows import Part
-from m2distill_training.engine.distributed import Ranks, joined
-from m2distill_training.engine.protocols import Lesson, plan
-from m2distill_training.engine.trainer import Learner, Progress
+from m2distill_training.data.task_memory import save_task_memory
+from m2distill_training.data.windows import DemoSubset
+from m2distill_training.engine.distributed import DistributedContext, joined
+from m2distill_training.engine.protocols import TaskSplit, plan
+from m2distill_training.engine.trainer import Progress, Trainer
 from m2distill_training.runs.run_folder import RunError, RunFolder, follow_run, open_run, read_run
 from m2distill_training.strategies import make_strategy
 
 
-def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool = False, device: str = "cpu",
-          start_from: Path | None = None, cache: Path | None = None, instructions: Sequence[str] | None = None,
-          on_step: Callable[[Progress], None] = lambda progress: None) -> RunFolder:
+def train(
+    config: TrainConfig,
+    datasets: list[Path],
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    start_from: Path | None = None,
+    cache: Path | None = None,
+    instructions: Sequence[str] | None = None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+) -> RunFolder:
     """Learn the datasets' tasks, divided into steps by config.protocol; steps/<k>/checkpoint appears in `out` after
     each. Under torchrun every process calls this alike and has its share of every batch.
 
@@ -40,18 +49,23 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
     _check_distinct(datasets, instructions)
     lessons = plan(config, datasets, n_demos)
     if start_from is not None and make_strategy(config).remembers:
-        raise RunError(f"{config.strategy} needs more of the first step than a checkpoint holds; "
-                       "leave --start-from out")
+        raise RunError(
+            f"{config.strategy} needs more of the first step than a checkpoint holds; leave --start-from out"
+        )
     encoder = default_text_encoder() if config.text_encoder == "auto" else load_text_encoder(config.text_encoder)
     config = dataclasses.replace(config, text_encoder=encoder.name)
     spec = libero_spec(config.image_px, config.history, encoder.name, encoder.width)
     embeddings = encoder.encode(instructions)
     with joined(device) as ranks:
-        stores = [dataclasses.replace(store, instruction=text) for store, text in
-                  zip(_open_stores(datasets, spec, config.pairing, cache, ranks), instructions, strict=True)]
-        steps = [[Part(stores[x.task], embeddings[x.task], x.demos) for x in step] for step in lessons]
+        stores = [
+            dataclasses.replace(store, instruction=text)
+            for store, text in zip(
+                _open_stores(datasets, spec, config.pairing, cache, ranks), instructions, strict=True
+            )
+        ]
+        steps = [[DemoSubset(stores[x.task], embeddings[x.task], x.demos) for x in step] for step in lessons]
         data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
-        start = None if start_from is None else _start(start_from, config, spec, data[:len(lessons[0])])
+        start = None if start_from is None else _start(start_from, config, spec, data[: len(lessons[0])])
         with _run_folder(out, config, data, resume, ranks) as run, deferred_interrupt() as interrupted:
             policy: Policy | None = None
             for k in range(len(steps)):
@@ -60,27 +74,31 @@ def train(config: TrainConfig, datasets: list[Path], out: Path, *, resume: bool 
                         run.save_checkpoint(run.checkpoint(0).with_name("curve") / point.name, load_checkpoint(point))
                     run.save_checkpoint(run.checkpoint(0), start)
                 elif not run.checkpoint(k).is_dir():
-                    learner = Learner(config, spec, ranks.device, k, steps[:k + 1], policy, run, ranks)
+                    learner = Trainer(config, spec, ranks.device, k, steps[: k + 1], policy, run, ranks)
                     learner.run(len(steps), on_step, interrupted)
                     learner.finish(interrupted)
                 if ranks.leads:
                     for lesson, part in zip(lessons[k], steps[k], strict=True):
-                        keep_task(run, lesson, part, config)
+                        save_task(run, lesson, part, config)
                 ranks.wait()
                 policy = Policy(config.model, spec)
                 policy.load_state_dict(load_checkpoint(run.checkpoint(k)).state_dict)
             return run
 
 
-def keep_task(run: RunFolder, lesson: Lesson, part: Part, config: TrainConfig) -> None:
+def save_task(run: RunFolder, lesson: TaskSplit, part: DemoSubset, config: TrainConfig) -> None:
     """Into the run folder: what further steps may replay of a task, and what is held out of it."""
     order = random_order(part.store.n_demos, config.seed, lesson.task)
-    keep(run.memory(lesson.task, "replay"), part, order[:min(config.replay.demos_per_task, len(lesson.demos))])
+    save_task_memory(
+        run.memory(lesson.task, "replay"), part, order[: min(config.replay.demos_per_task, len(lesson.demos))]
+    )
     if lesson.held_out:
-        keep(run.memory(lesson.task, "held_out"), part, lesson.held_out)
+        save_task_memory(run.memory(lesson.task, "held_out"), part, lesson.held_out)
 
 
-def _open_stores(datasets: list[Path], spec: PolicySpec, pairing: str, cache: Path | None, ranks: Ranks) -> list[Store]:
+def _open_stores(
+    datasets: list[Path], spec: PolicySpec, pairing: str, cache: Path | None, ranks: DistributedContext
+) -> list[Store]:
     """The leader decodes what has not been decoded yet, the others find it done."""
     if not ranks.leads:
         ranks.wait()
@@ -91,7 +109,9 @@ def _open_stores(datasets: list[Path], spec: PolicySpec, pairing: str, cache: Pa
 
 
 @contextmanager
-def _run_folder(out: Path, config: TrainConfig, data: list[dict], resume: bool, ranks: Ranks) -> Iterator[RunFolder]:
+def _run_folder(
+    out: Path, config: TrainConfig, data: list[dict], resume: bool, ranks: DistributedContext
+) -> Iterator[RunFolder]:
     if not ranks.leads:
         ranks.wait()
         yield follow_run(out)
@@ -113,8 +133,9 @@ def _survey(datasets: Sequence[Path], config: TrainConfig) -> tuple[list[str], l
 def _check_distinct(datasets: Sequence[Path], instructions: Sequence[str]) -> None:
     for i, (path, text) in enumerate(zip(datasets, instructions, strict=True)):
         if text in instructions[:i]:
-            raise RunError(f"{path} holds the instruction {text!r} like another dataset before it; "
-                           "give one file per task")
+            raise RunError(
+                f"{path} holds the instruction {text!r} like another dataset before it; give one file per task"
+            )
 
 
 def _start(source: Path, config: TrainConfig, spec: PolicySpec, data: list[dict]) -> Checkpoint:
@@ -126,23 +147,30 @@ def _start(source: Path, config: TrainConfig, spec: PolicySpec, data: list[dict]
     if set(checkpoint.instructions) != set(instructions):
         raise RunError(f"{source} has learned {sorted(checkpoint.instructions)}, the first step here is {instructions}")
     if checkpoint.metrics.get("data") != {d["instruction"]: d["key"] for d in data}:
-        raise RunError(f"{source} has learned other files than {', '.join(d['path'] for d in data)}; give those that "
-                       "it has learned, unchanged")
+        raise RunError(
+            f"{source} has learned other files than {', '.join(d['path'] for d in data)}; give those that "
+            "it has learned, unchanged"
+        )
     run = source.resolve().parent.parent.parent
     if not (run / "config.json").is_file():
-        raise RunError(f"{source} is not in the run folder that it was learned in, which tells of what demonstrations; "
-                       "give RUN/steps/0/checkpoint")
+        raise RunError(
+            f"{source} is not in the run folder that it was learned in, which tells of what demonstrations; "
+            "give RUN/steps/0/checkpoint"
+        )
     there, datasets = read_run(run)
     n = None if config.strategy == "multitask" else 1  # entries of step_demos that the first step takes from
     choice = {  # there, here: what follows from it is which demonstrations are learned and which are held out
         "task_step": (checkpoint.metrics.get("task_step"), 0),
-        "order of tasks": ([d["instruction"] for d in datasets[:len(data)]], instructions),
+        "order of tasks": ([d["instruction"] for d in datasets[: len(data)]], instructions),
         "seed": (checkpoint.metrics.get("seed"), config.seed),
         "protocol.step_demos": (list(there.protocol.step_demos[:n]), list(config.protocol.step_demos[:n])),
-        "replay.held_out_demos": (there.replay.held_out_demos, config.replay.held_out_demos)}
+        "replay.held_out_demos": (there.replay.held_out_demos, config.replay.held_out_demos),
+    }
     if other := [f"{name} {its} (here: {ours})" for name, (its, ours) in choice.items() if its != ours]:
-        raise RunError(f"{source} was learned with {', '.join(other)}, and so from other demonstrations than here; "
-                       "repeat its settings, or leave --start-from out")
+        raise RunError(
+            f"{source} was learned with {', '.join(other)}, and so from other demonstrations than here; "
+            "repeat its settings, or leave --start-from out"
+        )
     return checkpoint
 
 

@@ -29,10 +29,10 @@ from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import OptimConfig, TrainConfig
 from m2distill_training.data.replay import choose_memory
-from m2distill_training.data.sample_rng import Draws
-from m2distill_training.data.windows import Part, Windows, batch_ids
+from m2distill_training.data.sample_rng import SampleRng
+from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
 from m2distill_training.engine.augment import augment
-from m2distill_training.engine.distributed import Ranks
+from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.runs.run_folder import RunError, RunFolder
 from m2distill_training.strategies import Samples, make_strategy
 from m2distill_training.strategies.memory import load_memory, save_memory
@@ -54,11 +54,20 @@ class Progress:
     steps_per_s: float
 
 
-class Learner:
+class Trainer:
     """Of task step `k`; `steps` are the parts of the data of this step and of all before it."""
 
-    def __init__(self, config: TrainConfig, spec: PolicySpec, device: str, k: int, steps: list[list[Part]],
-                 previous: Policy | None, run: RunFolder, ranks: Ranks):
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: PolicySpec,
+        device: str,
+        k: int,
+        steps: list[list[DemoSubset]],
+        previous: Policy | None,
+        run: RunFolder,
+        ranks: DistributedContext,
+    ):
         self.config, self.device, self.k, self.folder, self.ranks = config, torch.device(device), k, run, ranks
         self.strategy = make_strategy(config)
         self.new, self.old = steps[k], [part for step in steps[:k] for part in step]
@@ -66,10 +75,16 @@ class Learner:
         self.replay, self.kept = None, {}
         if self.old and self.strategy.uses_replay:
             orders = [part.random_order(config.seed, task) for task, part in enumerate(self.old)]
-            chosen = choose_memory(orders, [len(part.chosen) for part in self.old], config.replay.demos_per_task,
-                                   config.replay.total_demos, config.seed)
-            kept = [dataclasses.replace(part, demos=demos)
-                    for part, demos in zip(self.old, chosen, strict=True) if demos]
+            chosen = choose_memory(
+                orders,
+                [len(part.chosen) for part in self.old],
+                config.replay.demos_per_task,
+                config.replay.total_demos,
+                config.seed,
+            )
+            kept = [
+                dataclasses.replace(part, demos=demos) for part, demos in zip(self.old, chosen, strict=True) if demos
+            ]
             self.kept = {part.store.instruction: part.chosen_in_file for part in kept}
             self.replay = Windows(kept, config.history)
         self.batch_parts = config.optim.accumulate * ranks.size
@@ -99,15 +114,18 @@ class Learner:
             sizes["replay.batch_size"] = self.config.replay.batch_size
         for name, size in sizes.items():
             if size % self.batch_parts:
-                raise RunError(f"{name} is {size}, which {self.batch_parts} parts ({self.config.optim.accumulate} of "
-                               f"optim.accumulate in each of {self.ranks.size} processes) cannot share evenly; "
-                               f"choose a multiple of {self.batch_parts}")
+                raise RunError(
+                    f"{name} is {size}, which {self.batch_parts} parts ({self.config.optim.accumulate} of "
+                    f"optim.accumulate in each of {self.ranks.size} processes) cannot share evenly; "
+                    f"choose a multiple of {self.batch_parts}"
+                )
 
     def _begin_optimiser(self) -> None:
         o = self.config.optim
         self.average = {name: x.clone() for name, x in self.policy.state_dict().items()} if o.ema_decay > 0 else None
-        self.optimiser = torch.optim.AdamW(self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2),
-                                           weight_decay=o.weight_decay, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
+        )
 
     def _phase(self) -> tuple[int, int]:
         """First gradient step and number of gradient steps of the phase that the next gradient step belongs to."""
@@ -133,8 +151,16 @@ class Learner:
             lr, grad_norm = self.gradient_step()
             rate = (self.step - begun_at) / (time.monotonic() - began)
             if self.step % self.config.log_every == 0 or self.step == self.steps:
-                run.log({"task_step": self.k, "step": self.step, **self.losses, "lr": lr, "grad_norm": grad_norm,
-                         "steps_per_s": round(rate, 3)})
+                run.log(
+                    {
+                        "task_step": self.k,
+                        "step": self.step,
+                        **self.losses,
+                        "lr": lr,
+                        "grad_norm": grad_norm,
+                        "steps_per_s": round(rate, 3),
+                    }
+                )
             self._keep_point(curve)
             on_step(Progress(self.k, task_steps, self.step, self.steps, self.losses, lr, rate))
             stop = self.ranks.any(interrupted.is_set())
@@ -167,13 +193,24 @@ class Learner:
     def _checkpoint(self) -> Checkpoint:
         weights = self.policy.state_dict() if self.average is None else self.average
         known = [*self.old, *self.new] if self.strategy.knows_all else self.new
-        metrics = {"task_step": self.k, "strategy": self.config.strategy, "preset": self.config.preset,
-                   "protocol": self.config.protocol.name, "seed": self.config.seed, "gradient_steps": self.step,
-                   "losses": self.losses, "replayed_demos": self.kept,
-                   **self.folder.lineage(self.k, [part.store.instruction for part in (*self.old, *self.new)])}
-        return Checkpoint(spec=self.policy.spec, model_config=self.config.model,
-                          state_dict={name: x.detach().cpu() for name, x in weights.items()},
-                          instructions={part.store.instruction: part.text for part in known}, metrics=metrics)
+        metrics = {
+            "task_step": self.k,
+            "strategy": self.config.strategy,
+            "preset": self.config.preset,
+            "protocol": self.config.protocol.name,
+            "seed": self.config.seed,
+            "gradient_steps": self.step,
+            "losses": self.losses,
+            "replayed_demos": self.kept,
+            **self.folder.lineage(self.k, [part.store.instruction for part in (*self.old, *self.new)]),
+        }
+        return Checkpoint(
+            spec=self.policy.spec,
+            model_config=self.config.model,
+            state_dict={name: x.detach().cpu() for name, x in weights.items()},
+            instructions={part.store.instruction: part.text for part in known},
+            metrics=metrics,
+        )
 
     def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:
         """One pass over the current task's windows in full batches."""
@@ -245,7 +282,7 @@ class Learner:
             ids = batch_ids(len(self.replay), size, step, (*seed, REPLAY_ORDER))[part::parts]
             batch = _concatenate(batch, self.replay.gather(ids))
         inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"], self.device)
-        draws = Draws(_seed_of(*seed, step), rows, total)
+        draws = SampleRng(_seed_of(*seed, step), rows, total)
         inputs["images"] = augment(inputs["images"], self.config.augment, draws)
         return Samples(inputs, torch.from_numpy(batch["action"]).to(self.device), n_current, draws)
 
@@ -261,8 +298,14 @@ class Learner:
         for name, x in self.policy.state_dict().items():
             if not torch.isfinite(x).all():  # the loss that would show it comes only with the next gradient step
                 raise self._diverged(f"weight {name} is not finite after it")
-        return {"step": self.step, "losses": self.losses, "policy": self.policy.state_dict(), "average": self.average,
-                "optimiser": self.optimiser.state_dict(), "memory": self.strategy.memory}
+        return {
+            "step": self.step,
+            "losses": self.losses,
+            "policy": self.policy.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "memory": self.strategy.memory,
+        }
 
     def _restore(self, state: dict) -> None:
         self.step, self.losses = state["step"], state["losses"]
@@ -273,9 +316,11 @@ class Learner:
             self.average = {name: x.to(self.device) for name, x in state["average"].items()}
 
     def _diverged(self, how: str) -> RunError:
-        return RunError(f"training diverged at gradient step {self.step} of task step {self.k}: {how}; lower optim.lr "
-                        "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
-                        "checkpoints are untouched")
+        return RunError(
+            f"training diverged at gradient step {self.step} of task step {self.k}: {how}; lower optim.lr "
+            "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
+            "checkpoints are untouched"
+        )
 
 
 def learning_rate(o: OptimConfig, step: int, steps: int, per_epoch: int) -> float:
@@ -288,8 +333,9 @@ def learning_rate(o: OptimConfig, step: int, steps: int, per_epoch: int) -> floa
 
 
 def _concatenate(a: dict, b: dict) -> dict:
-    return {key: _concatenate(a[key], b[key]) if isinstance(a[key], dict) else np.concatenate([a[key], b[key]])
-            for key in a}
+    return {
+        key: _concatenate(a[key], b[key]) if isinstance(a[key], dict) else np.concatenate([a[key], b[key]]) for key in a
+    }
 
 
 def _seed_of(*numbers: int) -> int:

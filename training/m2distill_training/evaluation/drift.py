@@ -15,26 +15,26 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import Batch, PolicyOutput
 from m2distill_policy.models.batch import to_model_input
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.store import Store, open_store
-from m2distill_training.data.windows import Part, Windows
+from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
 from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
-from m2distill_training.utils.schemas import COUNT, NUMBER, TEXT, fits
+from m2distill_training.utils.schemas import fits, is_count, is_number, is_text
 
 WINDOWS = 32  # per task
 KL_SAMPLES = 16
 
 
-def _MOVED(distances: Any) -> bool:
-    return fits(distances, {}) and all(TEXT(name) and NUMBER(x) for name, x in distances.items())
+def _is_moved(distances: Any) -> bool:
+    return fits(distances, {}) and all(is_text(name) and is_number(x) for name, x in distances.items())
 
 
-def _DEMOS(replayed: Any) -> bool:
-    return fits(replayed, {}) and fits([*replayed.values()], [[COUNT]])
+def _is_demos(replayed: Any) -> bool:
+    return fits(replayed, {}) and fits([*replayed.values()], [[is_count]])
 
 
-DRIFT = {"entries": [{"learned_in": COUNT, "step": COUNT, "policy_kl": NUMBER, "relative": _MOVED}]}
+DRIFT = {"entries": [{"learned_in": is_count, "step": is_count, "policy_kl": is_number, "relative": _is_moved}]}
 
 
 def measure_drift(path: Path, cache: Path | None = None) -> dict:
@@ -58,9 +58,9 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
         if store.key != d["key"]:
             raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
         batch = _batch(store, replayed, checkpoints[k].instructions[text], config.history)
-        teacher = _look(checkpoints[k], batch)
+        teacher = _forward(checkpoints[k], batch)
         for i in later:
-            distances = _distances(_look(checkpoints[i], batch), teacher)
+            distances = _distances(_forward(checkpoints[i], batch), teacher)
             entries.append({"instruction": text, "learned_in": k, "step": i, **distances})
     drift = {"windows_per_task": WINDOWS, "checkpoint_ids": [c.id for c in checkpoints], "entries": entries}
     run.write_json("drift.json", drift)
@@ -69,7 +69,7 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
 
 def _replayed(path: Path, checkpoint: Checkpoint) -> dict[str, list[int]]:
     """Instruction -> demos of it in the step's replay memory."""
-    if not fits(checkpoint.metrics, {"replayed_demos": _DEMOS}):
+    if not fits(checkpoint.metrics, {"replayed_demos": _is_demos}):
         raise RunError(f"{path} does not say which demonstrations were replayed; it was not made by m2distill train")
     return checkpoint.metrics["replayed_demos"]
 
@@ -77,22 +77,25 @@ def _replayed(path: Path, checkpoint: Checkpoint) -> dict[str, list[int]]:
 def _batch(store: Store, replayed: set[int], text: np.ndarray, history: int) -> Batch:
     """The same windows whenever and for whichever strategy they are drawn, as long as the replayed demos agree."""
     fresh = tuple(demo for demo in range(store.n_demos) if demo not in replayed)
-    windows = Windows([Part(store, text, fresh or None)], history)  # all demos where all were kept
+    windows = Windows([DemoSubset(store, text, fresh or None)], history)  # all demos where all were kept
     ids = np.random.default_rng(0).permutation(len(windows))[:WINDOWS]
     batch = windows.gather(ids)
     return to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
 
 
 @torch.no_grad()
-def _look(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
+def _forward(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
     return checkpoint.build_policy().eval()(batch)
 
 
 def _distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
     distance = {name: token_distance(student.latents[name], x).item() for name, x in teacher.latents.items()}
     B, T, _, A = teacher.dist.component_distribution.mean.shape
-    draws = Draws.of_whole_batch(seed=0, total=B)
+    draws = SampleRng.of_whole_batch(seed=0, total=B)
     actions = sample_actions(teacher.dist, draws.uniform(T, KL_SAMPLES), draws.normal(T, KL_SAMPLES, A))
     kl = policy_kl(student.dist, teacher.dist, actions).item()
-    return {"distance": distance, "policy_kl": kl,
-            "relative": {name: distance[name] / x.square().mean().item() for name, x in teacher.latents.items()}}
+    return {
+        "distance": distance,
+        "policy_kl": kl,
+        "relative": {name: distance[name] / x.square().mean().item() for name, x in teacher.latents.items()},
+    }

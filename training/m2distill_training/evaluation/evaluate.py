@@ -18,40 +18,76 @@ from m2distill_policy.control.session import normalise
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import Task, assets_of, find_task, suites
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
-from m2distill_training.evaluation.rollout_jobs import VIDEO, Job, Listener, Result, make_jobs, run_jobs, versions
+from m2distill_training.evaluation.rollout_jobs import (
+    ProgressCallbacks,
+    RolloutResult,
+    RolloutSpec,
+    is_video,
+    make_jobs,
+    run_jobs,
+    versions,
+)
 from m2distill_training.runs.provenance import environment
 from m2distill_training.runs.run_folder import RunError, RunFolder
-from m2distill_training.utils.schemas import COUNT, NUMBER, RATE, TEXT, fits, maybe, some
+from m2distill_training.utils.schemas import fits, is_count, is_number, is_rate, is_text, non_empty, optional
 
 EPISODES = "episodes.jsonl"
 
-METRICS = {"fwt": NUMBER, "nbt": maybe(NUMBER), "auc": NUMBER}
+METRICS = {"fwt": is_number, "nbt": optional(is_number), "auc": is_number}
 
 
-def _TWO(value: Any) -> bool:
-    return fits(value, [NUMBER]) and len(value) == 2
+def _is_pair(value: Any) -> bool:
+    return fits(value, [is_number]) and len(value) == 2
 
 
-def _TASK(value: Any) -> bool:
-    return fits(value, {
-        "instruction": TEXT, "successes": COUNT, "episodes": COUNT, "success_rate": RATE, "wilson_95": _TWO,
-        "runs": [{"success": bool, "steps": COUNT, "video": maybe(VIDEO)}],
-    }) and value["successes"] <= value["episodes"] != 0
+def _is_task(value: Any) -> bool:
+    return (
+        fits(
+            value,
+            {
+                "instruction": is_text,
+                "successes": is_count,
+                "episodes": is_count,
+                "success_rate": is_rate,
+                "wilson_95": _is_pair,
+                "runs": [{"success": bool, "steps": is_count, "video": optional(is_video)}],
+            },
+        )
+        and value["successes"] <= value["episodes"] != 0
+    )
 
 
-def EVALUATION(value: Any) -> bool:
+def is_evaluation(value: Any) -> bool:
     """evaluation.json of a run, as far as it is read again."""
-    return fits(value, {
-        "episodes_per_task": COUNT, "steps": some({"checkpoint_id": str, "tasks": some(_TASK)}),
-        "matrix": [[maybe(RATE)]], "metrics": METRICS, "intervals_95": dict.fromkeys(METRICS, maybe(_TWO)),
-    }) and ({len(value["steps"])} == {len(value["matrix"]), *map(len, value["matrix"])}
-            and all((value["metrics"][name] is None) == (value["intervals_95"][name] is None) for name in METRICS)
-            and fits(value.get("libero_metrics", dict.fromkeys(METRICS, 0)), dict.fromkeys(METRICS, NUMBER)))
+    return fits(
+        value,
+        {
+            "episodes_per_task": is_count,
+            "steps": non_empty({"checkpoint_id": str, "tasks": non_empty(_is_task)}),
+            "matrix": [[optional(is_rate)]],
+            "metrics": METRICS,
+            "intervals_95": dict.fromkeys(METRICS, optional(_is_pair)),
+        },
+    ) and (
+        {len(value["steps"])} == {len(value["matrix"]), *map(len, value["matrix"])}
+        and all((value["metrics"][name] is None) == (value["intervals_95"][name] is None) for name in METRICS)
+        and fits(value.get("libero_metrics", dict.fromkeys(METRICS, 0)), dict.fromkeys(METRICS, is_number))
+    )
 
 
-def evaluate_checkpoint(checkpoint: Path, tasks: Sequence[Task], episodes: int, out: Path, *,
-                        acting: str = "mode_mean", seed: int = 0, max_steps: int = 600, workers: int = 2,
-                        assets: str | None = None, listener: Listener = Listener()) -> dict:
+def evaluate_checkpoint(
+    checkpoint: Path,
+    tasks: Sequence[Task],
+    episodes: int,
+    out: Path,
+    *,
+    acting: str = "mode_mean",
+    seed: int = 0,
+    max_steps: int = 600,
+    workers: int = 2,
+    assets: str | None = None,
+    listener: ProgressCallbacks = ProgressCallbacks(),
+) -> dict:
     """`episodes` held-out episodes for each of `tasks`: evaluation.json in `out`, and its content.
 
     Beside it videos/, of every failure and of each task's first state, and episodes.jsonl, from which a repeated
@@ -63,22 +99,35 @@ def evaluate_checkpoint(checkpoint: Path, tasks: Sequence[Task], episodes: int, 
     known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
-        raise UserError(f"{checkpoint} does not know {min(strange)!r}, only {sorted(known.instructions)}; leave "
-                        "--tasks out to evaluate what it knows")
+        raise UserError(
+            f"{checkpoint} does not know {min(strange)!r}, only {sorted(known.instructions)}; leave "
+            "--tasks out to evaluate what it knows"
+        )
     results, ran = _run(jobs, workers, out, listener)
-    evaluation = {"checkpoint": str(checkpoint), "checkpoint_id": known.id,
-                  **_settings(episodes, acting, seed, max_steps), "tasks": _task_summaries(results, out),
-                  "ran": ran}
+    evaluation = {
+        "checkpoint": str(checkpoint),
+        "checkpoint_id": known.id,
+        **_settings(episodes, acting, seed, max_steps),
+        "tasks": _task_summaries(results, out),
+        "ran": ran,
+    }
     RunFolder(out).write_json("evaluation.json", evaluation)
     return evaluation
 
 
 def _settings(episodes: int, acting: str, seed: int, max_steps: int) -> dict:
-    return {"episodes_per_task": episodes, "acting": acting, "seed": seed, "max_steps": max_steps,
-            "versions": versions()}
+    return {
+        "episodes_per_task": episodes,
+        "acting": acting,
+        "seed": seed,
+        "max_steps": max_steps,
+        "versions": versions(),
+    }
 
 
-def _run(jobs: list[Job], workers: int, folder: Path, listener: Listener) -> tuple[list[Result], dict]:
+def _run(
+    jobs: list[RolloutSpec], workers: int, folder: Path, listener: ProgressCallbacks
+) -> tuple[list[RolloutResult], dict]:
     """The results, and how they were come by: what does not repeat."""
     began, repeated, total = time.monotonic(), [], 0
 
@@ -87,37 +136,54 @@ def _run(jobs: list[Job], workers: int, folder: Path, listener: Listener) -> tup
         total = episodes
         listener.begin(episodes)
 
-    def on_repeat(job: Job, reason: str) -> None:
+    def on_repeat(job: RolloutSpec, reason: str) -> None:
         repeated.append({"suite": job.suite, "task": job.task, "state": job.state, "reason": reason})
         listener.repeat(job, reason)
 
     results = run_jobs(jobs, workers, folder / EPISODES, replace(listener, begin=on_begin, repeat=on_repeat))
     now = environment()
-    return results, {"workers": workers, "episodes": total, "seconds": round(time.monotonic() - began, 1),
-                     "repeated": repeated,
-                     **{name: now[name] for name in ("started", "source", "python", "system", "cpu", "cores")}}
+    return results, {
+        "workers": workers,
+        "episodes": total,
+        "seconds": round(time.monotonic() - began, 1),
+        "repeated": repeated,
+        **{name: now[name] for name in ("started", "source", "python", "system", "cpu", "cores")},
+    }
 
 
-def _task_summaries(results: list[Result], base: Path) -> list[dict]:
+def _task_summaries(results: list[RolloutResult], base: Path) -> list[dict]:
     """One entry per task, in the order in which the tasks appear; paths of videos relative to `base`."""
-    tasks: dict[tuple[str, int], list[Result]] = {}
+    tasks: dict[tuple[str, int], list[RolloutResult]] = {}
     for result in results:
         tasks.setdefault((result.job.suite, result.job.task), []).append(result)
     return [_task_summary(of_task, base) for of_task in tasks.values()]
 
 
-def _task_summary(results: list[Result], base: Path) -> dict:
+def _task_summary(results: list[RolloutResult], base: Path) -> dict:
     """Failures first: they are what one looks at."""
     job, successes = results[0].job, sum(r.success for r in results)
     taken = [r.steps for r in results if r.success]
-    return {"suite": job.suite, "task": job.task, "instruction": find_task(job.suite, job.task).instruction,
-            "assets": assets_of(job.suite, job.assets).label, "successes": successes, "episodes": len(results),
-            "success_rate": successes / len(results),
-            "wilson_95": list(wilson_interval(successes, len(results))),
-            "steps_to_success": {"median": float(np.median(taken)), "longest": max(taken)} if taken else None,
-            "runs": [{"state": r.job.state, "success": r.success, "steps": r.steps, "held": r.held,
-                      "video": os.path.relpath(r.video, base) if r.video else None}
-                     for r in sorted(results, key=lambda r: (r.success, r.job.state))]}
+    return {
+        "suite": job.suite,
+        "task": job.task,
+        "instruction": find_task(job.suite, job.task).instruction,
+        "assets": assets_of(job.suite, job.assets).label,
+        "successes": successes,
+        "episodes": len(results),
+        "success_rate": successes / len(results),
+        "wilson_95": list(wilson_interval(successes, len(results))),
+        "steps_to_success": {"median": float(np.median(taken)), "longest": max(taken)} if taken else None,
+        "runs": [
+            {
+                "state": r.job.state,
+                "success": r.success,
+                "steps": r.steps,
+                "held": r.held,
+                "video": os.path.relpath(r.video, base) if r.video else None,
+            }
+            for r in sorted(results, key=lambda r: (r.success, r.job.state))
+        ],
+    }
 
 
 def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[Task]:
@@ -127,8 +193,10 @@ def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[
     for text in instructions:
         same = known_tasks([text], candidates)
         if not same:
-            raise UserError(f"no task of {', '.join(suite_names)} is {text!r}; name the suites that the demonstrations "
-                            "are from with --suite")
+            raise UserError(
+                f"no task of {', '.join(suite_names)} is {text!r}; name the suites that the demonstrations "
+                "are from with --suite"
+            )
         found.append(same[0])
     return found
 
@@ -139,9 +207,18 @@ def known_tasks(instructions: Iterable[str], tasks: Sequence[Task]) -> list[Task
     return [task for task in tasks if normalise(task.instruction) in known]
 
 
-def evaluate_run(run: Path, suite_names: Sequence[str], episodes: int, *, acting: str = "mode_mean", seed: int = 0,
-                 max_steps: int = 600, workers: int = 2, assets: str | None = None,
-                 listener: Listener = Listener()) -> dict:
+def evaluate_run(
+    run: Path,
+    suite_names: Sequence[str],
+    episodes: int,
+    *,
+    acting: str = "mode_mean",
+    seed: int = 0,
+    max_steps: int = 600,
+    workers: int = 2,
+    assets: str | None = None,
+    listener: ProgressCallbacks = ProgressCallbacks(),
+) -> dict:
     """Every task learned so far after every step; see `write_evaluation`. Videos show every failure after the last
     step, and each task's first state.
 
@@ -160,26 +237,41 @@ def evaluate_run(run: Path, suite_names: Sequence[str], episodes: int, *, acting
     known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
     serving = serving_steps(known)
 
-    def jobs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[Job]:
-        return make_jobs(folder, chosen, episodes, acting, seed, max_steps, assets,
-                         run / "videos" if filmed else None)
+    def jobs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
+        return make_jobs(folder, chosen, episodes, acting, seed, max_steps, assets, run / "videos" if filmed else None)
 
-    steps = [[job for task in tasks.values() if task in served
-              for job in jobs_of(folders[served[task]], [task], filmed=i == len(serving) - 1)]
-             for i, served in enumerate(serving)]
-    curves = [[jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
-               for folder in RunFolder(run).curve(k)] for k, served in enumerate(serving)]
+    steps = [
+        [
+            job
+            for task in tasks.values()
+            if task in served
+            for job in jobs_of(folders[served[task]], [task], filmed=i == len(serving) - 1)
+        ]
+        for i, served in enumerate(serving)
+    ]
+    curves = [
+        [
+            jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
+            for folder in RunFolder(run).curve(k)
+        ]
+        for k, served in enumerate(serving)
+    ]
     jobs = [*_flat(_flat(curves)), *_flat(steps)]  # a curve ends in its step's checkpoint, whose episodes are filmed
     done, ran = _run(jobs, workers, run, listener)
     results = dict(zip(jobs, done, strict=True))
 
-    def results_of(jobs: list[Job]) -> list[Result]:
+    def results_of(jobs: list[RolloutSpec]) -> list[RolloutResult]:
         return [results[job] for job in jobs]
 
     settings = _settings(episodes, acting, seed, max_steps) | {"ran": ran}
-    return write_evaluation(run, [results_of(jobs) for jobs in steps], settings,
-                            [[float(np.mean([r.success for r in results_of(jobs)])) for jobs in curve]
-                             for curve in curves] if all(curves) else None)
+    return write_evaluation(
+        run,
+        [results_of(jobs) for jobs in steps],
+        settings,
+        [[float(np.mean([r.success for r in results_of(jobs)])) for jobs in curve] for curve in curves]
+        if all(curves)
+        else None,
+    )
 
 
 def serving_steps(known: list[set[Task]]) -> list[dict[Task, int]]:
@@ -194,8 +286,9 @@ def _flat(lists: list[list]) -> list:
     return [item for items in lists for item in items]
 
 
-def write_evaluation(run: Path, results: list[list[Result]], settings: dict,
-                     curves: list[list[float]] | None = None) -> dict:
+def write_evaluation(
+    run: Path, results: list[list[RolloutResult]], settings: dict, curves: list[list[float]] | None = None
+) -> dict:
     """evaluation.json in the run folder, and its content, from the episodes after each step.
 
     "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean. "metrics"
@@ -203,36 +296,46 @@ def write_evaluation(run: Path, results: list[list[Result]], settings: dict,
     equal distances while it learned, from before to after: they alone give LIBERO's variant, "libero_metrics".
     """
     steps: list[dict[str, Any]] = [
-        {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id,
-         "tasks": _task_summaries(after, run)} for i, after in enumerate(results)]
+        {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id, "tasks": _task_summaries(after, run)}
+        for i, after in enumerate(results)
+    ]
     S = success_matrix([{t["instruction"]: t["success_rate"] for t in step["tasks"]} for step in steps])
-    evaluation = {**settings, "steps": steps,
-                  "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
-                  "metrics": asdict(final_success_metrics(S)), "intervals_95": _intervals(results)}
+    evaluation = {
+        **settings,
+        "steps": steps,
+        "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
+        "metrics": asdict(final_success_metrics(S)),
+        "intervals_95": _intervals(results),
+    }
     if curves is not None:
         evaluation |= {"curves": curves, "libero_metrics": asdict(libero_metrics(curves, S))}
     RunFolder(run).write_json("evaluation.json", evaluation)
     return evaluation
 
 
-def _intervals(results: list[list[Result]]) -> dict[str, list[float] | None]:
+def _intervals(results: list[list[RolloutResult]]) -> dict[str, list[float] | None]:
     """95 % intervals of the final-success metrics: what the number of episodes leaves open, and no more.
 
     The metrics are weighted sums of success rates, so a rate's weight is the metric of a run in which it alone is 1. A
     checkpoint's rate on a task counts once, however many steps it serves.
     """
-    def cell(job: Job) -> tuple[Path, tuple[str, int]]:
+
+    def cell(job: RolloutSpec) -> tuple[Path, tuple[str, int]]:
         return job.checkpoint, (job.suite, job.task)
 
     trials: dict[tuple[Path, tuple[str, int]], list[bool]] = {}
     for result in dict.fromkeys(_flat(results)):
         trials.setdefault(cell(result.job), []).append(result.success)
     cells = [dict.fromkeys(cell(r.job) for r in after) for after in results]
-    alone = [asdict(final_success_metrics(success_matrix([{x[1]: float(x == one) for x in step}
-                                                          for step in cells]))) for one in trials]
+    alone = [
+        asdict(final_success_metrics(success_matrix([{x[1]: float(x == one) for x in step} for step in cells])))
+        for one in trials
+    ]
     counts = [(sum(won), len(won)) for won in trials.values()]
-    return {name: None if alone[0][name] is None else list(sum_interval([m[name] for m in alone], counts))
-            for name in ("fwt", "nbt", "auc")}
+    return {
+        name: None if alone[0][name] is None else list(sum_interval([m[name] for m in alone], counts))
+        for name in ("fwt", "nbt", "auc")
+    }
 
 
 def success_matrix(rates: list[dict[Hashable, float]]) -> np.ndarray:

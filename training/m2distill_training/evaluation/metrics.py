@@ -24,10 +24,13 @@ def final_success_metrics(S: np.ndarray) -> LifelongMetrics:
     over the K - 1 tasks that have a later step; AUC_k = mean over i >= k of S[i,k]."""
     S = _checked(S)
     K = len(S)
-    forgetting = [np.mean(S[k, k] - S[k + 1:, k]) for k in range(K - 1)]
-    return LifelongMetrics("final success", fwt=float(np.mean(np.diag(S))),
-                           nbt=float(np.mean(forgetting)) if forgetting else None,
-                           auc=float(np.mean([S[k:, k].mean() for k in range(K)])))
+    forgetting = [np.mean(S[k, k] - S[k + 1 :, k]) for k in range(K - 1)]
+    return LifelongMetrics(
+        "final success",
+        fwt=float(np.mean(np.diag(S))),
+        nbt=float(np.mean(forgetting)) if forgetting else None,
+        auc=float(np.mean([S[k:, k].mean() for k in range(K)])),
+    )
 
 
 def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> LifelongMetrics:
@@ -44,10 +47,10 @@ def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> Lifelong
     fwt = []
     for curve in curves:
         held = np.array(curve, dtype=np.float64)
-        held[held.argmax():] = held.max()
+        held[held.argmax() :] = held.max()
         fwt.append(held.mean())
-    nbt = [np.mean(S[k, k] - S[k + 1:, k]) for k in range(K - 1)] + [0.0]
-    auc = [(fwt[k] + S[k + 1:, k].sum()) / (K - k) for k in range(K)]
+    nbt = [np.mean(S[k, k] - S[k + 1 :, k]) for k in range(K - 1)] + [0.0]
+    auc = [(fwt[k] + S[k + 1 :, k].sum()) / (K - k) for k in range(K)]
     return LifelongMetrics("LIBERO", float(np.mean(fwt)), float(np.mean(nbt)), float(np.mean(auc)))
 
 
@@ -69,8 +72,10 @@ def sum_interval(weights: Sequence[float], trials: Sequence[tuple[int, int]]) ->
     """
     plus, plus_low, plus_high = _pooled([(w, *t) for w, t in zip(weights, trials, strict=True) if w > 0])
     minus, minus_low, minus_high = _pooled([(-w, *t) for w, t in zip(weights, trials, strict=True) if w < 0])
-    return (plus - minus - math.hypot(plus - plus_low, minus_high - minus),
-            plus - minus + math.hypot(plus_high - plus, minus - minus_low))
+    return (
+        plus - minus - math.hypot(plus - plus_low, minus_high - minus),
+        plus - minus + math.hypot(plus_high - plus, minus - minus_low),
+    )
 
 
 def _pooled(terms: list[tuple[float, int, int]]) -> tuple[float, float, float]:

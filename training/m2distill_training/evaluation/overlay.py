@@ -1,4 +1,4 @@
-"""One picture of an episode's video: what the policy sees, what it was told, and how sure its mixture is."""
+"""One image of an episode's video: what the policy sees, what it was told, and how sure its mixture is."""
 
 import cv2
 import numpy as np
@@ -17,14 +17,14 @@ def video_frame(images: dict[str, np.ndarray], instruction: str, sample: ActionS
     for image in images.values():
         width = round(image.shape[1] * VIEW_PX / image.shape[0])
         views.append(cv2.resize(image, (width, VIEW_PX), interpolation=cv2.INTER_CUBIC))
-    picture = np.concatenate(views, axis=1)
-    lines = np.zeros((2 * LINE_PX, picture.shape[1], 3), np.uint8)
+    canvas = np.concatenate(views, axis=1)
+    lines = np.zeros((2 * LINE_PX, canvas.shape[1], 3), np.uint8)
     _write(lines, instruction, 6, 20)
     if sample is None:
         _write(lines, "no command", 6, LINE_PX + 20)
     else:
         _draw_mixture(lines[LINE_PX:], sample)
-    return np.concatenate([picture, lines])[:, :picture.shape[1] // 2 * 2]
+    return np.concatenate([canvas, lines])[:, : canvas.shape[1] // 2 * 2]
 
 
 def _draw_mixture(line: np.ndarray, sample: ActionSample) -> None:

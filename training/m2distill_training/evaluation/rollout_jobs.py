@@ -20,7 +20,7 @@ from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out
 from m2distill_training.execution.local_pool import run_in_workers
 from m2distill_training.runs.provenance import packages
 from m2distill_training.runs.run_folder import append_line, read_lines, write_lines
-from m2distill_training.utils.schemas import COUNT, TEXT, maybe
+from m2distill_training.utils.schemas import is_count, is_text, optional
 
 if TYPE_CHECKING:  # it imports the renderer, which chooses its platform once and for all
     from m2distill_sim.arm_env import ArmEnv
@@ -30,17 +30,21 @@ LONGEST_NAME = 255  # bytes
 VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
 
 
-def VIDEO(value: Any) -> bool:
+def is_video(value: Any) -> bool:
     """A film's path, relative to the file that names it."""
-    return TEXT(value) and not value.startswith("/") and value.endswith(".mp4") and all(
-        len(name.encode()) <= LONGEST_NAME for name in value.split("/"))
+    return (
+        is_text(value)
+        and not value.startswith("/")
+        and value.endswith(".mp4")
+        and all(len(name.encode()) <= LONGEST_NAME for name in value.split("/"))
+    )
 
 
-EPISODE = {"success": bool, "steps": COUNT, "held": str, "video": maybe(VIDEO)}  # a line of those kept
+EPISODE = {"success": bool, "steps": is_count, "held": str, "video": optional(is_video)}  # a line of those kept
 
 
 @dataclass(frozen=True)
-class Job:
+class RolloutSpec:
     checkpoint: Path
     suite: str
     task: int
@@ -53,8 +57,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Result:
-    job: Job
+class RolloutResult:
+    job: RolloutSpec
     success: bool
     steps: int
     held: str  # why the session stopped commanding; empty when it never did
@@ -62,28 +66,43 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Listener:
+class ProgressCallbacks:
     """What is told while episodes run; the last in `total` are those that still have to be run."""
 
     begin: Callable[[int], None] = lambda total: None
-    result: Callable[[Result], None] = lambda result: None
-    repeat: Callable[[Job, str], None] = lambda job, reason: None
+    result: Callable[[RolloutResult], None] = lambda result: None
+    repeat: Callable[[RolloutSpec, str], None] = lambda job, reason: None
 
 
-def make_jobs(checkpoint: Path, tasks: Sequence[Task], episodes: int, acting: str, seed: int, max_steps: int,
-              assets: str | None, videos: Path | None) -> list[Job]:
+def make_jobs(
+    checkpoint: Path,
+    tasks: Sequence[Task],
+    episodes: int,
+    acting: str,
+    seed: int,
+    max_steps: int,
+    assets: str | None,
+    videos: Path | None,
+) -> list[RolloutSpec]:
     """The first `episodes` held-out starts of every task. Raises UserError for a task named twice, and for numbers out
     of range."""
     require_at_least(1, episodes=episodes, max_steps=max_steps)
     require_at_least(0, seed=seed)
     if not tasks or len(set(tasks)) < len(tasks):
-        raise UserError(f"tasks {[task.index for task in tasks]} given, expected at least one and none twice: an "
-                        "episode repeated is no further evidence")
-    return [Job(checkpoint, task.suite, task.index, state, acting, seed, max_steps, assets, videos)
-            for task in tasks for state in held_out(episodes)]
+        raise UserError(
+            f"tasks {[task.index for task in tasks]} given, expected at least one and none twice: an "
+            "episode repeated is no further evidence"
+        )
+    return [
+        RolloutSpec(checkpoint, task.suite, task.index, state, acting, seed, max_steps, assets, videos)
+        for task in tasks
+        for state in held_out(episodes)
+    ]
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener = Listener()) -> list[Result]:
+def run_jobs(
+    jobs: Sequence[RolloutSpec], workers: int, kept: Path, listener: ProgressCallbacks = ProgressCallbacks()
+) -> list[RolloutResult]:
     """Results in the order of `jobs`: those in the file `kept` from there, the others run now and added to it.
 
     Equal episodes of equal checkpoints run once, as the last of their jobs, and share a Result. Those of other assets
@@ -96,25 +115,35 @@ def run_jobs(jobs: Sequence[Job], workers: int, kept: Path, listener: Listener =
     assets = {which: assets_of(*which).identity() for which in dict.fromkeys((job.suite, job.assets) for job in jobs)}
     installed = versions()
 
-    def key(job: Job) -> dict:
-        return {"checkpoint_id": ids[job.checkpoint], "suite": job.suite, "task": job.task, "state": job.state,
-                "acting": job.acting, "seed": job.seed, "max_steps": job.max_steps,
-                "assets": assets[job.suite, job.assets], "versions": installed}
+    def key(job: RolloutSpec) -> dict:
+        return {
+            "checkpoint_id": ids[job.checkpoint],
+            "suite": job.suite,
+            "task": job.task,
+            "state": job.state,
+            "acting": job.acting,
+            "seed": job.seed,
+            "max_steps": job.max_steps,
+            "assets": assets[job.suite, job.assets],
+            "versions": installed,
+        }
 
-    def keep(result: Result) -> None:
+    def keep(result: RolloutResult) -> None:
         video = os.path.relpath(result.video, kept.parent) if result.video else None
-        append_line(kept, {**key(result.job), "success": result.success, "steps": result.steps, "held": result.held,
-                           "video": video})
+        append_line(
+            kept,
+            {**key(result.job), "success": result.success, "steps": result.steps, "held": result.held, "video": video},
+        )
         listener.result(result)
 
-    def finished(job: Job) -> Result | None:
+    def finished(job: RolloutSpec) -> RolloutResult | None:
         line = lines.get(labelled[job])
         if line is None:
             return None
         video = kept.parent / line["video"] if films.get(line["video"]) is line else None
         if job.videos and is_filmed(job, line["success"]) and not (video and video.is_file()):
             return None
-        return Result(job, line["success"], line["steps"], line["held"], video)
+        return RolloutResult(job, line["success"], line["steps"], line["held"], video)
 
     whole = read_lines(kept, EPISODE, "restore it from a copy, or remove it to run its episodes again")
     write_lines(kept, whole)  # without a last line cut short
@@ -143,7 +172,7 @@ def versions() -> dict[str, str | None]:
     return {name: installed.get(name) for name in VERSIONS}
 
 
-def is_filmed(job: Job, success: bool) -> bool:
+def is_filmed(job: RolloutSpec, success: bool) -> bool:
     """Every failure, and the first held-out state of every task."""
     return not success or job.state == HELD_OUT[0]
 
@@ -157,9 +186,9 @@ class _Stage:
     checkpoint_path: Path | None = None
 
 
-def run_job(job: Job) -> Result:
+def run_job(job: RolloutSpec) -> RolloutResult:
     os.environ.setdefault("MUJOCO_GL", "egl")
-    from m2distill_policy.control.inference import LoadedPolicy
+    from m2distill_policy.control.inference import InferencePolicy
     from m2distill_sim.env_factory import make_env
     from m2distill_sim.video import write_video
     from m2distill_training.evaluation.rollout import run_episode
@@ -175,11 +204,17 @@ def run_job(job: Job) -> Result:
         _Stage.env_key = None
         _Stage.env = make_env(job.suite, job.task, assets_of(job.suite, job.assets), cameras)
         _Stage.env_key = key
-    policy = LoadedPolicy(checkpoint, job.acting, seed=job.seed * 1000 + job.state)
+    policy = InferencePolicy(checkpoint, job.acting, seed=job.seed * 1000 + job.state)
     session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
-    episode = run_episode(_Stage.env, session, _Stage.env.instruction, initial_state(job.suite, job.task, job.state),
-                          job.max_steps, record=job.videos is not None,
-                          placement_seed=job.state if job.state >= DRAWN_FROM else None)
+    episode = run_episode(
+        _Stage.env,
+        session,
+        _Stage.env.instruction,
+        initial_state(job.suite, job.task, job.state),
+        job.max_steps,
+        record=job.videos is not None,
+        placement_seed=job.state if job.state >= DRAWN_FROM else None,
+    )
     video = None
     if job.videos is not None:
         job.videos.mkdir(parents=True, exist_ok=True)
@@ -189,7 +224,7 @@ def run_job(job: Job) -> Result:
         if is_filmed(job, episode.success):
             video = job.videos / f"{'success' if episode.success else 'failure'}_{name}"  # failures first, by name
             write_video(video, episode.frames, session.spec.rate_hz)
-    return Result(job, episode.success, episode.steps, episode.held, video)
+    return RolloutResult(job, episode.success, episode.steps, episode.held, video)
 
 
 def render_size(camera: CameraSpec) -> tuple[int, int]:
@@ -198,7 +233,7 @@ def render_size(camera: CameraSpec) -> tuple[int, int]:
     return (max(camera.height, RENDER_PX),) * 2 if square else (camera.height, camera.width)
 
 
-def _run_in_worker(job: Job) -> Result:
+def _run_in_worker(job: RolloutSpec) -> RolloutResult:
     with _one_thread():
         return run_job(job)
 

@@ -20,9 +20,14 @@ Result = TypeVar("Result")
 ATTEMPTS = 3  # of one job
 
 
-def run_in_workers(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, *,
-                   on_result: Callable[[Result], None] = lambda result: None,
-                   on_repeat: Callable[[Job, str], None] = lambda job, reason: None) -> list[Result]:
+def run_in_workers(
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    *,
+    on_result: Callable[[Result], None] = lambda result: None,
+    on_repeat: Callable[[Job, str], None] = lambda job, reason: None,
+) -> list[Result]:
     """`work(job)` of every job, in the order of `jobs`, by at most `workers` processes. `work` is a module's function.
 
     `on_result` is called as each one ends, `on_repeat` when a job is to be done again, with the reason. A UserError
@@ -91,8 +96,12 @@ class _Worker:
             self.process.join()
             code = self.process.exitcode or 0
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            kind, value = "failed", UserError(f"a process of its own {how}, perhaps for lack of memory; repeat the "
-                                              "command with fewer --workers")
+            kind, value = (
+                "failed",
+                UserError(
+                    f"a process of its own {how}, perhaps for lack of memory; repeat the command with fewer --workers"
+                ),
+            )
         if kind == "result":
             return value
         self.end()

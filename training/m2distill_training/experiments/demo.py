@@ -31,7 +31,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from m2distill_policy.bringup.system import NodeProcesses, SystemConfig, system_nodes
+from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
@@ -40,19 +40,19 @@ from m2distill_training import presets
 from m2distill_training.cli.progress import show_training
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import write_evaluation
-from m2distill_training.evaluation.rollout_jobs import Job, Result
+from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
 from m2distill_training.report import write_report
 from m2distill_training.runs.run_folder import RunError, begin_folder, read_json, write_atomic
-from m2distill_training.utils.schemas import COUNT, maybe
+from m2distill_training.utils.schemas import is_count, optional
 
 SUITE = "libero_object"
 ACTING = "low_noise"
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
-TRIALS = [{"task": COUNT, "initial_state": COUNT, "success": bool, "steps": COUNT, "video": maybe(str)}]
+TRIALS = [{"task": is_count, "initial_state": is_count, "success": bool, "steps": is_count, "video": optional(str)}]
 
 
 @dataclass(frozen=True)
-class Demo:
+class DemoPlan:
     """What the user chooses; see `demo`."""
 
     out: Path
@@ -68,8 +68,15 @@ class Demo:
         return {strategy: self.out / strategy for strategy in ("m2distill", "finetune")}
 
 
-def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episodes: int = 40, trials: int = 5,
-         max_steps: int = 300, preset: str = "small", seed: int = 0) -> None:
+def demo(
+    out: Path = Path("runs/demo"),
+    tasks: tuple[int, int] = (0, 1),
+    episodes: int = 40,
+    trials: int = 5,
+    max_steps: int = 300,
+    preset: str = "small",
+    seed: int = 0,
+) -> None:
     """Collect, learn two tasks one after the other, obey over ROS 2, report. Run it again to go on after Ctrl-C.
 
     Example: m2distill demo --out runs/milk --tasks 7 1
@@ -83,7 +90,7 @@ def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episode
         preset: of training: small learns within minutes, debug learns nothing within seconds.
         seed: of demonstrations, training and acting.
     """
-    chosen = Demo(out, tasks, episodes, trials, max_steps, preset, seed)
+    chosen = DemoPlan(out, tasks, episodes, trials, max_steps, preset, seed)
     _check(chosen)
     _begin(chosen)
     console, clock = Console(), _Clock()
@@ -99,22 +106,33 @@ def demo(out: Path = Path("runs/demo"), tasks: tuple[int, int] = (0, 1), episode
     _summarise(chosen, console, clock, evaluations)
 
 
-def _check(chosen: Demo) -> None:
+def _check(chosen: DemoPlan) -> None:
     """Everything that would stop a later stage is said before the first."""
     for task in chosen.tasks:
         find_task(SUITE, task)
     presets.preset(chosen.preset)
     if len(set(chosen.tasks)) != 2 or not 1 <= chosen.trials <= len(HELD_OUT):
-        raise UserError(f"tasks {chosen.tasks} and {chosen.trials} trials given; allowed: two different tasks, "
-                        f"1 to {len(HELD_OUT)} trials")
+        raise UserError(
+            f"tasks {chosen.tasks} and {chosen.trials} trials given; allowed: two different tasks, "
+            f"1 to {len(HELD_OUT)} trials"
+        )
     require_at_least(1, episodes=chosen.episodes, max_steps=chosen.max_steps)
     require_at_least(0, seed=chosen.seed)
 
 
-def _begin(chosen: Demo) -> None:
-    begin_folder(chosen.out, "demo", {
-        "tasks": list(chosen.tasks), "episodes": chosen.episodes, "trials": chosen.trials,
-        "max_steps": chosen.max_steps, "preset": chosen.preset, "seed": chosen.seed})
+def _begin(chosen: DemoPlan) -> None:
+    begin_folder(
+        chosen.out,
+        "demo",
+        {
+            "tasks": list(chosen.tasks),
+            "episodes": chosen.episodes,
+            "trials": chosen.trials,
+            "max_steps": chosen.max_steps,
+            "preset": chosen.preset,
+            "seed": chosen.seed,
+        },
+    )
 
 
 class _Clock:
@@ -132,7 +150,7 @@ class _Clock:
         console.print(f"[dim]{self.stages[title[5:]]:.0f} s[/dim]")
 
 
-def _learn(chosen: Demo, strategy: str, files: list[Path]) -> None:
+def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
     config = dataclasses.replace(presets.preset(chosen.preset), strategy=strategy, seed=chosen.seed)
     start_from = None
     if strategy == "finetune":
@@ -144,7 +162,7 @@ def _learn(chosen: Demo, strategy: str, files: list[Path]) -> None:
         train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
 
 
-def _examine(chosen: Demo) -> dict[str, dict]:
+def _examine(chosen: DemoPlan) -> dict[str, dict]:
     """Trials of three policies; the evaluation of each strategy, also written into its run folder."""
     first, second = chosen.tasks
     m2distill, finetune = (folder / "steps" for folder in chosen.folders.values())
@@ -155,8 +173,10 @@ def _examine(chosen: Demo) -> dict[str, dict]:
     }
     clients: list[subprocess.Popen] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        running = {name: pool.submit(_trials, chosen, clients, number, name, *session)
-                   for number, (name, session) in enumerate(sessions.items())}
+        running = {
+            name: pool.submit(_trials, chosen, clients, number, name, *session)
+            for number, (name, session) in enumerate(sessions.items())
+        }
         try:
             results = {name: future.result() for name, future in running.items()}
         except BaseException:  # Ctrl-C, or one session failed: the others end too, and no further one begins
@@ -164,25 +184,52 @@ def _examine(chosen: Demo) -> dict[str, dict]:
             for client in clients:
                 client.terminate()
             raise
-    settings = {"acting": ACTING, "seed": chosen.seed, "max_steps": chosen.max_steps,
-                "episodes_per_task": chosen.trials}
-    return {strategy: write_evaluation(folder, [results["first_step"], results[strategy]], settings)
-            for strategy, folder in chosen.folders.items()}
+    settings = {
+        "acting": ACTING,
+        "seed": chosen.seed,
+        "max_steps": chosen.max_steps,
+        "episodes_per_task": chosen.trials,
+    }
+    return {
+        strategy: write_evaluation(folder, [results["first_step"], results[strategy]], settings)
+        for strategy, folder in chosen.folders.items()
+    }
 
 
-def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: str, checkpoint: Path,
-            tasks: list[int]) -> list[Result]:
+def _trials(
+    chosen: DemoPlan, clients: list[subprocess.Popen], number: int, name: str, checkpoint: Path, tasks: list[int]
+) -> list[RolloutResult]:
     """One session over ROS 2, on a DDS domain of its own: simulator, policy, and a client that instructs and counts."""
     folder = chosen.out / "trials" / name
     out = folder / "trials.json"
     if not out.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        config = SystemConfig(checkpoint=str(checkpoint.resolve()), suite=SUITE, task=tasks[0], assets="builtin",
-                              pacing="lockstep", acting=ACTING, seed=chosen.seed, step_limit=chosen.max_steps)
+        config = SystemLaunchConfig(
+            checkpoint=str(checkpoint.resolve()),
+            suite=SUITE,
+            task=tasks[0],
+            assets="builtin",
+            pacing="lockstep",
+            acting=ACTING,
+            seed=chosen.seed,
+            step_limit=chosen.max_steps,
+        )
         domain = {"ROS_DOMAIN_ID": str(1 + (os.getpid() + number) % 100)}
-        command = [sys.executable, "-m", "m2distill_policy.ros.clients.trial", "--suite", SUITE, "--out", str(out),
-                   "--video-dir", str((folder / "videos").resolve()), "--tasks", *map(str, tasks),
-                   "--initial-states", *map(str, HELD_OUT[:chosen.trials])]
+        command = [
+            sys.executable,
+            "-m",
+            "m2distill_policy.ros.clients.trial",
+            "--suite",
+            SUITE,
+            "--out",
+            str(out),
+            "--video-dir",
+            str((folder / "videos").resolve()),
+            "--tasks",
+            *map(str, tasks),
+            "--initial-states",
+            *map(str, HELD_OUT[: chosen.trials]),
+        ]
         with NodeProcesses(system_nodes(config), folder / "logs", domain) as nodes:
             client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
             clients.append(client)
@@ -198,7 +245,7 @@ def _trials(chosen: Demo, clients: list[subprocess.Popen], number: int, name: st
                 nodes.check()  # a node that has ended knows better than its client what is wrong
         if client.returncode != 0:
             raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
-    return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[:chosen.trials])]
+    return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[: chosen.trials])]
 
 
 def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
@@ -212,18 +259,22 @@ def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> lis
 
 def _show_trial(name: str, trial: dict) -> None:
     outcome = "success" if trial["success"] else "failure"
-    print(f"{name:10}  {trial['instruction']!r} from state {trial['initial_state']}: {outcome} after "
-          f"{trial['steps']} steps", flush=True)
+    print(
+        f"{name:10}  {trial['instruction']!r} from state {trial['initial_state']}: {outcome} after "
+        f"{trial['steps']} steps",
+        flush=True,
+    )
 
 
-def _result(checkpoint: Path, chosen: Demo, trial: dict) -> Result:
+def _result(checkpoint: Path, chosen: DemoPlan, trial: dict) -> RolloutResult:
     video = Path(trial["video"]) if trial["video"] else None
-    job = Job(checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, chosen.seed, chosen.max_steps,
-              "builtin")
-    return Result(job, trial["success"], trial["steps"], held="", video=video)
+    job = RolloutSpec(
+        checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, chosen.seed, chosen.max_steps, "builtin"
+    )
+    return RolloutResult(job, trial["success"], trial["steps"], held="", video=video)
 
 
-def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[str, dict]) -> None:
+def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: dict[str, dict]) -> None:
     old, new = (find_task(SUITE, task).instruction for task in chosen.tasks)
     table = Table(title="successes over ROS 2 after the second task, 95 % Wilson interval")
     table.add_column("")
@@ -232,14 +283,25 @@ def _summarise(chosen: Demo, console: Console, clock: _Clock, evaluations: dict[
     for strategy, evaluation in evaluations.items():
         table.add_row(strategy, *(_score(task) for task in evaluation["steps"][-1]["tasks"]))
     console.print(table)
-    summary = {"tasks": list(chosen.tasks), "instructions": [old, new], "episodes": chosen.episodes,
-               "trials_per_task": chosen.trials, "preset": chosen.preset, "seed": chosen.seed,
-               "seconds_now": clock.stages, "seconds_now_total": round(sum(clock.stages.values()), 1),
-               "evaluations": evaluations}
+    summary = {
+        "tasks": list(chosen.tasks),
+        "instructions": [old, new],
+        "episodes": chosen.episodes,
+        "trials_per_task": chosen.trials,
+        "preset": chosen.preset,
+        "seed": chosen.seed,
+        "seconds_now": clock.stages,
+        "seconds_now_total": round(sum(clock.stages.values()), 1),
+        "evaluations": evaluations,
+    }
     write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    write_report(chosen.out / "report.html", list(chosen.folders.values()), title="m2distill demo",
-                 notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.episodes} scripted "
-                       "demonstrations each, then instructed over ROS 2.")
+    write_report(
+        chosen.out / "report.html",
+        list(chosen.folders.values()),
+        title="m2distill demo",
+        notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.episodes} scripted "
+        "demonstrations each, then instructed over ROS 2.",
+    )
     console.print(f"{sum(clock.stages.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")
 
 

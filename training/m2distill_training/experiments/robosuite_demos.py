@@ -3,7 +3,7 @@
 robosuite recorded the simulator's states at 20 Hz and what the keyboard sent: single steps of full deflection, with
 nothing in nine steps of ten, from which a policy would learn to wait. The file made here keeps the states as they were
 and derives the actions from the motion in them: at every step in which hand or fingers move, the OSC_POSE action that
-would keep up this motion. Pictures are drawn from the states, each before its action.
+would keep up this motion. Images are drawn from the states, each before its action.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
-from m2distill_sim.libero_writer import Episode, observed, store_demo, write_task
+from m2distill_sim.libero_writer import SimulatedEpisode, observed, store_demo, write_task
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
 from m2distill_training.data.libero.hdf5_checks import member, reading
@@ -52,12 +52,17 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
     task = find_task(lift.SUITE, lift.NAME)
     path = out / f"{task.name}_demo.hdf5"
     recordings = list(read_recordings(source))
-    origin = {"source": "robosuite, human demonstrations by keyboard",
-              "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(), "size_px": str(size_px),
-              "source_demos": json.dumps([recording.name for recording in recordings])}
+    origin = {
+        "source": "robosuite, human demonstrations by keyboard",
+        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "size_px": str(size_px),
+        "source_demos": json.dumps([recording.name for recording in recordings]),
+    }
     out.mkdir(parents=True, exist_ok=True)
-    with LiftEnv(dict.fromkeys(("agentview", "wrist"), (size_px, size_px))) as env, \
-            tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder:
+    with (
+        LiftEnv(dict.fromkeys(("agentview", "wrist"), (size_px, size_px))) as env,
+        tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder,
+    ):
         files: list[Path] = []
         for recording in recordings:
             files.append(Path(folder) / f"{len(files)}.hdf5")
@@ -94,8 +99,10 @@ def _read(source: Path, name: str, data: h5py.Group) -> Recording:
     states, actions = (_need(data, f"{name}/{key}")[:] for key in ("states", "actions"))
     xml = data[name].attrs["model_file"]
     if states.ndim != 2 or states.shape[1] != STATE_WIDTH or actions.shape != (len(states), 7):
-        raise DataError(f"{source}: {name} has states {states.shape} and actions {actions.shape}, expected (S, "
-                        f"{STATE_WIDTH}) and (S, 7)")
+        raise DataError(
+            f"{source}: {name} has states {states.shape} and actions {actions.shape}, expected (S, "
+            f"{STATE_WIDTH}) and (S, 7)"
+        )
     if not (np.isfinite(states).all() and np.isfinite(actions).all()):
         raise DataError(f"{source}: {name} holds numbers that are not finite")
     size = re.search(r'<geom name="cube_g0" size="([^"]*)"', xml)
@@ -105,8 +112,8 @@ def _read(source: Path, name: str, data: h5py.Group) -> Recording:
     return Recording(name, states, np.sign(actions[:, 6]), half_m, xml)
 
 
-def replay(env: LiftEnv, recording: Recording) -> Episode:
-    """The moments of the recording in which something moves, with pictures and derived actions."""
+def replay(env: LiftEnv, recording: Recording) -> SimulatedEpisode:
+    """The moments of the recording in which something moves, with images and derived actions."""
     env.set_cube(recording.cube_half_m)
     seen = []
     for state in recording.states:
@@ -115,8 +122,10 @@ def replay(env: LiftEnv, recording: Recording) -> Episode:
     kept = moving(seen)
     actions = derive_actions([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept])
     if not np.isfinite(actions).all() or np.abs(actions).max() > 1:
-        raise DataError(f"{recording.name}: derived actions reach {np.abs(actions).max():.3g}, allowed -1 to 1; this "
-                        "is no motion that the controller made")
+        raise DataError(
+            f"{recording.name}: derived actions reach {np.abs(actions).max():.3g}, allowed -1 to 1; this "
+            "is no motion that the controller made"
+        )
     rows = []
     for i in kept:
         env.show(recording.states[i])
@@ -124,8 +133,10 @@ def replay(env: LiftEnv, recording: Recording) -> Episode:
     last = np.zeros(len(kept), np.uint8)
     last[-1] = 1
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return Episode({"actions": actions, "states": recording.states[kept], "rewards": last, "dones": last, **datasets},
-                   recording.model_xml)
+    return SimulatedEpisode(
+        {"actions": actions, "states": recording.states[kept], "rewards": last, "dones": last, **datasets},
+        recording.model_xml,
+    )
 
 
 def moving(seen: list[SimObservation]) -> np.ndarray:
@@ -138,9 +149,13 @@ def moving(seen: list[SimObservation]) -> np.ndarray:
 def derive_actions(seen: list[SimObservation], gripper: np.ndarray) -> np.ndarray:
     """T + 1 observations and the fingers' command (T,) -> (T, 7) float64: from each to the next."""
     turned = Rotation.from_quat([o.ee_quat_xyzw for o in seen])
-    motion = np.hstack([np.diff([o.ee_pos for o in seen], axis=0) / STEADY_M,
-                        (turned[1:] * turned[:-1].inv()).as_rotvec() / STEADY_RAD])  # (T, 6)
+    motion = np.hstack(
+        [
+            np.diff([o.ee_pos for o in seen], axis=0) / STEADY_M,
+            (turned[1:] * turned[:-1].inv()).as_rotvec() / STEADY_RAD,
+        ]
+    )  # (T, 6)
     side = SMOOTH_STEPS // 2
     padded = np.pad(motion, ((side, side), (0, 0)), mode="edge")
-    smooth = np.mean([padded[k:k + len(motion)] for k in range(SMOOTH_STEPS)], axis=0)
+    smooth = np.mean([padded[k : k + len(motion)] for k in range(SMOOTH_STEPS)], axis=0)
     return np.column_stack([smooth, gripper])

@@ -5,7 +5,7 @@
     OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first step, in which no strategy differs
     OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
     OUT/results.md           the same as tables
-    OUT/report.html          the same as pictures
+    OUT/report.html          the same as images
 
 Whatever is finished is not repeated: the same command goes on after an interruption, and one with further variants or
 seeds adds to the study.
@@ -41,18 +41,23 @@ from m2distill_training.runs.run_folder import (
     write_atomic,
     write_lines,
 )
-from m2distill_training.utils.schemas import COUNT
+from m2distill_training.utils.schemas import is_count
 
 ACTING = "low_noise"
 FIRST = "first"  # the run that ends after the step which all others share
 MULTITASK = "multitask"
-STUDY = {"suite": str, "tasks": [COUNT], "preset": str, **dict.fromkeys(
-    ("demos", "replay", "first_budget", "budget", "episodes", "max_steps"), COUNT)}  # what is read of study.json
+STUDY = {
+    "suite": str,
+    "tasks": [is_count],
+    "preset": str,
+    **dict.fromkeys(("demos", "replay", "first_budget", "budget", "episodes", "max_steps"), is_count),
+}  # what is read of study.json
 
 
 def _distilling(**weights: Any) -> Callable[[TrainConfig], TrainConfig]:
     return lambda config: dataclasses.replace(
-        config, strategy="m2distill", distill=dataclasses.replace(config.distill, **weights))
+        config, strategy="m2distill", distill=dataclasses.replace(config.distill, **weights)
+    )
 
 
 def _strategy(name: str) -> Callable[[TrainConfig], TrainConfig]:
@@ -90,10 +95,15 @@ class Study:
     def config(self, variant: str, seed: int) -> TrainConfig:
         base = presets.preset(self.preset)
         strategy = VARIANTS.get(variant, _strategy("finetune"))
-        return strategy(dataclasses.replace(
-            base, seed=seed, curve_points=self.curve_points,
-            replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
-            optim=dataclasses.replace(base.optim, budget=self._steps_per_task(variant))))
+        return strategy(
+            dataclasses.replace(
+                base,
+                seed=seed,
+                curve_points=self.curve_points,
+                replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
+                optim=dataclasses.replace(base.optim, budget=self._steps_per_task(variant)),
+            )
+        )
 
     def _steps_per_task(self, variant: str) -> int:
         """Learning all at once takes as many gradient steps as learning one after the other."""
@@ -101,10 +111,22 @@ class Study:
         return {FIRST: self.first_budget, MULTITASK: total // len(self.tasks)}.get(variant, self.budget)
 
 
-def study(out: Path = Path("runs/study"), variants: tuple[str, ...] = ("finetune", "er", "m2distill"),
-          seeds: tuple[int, ...] = (0, 1), suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1, 2, 3, 4),
-          demos: int = 40, replay: int = 2, first_budget: int = 4000, budget: int = 1000, episodes: int = 20,
-          max_steps: int = 200, curve_points: int = 2, preset: str = "small", workers: int = 2) -> None:
+def study(
+    out: Path = Path("runs/study"),
+    variants: tuple[str, ...] = ("finetune", "er", "m2distill"),
+    seeds: tuple[int, ...] = (0, 1),
+    suite: str = "libero_object",
+    tasks: tuple[int, ...] = (0, 1, 2, 3, 4),
+    demos: int = 40,
+    replay: int = 2,
+    first_budget: int = 4000,
+    budget: int = 1000,
+    episodes: int = 20,
+    max_steps: int = 200,
+    curve_points: int = 2,
+    preset: str = "small",
+    workers: int = 2,
+) -> None:
     """Learn the same tasks by several strategies, evaluate each after every step, and compare.
 
     Variants: the strategies finetune, er, m2distill, relabel and multitask, and no_image, no_text, no_extra, no_policy:
@@ -153,31 +175,59 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
         raise UserError(f"tasks {list(asked.tasks)} given, expected at least two and none twice")
     if not variants or not seeds:
         raise UserError("expected at least one of --variants and of --seeds")
-    require_at_least(1, demos=asked.demos, replay=asked.replay, first_budget=asked.first_budget, budget=asked.budget,
-                     episodes=asked.episodes, max_steps=asked.max_steps, workers=workers)
+    require_at_least(
+        1,
+        demos=asked.demos,
+        replay=asked.replay,
+        first_budget=asked.first_budget,
+        budget=asked.budget,
+        episodes=asked.episodes,
+        max_steps=asked.max_steps,
+        workers=workers,
+    )
     require_at_least(0, curve_points=asked.curve_points, seeds=min(seeds))
     asked.config(FIRST, min(seeds))  # refuses an unknown preset
 
 
-def _learn_and_evaluate(out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int,
-                        first: RunFolder | None = None) -> RunFolder:
+def _learn_and_evaluate(
+    out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int, first: RunFolder | None = None
+) -> RunFolder:
     """`first`: the run to go on from, whose episodes need no repetition."""
     run = RunFolder(out / "runs" / f"{variant}-{seed}")
     with show_training(variant) as on_step:
-        train(asked.config(variant, seed), files, run.path, resume=(run.path / "config.json").is_file(),
-              start_from=first.checkpoint(0) if first else None, on_step=on_step)
+        train(
+            asked.config(variant, seed),
+            files,
+            run.path,
+            resume=(run.path / "config.json").is_file(),
+            start_from=first.checkpoint(0) if first else None,
+            on_step=on_step,
+        )
     if first and not (run.path / EPISODES).is_file():
         write_lines(run.path / EPISODES, [line | {"video": None} for line in read_lines(first.path / EPISODES)])
     with show_episodes() as listener:
-        evaluate_run(run.path, [asked.suite], asked.episodes, acting=ACTING, seed=seed, max_steps=asked.max_steps,
-                     workers=workers, assets="builtin", listener=listener)
+        evaluate_run(
+            run.path,
+            [asked.suite],
+            asked.episodes,
+            acting=ACTING,
+            seed=seed,
+            max_steps=asked.max_steps,
+            workers=workers,
+            assets="builtin",
+            listener=listener,
+        )
     return run
 
 
 def write_results(out: Path) -> None:
     """results.json, results.md and report.html of a study's evaluated runs."""
-    evaluated = [(variant, path) for variant in VARIANTS for path in sorted((out / "runs").glob(f"{variant}-*"))
-                 if (path / "evaluation.json").is_file()]
+    evaluated = [
+        (variant, path)
+        for variant in VARIANTS
+        for path in sorted((out / "runs").glob(f"{variant}-*"))
+        if (path / "evaluation.json").is_file()
+    ]
     results = [_result(variant, path) for variant, path in evaluated]
     asked = read_json(out / "study.json", STUDY)
     write_atomic(out / "results.json", (json.dumps({"study": asked, "runs": results}, indent=2) + "\n").encode())
@@ -189,37 +239,63 @@ def _result(variant: str, path: Path) -> dict:
     evaluation, config = read_evaluation(path), read_json(path / "config.json", CONFIG)
     last = evaluation["steps"][-1]["tasks"]
     rates = {line["task_step"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
-    return {"variant": variant, "seed": config["seed"], "successes": sum(task["successes"] for task in last),
-            "episodes": sum(task["episodes"] for task in last), "steps_per_s": rates,
-            **{name: evaluation.get(name) for name in ("metrics", "intervals_95", "libero_metrics", "matrix")}}
+    return {
+        "variant": variant,
+        "seed": config["seed"],
+        "successes": sum(task["successes"] for task in last),
+        "episodes": sum(task["episodes"] for task in last),
+        "steps_per_s": rates,
+        **{name: evaluation.get(name) for name in ("metrics", "intervals_95", "libero_metrics", "matrix")},
+    }
 
 
 def _tables(asked: dict, results: list[dict]) -> str:
-    lines = [f"{asked['suite']}, tasks {', '.join(map(str, asked['tasks']))} in this order; preset {asked['preset']}, "
-             f"{asked['first_budget']} gradient steps for the first, {asked['budget']} for each other; "
-             f"{asked['demos']} demonstrations a task, {asked['replay']} of them replayed; "
-             f"{asked['episodes']} episodes of at most {asked['max_steps']} steps for each rate. In percent, 95 % "
-             "intervals of what the number of episodes leaves open.", "",
-             "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"{asked['suite']}, tasks {', '.join(map(str, asked['tasks']))} in this order; preset {asked['preset']}, "
+        f"{asked['first_budget']} gradient steps for the first, {asked['budget']} for each other; "
+        f"{asked['demos']} demonstrations a task, {asked['replay']} of them replayed; "
+        f"{asked['episodes']} episodes of at most {asked['max_steps']} steps for each rate. In percent, 95 % "
+        "intervals of what the number of episodes leaves open.",
+        "",
+        "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for result in results:
         scores = [_score(result, name) for name in ("fwt", "nbt", "auc")]
         low, high = wilson_interval(result["successes"], result["episodes"])
-        lines.append(_row(result["variant"], result["seed"], *scores,
-                          f"{result['successes']} of {result['episodes']} ({100 * low:.0f} to {100 * high:.0f})",
-                          _liberos(result)))
+        lines.append(
+            _row(
+                result["variant"],
+                result["seed"],
+                *scores,
+                f"{result['successes']} of {result['episodes']} ({100 * low:.0f} to {100 * high:.0f})",
+                _liberos(result),
+            )
+        )
     for variant in dict.fromkeys(result["variant"] for result in results):
         of_variant = [result["metrics"] for result in results if result["variant"] == variant]
         if len(of_variant) > 1:
-            lines.append(_row(variant, f"mean of {len(of_variant)}", *(
-                _percent(_mean(metrics[name] for metrics in of_variant)) for name in ("fwt", "nbt", "auc")), "", ""))
+            lines.append(
+                _row(
+                    variant,
+                    f"mean of {len(of_variant)}",
+                    *(_percent(_mean(metrics[name] for metrics in of_variant)) for name in ("fwt", "nbt", "auc")),
+                    "",
+                    "",
+                )
+            )
     for result in results:
-        lines += ["", f"Success after each step (row) on each task (column), {result['variant']}, seed "
-                      f"{result['seed']}:", ""]
+        lines += [
+            "",
+            f"Success after each step (row) on each task (column), {result['variant']}, seed {result['seed']}:",
+            "",
+        ]
         size = len(result["matrix"][-1])
         lines += [_row("", *range(1, size + 1)), "|---" * (size + 1) + "|"]
-        lines += [_row(f"after {i + 1}", *("" if x is None else f"{100 * x:.0f}" for x in row))
-                  for i, row in enumerate(result["matrix"])]
+        lines += [
+            _row(f"after {i + 1}", *("" if x is None else f"{100 * x:.0f}" for x in row))
+            for i, row in enumerate(result["matrix"])
+        ]
     return "\n".join(lines) + "\n"
 
 

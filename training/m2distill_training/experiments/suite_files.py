@@ -27,8 +27,10 @@ def _file_of(task: Task, files: Sequence[Path]) -> Path:
     named = [path for path in files if path.stem.removesuffix("_demo") == task.name]
     matching = named or [path for path in files if _instruction(path) == normalise(task.instruction)]
     if len(matching) != 1:
-        raise DataError(f"{task.suite} needs one file for task {task.index}, {task.name}_demo.hdf5 or one that holds "
-                          f"{task.instruction!r}; got {len(matching)} among the {len(files)} files given")
+        raise DataError(
+            f"{task.suite} needs one file for task {task.index}, {task.name}_demo.hdf5 or one that holds "
+            f"{task.instruction!r}; got {len(matching)} among the {len(files)} files given"
+        )
     return matching[0]
 
 

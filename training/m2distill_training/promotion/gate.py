@@ -18,7 +18,7 @@ from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
 from m2distill_sim.suites import Task, find_task, suites
 from m2distill_training.config import ConfigError
-from m2distill_training.data.task_memory import open_kept
+from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import Windows
 from m2distill_training.evaluation.evaluate import evaluate_checkpoint, known_tasks
 from m2distill_training.evaluation.metrics import wilson_interval
@@ -30,7 +30,7 @@ WINDOWS = 64  # of a task's held-out demos, spread evenly
 
 
 @dataclass(frozen=True)
-class Bars:
+class Thresholds:
     """What a checkpoint must hold to be promoted."""
 
     drop: float = 0.05  # an earlier task's success may fall by so much, or by the width of its 95 % interval
@@ -46,7 +46,7 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Finding:
+class TaskCheck:
     """Of one task. `before` and `after`: success rates, or mean log-likelihoods a step in nats."""
 
     instruction: str
@@ -66,8 +66,16 @@ class Finding:
         return f"{kind} {self.instruction!r} has {unit} {self.after:.2f}{was}, needs {self.least:.2f}{drift}"
 
 
-def prove(run: RunFolder, step: int, before: int | None, bars: Bars, suite_names: Sequence[str], *, episodes: int = 10,
-          **simulation) -> list[Finding]:
+def check_forgetting(
+    run: RunFolder,
+    step: int,
+    before: int | None,
+    bars: Thresholds,
+    suite_names: Sequence[str],
+    *,
+    episodes: int = 10,
+    **simulation,
+) -> list[TaskCheck]:
     """One finding for each task that the checkpoint of `step` knows, new ones last. `before` is the step of the
     checkpoint that it would replace; None: nothing to lose. Raises UserError."""
     candidate = load_checkpoint(run.checkpoint(step))
@@ -80,8 +88,12 @@ def prove(run: RunFolder, step: int, before: int | None, bars: Bars, suite_names
     was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
     now = _success(run, step, candidate, tasks, episodes, simulation)
     datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
-    return [_by_simulation(text, text not in old, bars, was.get(text), now[text]) if text in tasks else
-            _by_demos(run, *datasets[text], text not in old, bars, reference, candidate) for text in instructions]
+    return [
+        _by_simulation(text, text not in old, bars, was.get(text), now[text])
+        if text in tasks
+        else _by_demos(run, *datasets[text], text not in old, bars, reference, candidate)
+        for text in instructions
+    ]
 
 
 def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[str, Task]:
@@ -89,8 +101,9 @@ def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[
     return {text: found[0] for text in instructions if (found := known_tasks([text], candidates))}
 
 
-def _success(run: RunFolder, step: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int,
-             options: dict) -> dict[str, tuple[int, int]]:
+def _success(
+    run: RunFolder, step: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
+) -> dict[str, tuple[int, int]]:
     """{instruction: (successes, episodes)} of the tasks that the checkpoint knows; finished episodes are kept."""
     known = {text: task for text, task in tasks.items() if text in checkpoint.instructions}
     if not known:
@@ -100,24 +113,34 @@ def _success(run: RunFolder, step: int, checkpoint: Checkpoint, tasks: dict[str,
     return {text: (row["successes"], row["episodes"]) for text, row in zip(known, result["tasks"], strict=True)}
 
 
-def _by_simulation(text: str, new: bool, bars: Bars, before: tuple[int, int] | None,
-                   after: tuple[int, int]) -> Finding:
+def _by_simulation(
+    text: str, new: bool, bars: Thresholds, before: tuple[int, int] | None, after: tuple[int, int]
+) -> TaskCheck:
     rate = after[0] / after[1]
     if new or before is None:
-        return Finding(text, True, "simulation", None, rate, bars.success, None, rate >= bars.success)
+        return TaskCheck(text, True, "simulation", None, rate, bars.success, None, rate >= bars.success)
     was, (low, high) = before[0] / before[1], wilson_interval(*before)
     least = was - max(bars.drop, high - low)
-    return Finding(text, False, "simulation", was, rate, least, None, rate >= least)
+    return TaskCheck(text, False, "simulation", was, rate, least, None, rate >= least)
 
 
-def _by_demos(run: RunFolder, place: int, dataset: dict, new: bool, bars: Bars, reference: Checkpoint | None,
-              candidate: Checkpoint) -> Finding:
+def _by_demos(
+    run: RunFolder,
+    place: int,
+    dataset: dict,
+    new: bool,
+    bars: Thresholds,
+    reference: Checkpoint | None,
+    candidate: Checkpoint,
+) -> TaskCheck:
     text, folder = dataset["instruction"], run.memory(place, "held_out")
     if not folder.is_dir():
-        raise RunError(f"{text!r} has no simulation and no demos were held out of it: nothing can show that it is "
-                       "kept. Name its suite with --suite, or learn with held-out demos (replay.held_out_demos, "
-                       "--held-out)")
-    part = open_kept(folder, dataset)
+        raise RunError(
+            f"{text!r} has no simulation and no demos were held out of it: nothing can show that it is "
+            "kept. Name its suite with --suite, or learn with held-out demos (replay.held_out_demos, "
+            "--held-out)"
+        )
+    part = load_task_memory(folder, dataset)
     windows = Windows([part], candidate.spec.history)
     ids = np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
     batch = windows.gather(ids)
@@ -125,17 +148,18 @@ def _by_demos(run: RunFolder, place: int, dataset: dict, new: bool, bars: Bars, 
     action = torch.from_numpy(batch["action"])
 
     @torch.no_grad()
-    def look(checkpoint: Checkpoint) -> tuple[PolicyOutput, float]:
+    def forward(checkpoint: Checkpoint) -> tuple[PolicyOutput, float]:
         output = checkpoint.build_policy().eval()(inputs)
         return output, -bc_loss(output.dist, action).item()
 
-    output, after = look(candidate)
+    output, after = forward(candidate)
     if reference is None:
-        return Finding(text, True, "held-out demos", None, after, -math.inf, None, math.isfinite(after))
-    former, before = look(reference)
+        return TaskCheck(text, True, "held-out demos", None, after, -math.inf, None, math.isfinite(after))
+    former, before = forward(reference)
     if new:  # the checkpoint before has not learned it: at the least the new one is to know more
-        return Finding(text, True, "held-out demos", before, after, before, None, after > before)
-    drift = max((token_distance(output.latents[name], x) / x.square().mean()).item()
-                for name, x in former.latents.items())
+        return TaskCheck(text, True, "held-out demos", before, after, before, None, after > before)
+    drift = max(
+        (token_distance(output.latents[name], x) / x.square().mean()).item() for name, x in former.latents.items()
+    )
     least = before - bars.nats
-    return Finding(text, False, "held-out demos", before, after, least, drift, after >= least and drift <= bars.drift)
+    return TaskCheck(text, False, "held-out demos", before, after, least, drift, after >= least and drift <= bars.drift)

@@ -17,21 +17,22 @@ from pathlib import Path
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.utils.files import sync
-from m2distill_training.promotion.gate import Bars, Finding, prove
+from m2distill_training.promotion.gate import TaskCheck, Thresholds, check_forgetting
 from m2distill_training.runs.run_folder import RunError, RunFolder, locked, read_lines, read_run, write_lines
-from m2distill_training.utils.schemas import COUNT
+from m2distill_training.utils.schemas import is_count
 
 
 @dataclass(frozen=True)
 class Promotion:
     step: int
     checkpoint_id: str
-    findings: list[Finding]
+    findings: list[TaskCheck]
     forced: bool
 
 
-def promote(path: Path, step: int | None = None, *, bars: Bars, suites: Sequence[str], force: bool = False,
-            **simulation) -> Promotion:
+def promote(
+    path: Path, step: int | None = None, *, bars: Thresholds, suites: Sequence[str], force: bool = False, **simulation
+) -> Promotion:
     """Move `current` to the checkpoint of `step` (the last one) when every task passes; `simulation` goes to
     evaluate.evaluate_checkpoint. With `force` it moves all the same, and that is recorded. Raises UserError."""
     read_run(path)
@@ -43,15 +44,23 @@ def promote(path: Path, step: int | None = None, *, bars: Bars, suites: Sequence
         before = current(path)
         if before is None and step > 0:
             before = step - 1
-        findings = prove(run, step, before, bars, suites, **simulation)
-        run.write_json(f"steps/{step}/proof.json", {
-            "checkpoint_id": checkpoint.id, "against_step": before, "bars": asdict(bars),
-            "findings": [asdict(f) for f in findings]})
+        findings = check_forgetting(run, step, before, bars, suites, **simulation)
+        run.write_json(
+            f"steps/{step}/proof.json",
+            {
+                "checkpoint_id": checkpoint.id,
+                "against_step": before,
+                "bars": asdict(bars),
+                "findings": [asdict(f) for f in findings],
+            },
+        )
         failed = [f for f in findings if not f.passed]
         if failed and not force:
-            raise RunError(f"step {step} is not promoted: " + "; ".join(f.told() for f in failed) + f". The proof is "
-                           f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
-                           "record --force")
+            raise RunError(
+                f"step {step} is not promoted: " + "; ".join(f.told() for f in failed) + f". The proof is "
+                f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
+                "record --force"
+            )
         _record(path, "promote", step, checkpoint.id, forced=bool(failed))
         _move(path, step)
         return Promotion(step, checkpoint.id, findings, bool(failed))
@@ -63,8 +72,9 @@ def rollback(path: Path) -> int:
     with _recorded(path):
         stack = _stack(path)
         if len(stack) < 2:
-            raise RunError(f"{path} has no promotion to go back to: {len(stack)} checkpoint(s) were promoted and not "
-                           "rolled back")
+            raise RunError(
+                f"{path} has no promotion to go back to: {len(stack)} checkpoint(s) were promoted and not rolled back"
+            )
         step = stack[-2]
         checkpoint = load_checkpoint(RunFolder(path).checkpoint(step))  # a damaged one is refused before anything moves
         _record(path, "rollback", step, checkpoint.id, forced=False)
@@ -86,7 +96,7 @@ def current(path: Path) -> int | None:
 def _stack(path: Path) -> list[int]:
     """The promoted steps that have not been rolled back, oldest first."""
     stack: list[int] = []
-    for line in read_lines(path / "promotions.jsonl", {"action": str, "step": COUNT}):
+    for line in read_lines(path / "promotions.jsonl", {"action": str, "step": is_count}):
         if line["action"] == "rollback":
             if not stack:
                 raise RunError(f"{path / 'promotions.jsonl'} is damaged: it goes back further than it began")
@@ -112,9 +122,19 @@ def _move(path: Path, step: int) -> None:
 
 
 def _record(path: Path, action: str, step: int, checkpoint_id: str, forced: bool) -> None:
-    write_lines(path / "promotions.jsonl", [*read_lines(path / "promotions.jsonl"), {
-        "action": action, "at": datetime.now(timezone.utc).isoformat(timespec="seconds"), "step": step,
-        "checkpoint_id": checkpoint_id, "forced": forced}])
+    write_lines(
+        path / "promotions.jsonl",
+        [
+            *read_lines(path / "promotions.jsonl"),
+            {
+                "action": action,
+                "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "step": step,
+                "checkpoint_id": checkpoint_id,
+                "forced": forced,
+            },
+        ],
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from m2distill_training.report.runs import Run
+from m2distill_training.report.runs import ReportedRun
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito: for all eyes
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
@@ -17,8 +17,8 @@ NOT_A_TERM = {"task_step", "step", "loss", "lr", "grad_norm", "steps_per_s"}
 METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all steps"}
 
 
-def comparison(runs: list[Run]) -> Figure:
-    """Bars of the three metrics, one per run, with 95 % intervals."""
+def comparison(runs: list[ReportedRun]) -> Figure:
+    """Thresholds of the three metrics, one per run, with 95 % intervals."""
     figure = Figure(figsize=(10, 0.8 + 0.34 * len(runs)), layout="constrained")
     rows = np.arange(len(runs))[::-1]
     for axes, (name, title) in zip(figure.subplots(1, 3, sharey=True), METRICS.items(), strict=True):
@@ -37,7 +37,7 @@ def comparison(runs: list[Run]) -> Figure:
     return figure
 
 
-def matrix(run: Run) -> Figure:
+def matrix(run: ReportedRun) -> Figure:
     """Heat map of S[i, k]: success on the tasks of step k after step i."""
     S = np.array(run.evaluation["matrix"], dtype=float)  # None becomes NaN
     K = len(S)
@@ -45,8 +45,9 @@ def matrix(run: Run) -> Figure:
     axes = figure.subplots()
     axes.imshow(S, cmap=SUCCESS, vmin=0, vmax=1, aspect="auto")
     for i, k in zip(*np.nonzero(np.isfinite(S)), strict=True):
-        axes.text(k, i, f"{S[i, k]:.0%}", ha="center", va="center", fontsize=8,
-                  color="white" if S[i, k] > 0.6 else "#1c2430")
+        axes.text(
+            k, i, f"{S[i, k]:.0%}", ha="center", va="center", fontsize=8, color="white" if S[i, k] > 0.6 else "#1c2430"
+        )
     numbers = [str(k) for k in range(1, K + 1)]
     axes.set_xticks(range(K), numbers, fontsize=8)
     axes.set_yticks(range(K), numbers, fontsize=8)
@@ -61,7 +62,7 @@ def matrix(run: Run) -> Figure:
     return figure
 
 
-def forgetting(runs: list[Run]) -> Figure:
+def forgetting(runs: list[ReportedRun]) -> Figure:
     """Success on each task after every step since it was learned, with 95 % Wilson intervals; one panel per task."""
     instructions = list(dict.fromkeys(d["instruction"] for run in runs for d in run.data))
     figure, panels = _panels(len(instructions), width=3.2, height=2.2)
@@ -69,13 +70,26 @@ def forgetting(runs: list[Run]) -> Figure:
     for axes, text in zip(panels, instructions, strict=True):
         for n, (run, color) in enumerate(zip(runs, _colors(len(runs)), strict=True)):
             shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # intervals side by side
-            points = [(i + 1 + shift, t["success_rate"], *t["wilson_95"])
-                      for i, step in enumerate(run.evaluation["steps"]) for t in step["tasks"]
-                      if t["instruction"] == text]
+            points = [
+                (i + 1 + shift, t["success_rate"], *t["wilson_95"])
+                for i, step in enumerate(run.evaluation["steps"])
+                for t in step["tasks"]
+                if t["instruction"] == text
+            ]
             if points:
                 x, y, low, high = np.array(points).T
-                axes.errorbar(x, y, np.maximum(0, [y - low, high - y]), color=color, marker="o", markersize=4,
-                              linewidth=1.2, elinewidth=0.8, capsize=2, label=run.label)
+                axes.errorbar(
+                    x,
+                    y,
+                    np.maximum(0, [y - low, high - y]),
+                    color=color,
+                    marker="o",
+                    markersize=4,
+                    linewidth=1.2,
+                    elinewidth=0.8,
+                    capsize=2,
+                    label=run.label,
+                )
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlim(0.6, steps + 0.4)
         axes.set_xticks(range(1, steps + 1))
@@ -87,7 +101,7 @@ def forgetting(runs: list[Run]) -> Figure:
     return figure
 
 
-def losses(run: Run) -> Figure | None:
+def losses(run: ReportedRun) -> Figure | None:
     """Every loss term over gradient steps, the task steps one after the other; None for a run that logged nothing."""
     names = list(dict.fromkeys(name for line in run.metrics for name in line if name not in NOT_A_TERM))
     if not names:
@@ -100,8 +114,12 @@ def losses(run: Run) -> Figure | None:
             axes.axvline(start, color="#b8c1cc", linewidth=0.8, linestyle=":")
         for k, start in starts.items():
             lines = [line for line in run.metrics if line["task_step"] == k and name in line]
-            axes.plot([start + line["step"] for line in lines], [line[name] for line in lines], linewidth=1,
-                      color=COLORS[k % len(COLORS)])
+            axes.plot(
+                [start + line["step"] for line in lines],
+                [line[name] for line in lines],
+                linewidth=1,
+                color=COLORS[k % len(COLORS)],
+            )
         axes.set_xlim(0, starts[max(starts)] + last[max(last)])
         axes.set_title(name, fontsize=9)
         _plain(axes, "y")
@@ -109,7 +127,7 @@ def losses(run: Run) -> Figure | None:
     return figure
 
 
-def drift(runs: list[Run]) -> Figure | None:
+def drift(runs: list[ReportedRun]) -> Figure | None:
     """How far latents of old tasks have moved, by steps since the task was learned; None when no run measured it."""
     measured = [(run, color) for run, color in zip(runs, _colors(len(runs)), strict=True) if run.drift]
     if not measured:
@@ -126,8 +144,14 @@ def drift(runs: list[Run]) -> Figure | None:
                 by_age.setdefault(entry["step"] - entry["learned_in"], []).append(value)
             ages = sorted(by_age)
             axes.plot(ages, [np.mean(by_age[age]) for age in ages], color=color, linewidth=1.2, label=run.label)
-            axes.plot([age for age in ages for _ in by_age[age]], [x for age in ages for x in by_age[age]], "o",
-                      color=color, markersize=3, alpha=0.6)
+            axes.plot(
+                [age for age in ages for _ in by_age[age]],
+                [x for age in ages for x in by_age[age]],
+                "o",
+                color=color,
+                markersize=3,
+                alpha=0.6,
+            )
         axes.set_title("policy: KL in nats" if name is None else name, fontsize=9)
         axes.set_ylim(bottom=0)
         cast(MaxNLocator, axes.xaxis.get_major_locator()).set_params(integer=True)
@@ -154,8 +178,9 @@ def _panels(n: int, width: float, height: float, columns: int = 4) -> tuple[Figu
 
 def _legend(figure: Figure, panels: list[Axes]) -> None:
     """One for all panels, above them."""
-    handles = {label: handle for axes in panels
-               for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
 
 

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from m2distill_training.report import figures
-from m2distill_training.report.runs import Run, load_runs
+from m2distill_training.report.runs import ReportedRun, load_runs
 from m2distill_training.runs.run_folder import write_atomic
 
 STYLE = """
@@ -42,13 +42,23 @@ def write_report(out: Path, runs: list[Path], title: str = "m2distill report", n
         _write(out, load_runs(runs), title, notes)
 
 
-def _write(out: Path, loaded: list[Run], title: str, notes: str) -> None:
+def _write(out: Path, loaded: list[ReportedRun], title: str, notes: str) -> None:
     gallery = _Gallery()
-    body = [f"<h1>{html.escape(title)}</h1>", _note(notes) if notes else "", *_result(loaded, gallery),
-            *_success(loaded, gallery), *_tasks(loaded), *_losses(loaded, gallery), *_drift(loaded, gallery),
-            "<h2>Settings</h2>", *(_settings(run) for run in loaded)]
-    page = (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-            f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n')
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        _note(notes) if notes else "",
+        *_result(loaded, gallery),
+        *_success(loaded, gallery),
+        *_tasks(loaded),
+        *_losses(loaded, gallery),
+        *_drift(loaded, gallery),
+        "<h2>Settings</h2>",
+        *(_settings(run) for run in loaded),
+    ]
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
+    )
     for name, figure in gallery.figures.items():
         write_atomic(out.with_name(f"{out.stem}_figures") / f"{name}.png", _png(figure))
     write_atomic(out, page.encode(errors="replace"))
@@ -77,62 +87,102 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _result(runs: list[Run], gallery: _Gallery) -> list[str]:
+def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     rows = []
     for run in runs:
         m, intervals = run.evaluation["metrics"], run.evaluation["intervals_95"]
-        rows.append([run.label, *(_measured(m[name], intervals[name]) for name in figures.METRICS), run.config["seed"],
-                     run.evaluation["episodes_per_task"]])
-    parts = ["<h2>Result</h2>",
-             _table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task and step"], rows),
-             gallery.show("comparison", "Bars of FWT, NBT and AUC of every run", figures.comparison(runs)),
-             _note("FWT: success on a task when it is learned (higher is better). NBT: success lost later (lower is "
-                   "better). AUC: success averaged over all later steps. Final-success variant. Intervals: 95 %, what "
-                   "the number of episodes leaves open; training with another seed varies on top of it.")]
+        rows.append(
+            [
+                run.label,
+                *(_measured(m[name], intervals[name]) for name in figures.METRICS),
+                run.config["seed"],
+                run.evaluation["episodes_per_task"],
+            ]
+        )
+    parts = [
+        "<h2>Result</h2>",
+        _table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task and step"], rows),
+        gallery.show("comparison", "Thresholds of FWT, NBT and AUC of every run", figures.comparison(runs)),
+        _note(
+            "FWT: success on a task when it is learned (higher is better). NBT: success lost later (lower is "
+            "better). AUC: success averaged over all later steps. Final-success variant. Intervals: 95 %, what "
+            "the number of episodes leaves open; training with another seed varies on top of it."
+        ),
+    ]
     if seeds := _over_seeds(runs):
-        parts += ["<h3>Mean and standard deviation over seeds</h3>",
-                  _table(["runs", "seeds", "FWT", "NBT", "AUC"], seeds)]
+        parts += [
+            "<h3>Mean and standard deviation over seeds</h3>",
+            _table(["runs", "seeds", "FWT", "NBT", "AUC"], seeds),
+        ]
     if any("libero_metrics" in run.evaluation for run in runs):
-        parts += ["<h3>LIBERO's variant</h3>",
-                  _table(["run", "FWT", "NBT", "AUC"],
-                         [[run.label, *(_percent(run.evaluation["libero_metrics"][name]) for name in figures.METRICS)]
-                          for run in runs if "libero_metrics" in run.evaluation]),
-                  _note("FWT averages the success while a task is learned, held at its best once that is reached; NBT "
-                        "counts the last task as 0. Not to be set beside the variant above.")]
+        parts += [
+            "<h3>LIBERO's variant</h3>",
+            _table(
+                ["run", "FWT", "NBT", "AUC"],
+                [
+                    [run.label, *(_percent(run.evaluation["libero_metrics"][name]) for name in figures.METRICS)]
+                    for run in runs
+                    if "libero_metrics" in run.evaluation
+                ],
+            ),
+            _note(
+                "FWT averages the success while a task is learned, held at its best once that is reached; NBT "
+                "counts the last task as 0. Not to be set beside the variant above."
+            ),
+        ]
     return parts
 
 
-def _over_seeds(runs: list[Run]) -> list[list]:
+def _over_seeds(runs: list[ReportedRun]) -> list[list]:
     rows = []
     for method in dict.fromkeys(run.method for run in runs):
         group = [run for run in runs if run.method == method]
         if len({run.config["seed"] for run in group}) > 1:
             values = {name: [run.evaluation["metrics"][name] for run in group] for name in figures.METRICS}
-            rows.append([", ".join(run.label for run in group), len(group),
-                         *("-" if None in x else f"{statistics.mean(x):.0%} ± {statistics.stdev(x):.0%}"
-                           for x in values.values())])
+            rows.append(
+                [
+                    ", ".join(run.label for run in group),
+                    len(group),
+                    *(
+                        "-" if None in x else f"{statistics.mean(x):.0%} ± {statistics.stdev(x):.0%}"
+                        for x in values.values()
+                    ),
+                ]
+            )
     return rows
 
 
-def _success(runs: list[Run], gallery: _Gallery) -> list[str]:
+def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     maps = [gallery.show(f"success_{run.label}", f"Success matrix of {run.label}", figures.matrix(run)) for run in runs]
-    return ["<h2>Success after every step</h2>", '<div class="row">', *maps, "</div>",
-            _note("Row: after which step. Column: the tasks that were learned in which step. Episodes start from "
-                  "initial states that no demonstration used."),
-            "<h2>Forgetting, task by task</h2>",
-            gallery.show("forgetting", "Success on every task after every step", figures.forgetting(runs)),
-            _note("Bars: 95 % Wilson intervals.")]
+    return [
+        "<h2>Success after every step</h2>",
+        '<div class="row">',
+        *maps,
+        "</div>",
+        _note(
+            "Row: after which step. Column: the tasks that were learned in which step. Episodes start from "
+            "initial states that no demonstration used."
+        ),
+        "<h2>Forgetting, task by task</h2>",
+        gallery.show("forgetting", "Success on every task after every step", figures.forgetting(runs)),
+        _note("Thresholds: 95 % Wilson intervals."),
+    ]
 
 
-def _tasks(runs: list[Run]) -> list[str]:
+def _tasks(runs: list[ReportedRun]) -> list[str]:
     last = [{task["instruction"]: task for task in run.evaluation["steps"][-1]["tasks"]} for run in runs]
-    rows = [[text, *(_successes(tasks[text]) if text in tasks else "-" for tasks in last)]
-            for text in dict.fromkeys(text for tasks in last for text in tasks)]
+    rows = [
+        [text, *(_successes(tasks[text]) if text in tasks else "-" for tasks in last)]
+        for text in dict.fromkeys(text for tasks in last for text in tasks)
+    ]
     videos = [_videos(run) for run in runs]
-    return ["<h2>Each task after the last step</h2>",
-            _table(["instruction", *(run.label for run in runs)], rows),
-            _note("Successes of episodes, with the 95 % Wilson interval."),
-            "<h2>Videos</h2>", "".join(videos) or _note("None recorded.")]
+    return [
+        "<h2>Each task after the last step</h2>",
+        _table(["instruction", *(run.label for run in runs)], rows),
+        _note("Successes of episodes, with the 95 % Wilson interval."),
+        "<h2>Videos</h2>",
+        "".join(videos) or _note("None recorded."),
+    ]
 
 
 def _successes(task: dict) -> str:
@@ -140,51 +190,69 @@ def _successes(task: dict) -> str:
     return f"{task['successes']} of {task['episodes']} ({low:.0%} to {high:.0%})"
 
 
-def _videos(run: Run) -> str:
+def _videos(run: ReportedRun) -> str:
     shown = []
     for task in run.evaluation["steps"][-1]["tasks"]:
         filmed = [e for e in task["runs"] if e["video"] and (run.path / e["video"]).is_file()]
         for episode in filmed[:1]:  # a failure where there is one; the others are beside the evaluation
             data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
             outcome = "success" if episode["success"] else "failure"
-            shown.append(f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
-                         f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
-                         "steps</figcaption></figure>")
+            shown.append(
+                f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
+                f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
+                "steps</figcaption></figure>"
+            )
     return f'<h3>{html.escape(run.label)}</h3><div class="row">{"".join(shown)}</div>' if shown else ""
 
 
-def _losses(runs: list[Run], gallery: _Gallery) -> list[str]:
+def _losses(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     parts = ["<h2>Losses</h2>"]
     for run in runs:
         if (figure := figures.losses(run)) is not None:
-            parts += [f"<h3>{html.escape(run.label)}</h3>",
-                      gallery.show(f"losses_{run.label}", f"Loss terms of {run.label}", figure)]
+            parts += [
+                f"<h3>{html.escape(run.label)}</h3>",
+                gallery.show(f"losses_{run.label}", f"Loss terms of {run.label}", figure),
+            ]
     return parts
 
 
-def _drift(runs: list[Run], gallery: _Gallery) -> list[str]:
+def _drift(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     figure = figures.drift(runs)
     if figure is None:
-        return ["<h2>Latent drift</h2>", _note("Not measured, or no task had a later step; m2distill report --drift "
-                                               "measures it from the checkpoints and the demonstrations.")]
-    return ["<h2>Latent drift</h2>", gallery.show("drift", "Latent drift of old tasks by modality", figure),
-            _note("How far the latents of an old task have moved since it was learned: squared distance to those of "
-                  "the checkpoint that learned it, over their own mean square; for the policy, KL(then || now). "
-                  "Points: single tasks; lines: their mean. Measured on demonstrations that the replay memory did not "
-                  "hold, as far as there are such.")]
+        return [
+            "<h2>Latent drift</h2>",
+            _note(
+                "Not measured, or no task had a later step; m2distill report --drift "
+                "measures it from the checkpoints and the demonstrations."
+            ),
+        ]
+    return [
+        "<h2>Latent drift</h2>",
+        gallery.show("drift", "Latent drift of old tasks by modality", figure),
+        _note(
+            "How far the latents of an old task have moved since it was learned: squared distance to those of "
+            "the checkpoint that learned it, over their own mean square; for the policy, KL(then || now). "
+            "Points: single tasks; lines: their mean. Measured on demonstrations that the replay memory did not "
+            "hold, as far as there are such."
+        ),
+    ]
 
 
-def _settings(run: Run) -> str:
+def _settings(run: ReportedRun) -> str:
     tasks = [[d["instruction"], d["demos"], Path(d["path"]).name, d["key"]] for d in run.data]
     steps = [[i + 1, step["checkpoint_id"][:12]] for i, step in enumerate(run.evaluation["steps"])]
-    trained = [_note(f"Trained{f' in {starts} starts' if starts > 1 else ''} with {where}.")
-               for where, starts in Counter(map(_environment, run.environments)).items()]
-    return (f"<h3>{html.escape(run.label)}</h3>{_table(['task', 'demos', 'file', 'content key'], tasks)}"
-            f"{_table(['step', 'checkpoint'], steps)}"
-            f"{''.join(trained)}"
-            f"<details><summary>configuration</summary><pre>{html.escape(json.dumps(run.config, indent=1))}</pre>"
-            "</details><details><summary>environment</summary>"
-            f"<pre>{html.escape(json.dumps(run.environments, indent=1))}</pre></details>")
+    trained = [
+        _note(f"Trained{f' in {starts} starts' if starts > 1 else ''} with {where}.")
+        for where, starts in Counter(map(_environment, run.environments)).items()
+    ]
+    return (
+        f"<h3>{html.escape(run.label)}</h3>{_table(['task', 'demos', 'file', 'content key'], tasks)}"
+        f"{_table(['step', 'checkpoint'], steps)}"
+        f"{''.join(trained)}"
+        f"<details><summary>configuration</summary><pre>{html.escape(json.dumps(run.config, indent=1))}</pre>"
+        "</details><details><summary>environment</summary>"
+        f"<pre>{html.escape(json.dumps(run.environments, indent=1))}</pre></details>"
+    )
 
 
 def _environment(start: dict) -> str:
@@ -202,8 +270,11 @@ def _table(head: list[str], rows: list[list]) -> str:
         numeric = isinstance(value, int | float) or str(value)[:1].isdigit() or value == "-"
         return f'<td class="n">{html.escape(str(value))}</td>' if numeric else f"<td>{html.escape(str(value))}</td>"
 
-    return (f'<div class="wide"><table><tr>{"".join(f"<th>{html.escape(h)}</th>" for h in head)}</tr>'
-            + "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows) + "</table></div>")
+    return (
+        f'<div class="wide"><table><tr>{"".join(f"<th>{html.escape(h)}</th>" for h in head)}</tr>'
+        + "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
+        + "</table></div>"
+    )
 
 
 def _measured(value: float | None, interval: list[float] | None) -> str:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2distill_training.evaluation.drift import DRIFT
-from m2distill_training.evaluation.evaluate import EVALUATION
+from m2distill_training.evaluation.evaluate import is_evaluation
 from m2distill_training.runs.run_folder import CONFIG, ENVIRONMENTS, RunError, RunFolder, read_json
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     path: Path
     label: str  # unique on the page
     config: dict
@@ -27,25 +27,32 @@ class Run:
         return json.dumps({**self.config, "seed": None})
 
 
-def load_runs(paths: list[Path]) -> list[Run]:
+def load_runs(paths: list[Path]) -> list[ReportedRun]:
     """Raises RunError for a folder that has not been evaluated, or is damaged."""
     named = Counter(path.name for path in paths)
     return [_load_run(path, named[path.name] == 1) for path in paths]
 
 
-def _load_run(path: Path, name_is_unique: bool) -> Run:
+def _load_run(path: Path, name_is_unique: bool) -> ReportedRun:
     evaluation = read_evaluation(path)
     config = read_json(path / "config.json", CONFIG)
-    return Run(path, _label(path, config["strategy"], name_is_unique), config, RunFolder(path).data(), evaluation,
-               RunFolder(path).metrics(), _drift(path / "drift.json"),
-               read_json(path / "environment.json", ENVIRONMENTS))
+    return ReportedRun(
+        path,
+        _label(path, config["strategy"], name_is_unique),
+        config,
+        RunFolder(path).data(),
+        evaluation,
+        RunFolder(path).metrics(),
+        _drift(path / "drift.json"),
+        read_json(path / "environment.json", ENVIRONMENTS),
+    )
 
 
 def read_evaluation(run: Path) -> dict:
     """Raises RunError."""
     if not (run / "evaluation.json").is_file():
         raise RunError(f"{run} has no evaluation.json; run: m2distill evaluate {run}")
-    return read_json(run / "evaluation.json", EVALUATION, f"run again: m2distill evaluate {run}")
+    return read_json(run / "evaluation.json", is_evaluation, f"run again: m2distill evaluate {run}")
 
 
 def _label(path: Path, strategy: str, name_is_unique: bool) -> str:

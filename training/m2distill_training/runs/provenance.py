@@ -11,10 +11,17 @@ from pathlib import Path
 
 import torch
 
-from m2distill_training.utils.schemas import COUNT, maybe
+from m2distill_training.utils.schemas import is_count, optional
 
-ENVIRONMENT = {"python": str, "cpu": str, "cores": COUNT, "threads": COUNT, "gpus": [str], "source": maybe(str),
-               "packages": {}}  # what is read of it again
+ENVIRONMENT = {
+    "python": str,
+    "cpu": str,
+    "cores": is_count,
+    "threads": is_count,
+    "gpus": [str],
+    "source": optional(str),
+    "packages": {},
+}  # what is read of it again
 
 
 def environment() -> dict:
@@ -46,8 +53,9 @@ def _source_commit() -> str | None:
         return None
 
     def ask(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([git, "-C", here.parent, *arguments], capture_output=True, text=True, timeout=30,
-                              check=False)
+        return subprocess.run(
+            [git, "-C", here.parent, *arguments], capture_output=True, text=True, timeout=30, check=False
+        )
 
     if ask("ls-files", "--error-unmatch", here.name).returncode != 0:  # installed below somebody else's repository
         return None
@@ -59,5 +67,6 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-                platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

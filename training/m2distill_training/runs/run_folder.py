@@ -36,18 +36,19 @@ from m2distill_policy.utils.files import publish
 from m2distill_training.config import STRATEGY_NAMES, TrainConfig, differences
 from m2distill_training.runs.provenance import ENVIRONMENT, environment
 from m2distill_training.runs.tensorboard import ScalarEvents
-from m2distill_training.utils.schemas import ANY, COUNT, NUMBER, TEXT, fits, is_shallow, some
+from m2distill_training.utils.schemas import fits, is_anything, is_count, is_number, is_shallow, is_text, non_empty
 
-DATA = some({"instruction": TEXT, "key": str, "path": str, "demos": COUNT})  # data.json
-CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": COUNT}  # config.json, of earlier versions too
+DATA = non_empty({"instruction": is_text, "key": str, "path": str, "demos": is_count})  # data.json
+CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": is_count}  # config.json, of earlier versions too
 ENVIRONMENTS = [ENVIRONMENT]  # environment.json
 RESTORE = "restore it from a copy"
 
 
 def _LOGGED(line: Any) -> bool:
     """Of metrics.jsonl. A loss may be of any size."""
-    return fits(line, {"task_step": COUNT, "step": COUNT}) and all(
-        TEXT(name) and (type(value) is float or NUMBER(value)) for name, value in line.items())
+    return fits(line, {"task_step": is_count, "step": is_count}) and all(
+        is_text(name) and (type(value) is float or is_number(value)) for name, value in line.items()
+    )
 
 
 class RunError(UserError):
@@ -67,7 +68,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             raise
 
 
-def read_json(path: Path, form: object = ANY, mend: str = RESTORE) -> Any:
+def read_json(path: Path, form: object = is_anything, mend: str = RESTORE) -> Any:
     """What is there, of a form as in forms.py. Raises RunError for a file that is missing or damaged, with `mend`, what
     to do about it."""
     try:
@@ -88,8 +89,9 @@ def begin_folder(out: Path, kind: str, asked: dict) -> None:
             raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
         write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
     begun = read_json(settings, {})
-    if other := [f"{name} {begun.get(name)} (asked: {value})" for name, value in asked.items()
-                 if begun.get(name) != value]:
+    if other := [
+        f"{name} {begun.get(name)} (asked: {value})" for name, value in asked.items() if begun.get(name) != value
+    ]:
         raise RunError(f"{out} holds a {kind} of other settings: {', '.join(other)}; choose another --out")
 
 
@@ -98,7 +100,7 @@ def append_line(path: Path, line: dict) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def read_lines(path: Path, form: object = ANY, mend: str = RESTORE) -> list[dict]:
+def read_lines(path: Path, form: object = is_anything, mend: str = RESTORE) -> list[dict]:
     """The lines of a .jsonl, each an object of that form, none without a file; a last line cut short by a crash is left
     out. Raises RunError, as `read_json` does."""
     if not path.is_file():
@@ -124,8 +126,10 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}); what was saved before is untouched. Mend that "
-                       "and repeat the command, train with --resume") from None
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}); what was saved before is untouched. Mend that "
+            "and repeat the command, train with --resume"
+        ) from None
 
 
 @contextmanager
@@ -184,8 +188,10 @@ class RunFolder:
         """What the checkpoint of step k comes from, JSON-ready: the id of the one before it, null for the first, and
         the content key of every dataset learned so far."""
         keys = {d["instruction"]: d["key"] for d in self.data()}
-        return {"parent": load_checkpoint(self.checkpoint(k - 1)).id if k > 0 else None,
-                "data": {text: keys[text] for text in instructions}}
+        return {
+            "parent": load_checkpoint(self.checkpoint(k - 1)).id if k > 0 else None,
+            "data": {text: keys[text] for text in instructions},
+        }
 
     def write_json(self, name: str, value: object) -> None:
         write_atomic(self.path / name, (json.dumps(value, indent=2) + "\n").encode())
@@ -210,8 +216,10 @@ class RunFolder:
             return None
         digest, _, content = self.state(k).read_bytes().partition(b"\n")
         if digest != hashlib.sha256(content).hexdigest().encode():
-            raise RunError(f"{self.state(k)} is damaged; restore it from a copy, or remove it to repeat task step {k} "
-                           "from its beginning. Earlier checkpoints are untouched")
+            raise RunError(
+                f"{self.state(k)} is damaged; restore it from a copy, or remove it to repeat task step {k} "
+                "from its beginning. Earlier checkpoints are untouched"
+            )
         try:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:  # a right sum over bytes that no run has written: they fail in whatever way
@@ -252,7 +260,7 @@ class RunFolder:
             self._events = None
 
 
-class _FollowedRun(RunFolder):
+class ReadOnlyRun(RunFolder):
     """What another process writes: to be read."""
 
     def _leave_to_the_other(self, *args: Any, **kwargs: Any) -> None:
@@ -263,7 +271,7 @@ class _FollowedRun(RunFolder):
 
 def follow_run(path: Path) -> RunFolder:
     """The run folder that another process has opened and writes; here nothing is written."""
-    return _FollowedRun(path)
+    return ReadOnlyRun(path)
 
 
 def read_run(path: Path) -> tuple[TrainConfig, list[dict]]:
@@ -312,20 +320,26 @@ def _read_config(path: Path) -> TrainConfig:
     try:
         return TrainConfig.from_json((path / "config.json").read_text())
     except (UserError, ValueError) as error:
-        raise RunError(f"{path / 'config.json'} is damaged or of another version ({error}); restore it from a copy or "
-                       "choose another --out") from None
+        raise RunError(
+            f"{path / 'config.json'} is damaged or of another version ({error}); restore it from a copy or "
+            "choose another --out"
+        ) from None
 
 
 def _check_unchanged(path: Path, config: TrainConfig, data: list[dict]) -> None:
     before = _read_config(path)
     if changed := differences(before, config):
-        raise RunError(f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
-                       "repeat the original settings or choose another --out")
+        raise RunError(
+            f"{path} cannot be resumed with another configuration: {'; '.join(changed)}; "
+            "repeat the original settings or choose another --out"
+        )
     begun_with = RunFolder(path).data()
     now = [(d["key"], d["instruction"]) for d in data]
     if [(d["key"], d["instruction"]) for d in begun_with] == now:
         return
     lost = [f"{d['instruction']!r} from {d['path']}" for d in begun_with if (d["key"], d["instruction"]) not in now]
     what = f"changed or missing: {', '.join(lost)}" if lost else "the same tasks in another number or order"
-    raise RunError(f"{path} cannot be resumed with other data: {what}; give the {len(begun_with)} files that it began "
-                   "with, unchanged and in order, or choose another --out")
+    raise RunError(
+        f"{path} cannot be resumed with other data: {what}; give the {len(begun_with)} files that it began "
+        "with, unchanged and in order, or choose another --out"
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from m2distill_policy.models import Batch, Policy
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 
 
@@ -24,7 +24,7 @@ class Samples:
     inputs: Batch
     action: Tensor  # (B, T, A)
     n_current: int
-    draws: Draws  # for its B samples
+    draws: SampleRng  # for its B samples
 
 
 class Strategy:

@@ -50,5 +50,6 @@ class Ewc(Strategy):
             for total, gradient in zip(fisher.values(), gradients, strict=True):
                 total.addcmul_(gradient, gradient)
             batches += 1
-        self.memory = {name: total / batches + self.config.decay * self.memory.get(name, 0)
-                       for name, total in fisher.items()}
+        self.memory = {
+            name: total / batches + self.config.decay * self.memory.get(name, 0) for name, total in fisher.items()
+        }

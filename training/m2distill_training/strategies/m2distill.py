@@ -17,7 +17,7 @@ from m2distill_policy.models import Batch, Policy, PolicyOutput
 from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.optimize import fold_batch_norms
 from m2distill_training.config import DistillConfig
-from m2distill_training.data.sample_rng import Draws
+from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import gaussians, policy_kl, reverse_policy_kl, sample_actions, token_distance
 from m2distill_training.strategies.base import Samples, Strategy
@@ -45,10 +45,10 @@ class M2Distill(Strategy):
         weights = {name: weight for name in TERMS if (weight := getattr(self.config, name)) > 0}
         if self.teacher is None or not weights:
             return super().loss(policy, samples)
-        inputs, rows, drawn = self.asked(samples)
+        inputs, rows, drawn = self.distillation_inputs(samples)
         student = policy(inputs)
         bc = bc_loss(_mixture_rows(student.dist, slice(len(samples.action))), samples.action)
-        teacher = look(self.teacher, rows_of(inputs, rows))
+        teacher = teacher_forward(self.teacher, rows_of(inputs, rows))
 
         def distance(latent: str) -> Tensor:
             return token_distance(student.latents[latent][rows], teacher.latents[latent])
@@ -57,20 +57,25 @@ class M2Distill(Strategy):
             "image": lambda: sum((distance(camera) for camera in inputs["images"]), start=torch.zeros(())),
             "text": lambda: distance("text"),
             "extra": lambda: distance("joint") + distance("gripper"),
-            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.draws, drawn)}
+            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.draws, drawn),
+        }
         terms = {name: compute[name]() for name in weights}
         total = sum((weights[name] * term for name, term in terms.items()), start=bc)
         return {"loss": total, "bc": bc, **terms}
 
-    def asked(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
+    def distillation_inputs(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
         """What the student is shown: the samples, first; which rows of it the teacher is shown too; and the samples
         whose draws are those rows'."""
-        rows = {"current": slice(None, samples.n_current), "replay": slice(samples.n_current, None),
-                "both": slice(None)}[self.config.on]
+        rows = {
+            "current": slice(None, samples.n_current),
+            "replay": slice(samples.n_current, None),
+            "both": slice(None),
+        }[self.config.on]
         return samples.inputs, rows, rows
 
-    def _policy_term(self, student: MixtureSameFamily, teacher: MixtureSameFamily, draws: Draws,
-                     rows: slice | Tensor) -> Tensor:
+    def _policy_term(
+        self, student: MixtureSameFamily, teacher: MixtureSameFamily, draws: SampleRng, rows: slice | Tensor
+    ) -> Tensor:
         steps, n = teacher.batch_shape[1], self.config.kl_samples
         mean = teacher.component_distribution.mean  # (B, T, K, A)
         modes, actions = mean.shape[2:]
@@ -81,9 +86,9 @@ class M2Distill(Strategy):
 
 
 @torch.no_grad()
-def look(teacher: Policy, batch: Batch) -> PolicyOutput:
+def teacher_forward(teacher: Policy, batch: Batch) -> PolicyOutput:
     """teacher(batch) for an evaluation-mode teacher. Without a gradient nothing has to be kept, so a CPU takes few
-    pictures at a time and finds them in its cache: 160 of 128 px take 1.2 s instead of 1.7 s of one core."""
+    images at a time and finds them in its cache: 160 of 128 px take 1.2 s instead of 1.7 s of one core."""
     n, steps = batch["joint"].shape[:2]
     pixels = steps * max(x.shape[-2] * x.shape[-1] for x in batch["images"].values())  # of a sample
     size = max(1, CPU_PIXELS // pixels) if batch["joint"].device.type == "cpu" else n
@@ -92,8 +97,12 @@ def look(teacher: Policy, batch: Batch) -> PolicyOutput:
 
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
-    return Batch(images={name: x[rows] for name, x in batch["images"].items()},
-                 joint=batch["joint"][rows], gripper=batch["gripper"][rows], text=batch["text"][rows])
+    return Batch(
+        images={name: x[rows] for name, x in batch["images"].items()},
+        joint=batch["joint"][rows],
+        gripper=batch["gripper"][rows],
+        text=batch["text"][rows],
+    )
 
 
 def _mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
@@ -102,4 +111,5 @@ def _mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
     return MixtureSameFamily(
         Categorical(logits=dist.mixture_distribution.logits[rows], validate_args=False),
         Independent(Normal(parts.loc[rows], parts.scale[rows], validate_args=False), 1, validate_args=False),
-        validate_args=False)
+        validate_args=False,
+    )

@@ -18,5 +18,7 @@ def load_memory(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}, which the next step needs, cannot be read ({error}); restore it, or remove the "
-                       f"checkpoint beside it and --resume to learn that step again") from None
+        raise RunError(
+            f"{path}, which the next step needs, cannot be read ({error}); restore it, or remove the "
+            f"checkpoint beside it and --resume to learn that step again"
+        ) from None

@@ -56,8 +56,11 @@ class PackNet(Strategy):
 
 
 def packed_weights(policy: Policy) -> dict[str, Tensor]:
-    return {f"{name}.weight": module.weight for name, module in policy.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear)}
+    return {
+        f"{name}.weight": module.weight
+        for name, module in policy.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
 
 
 def smallest(size: Tensor, among: Tensor, share: float) -> Tensor:

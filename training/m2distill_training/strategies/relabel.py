@@ -14,7 +14,7 @@ from m2distill_training.strategies.m2distill import M2Distill, rows_of
 class Relabel(M2Distill):
     """The teacher is asked about replayed and relabelled samples, whatever `distill.on` says."""
 
-    def asked(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
+    def distillation_inputs(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
         n, text = samples.n_current, samples.inputs["text"]
         told = text[n:][:n]  # one current sample for each
         shown = torch.cat([torch.arange(len(text)), torch.arange(len(told))])

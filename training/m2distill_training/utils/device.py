@@ -8,7 +8,7 @@ from m2distill_policy.errors import UserError
 
 
 def usable_device(name: str) -> str:
-    """"auto" is a GPU where there is one, else the CPU. Raises UserError for what cannot be used here."""
+    """ "auto" is a GPU where there is one, else the CPU. Raises UserError for what cannot be used here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # what XML, and so an SVG picture, cannot hold
+NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # what XML, and so an SVG image, cannot hold
 LONGEST = 1000
 DEEPEST = 20  # levels of a record; ours have five
 
@@ -29,32 +29,32 @@ def fits(value: Any, form: Any) -> bool:
     return form(value)
 
 
-def ANY(value: Any) -> bool:
+def is_anything(value: Any) -> bool:
     return True
 
 
-def COUNT(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1e12
 
 
-def NUMBER(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return type(value) in (int, float) and -1e12 < value < 1e12
 
 
-def RATE(value: Any) -> bool:
-    return NUMBER(value) and 0 <= value <= 1
+def is_rate(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
 
 
-def TEXT(value: Any) -> bool:
-    """That a picture can show."""
+def is_text(value: Any) -> bool:
+    """That an image can show."""
     return type(value) is str and len(value) <= LONGEST and not NO_TEXT.search(value)
 
 
-def maybe(form: Any) -> Callable[[Any], bool]:
+def optional(form: Any) -> Callable[[Any], bool]:
     """That, or null."""
     return lambda value: value is None or fits(value, form)
 
 
-def some(form: Any) -> Callable[[Any], bool]:
+def non_empty(form: Any) -> Callable[[Any], bool]:
     """A list of them, not empty."""
     return lambda value: fits(value, [form]) and len(value) > 0

@@ -2,7 +2,7 @@
 
 Map (read in this order; docs/architecture.md has every module):
     spec.py         what the policy sees and commands, in SI units; travels inside every checkpoint
-    pictures.py     what cameras and bags hold -> (H, W, 3) uint8 RGB, or a refusal
+    images.py     what cameras and bags hold -> (H, W, 3) uint8 RGB, or a refusal
     observation.py  raw arrays -> model input; the only place that flips, resizes, scales or orders joints
     models/         the network: per-view image encoders, temporal transformer, Gaussian-mixture head
     text.py         instruction -> sentence embedding

@@ -52,12 +52,15 @@ def sample_to_command(spec: PolicySpec, sample: ActionSample, stamp_ns: int) -> 
     )
 
 
-def command_to_action(meaning: ActionSpec, rate_hz: float, linear_m_s: np.ndarray, angular_rad_s: np.ndarray,
-                      gripper_width_m: float) -> np.ndarray:
+def command_to_action(
+    meaning: ActionSpec, rate_hz: float, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, gripper_width_m: float
+) -> np.ndarray:
     """The inverse of `sample_to_command`, for a simulator driven by commands: (7,) float64 in [-1, 1]."""
-    action = np.concatenate([
-        np.asarray(linear_m_s, dtype=np.float64) / (meaning.linear_scale_m * rate_hz),
-        np.asarray(angular_rad_s, dtype=np.float64) / (meaning.angular_scale_rad * rate_hz),
-        [1.0 - 2.0 * gripper_width_m / meaning.gripper_open_width_m],
-    ])
+    action = np.concatenate(
+        [
+            np.asarray(linear_m_s, dtype=np.float64) / (meaning.linear_scale_m * rate_hz),
+            np.asarray(angular_rad_s, dtype=np.float64) / (meaning.angular_scale_rad * rate_hz),
+            [1.0 - 2.0 * gripper_width_m / meaning.gripper_open_width_m],
+        ]
+    )
     return np.clip(action, -1.0, 1.0)

@@ -113,7 +113,9 @@ def _decode(contents: dict[str, bytes], its_id: str) -> Checkpoint:
         model_config=ModelConfig.from_json(contents["model.json"].decode()),
         state_dict=safetensors.torch.load(contents["weights.safetensors"]),
         instructions=safetensors.numpy.load(contents["instructions.safetensors"]),
-        metrics=metrics, id=its_id)
+        metrics=metrics,
+        id=its_id,
+    )
 
 
 def _check(checkpoint: Checkpoint, where: str) -> None:
@@ -122,19 +124,24 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
     got = checkpoint.state_dict
     missing, unknown = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
     if missing or unknown:
-        raise CheckpointError(f"{where}: weights do not fit the model: missing {_few(missing)}, "
-                              f"unknown {_few(unknown)}")
+        raise CheckpointError(
+            f"{where}: weights do not fit the model: missing {_few(missing)}, unknown {_few(unknown)}"
+        )
     for name, tensor in got.items():
         want = expected[name]
         if tensor.shape != want.shape or tensor.dtype != want.dtype:
-            raise CheckpointError(f"{where}: weight {name} is {tensor.dtype} {tuple(tensor.shape)}, "
-                                  f"expected {want.dtype} {tuple(want.shape)}")
+            raise CheckpointError(
+                f"{where}: weight {name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"expected {want.dtype} {tuple(want.shape)}"
+            )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{where}: weight {name} holds values that are not finite")
     for text, embedding in checkpoint.instructions.items():
         if embedding.shape != (checkpoint.spec.text_width,) or embedding.dtype != np.float32:
-            raise CheckpointError(f"{where}: the embedding of {text!r} is {embedding.dtype} {embedding.shape}, "
-                                  f"expected float32 ({checkpoint.spec.text_width},)")
+            raise CheckpointError(
+                f"{where}: the embedding of {text!r} is {embedding.dtype} {embedding.shape}, "
+                f"expected float32 ({checkpoint.spec.text_width},)"
+            )
         if not np.isfinite(embedding).all():
             raise CheckpointError(f"{where}: the embedding of {text!r} holds values that are not finite")
 

@@ -37,7 +37,7 @@ class AssetError(UserError):
 
 
 class RendererError(UserError):
-    """No picture can be drawn: there is no renderer, or it has broken down."""
+    """No image can be drawn: there is no renderer, or it has broken down."""
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:

@@ -29,7 +29,7 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One view. Pictures arrive upright, HWC uint8 RGB, of any size; the model sees height x width pixels."""
+    """One view. Images arrive upright, HWC uint8 RGB, of any size; the model sees height x width pixels."""
 
     name: str  # topic prefix on the robot, key in a batch
     height: int
@@ -38,8 +38,10 @@ class CameraSpec:
 
     def __post_init__(self):
         _require(self.name.isidentifier(), f"camera name {self.name!r} is not an identifier")
-        _require(8 <= self.height <= 4096 and 8 <= self.width <= 4096,
-                 f"camera {self.name} is {self.height}x{self.width} px, allowed 8 to 4096 a side")
+        _require(
+            8 <= self.height <= 4096 and 8 <= self.width <= 4096,
+            f"camera {self.name} is {self.height}x{self.width} px, allowed 8 to 4096 a side",
+        )
 
 
 @dataclass(frozen=True)
@@ -77,21 +79,28 @@ class PolicySpec:
     text_width: int = 768
 
     def __post_init__(self):
-        _require(1 <= len(self.cameras) <= MOST_CAMERAS,
-                 f"cameras has {len(self.cameras)} entries, allowed 1 to {MOST_CAMERAS}")
+        _require(
+            1 <= len(self.cameras) <= MOST_CAMERAS,
+            f"cameras has {len(self.cameras)} entries, allowed 1 to {MOST_CAMERAS}",
+        )
         names = [c.name for c in self.cameras]
         _require(len(set(names)) == len(names), f"camera names {names} are not unique")
         joints = self.joint_names + self.gripper_joint_names
         _require(len(joints) <= MOST_JOINTS, f"{len(joints)} joints are named, allowed up to {MOST_JOINTS}")
         _require(len(set(joints)) == len(joints), f"joint names {joints} are not unique")
-        _require(len(self.gripper_joint_signs) == len(self.gripper_joint_names),
-                 f"gripper_joint_signs has {len(self.gripper_joint_signs)} entries, "
-                 f"expected {len(self.gripper_joint_names)}")
+        _require(
+            len(self.gripper_joint_signs) == len(self.gripper_joint_names),
+            f"gripper_joint_signs has {len(self.gripper_joint_signs)} entries, "
+            f"expected {len(self.gripper_joint_names)}",
+        )
         _require(1 <= self.history <= 1000, f"history is {self.history} steps, allowed 1 to 1000")
-        _require(math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 1000,
-                 f"rate_hz is {self.rate_hz}, allowed above 0 up to 1000")
-        _require(0 < self.text_width <= MOST_TEXT_WIDTH,
-                 f"text_width is {self.text_width}, allowed 1 to {MOST_TEXT_WIDTH}")
+        _require(
+            math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 1000,
+            f"rate_hz is {self.rate_hz}, allowed above 0 up to 1000",
+        )
+        _require(
+            0 < self.text_width <= MOST_TEXT_WIDTH, f"text_width is {self.text_width}, allowed 1 to {MOST_TEXT_WIDTH}"
+        )
 
     @property
     def period_ns(self) -> int:
@@ -112,8 +121,9 @@ class PolicySpec:
         return strict_from_json(PolicySpec, text)
 
 
-def libero_spec(size_px: int = 128, history: int = 10, text_encoder: str = "bert-base-cased",
-                text_width: int = 768) -> PolicySpec:
+def libero_spec(
+    size_px: int = 128, history: int = 10, text_encoder: str = "bert-base-cased", text_width: int = 768
+) -> PolicySpec:
     """The spec of a policy trained on LIBERO data: two views, rows bottom first, a Panda at 20 Hz."""
     cameras = tuple(CameraSpec(name, size_px, size_px, upside_down=True) for name in ("agentview", "wrist"))
     return PolicySpec(cameras=cameras, history=history, text_encoder=text_encoder, text_width=text_width)
@@ -140,8 +150,10 @@ def _read(kind, value, where: str):
         _require(isinstance(value, list), f"{where} is {type(value).__name__}, expected a list")
         return tuple(_read(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if kind is float:
-        _require(type(value) in (int, float) and abs(value) <= sys.float_info.max,
-                 f"{where} is {value!r:.80}, expected a number")
+        _require(
+            type(value) in (int, float) and abs(value) <= sys.float_info.max,
+            f"{where} is {value!r:.80}, expected a number",
+        )
         return float(value)
     _require(type(value) is kind, f"{where} is {value!r:.80}, expected {kind.__name__}")
     return value

@@ -15,15 +15,18 @@ def test_the_launch_files_are_where_ros2_launch_looks():
 
 
 def test_what_the_launch_files_open_is_installed():
-    code = ("from pathlib import Path; import m2distill_policy; folder = Path(m2distill_policy.__file__).parent / 'config'; "
-            "print(*(file.name for file in folder.iterdir() if file.suffix != '.py'))")
+    code = (
+        "from pathlib import Path; import m2distill_policy; folder = Path(m2distill_policy.__file__).parent / 'config'; "
+        "print(*(file.name for file in folder.iterdir() if file.suffix != '.py'))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
     assert {"fastdds.xml", "m2distill.rviz", "foxglove.json"} <= set(said.split())
 
 
 def test_the_node_is_where_ros2_run_looks_and_says_what_it_lacks():
     node = Path(get_package_prefix(NAME), "lib", NAME, "policy_node")
-    end = subprocess.run([node, "--ros-args", "-p", "autostart:=true"], capture_output=True, text=True, timeout=120,
-                         check=False)
+    end = subprocess.run(
+        [node, "--ros-args", "-p", "autostart:=true"], capture_output=True, text=True, timeout=120, check=False
+    )
     assert end.returncode == 2
     assert "no checkpoint; set the parameter `checkpoint`" in end.stderr

@@ -1,7 +1,7 @@
 """ArmEnv: a robosuite task with a Panda as plain arrays, the half that its subclasses share.
 
 Physics, controller (OSC_POSE at 20 Hz) and goal predicate are the task's own. Left out is what only costs time:
-robosuite's observables, its repeated forward passes, its pictures. Positions of bodies and sites are, as in robosuite,
+robosuite's observables, its repeated forward passes, its images. Positions of bodies and sites are, as in robosuite,
 those before the last 2 ms of a step.
 """
 
@@ -21,8 +21,12 @@ CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name 
 SETTLE_STEPS = 5  # zero actions after a reset, LIBERO's evaluation protocol: objects fall onto the floor
 ARM_JITTER_RAD = 0.02  # robosuite's default start noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
-ROBOT_RGB = {"link": (0.92, 0.92, 0.92), "hand": (0.20, 0.20, 0.24), "finger": (0.95, 0.45, 0.75),  # seen at 64 px
-             "pedestal": (0.20, 0.20, 0.20)}
+ROBOT_RGB = {
+    "link": (0.92, 0.92, 0.92),
+    "hand": (0.20, 0.20, 0.24),
+    "finger": (0.95, 0.45, 0.75),  # seen at 64 px
+    "pedestal": (0.20, 0.20, 0.20),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class SimObservation:
 
 class ArmEnv:
     """One task. `env` is robosuite's, made without renderer; `cameras` maps "agentview" and "wrist" to (height, width),
-    {} needs no renderer. `plain`: the arm by its collision shapes, and pictures as cheap as renderer.Renderer can."""
+    {} needs no renderer. `plain`: the arm by its collision shapes, and images as cheap as renderer.Renderer can."""
 
     def __init__(self, task: Task, assets: AssetSource, env, cameras: dict[str, tuple[int, int]], plain: bool):
         self.task, self.assets, self.cameras = task, assets, dict(cameras)
@@ -59,8 +63,9 @@ class ArmEnv:
     def instruction(self) -> str:
         return self.task.instruction
 
-    def reset(self, initial_state: np.ndarray | None = None, seed: int | None = None,
-              settle_steps: int = SETTLE_STEPS) -> SimObservation:
+    def reset(
+        self, initial_state: np.ndarray | None = None, seed: int | None = None, settle_steps: int = SETTLE_STEPS
+    ) -> SimObservation:
         """Start an episode from a flattened state (D,) or, without one, from a placement drawn by `seed`. Furniture is
         no part of a state: LIBERO draws its place within a few centimetres, without a `seed` by the state itself."""
         if initial_state is not None:
@@ -74,8 +79,10 @@ class ArmEnv:
             state[1 + np.asarray(self._robot._ref_joint_pos_indexes)] += jitter
         else:
             if initial_state.shape != state.shape or not np.isfinite(initial_state).all():
-                raise UserError(f"initial state has shape {initial_state.shape}, expected {state.shape} finite "
-                                f"numbers: [time, qpos, qvel] of {self.task.name}; see suites.initial_states")
+                raise UserError(
+                    f"initial state has shape {initial_state.shape}, expected {state.shape} finite "
+                    f"numbers: [time, qpos, qvel] of {self.task.name}; see suites.initial_states"
+                )
             state = initial_state
         self._sim.set_state_from_flattened(state)
         mujoco.mj_forward(self.model, self.data)
@@ -110,7 +117,8 @@ class ArmEnv:
             gripper_positions=qpos[robot._ref_gripper_joint_pos_indexes].copy(),
             ee_pos=self.data.site_xpos[robot.eef_site_id].copy(),
             ee_quat_xyzw=np.roll(quat_wxyz, -1),
-            time_s=float(self.data.time))
+            time_s=float(self.data.time),
+        )
 
     def render(self, camera: str) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright, of one of this environment's cameras."""

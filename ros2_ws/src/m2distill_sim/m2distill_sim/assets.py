@@ -40,13 +40,15 @@ class AssetSource:
             return self.label
         digest = hashlib.sha256()
         try:
-            for path in sorted(Path(folder, name) for folder, _, names in os.walk(self.path, followlinks=True)
-                               for name in names):
+            for path in sorted(
+                Path(folder, name) for folder, _, names in os.walk(self.path, followlinks=True) for name in names
+            ):
                 digest.update(hashlib.sha256(os.fsencode(path.relative_to(self.path))).digest())
                 digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError as error:
-            raise AssetError(f"assets folder {self.path} cannot be read ({error}); copy LIBERO's assets whole, or use "
-                             f"\"builtin\"") from error
+            raise AssetError(
+                f'assets folder {self.path} cannot be read ({error}); copy LIBERO\'s assets whole, or use "builtin"'
+            ) from error
         return f"{self.label}-{digest.hexdigest()[:12]}"
 
 
@@ -64,8 +66,9 @@ def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
     if kind_or_path == "installed":
         folder = _installed_folder()
         if folder is None:
-            raise AssetError("LIBERO's assets are not installed; use \"hub\" to download them, a folder that has them, "
-                             "or \"builtin\"")
+            raise AssetError(
+                'LIBERO\'s assets are not installed; use "hub" to download them, a folder that has them, or "builtin"'
+            )
         return _folder("installed", folder)
     return _folder("path", Path(kind_or_path).expanduser().absolute())
 
@@ -113,12 +116,15 @@ def _builtin() -> AssetSource:
 
 def _folder(kind: str, path: Path) -> AssetSource:
     if not path.is_dir():
-        raise AssetError(f"assets folder {path} does not exist; give the folder that has scenes/ and textures/ in it, "
-                         f"or \"builtin\"")
+        raise AssetError(
+            f'assets folder {path} does not exist; give the folder that has scenes/ and textures/ in it, or "builtin"'
+        )
     missing = [name for name in LAYOUT if not (path / name).is_dir()]
     if missing:
-        raise AssetError(f"assets folder {path} is incomplete: no {', '.join(missing)}; copy LIBERO's assets whole, "
-                         f"or use \"builtin\"")
+        raise AssetError(
+            f"assets folder {path} is incomplete: no {', '.join(missing)}; copy LIBERO's assets whole, "
+            f'or use "builtin"'
+        )
     return AssetSource(kind, path, LIBERO)
 
 
@@ -134,5 +140,7 @@ def _download() -> Path:
     try:
         return Path(snapshot_download("lerobot/libero-assets", repo_type="dataset"))
     except Exception as error:  # the hub's errors share no base class; every one of them means: not downloadable now
-        raise AssetError(f"LIBERO's assets could not be downloaded ({str(error).partition(chr(10))[0]}); "
-                         f"give a folder, or use \"builtin\"") from error
+        raise AssetError(
+            f"LIBERO's assets could not be downloaded ({str(error).partition(chr(10))[0]}); "
+            f'give a folder, or use "builtin"'
+        ) from error

@@ -7,7 +7,7 @@ Attempt k of a task starts from LIBERO's initial state DEMO_STATES[k], and from 
 used up; its random numbers come from (seed, task, k) alone. So the result does not depend on the number of workers or
 on interruptions, and held-out initial states never occur in it.
 
-Format (LIBERO's and robomimic's): obs[j] is what was seen AFTER actions[j], states[j] the state before it, pictures are
+Format (LIBERO's and robomimic's): obs[j] is what was seen AFTER actions[j], states[j] the state before it, images are
 stored bottom row first. Ours beside it: `disturbances`, what was added to `actions` when they were executed.
 """
 
@@ -34,7 +34,7 @@ from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.experts import check_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
-from m2distill_sim.libero_writer import DAMAGE, Episode, observed, store_demo, write_task
+from m2distill_sim.libero_writer import DAMAGE, SimulatedEpisode, observed, store_demo, write_task
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
 
 LINGER_STEPS = 4  # recorded after the expert is done, so that the end is seen as rest
@@ -52,8 +52,18 @@ class CollectSettings:
     format: int = 1
 
 
-def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Path, *, workers: int = 2, seed: int = 0,
-            size_px: int = 128, assets: AssetSource | None = None, progress: bool = True) -> list[Path]:
+def collect(
+    suite: str,
+    tasks: Sequence[int | str],
+    episodes: int,
+    out: str | Path,
+    *,
+    workers: int = 2,
+    seed: int = 0,
+    size_px: int = 128,
+    assets: AssetSource | None = None,
+    progress: bool = True,
+) -> list[Path]:
     """Write `episodes` successful demonstrations of each task to `out`; returns the files in the order of `tasks`.
 
     Goes on from an interrupted run with the same arguments, and leaves finished files alone. Raises UserError,
@@ -71,8 +81,9 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     check_expert(suite)
     out = Path(out)
     paths = [out / f"{task.name}_demo.hdf5" for task in wanted]
-    open_tasks = [(task, path) for task, path in zip(wanted, paths, strict=True)
-                  if not _is_finished(path, settings, episodes)]
+    open_tasks = [
+        (task, path) for task, path in zip(wanted, paths, strict=True) if not _is_finished(path, settings, episodes)
+    ]
     if open_tasks:
         out.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
@@ -82,9 +93,16 @@ def collect(suite: str, tasks: Sequence[int | str], episodes: int, out: str | Pa
     return paths
 
 
-def collect_command(suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1), episodes: int = 50,
-                    out: Path = Path("data/demos"), workers: int = 2, seed: int = 0, size_px: int = 128,
-                    assets: str | None = None) -> None:
+def collect_command(
+    suite: str = "libero_object",
+    tasks: tuple[int, ...] = (0, 1),
+    episodes: int = 50,
+    out: Path = Path("data/demos"),
+    workers: int = 2,
+    seed: int = 0,
+    size_px: int = 128,
+    assets: str | None = None,
+) -> None:
     """Let a scripted expert solve tasks in simulation, disturbed now and then, and keep its successes as
     demonstrations: one LIBERO-format HDF5 file per task. The same command goes on after Ctrl-C.
 
@@ -97,11 +115,12 @@ def collect_command(suite: str = "libero_object", tasks: tuple[int, ...] = (0, 1
         out: folder of the files, <task>_demo.hdf5.
         workers: processes, each with a simulator of its own; the result does not depend on it.
         seed: of the expert's variation, of the disturbances, and of placements beyond LIBERO's initial states.
-        size_px: side of the two cameras' pictures.
+        size_px: side of the two cameras' images.
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
     """
-    for path in collect(suite, tasks, episodes, out, workers=workers, seed=seed, size_px=size_px,
-                        assets=find_assets(assets)):
+    for path in collect(
+        suite, tasks, episodes, out, workers=workers, seed=seed, size_px=size_px, assets=find_assets(assets)
+    ):
         print(path)
 
 
@@ -122,9 +141,10 @@ def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
     return out / ".unfinished" / f"{task.name}-{key}"
 
 
-def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
+def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> SimulatedEpisode | None:
     """One disturbed attempt, or None where it failed. Needs both cameras. They see successful attempts alone: those are
     executed once more for them, with the same outcome to the last bit."""
+
     def reset() -> np.random.Generator:
         rng = np.random.default_rng([seed, env.task.index, attempt])
         env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
@@ -141,7 +161,7 @@ def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> Episode | None:
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
-    return Episode(datasets | {"rewards": last, "dones": last}, env.model_xml())
+    return SimulatedEpisode(datasets | {"rewards": last, "dones": last}, env.model_xml())
 
 
 def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]] | None:
@@ -159,8 +179,9 @@ def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, 
     return steps if env.success() else None
 
 
-def _collect_task(pool, show, task: Task, path: Path, episodes: int, settings: CollectSettings,
-                  assets: AssetSource) -> None:
+def _collect_task(
+    pool, show, task: Task, path: Path, episodes: int, settings: CollectSettings, assets: AssetSource
+) -> None:
     folder = unfinished_folder(path.parent, task, settings)
     folder.mkdir(parents=True, exist_ok=True)
     for stray in folder.glob("*.tmp"):  # of a run that was killed while writing
@@ -173,8 +194,10 @@ def _collect_task(pool, show, task: Task, path: Path, episodes: int, settings: C
         if len(kept) >= episodes:
             break
         if attempts - len(kept) > MAX_FAILURES * episodes:
-            raise UserError(f"the expert failed {attempts - len(kept)} of {attempts} attempts at {task.name}; "
-                            f"the assets {settings.assets} may be damaged")
+            raise UserError(
+                f"the expert failed {attempts - len(kept)} of {attempts} attempts at {task.name}; "
+                f"the assets {settings.assets} may be damaged"
+            )
         attempts += episodes - len(kept)
         todo = [attempt for attempt in range(attempts) if attempt not in done and not _exists(folder, attempt)]
         jobs = [pool.submit(_work, task, assets, settings, attempt, folder) for attempt in todo]
@@ -187,8 +210,14 @@ def _collect_task(pool, show, task: Task, path: Path, episodes: int, settings: C
             for job in jobs:
                 job.cancel()
             raise
-    write_task(path, task, [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]], settings.assets, True,
-               {"collect_settings": json.dumps(asdict(settings)), "experts": experts_source()})
+    write_task(
+        path,
+        task,
+        [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
+        settings.assets,
+        True,
+        {"collect_settings": json.dumps(asdict(settings)), "experts": experts_source()},
+    )
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()
@@ -237,8 +266,9 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
     asked = asdict(settings) | {"episodes": episodes}
     if found != asked:
-        different = ", ".join(f"{name} {found.get(name)} (asked: {asked[name]})" for name in asked
-                              if found.get(name) != asked[name])
+        different = ", ".join(
+            f"{name} {found.get(name)} (asked: {asked[name]})" for name in asked if found.get(name) != asked[name]
+        )
         raise DataError(f"{path} exists with other settings: {different}; choose another folder or remove the file")
     return True
 
@@ -253,15 +283,25 @@ def _progress(visible: bool):
     console = Console()
     bars: dict = {}  # by task
     lines: dict[Task, float] = {}  # when the last one was printed
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                  console=console, disable=not (visible and console.is_terminal)) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not (visible and console.is_terminal),
+    ) as progress:
+
         def show(task: Task, successes: int, attempts: int, episodes: int) -> None:
             if task not in bars:
                 bars[task] = progress.add_task(task.instruction, total=episodes)
             progress.update(bars[task], completed=successes)
             now = time.monotonic()
-            if visible and not console.is_terminal and (successes == episodes
-                                                        or now > lines.get(task, 0) + LINE_EVERY_S):
+            if (
+                visible
+                and not console.is_terminal
+                and (successes == episodes or now > lines.get(task, 0) + LINE_EVERY_S)
+            ):
                 lines[task] = now
                 print(f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed", flush=True)
 

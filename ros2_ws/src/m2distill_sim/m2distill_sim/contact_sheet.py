@@ -1,4 +1,4 @@
-"""The tasks of a suite, as a list or as one picture: what both cameras see at the first initial state."""
+"""The tasks of a suite, as a list or as one image: what both cameras see at the first initial state."""
 
 import textwrap
 from pathlib import Path
@@ -26,7 +26,7 @@ def tasks_command(suite: str = "libero_object", assets: str | None = None, out: 
     Args:
         suite: LIBERO's suite.
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
-        out: the picture.
+        out: the image.
     """
     find_task(suite, 0)
     tasks = suites()[suite]
@@ -35,7 +35,7 @@ def tasks_command(suite: str = "libero_object", assets: str | None = None, out: 
         return
     if out.suffix not in (".jpg", ".png"):
         raise UserError(f"--out is {out}, expected a name that ends in .jpg or .png")
-    write_picture(out, contact_sheet(tasks, assets_of(suite, assets)))
+    write_image(out, contact_sheet(tasks, assets_of(suite, assets)))
     print(out)
 
 
@@ -43,12 +43,12 @@ def contact_sheet(tasks: tuple[Task, ...], assets: AssetSource) -> np.ndarray:
     """(H, W, 3) uint8 RGB: both views of every task beside each other, its number and instruction below."""
     cells = [_cell(task, assets) for task in tasks]
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % COLUMNS)
-    return np.concatenate([np.concatenate(cells[row:row + COLUMNS], axis=1) for row in range(0, len(cells), COLUMNS)])
+    return np.concatenate([np.concatenate(cells[row : row + COLUMNS], axis=1) for row in range(0, len(cells), COLUMNS)])
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB; the file appears whole or not at all."""
-    content = cv2.imencode(path.suffix, picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    content = cv2.imencode(path.suffix, image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     write_whole(path, content)
 
 
@@ -58,6 +58,7 @@ def _cell(task: Task, assets: AssetSource) -> np.ndarray:
         views = env.reset(initial_states(task.suite, task.index)[0], settle_steps=SETTLE_STEPS).images
     caption = np.full((LINE_PX * LINES + 8, 2 * VIEW_PX, 3), 255, np.uint8)
     for number, line in enumerate(textwrap.wrap(f"{task.index}  {task.instruction}", LETTERS)[:LINES]):
-        cv2.putText(caption, line, (4, LINE_PX * (number + 1)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1,
-                    cv2.LINE_AA)
+        cv2.putText(
+            caption, line, (4, LINE_PX * (number + 1)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
+        )
     return np.concatenate([np.concatenate(list(views.values()), axis=1), caption])

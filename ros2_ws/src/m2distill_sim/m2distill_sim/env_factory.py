@@ -8,8 +8,9 @@ from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
 
 
-def make_env(suite: str, task: int | str, assets: AssetSource | None = None,
-             cameras: dict[str, tuple[int, int]] | None = None) -> ArmEnv:
+def make_env(
+    suite: str, task: int | str, assets: AssetSource | None = None, cameras: dict[str, tuple[int, int]] | None = None
+) -> ArmEnv:
     """Raises UserError."""
     if suite == lift.SUITE:
         find_task(suite, task)

@@ -16,23 +16,31 @@ from m2distill_sim.task_files import check_task_files
 
 __all__ = ["LiberoEnv", "SimObservation"]
 
-NO_PICTURES = {"use_camera_obs": False, "has_offscreen_renderer": False, "hard_reset": False, "ignore_done": True}
+NO_IMAGES = {"use_camera_obs": False, "has_offscreen_renderer": False, "hard_reset": False, "ignore_done": True}
 
 
 class LiberoEnv(ArmEnv):
     """One task of one suite. `cameras` maps "agentview" and "wrist" to (height, width); {} needs no renderer."""
 
-    def __init__(self, suite: str, task: int | str, assets: AssetSource | None = None,
-                 cameras: dict[str, tuple[int, int]] | None = None):
+    def __init__(
+        self,
+        suite: str,
+        task: int | str,
+        assets: AssetSource | None = None,
+        cameras: dict[str, tuple[int, int]] | None = None,
+    ):
         found, cameras = find_task(suite, task), cameras or {}
         check_cameras(cameras)
         assets = find_assets() if assets is None else assets
         if assets.is_builtin and suite not in builtin.SUITES:
-            raise AssetError(f"the built-in assets cover {', '.join(builtin.SUITES)}, not {suite}; name the folder of "
-                             f"LIBERO's assets, or \"hub\" to download them, as `assets` or in $M2DISTILL_ASSETS")
+            raise AssetError(
+                f"the built-in assets cover {', '.join(builtin.SUITES)}, not {suite}; name the folder of "
+                f'LIBERO\'s assets, or "hub" to download them, as `assets` or in $M2DISTILL_ASSETS'
+            )
         check_task_files(found.bddl_file, assets)
-        super().__init__(found, assets, _make_env(found, assets, "ControlEnv", **NO_PICTURES).env, cameras,
-                         plain=assets.is_builtin)
+        super().__init__(
+            found, assets, _make_env(found, assets, "ControlEnv", **NO_IMAGES).env, cameras, plain=assets.is_builtin
+        )
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:
@@ -77,8 +85,9 @@ def _make_env(task: Task, assets: AssetSource, kind: str, **options):
         except (FileNotFoundError, ValueError) as error:  # the second is MuJoCo's, for a mesh or texture
             if isinstance(error, ValueError) and "opening file" not in str(error):
                 raise
-            raise AssetError(f"assets folder {assets.path} is incomplete: {error}; copy LIBERO's assets whole, or use "
-                             f"\"builtin\"") from error
+            raise AssetError(
+                f'assets folder {assets.path} is incomplete: {error}; copy LIBERO\'s assets whole, or use "builtin"'
+            ) from error
 
 
 def _import_libero():
@@ -86,8 +95,13 @@ def _import_libero():
     import yaml
 
     package = libero_package()
-    config = {"benchmark_root": package, "bddl_files": package / "bddl_files", "init_states": package / "init_files",
-              "datasets": cache_folder() / "datasets", "assets": cache_folder() / "assets"}
+    config = {
+        "benchmark_root": package,
+        "bddl_files": package / "bddl_files",
+        "init_states": package / "init_files",
+        "datasets": cache_folder() / "datasets",
+        "assets": cache_folder() / "assets",
+    }
     content = yaml.safe_dump({key: str(path) for key, path in config.items()}).encode()
     folder = cache_folder() / f"libero-config-{hashlib.sha256(content).hexdigest()[:12]}"
     if not folder.is_dir():

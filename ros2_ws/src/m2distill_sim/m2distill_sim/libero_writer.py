@@ -1,6 +1,6 @@
 """Writing a demonstration file in LIBERO's format, which robomimic reads: one HDF5 file per task, one group per demo.
 
-Pictures are stored bottom row first. Ours beside LIBERO's keys are the attributes `obs_after_action` (whether obs[j]
+Images are stored bottom row first. Ours beside LIBERO's keys are the attributes `obs_after_action` (whether obs[j]
 was seen after actions[j], as LIBERO stores it, or before) and `assets`, and what a writer adds about its demos' origin.
 """
 
@@ -23,7 +23,7 @@ DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowErr
 
 
 @dataclass
-class Episode:
+class SimulatedEpisode:
     """T steps of one attempt: dataset path inside a demo -> array (T, ...), and the model it ran in."""
 
     datasets: dict[str, np.ndarray]
@@ -52,17 +52,18 @@ def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
     return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
 
 
-def _write_demo(group: h5py.Group, episode: Episode) -> None:
+def _write_demo(group: h5py.Group, episode: SimulatedEpisode) -> None:
     for name, array in episode.datasets.items():
-        picture = array.dtype == np.uint8 and array.ndim == 4
-        group.create_dataset(name, data=array, chunks=(1, *array.shape[1:]) if picture else None,
-                             compression="lzf" if picture else None)
+        image = array.dtype == np.uint8 and array.ndim == 4
+        group.create_dataset(
+            name, data=array, chunks=(1, *array.shape[1:]) if image else None, compression="lzf" if image else None
+        )
     group.attrs["num_samples"] = len(episode.datasets["actions"])
     group.attrs["init_state"] = episode.datasets["states"][0]
     group.attrs["model_file"] = episode.model_xml
 
 
-def store_demo(path: Path, episode: Episode) -> None:
+def store_demo(path: Path, episode: SimulatedEpisode) -> None:
     """A file with this demo alone, for `write_task`; it appears whole or not at all."""
     temporary = path.with_suffix(".tmp")
     with h5py.File(temporary, "w") as file:
@@ -70,8 +71,9 @@ def store_demo(path: Path, episode: Episode) -> None:
     publish(temporary, path)
 
 
-def write_task(path: Path, task: Task, demos: Sequence[Path], assets: str, obs_after_action: bool,
-               attributes: dict[str, str]) -> None:
+def write_task(
+    path: Path, task: Task, demos: Sequence[Path], assets: str, obs_after_action: bool, attributes: dict[str, str]
+) -> None:
     """The task's file of the demos in these files, in this order; it appears whole or not at all. `attributes` say
     where the demos come from. Raises DataError for a damaged one."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -88,19 +90,37 @@ def write_task(path: Path, task: Task, demos: Sequence[Path], assets: str, obs_a
                         group.attrs[name] = value
                     total += int(group.attrs["num_samples"])
             except DAMAGE as error:
-                raise DataError(f"{demo} cannot be copied to {path} ({error}); make room or, where it is damaged, "
-                                "remove it, and repeat the command") from None
+                raise DataError(
+                    f"{demo} cannot be copied to {path} ({error}); make room or, where it is damaged, "
+                    "remove it, and repeat the command"
+                ) from None
         problem = _problem(task)
         env_name = "_".join(word.capitalize() for word in problem.split("_"))  # of robosuite's or LIBERO's class
         bddl = f"{task.suite}/{task.name}.bddl" if task.suite != lift.SUITE else ""
-        data.attrs.update({
-            "env_name": env_name, "bddl_file_name": bddl,
-            "problem_info": json.dumps({"problem_name": problem, "domain_name": "robosuite",
-                                        "language_instruction": task.instruction}),
-            "env_args": json.dumps({"type": 1, "env_name": env_name, "problem_name": problem, "bddl_file": bddl,
-                                    "env_kwargs": {"robots": ["Panda"], "control_freq": 20}}),
-            "macros_image_convention": "opengl", "num_demos": len(demos), "total": total,
-            "obs_after_action": obs_after_action, "assets": assets, **attributes})
+        data.attrs.update(
+            {
+                "env_name": env_name,
+                "bddl_file_name": bddl,
+                "problem_info": json.dumps(
+                    {"problem_name": problem, "domain_name": "robosuite", "language_instruction": task.instruction}
+                ),
+                "env_args": json.dumps(
+                    {
+                        "type": 1,
+                        "env_name": env_name,
+                        "problem_name": problem,
+                        "bddl_file": bddl,
+                        "env_kwargs": {"robots": ["Panda"], "control_freq": 20},
+                    }
+                ),
+                "macros_image_convention": "opengl",
+                "num_demos": len(demos),
+                "total": total,
+                "obs_after_action": obs_after_action,
+                "assets": assets,
+                **attributes,
+            }
+        )
     publish(temporary, path)
 
 

@@ -40,6 +40,14 @@ def _make_env():
         import robosuite
 
         return robosuite.make(
-            "Lift", robots="Panda", controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
-            initialization_noise=None, has_renderer=False, has_offscreen_renderer=False, use_camera_obs=False,
-            control_freq=20, ignore_done=True, hard_reset=False)
+            "Lift",
+            robots="Panda",
+            controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
+            initialization_noise=None,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            control_freq=20,
+            ignore_done=True,
+            hard_reset=False,
+        )

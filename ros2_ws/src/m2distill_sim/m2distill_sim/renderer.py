@@ -1,4 +1,4 @@
-"""Offscreen pictures of a MuJoCo model: one GL context for all cameras of one model, upright RGB out.
+"""Offscreen images of a MuJoCo model: one GL context for all cameras of one model, upright RGB out.
 
 The context belongs to the thread that made it, and is freed by close() or before the interpreter exits.
 """
@@ -20,7 +20,7 @@ MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for
 def _import_mujoco() -> tuple[Any, type[Exception]]:
     """mujoco, which chooses its GL platform while it is imported, and what PyOpenGL raises."""
     platform = os.environ.setdefault("MUJOCO_GL", "egl")
-    # Mesa's software renderer: threads of its own cost a small picture more than they bring, and take the cores that
+    # Mesa's software renderer: threads of its own cost a small image more than they bring, and take the cores that
     # other processes' simulators are meant for.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if platform not in PLATFORMS:
@@ -47,7 +47,7 @@ def _gl_context(width: int, height: int) -> Any:
 
 
 class Renderer:
-    """Pictures of up to `height` x `width` pixels.
+    """Images of up to `height` x `width` pixels.
 
     `plain` is for a scene of few polygons: without reflections, shadows and sky, meshes drawn as their convex hulls,
     and smoothed by drawing at twice the size, which a software renderer does in a quarter of the time of multisampling.
@@ -64,8 +64,9 @@ class Renderer:
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except (RuntimeError, ImportError, mujoco.FatalError, GLError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise RendererError(f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {reason}; "
-                                f"{MEND}") from error
+            raise RendererError(
+                f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {reason}; {MEND}"
+            ) from error
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         self._options = mujoco.MjvOption()
@@ -73,8 +74,12 @@ class Renderer:
         self._options.geomgroup[VISUAL_GROUP] = 1
         self._options.flags[mujoco.mjtVisFlag.mjVIS_CONVEXHULL] = plain
         if plain:
-            for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION,
-                         mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE):
+            for flag in (
+                mujoco.mjtRndFlag.mjRND_SHADOW,
+                mujoco.mjtRndFlag.mjRND_REFLECTION,
+                mujoco.mjtRndFlag.mjRND_SKYBOX,
+                mujoco.mjtRndFlag.mjRND_HAZE,
+            ):
                 self._scene.flags[flag] = 0
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -86,15 +91,16 @@ class Renderer:
         """(height, width, 3) uint8 RGB, upright."""
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
-        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL,
-                               self._scene)
+        mujoco.mjv_updateScene(
+            self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
         area = mujoco.MjrRect(0, 0, width * self._scale, height * self._scale)
-        picture = np.empty((area.height, area.width, 3), np.uint8)
+        image = np.empty((area.height, area.width, 3), np.uint8)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         mujoco.mjr_render(area, self._scene, self._context)
-        mujoco.mjr_readPixels(picture, None, area, self._context)
-        picture = np.ascontiguousarray(picture[::-1])  # OpenGL's first row is the lowest
-        return picture if self._scale == 1 else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        mujoco.mjr_readPixels(image, None, area, self._context)
+        image = np.ascontiguousarray(image[::-1])  # OpenGL's first row is the lowest
+        return image if self._scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""

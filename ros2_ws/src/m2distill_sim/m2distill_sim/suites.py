@@ -45,8 +45,10 @@ def suites() -> dict[str, tuple[Task, ...]]:
     """Suite name -> its tasks, LIBERO's in benchmark order."""
     source = (libero_package() / "benchmark" / "libero_suite_task_map.py").read_text()
     names = ast.literal_eval(source.split("=", 1)[1].strip())  # one dict literal
-    found = {suite: tuple(Task(suite, i, name, _instruction(name)) for i, name in enumerate(tasks))
-             for suite, tasks in names.items()}
+    found = {
+        suite: tuple(Task(suite, i, name, _instruction(name)) for i, name in enumerate(tasks))
+        for suite, tasks in names.items()
+    }
     return found | {lift.SUITE: (Task(lift.SUITE, 0, lift.NAME, lift.INSTRUCTION),)}
 
 
@@ -107,7 +109,7 @@ def assets_of(suite: str, kind_or_path: str | None = None) -> AssetSource:
 def _instruction(name: str) -> str:
     """LIBERO's rule: words of the file name, without the scene prefix of LIBERO-10 and -90."""
     if name[0].isupper():
-        _, _, name = name[name.index("SCENE"):].partition("_")
+        _, _, name = name[name.index("SCENE") :].partition("_")
     return name.replace("_", " ")
 
 
@@ -124,9 +126,12 @@ def _load_array(content: bytes) -> np.ndarray:
 class _ArrayUnpickler(pickle.Unpickler):
     """Loads what a pickled numpy array needs and nothing else."""
 
-    ALLOWED: ClassVar = {("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0),  # its shape follows
-                         ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype,
-                         ("_codecs", "encode"): lambda text, _: text.encode("latin1")}
+    ALLOWED: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0),  # its shape follows
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    }
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:

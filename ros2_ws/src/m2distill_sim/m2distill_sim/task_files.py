@@ -25,8 +25,10 @@ def check_task_files(bddl_file: Path, assets: AssetSource) -> None:
     missing = missing_files(assets.path, *_room_and_kinds(bddl_file))
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise AssetError(f"assets folder {assets.path} is incomplete: {', '.join(missing[:NAMED])}{more} missing or "
-                         f"damaged; copy LIBERO's assets whole, or use \"builtin\"")
+        raise AssetError(
+            f"assets folder {assets.path} is incomplete: {', '.join(missing[:NAMED])}{more} missing or "
+            f'damaged; copy LIBERO\'s assets whole, or use "builtin"'
+        )
 
 
 def read_bddl(file: Path) -> dict[str, list]:

@@ -1,4 +1,4 @@
-"""An episode's pictures as an mp4 file that browsers play."""
+"""An episode's images as an mp4 file that browsers play."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 from m2distill_policy.utils.files import publish
 
-MIN_HEIGHT_PX = 256  # small pictures are enlarged, pixel by pixel
+MIN_HEIGHT_PX = 256  # small images are enlarged, pixel by pixel
 
 
 def write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:

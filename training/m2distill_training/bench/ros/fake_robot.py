@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
@@ -25,7 +25,7 @@ from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 REST_S = 1.0  # between the last message and the end of the episode, for what is under way
 
 
-class Rig(WaitingNode):
+class FakeRobot(ClientNode):
     def __init__(self, width: int, height: int, camera_hz: float, joints_hz: float):
         super().__init__("rig")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -33,14 +33,18 @@ class Rig(WaitingNode):
         self._image = conversions.image_from_numpy(noise, 0, "rig")
         self._names = [*PANDA_JOINTS, *PANDA_FINGERS]
         self.published: dict[str, int] = {}
-        self.publishers_of = {f"{camera.name}/image_raw": self.create_publisher(Image, f"{camera.name}/image_raw", 10)
-                              for camera in libero_spec().cameras}
+        self.publishers_of = {
+            f"{camera.name}/image_raw": self.create_publisher(Image, f"{camera.name}/image_raw", 10)
+            for camera in libero_spec().cameras
+        }
         self._cameras = list(self.publishers_of)
         self.publishers_of["joint_states"] = self.create_publisher(JointState, "joint_states", 10)
         self.publishers_of["instruction"] = self.create_publisher(String, "instruction", 10)
         self.verbs = {verb: self.create_client(Trigger, f"recorder/{verb}") for verb in ("start", "keep")}
-        self._timers = [self.create_timer(1 / rate, sense, clock=steady, autostart=False)
-                        for rate, sense in ((camera_hz, self._see), (joints_hz, self._feel))]
+        self._timers = [
+            self.create_timer(1 / rate, sense, clock=steady, autostart=False)
+            for rate, sense in ((camera_hz, self._see), (joints_hz, self._feel))
+        ]
 
     def call(self, verb: str) -> str:
         answer = self.ask(self.verbs[verb])
@@ -49,8 +53,13 @@ class Rig(WaitingNode):
         return answer.message
 
     def record(self, seconds: float) -> dict:
-        self.wait(lambda: all(p.get_subscription_count() for p in self.publishers_of.values())
-                  and all(client.service_is_ready() for client in self.verbs.values()), "the recorder")
+        self.wait(
+            lambda: (
+                all(p.get_subscription_count() for p in self.publishers_of.values())
+                and all(client.service_is_ready() for client in self.verbs.values())
+            ),
+            "the recorder",
+        )
         self.call("start")
         self._publish("instruction", String(data="bench"))
         for timer in self._timers:
@@ -84,8 +93,10 @@ def main() -> int:
     parser.add_argument("--camera-hz", type=float, default=30.0)
     parser.add_argument("--joints-hz", type=float, default=100.0)
     options = parser.parse_args()
-    return run_client(lambda: Rig(options.width, options.height, options.camera_hz, options.joints_hz),
-                      lambda rig: print(json.dumps(rig.record(options.seconds)), flush=True))
+    return run_client(
+        lambda: FakeRobot(options.width, options.height, options.camera_hz, options.joints_hz),
+        lambda rig: print(json.dumps(rig.record(options.seconds)), flush=True),
+    )
 
 
 if __name__ == "__main__":

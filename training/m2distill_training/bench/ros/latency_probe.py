@@ -22,7 +22,7 @@ from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
@@ -32,7 +32,7 @@ RATE_HZ = 20
 SETTLE_S = 2.0  # after the first command and around a swap, before it counts
 
 
-class Probe(WaitingNode):
+class LatencyProbe(ClientNode):
     def __init__(self, size_px: int):
         super().__init__("probe")
         self.status = PolicyStatus()  # the node's own names a checkpoint
@@ -40,9 +40,10 @@ class Probe(WaitingNode):
         self.sent_ns: list[int] = []
         self.answered_ns: dict[int, int] = {}  # stamp -> when its command came
         random = np.random.default_rng(0)
-        self._pictures = {camera.name: random.integers(0, 256, (size_px, size_px, 3), np.uint8)
-                          for camera in libero_spec().cameras}
-        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in self._pictures}
+        self._images = {
+            camera.name: random.integers(0, 256, (size_px, size_px, 3), np.uint8) for camera in libero_spec().cameras
+        }
+        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in self._images}
         self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
         self._instruction_pub = self.create_publisher(String, "instruction", 10)
         self._policy_parameters = AsyncParameterClient(self, "policy")
@@ -51,8 +52,10 @@ class Probe(WaitingNode):
         self.create_timer(1 / RATE_HZ, self._sense, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def instruct(self, instruction: str) -> None:
-        self.wait(lambda: self.status.checkpoint_id and self._instruction_pub.get_subscription_count(),
-                  "an active policy node")
+        self.wait(
+            lambda: self.status.checkpoint_id and self._instruction_pub.get_subscription_count(),
+            "an active policy node",
+        )
         self._instruction_pub.publish(String(data=instruction))
         self.wait(lambda: self.answered_ns, "a first command")
         self.run(SETTLE_S)
@@ -81,10 +84,10 @@ class Probe(WaitingNode):
         now_ns = time.time_ns()
         names = [*PANDA_JOINTS, *PANDA_FINGERS]
         joints = conversions.joint_state_from_numpy(names, np.full(len(names), 0.1), now_ns)
-        pictures = {name: conversions.image_from_numpy(picture, now_ns, name) for name, picture in self._pictures.items()}
+        images = {name: conversions.image_from_numpy(image, now_ns, name) for name, image in self._images.items()}
         self._joints_pub.publish(joints)
-        for name, picture in pictures.items():
-            self._image_pubs[name].publish(picture)
+        for name, image in images.items():
+            self._image_pubs[name].publish(image)
         self.sent_ns.append(now_ns)
 
     def _on_status(self, status: PolicyStatus) -> None:
@@ -101,12 +104,17 @@ def summary(stamps_ns: list[int], answered_ns: dict[int, int]) -> dict:
     took_ms = [1e-6 * (answered_ns[stamp] - stamp) for stamp in stamps_ns if stamp in answered_ns]
     if not took_ms:
         raise UserError(f"no command came in {len(stamps_ns)} periods; the node's log says why")
-    return {"periods": len(stamps_ns), "missed": len(stamps_ns) - len(took_ms),
-            **{name: round(float(np.percentile(took_ms, q)), 2) for name, q in
-               (("median_ms", 50), ("p99_ms", 99), ("max_ms", 100))}}
+    return {
+        "periods": len(stamps_ns),
+        "missed": len(stamps_ns) - len(took_ms),
+        **{
+            name: round(float(np.percentile(took_ms, q)), 2)
+            for name, q in (("median_ms", 50), ("p99_ms", 99), ("max_ms", 100))
+        },
+    }
 
 
-def measure(probe: Probe, instruction: str, seconds: float, swap: str) -> dict:
+def measure(probe: LatencyProbe, instruction: str, seconds: float, swap: str) -> dict:
     probe.instruct(instruction)
     return {"active_s": probe.active_s, **probe.latencies(seconds), **probe.swap(swap)}
 
@@ -115,15 +123,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Play a robot's sensors and time the policy's commands.")
     parser.add_argument("--instruction", required=True, help="one that the checkpoint knows")
     parser.add_argument("--seconds", type=float, default=60.0, help="to measure")
-    parser.add_argument("--size-px", type=int, default=128, help="side of the pictures")
+    parser.add_argument("--size-px", type=int, default=128, help="side of the images")
     parser.add_argument("--swap", required=True, help="directory of the checkpoint that is swapped in at the end")
     options = parser.parse_args()
 
-    def use(probe: Probe) -> None:
+    def use(probe: LatencyProbe) -> None:
         print("ready", flush=True)
         print(json.dumps(measure(probe, options.instruction, options.seconds, options.swap)), flush=True)
 
-    return run_client(lambda: Probe(options.size_px), use)
+    return run_client(lambda: LatencyProbe(options.size_px), use)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
-from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 
 READY = (PolicyStatus.IDLE, PolicyStatus.FAULT)  # states that an instruction ends, after a reset of the fault
 
 
-class Soak(WaitingNode):
+class Soak(ClientNode):
     def __init__(self, instruction: str, period_s: float):
         super().__init__("soak")
         self._instruction, self._period_s = instruction, period_s
@@ -34,8 +34,10 @@ class Soak(WaitingNode):
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(PolicyAction, "policy/action", self._on_action, 1000)
         self._instruct = self.create_publisher(String, "instruction", 10)
-        self._verbs = {name: self.create_client(Trigger, name)
-                       for name in ("recorder/start", "recorder/keep", "policy/reset_fault")}
+        self._verbs = {
+            name: self.create_client(Trigger, name)
+            for name in ("recorder/start", "recorder/keep", "policy/reset_fault")
+        }
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
@@ -49,8 +51,11 @@ class Soak(WaitingNode):
         self.counts["actions"] += 1
 
     def ready(self) -> bool:
-        return (self._status is not None and self._instruct.get_subscription_count() > 1
-                and all(client.service_is_ready() for client in self._verbs.values()))
+        return (
+            self._status is not None
+            and self._instruct.get_subscription_count() > 1
+            and all(client.service_is_ready() for client in self._verbs.values())
+        )
 
     def act(self) -> None:
         """The policy acts when this returns."""

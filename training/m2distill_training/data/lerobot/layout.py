@@ -3,12 +3,12 @@
     meta/info.json               version, rate, features with their shapes, names and units, where the files are
     meta/stats.json              statistics of each feature over the whole dataset
     meta/tasks.parquet           task_index <-> instruction
-    meta/episodes/chunk-000/     one row per episode: length, where its rows and pictures are, its own statistics
+    meta/episodes/chunk-000/     one row per episode: length, where its rows and images are, its own statistics
     data/chunk-000/              one row per step
-    videos/FEATURE/chunk-000/    pictures, several episodes to a file, found by their time in it
+    videos/FEATURE/chunk-000/    images, several episodes to a file, found by their time in it
 
-A row holds what the robot saw and the action that it chose then ("before" in libero_hdf5.py); the picture of row t is
-the video's at from_timestamp + t / rate. Pictures are upright. Fingers have a robot's signs, both opening positive.
+A row holds what the robot saw and the action that it chose then ("before" in libero_hdf5.py); the image of row t is
+the video's at from_timestamp + t / rate. Images are upright. Fingers have a robot's signs, both opening positive.
 lerobot_export.py writes, lerobot_import.py reads, both through `features` here.
 """
 
@@ -30,8 +30,13 @@ FILES_PER_CHUNK, DATA_FILE_MB, VIDEO_FILE_MB = 1000, 100, 200  # LeRobot's defau
 
 STATE, ACTION = "observation.state", "action"
 CAMERAS = {"agentview": "observation.images.agentview", "wrist": "observation.images.wrist"}
-COUNTERS = {"timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64",
-            "task_index": "int64"}  # what LeRobot adds to every row
+COUNTERS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}  # what LeRobot adds to every row
 ACTION_NAMES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
 
 SPEC = libero_spec()  # of the demonstrations: Panda, 20 Hz
@@ -46,7 +51,8 @@ def units(spec: PolicySpec = SPEC) -> dict[str, list[str]]:
     action = spec.action
     return {
         STATE: ["rad"] * len(spec.joint_names) + ["m"] * len(spec.gripper_joint_names),
-        ACTION: [f"{action.linear_scale_m} m per step"] * 3 + [f"{action.angular_scale_rad} rad per step"] * 3
+        ACTION: [f"{action.linear_scale_m} m per step"] * 3
+        + [f"{action.angular_scale_rad} rad per step"] * 3
         + ["-1 open, 1 closed"],
     }
 
@@ -55,16 +61,35 @@ def features(sizes: dict[str, tuple[int, int]], coding: Coding, spec: PolicySpec
     """info.json's `features`; `sizes` are camera -> (height, width) px."""
     names = {STATE: state_names(spec), ACTION: ACTION_NAMES}
     rows: dict[str, dict[str, Any]] = {
-        key: {"dtype": "float32", "shape": [len(names[key])], "names": list(names[key]),
-              "info": {"units": units(spec)[key]}} for key in names}
+        key: {
+            "dtype": "float32",
+            "shape": [len(names[key])],
+            "names": list(names[key]),
+            "info": {"units": units(spec)[key]},
+        }
+        for key in names
+    }
     rows[ACTION]["info"]["frame"] = spec.action.frame_id
-    pictures = {CAMERAS[camera]: {
-        "dtype": "video", "shape": [height, width, 3], "names": ["height", "width", "channels"],
-        "info": {"video.height": height, "video.width": width, "video.channels": 3, "video.fps": round(spec.rate_hz),
-                 "video.codec": coding.codec, "video.pix_fmt": coding.pixels, "has_audio": False,
-                 "is_depth_map": False}} for camera, (height, width) in sizes.items()}
+    images = {
+        CAMERAS[camera]: {
+            "dtype": "video",
+            "shape": [height, width, 3],
+            "names": ["height", "width", "channels"],
+            "info": {
+                "video.height": height,
+                "video.width": width,
+                "video.channels": 3,
+                "video.fps": round(spec.rate_hz),
+                "video.codec": coding.codec,
+                "video.pix_fmt": coding.pixels,
+                "has_audio": False,
+                "is_depth_map": False,
+            },
+        }
+        for camera, (height, width) in sizes.items()
+    }
     counters = {key: {"dtype": dtype, "shape": [1], "names": None} for key, dtype in COUNTERS.items()}
-    return {**rows, **pictures, **counters}
+    return {**rows, **images, **counters}
 
 
 def to_state(demo: Demo, spec: PolicySpec = SPEC) -> np.ndarray:

@@ -28,7 +28,7 @@ FIRST = {"chunk_index": 0, "file_index": 0}
 
 def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> dict:
     """The demos of `files`, one task's each, as the dataset folder `out`, which appears whole or not at all. Returns
-    its info.json. Raises DataError for files that open_libero refuses or whose pictures differ in size."""
+    its info.json. Raises DataError for files that open_libero refuses or whose images differ in size."""
     if not files:
         raise UserError("no demonstration file given; name the HDF5 files of m2distill collect or import")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -60,11 +60,13 @@ class _Writer:
         self._coding = LOSSLESS if lossless else SMALL
         self._sizes: dict[str, tuple[int, int]] = {}  # camera -> (height, width), of the first demo
         limit_bytes = form.VIDEO_FILE_MB * 2**20
-        self._videos = {camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
-                        for camera, key in CAMERAS.items()}
+        self._videos = {
+            camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
+            for camera, key in CAMERAS.items()
+        }
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict] = []
-        self._rows: list[dict[str, np.ndarray]] = []  # of each episode; without pictures some 100 bytes a step
+        self._rows: list[dict[str, np.ndarray]] = []  # of each episode; without images some 100 bytes a step
         self._counts = {camera: np.zeros((3, 256), np.int64) for camera in CAMERAS}
         self._total = 0
 
@@ -82,27 +84,40 @@ class _Writer:
         sizes = {camera: frames.shape[1:3] for camera, frames in demo.images.items()}
         self._sizes = self._sizes or sizes
         if sizes != self._sizes:
-            raise DataError(f"{path}: {demo.name} has pictures of {sizes}, those before it {self._sizes} (height, "
-                            "width); export datasets of one size each")
+            raise DataError(
+                f"{path}: {demo.name} has images of {sizes}, those before it {self._sizes} (height, "
+                "width); export datasets of one size each"
+            )
         steps, number = len(demo.action), len(self._episodes)
         task = self._tasks.setdefault(instruction, len(self._tasks))
-        rows = {STATE: form.to_state(demo), ACTION: demo.action,
-                "timestamp": np.arange(steps, dtype=np.float32) / np.float32(FPS), "frame_index": np.arange(steps),
-                "episode_index": np.full(steps, number), "index": np.arange(self._total, self._total + steps),
-                "task_index": np.full(steps, task)}
-        episode = {"episode_index": number, "tasks": [instruction], "length": steps,
-                   **{f"data/{key}": value for key, value in FIRST.items()},
-                   "dataset_from_index": self._total, "dataset_to_index": self._total + steps}
+        rows = {
+            STATE: form.to_state(demo),
+            ACTION: demo.action,
+            "timestamp": np.arange(steps, dtype=np.float32) / np.float32(FPS),
+            "frame_index": np.arange(steps),
+            "episode_index": np.full(steps, number),
+            "index": np.arange(self._total, self._total + steps),
+            "task_index": np.full(steps, task),
+        }
+        episode = {
+            "episode_index": number,
+            "tasks": [instruction],
+            "length": steps,
+            **{f"data/{key}": value for key, value in FIRST.items()},
+            "dataset_from_index": self._total,
+            "dataset_to_index": self._total + steps,
+        }
         statistics = {key: stats.of_rows(values) for key, values in rows.items()}
         for camera, frames in demo.images.items():
             key, place = CAMERAS[camera], self._videos[camera].add(frames)
             numbers = {**_place(place.file_number), "from_timestamp": place.from_s, "to_timestamp": place.to_s}
             episode |= {f"videos/{key}/{name}": value for name, value in numbers.items()}
             counts = stats.histogram(frames)
-            statistics[key] = stats.of_pictures(counts, steps)
+            statistics[key] = stats.of_images(counts, steps)
             self._counts[camera] += counts
-        episode |= {f"stats/{key}/{name}": value for key, values in statistics.items()
-                    for name, value in values.items()}
+        episode |= {
+            f"stats/{key}/{name}": value for key, values in statistics.items() for name, value in values.items()
+        }
         episode |= {f"meta/episodes/{key}": value for key, value in FIRST.items()}
         self._episodes.append(episode)
         self._rows.append(rows)
@@ -114,18 +129,31 @@ class _Writer:
             videos.close()
         (self._root / form.INFO).parent.mkdir(parents=True, exist_ok=True)
         rows = {key: np.concatenate([episode[key] for episode in self._rows]) for key in self._rows[0]}
-        _write_table(self._root / form.DATA_PATH.format(**FIRST),
-                     {key: _column(values) for key, values in rows.items()})
-        _write_table(self._root / form.EPISODES_PATH.format(**FIRST),
-                     {key: [episode[key] for episode in self._episodes] for key in self._episodes[0]})
+        _write_table(
+            self._root / form.DATA_PATH.format(**FIRST), {key: _column(values) for key, values in rows.items()}
+        )
+        _write_table(
+            self._root / form.EPISODES_PATH.format(**FIRST),
+            {key: [episode[key] for episode in self._episodes] for key in self._episodes[0]},
+        )
         _write_tasks(self._root / form.TASKS, self._tasks)
-        pictures = {CAMERAS[camera]: stats.of_pictures(counts, self._total) for camera, counts in self._counts.items()}
-        _write_json(self._root / form.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | pictures)
-        info = {"codebase_version": form.VERSION, "robot_type": "panda", "total_episodes": len(self._episodes),
-                "total_frames": self._total, "total_tasks": len(self._tasks), "chunks_size": form.FILES_PER_CHUNK,
-                "data_files_size_in_mb": form.DATA_FILE_MB, "video_files_size_in_mb": form.VIDEO_FILE_MB, "fps": FPS,
-                "splits": {"train": f"0:{len(self._episodes)}"}, "data_path": form.DATA_PATH,
-                "video_path": form.VIDEO_PATH, "features": form.features(self._sizes, self._coding)}
+        images = {CAMERAS[camera]: stats.of_images(counts, self._total) for camera, counts in self._counts.items()}
+        _write_json(self._root / form.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | images)
+        info = {
+            "codebase_version": form.VERSION,
+            "robot_type": "panda",
+            "total_episodes": len(self._episodes),
+            "total_frames": self._total,
+            "total_tasks": len(self._tasks),
+            "chunks_size": form.FILES_PER_CHUNK,
+            "data_files_size_in_mb": form.DATA_FILE_MB,
+            "video_files_size_in_mb": form.VIDEO_FILE_MB,
+            "fps": FPS,
+            "splits": {"train": f"0:{len(self._episodes)}"},
+            "data_path": form.DATA_PATH,
+            "video_path": form.VIDEO_PATH,
+            "features": form.features(self._sizes, self._coding),
+        }
         _write_json(self._root / form.INFO, info)
         return info
 
@@ -147,8 +175,10 @@ def _write_table(path: Path, columns: dict) -> None:
 def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
     """LeRobot reads this file with pandas and takes the instruction for the index, as its schema must say."""
     table = pa.table({"task_index": list(tasks.values()), "task": list(tasks)})
-    columns = [{"name": name, "field_name": name, "pandas_type": kind, "numpy_type": stored, "metadata": None}
-               for name, kind, stored in (("task_index", "int64", "int64"), ("task", "unicode", "object"))]
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": stored, "metadata": None}
+        for name, kind, stored in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
+    ]
     described = {"index_columns": ["task"], "columns": columns, "column_indexes": []}
     pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(described)}), path)
 

@@ -29,9 +29,9 @@ from m2distill_training.data.videos import read_frames
 TIME_TOLERANCE_S = 1e-4  # LeRobot's
 FIELD = re.compile(r"\{(\w+)(?::0(\d)d)?\}")  # of a path in info.json
 MANY_ROWS, MOST_ROWS_PER_BYTE = 1_000_000, 10  # a table beyond both would only fill the memory
-# An episode is in memory whole. With the copy of one camera's pictures that writing makes, this is what a machine of
+# An episode is in memory whole. With the copy of one camera's images that writing makes, this is what a machine of
 # 16 GB takes: at 20 Hz almost four minutes of two cameras of 640x480 px, or 18 of 256x256.
-MOST_PICTURES_GIB = 8
+MOST_IMAGES_GIB = 8
 
 
 def _is_texts(kind: pa.DataType) -> bool:
@@ -43,7 +43,7 @@ INTEGER, NUMBER, TEXTS, ANY = pa.types.is_integer, pa.types.is_floating, _is_tex
 
 def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = form.CAMERAS) -> list[Path]:
     """The dataset folder `source` as one file per task in the folder `out`. `cameras` says which feature is which of
-    our cameras' pictures. Raises DataError; files of tasks before the error stay, each of them whole."""
+    our cameras' images. Raises DataError; files of tasks before the error stay, each of them whole."""
     dataset = _Dataset(source, cameras)
     paths = {instruction: out / name for instruction, name in file_names(dataset.tasks()).items()}
     for path in paths.values():
@@ -91,22 +91,36 @@ class _Dataset:
     def _read_episodes(self) -> list[dict]:
         folder = self._root / "meta/episodes"
         videos = [camera.feature for camera in self._features.cameras.values() if camera.kind == "video"]
-        wanted = {"episode_index": INTEGER, "tasks": TEXTS, "length": INTEGER, "data/chunk_index": INTEGER,
-                  "data/file_index": INTEGER,
-                  **{f"videos/{feature}/{name}": kind for feature in videos for name, kind in
-                     (("chunk_index", INTEGER), ("file_index", INTEGER), ("from_timestamp", NUMBER))}}
+        wanted = {
+            "episode_index": INTEGER,
+            "tasks": TEXTS,
+            "length": INTEGER,
+            "data/chunk_index": INTEGER,
+            "data/file_index": INTEGER,
+            **{
+                f"videos/{feature}/{name}": kind
+                for feature in videos
+                for name, kind in (("chunk_index", INTEGER), ("file_index", INTEGER), ("from_timestamp", NUMBER))
+            },
+        }
         tables = [(path, _read_table(path, wanted)) for path in sorted(folder.glob("*/*.parquet"))]
-        episodes = sorted((episode for _, table in tables for episode in table.to_pylist()),
-                          key=lambda episode: episode["episode_index"])
+        episodes = sorted(
+            (episode for _, table in tables for episode in table.to_pylist()),
+            key=lambda episode: episode["episode_index"],
+        )
         if len(episodes) != self._info["total_episodes"]:
-            raise DataError(f"{folder} lists {len(episodes)} episodes, info.json {self._info['total_episodes']}; copy "
-                            "the dataset again")
+            raise DataError(
+                f"{folder} lists {len(episodes)} episodes, info.json {self._info['total_episodes']}; copy "
+                "the dataset again"
+            )
         if not episodes:
             raise DataError(f"{self._root} holds no episode")
         for episode in episodes:
             if len(episode["tasks"]) != 1:
-                raise DataError(f"{folder}: episode {episode['episode_index']} has the instructions "
-                                f"{episode['tasks']}, expected one; split it")
+                raise DataError(
+                    f"{folder}: episode {episode['episode_index']} has the instructions "
+                    f"{episode['tasks']}, expected one; split it"
+                )
         return episodes
 
     def _read_demo(self, episode: dict) -> Demo:
@@ -118,35 +132,50 @@ class _Dataset:
             raise DataError(f"{path} has {len(rows)} rows of {name}, expected {max(steps, 1)}; copy the dataset again")
         where = f"{path}: {name}"
         asked_gib = steps * sum(math.prod(camera.shape) for camera in self._features.cameras.values()) / 2**30
-        if asked_gib > MOST_PICTURES_GIB:
-            raise DataError(f"{where} has {steps} steps, whose pictures would take {asked_gib:.3g} GiB, allowed "
-                            f"{MOST_PICTURES_GIB}; split it, or make its pictures smaller")
+        if asked_gib > MOST_IMAGES_GIB:
+            raise DataError(
+                f"{where} has {steps} steps, whose images would take {asked_gib:.3g} GiB, allowed "
+                f"{MOST_IMAGES_GIB}; split it, or make its images smaller"
+            )
         times = np.arange(steps) / self._info["fps"]
         if np.abs(_numbers(rows, "timestamp", 1, where)[:, 0] - times).max() > TIME_TOLERANCE_S:
-            raise DataError(f"{where} has timestamps that are not 0, 1/{self._info['fps']}, ... s; record it at a "
-                            "steady rate")
+            raise DataError(
+                f"{where} has timestamps that are not 0, 1/{self._info['fps']}, ... s; record it at a steady rate"
+            )
         instructions = {self._instructions.get(index) for index in rows["task_index"].to_pylist()}
         if instructions != {episode["tasks"][0]}:
-            raise DataError(f"{where} has rows of the tasks {sorted(map(str, instructions))}, expected "
-                            f"{episode['tasks'][0]!r} alone; split it")
+            raise DataError(
+                f"{where} has rows of the tasks {sorted(map(str, instructions))}, expected "
+                f"{episode['tasks'][0]!r} alone; split it"
+            )
         state = _numbers(rows, STATE, len(self._features.state), where)[:, self._features.state]
         action = _numbers(rows, ACTION, len(self._features.action), where)[:, self._features.action]
         if np.abs(action).max() > 1.0:
-            raise DataError(f"{where}: {ACTION} reaches {np.abs(action).max():.4g}, allowed -1 to 1; scale it to "
-                            f"{form.units()[ACTION]}")
-        return Demo(name, {name: self._pictures(camera, episode, rows, where)
-                           for name, camera in self._features.cameras.items()}, *form.from_state(state), action)
+            raise DataError(
+                f"{where}: {ACTION} reaches {np.abs(action).max():.4g}, allowed -1 to 1; scale it to "
+                f"{form.units()[ACTION]}"
+            )
+        return Demo(
+            name,
+            {name: self._images(camera, episode, rows, where) for name, camera in self._features.cameras.items()},
+            *form.from_state(state),
+            action,
+        )
 
-    def _pictures(self, camera: _Camera, episode: dict, rows: pa.Table, where: str) -> np.ndarray:
+    def _images(self, camera: _Camera, episode: dict, rows: pa.Table, where: str) -> np.ndarray:
         feature = camera.feature
         if camera.kind == "image":
-            pictures = _decoded(rows[feature], f"{where}: {feature}")
+            images = _decoded(rows[feature], f"{where}: {feature}")
         else:
-            path = self._path("video_path", video_key=feature, chunk_index=episode[f"videos/{feature}/chunk_index"],
-                              file_index=episode[f"videos/{feature}/file_index"])
-            pictures = read_frames(path, episode[f"videos/{feature}/from_timestamp"], len(rows), self._info["fps"])
-        with closing(pictures):
-            return _stacked(pictures, len(rows), camera, where)
+            path = self._path(
+                "video_path",
+                video_key=feature,
+                chunk_index=episode[f"videos/{feature}/chunk_index"],
+                file_index=episode[f"videos/{feature}/file_index"],
+            )
+            images = read_frames(path, episode[f"videos/{feature}/from_timestamp"], len(rows), self._info["fps"])
+        with closing(images):
+            return _stacked(images, len(rows), camera, where)
 
     def _path(self, template: str, **numbers) -> Path:
         def written(field: re.Match) -> str:
@@ -162,8 +191,10 @@ class _Dataset:
         except FileNotFoundError:
             raise DataError(f"{self._root / path}: no such file; copy the dataset again, with its videos") from None
         except (KeyError, ValueError, TypeError, OSError):
-            raise DataError(f"{self._root / form.INFO}: {template} is {text!r:.80}, expected a path "
-                            f"with {{{'} and {'.join(numbers)}}}, below the dataset") from None
+            raise DataError(
+                f"{self._root / form.INFO}: {template} is {text!r:.80}, expected a path "
+                f"with {{{'} and {'.join(numbers)}}}, below the dataset"
+            ) from None
         return self._root / path
 
     def _data(self, path: Path) -> pa.Table:
@@ -176,24 +207,28 @@ class _Dataset:
 
 def _read_info(path: Path) -> dict:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; name the folder of a LeRobot dataset, the one that holds meta/, data/ "
-                        "and videos/")
+        raise DataError(
+            f"{path}: no such file; name the folder of a LeRobot dataset, the one that holds meta/, data/ and videos/"
+        )
     try:
         info = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); copy the dataset again") from None
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version != form.VERSION:
-        raise DataError(f"{path}: codebase_version is {version!r}, expected {form.VERSION!r}; convert the dataset with "
-                        "LeRobot's convert_dataset_v21_to_v30")
+        raise DataError(
+            f"{path}: codebase_version is {version!r}, expected {form.VERSION!r}; convert the dataset with "
+            "LeRobot's convert_dataset_v21_to_v30"
+        )
     missing = [key for key in ("fps", "features", "total_episodes", "data_path") if key not in info]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}, has {', '.join(info)}; copy the dataset again")
     if not isinstance(info["features"], dict) or not all(isinstance(f, dict) for f in info["features"].values()):
         raise DataError(f"{path}: features is {info['features']!r:.80}, expected objects; copy the dataset again")
     if info["fps"] != form.SPEC.rate_hz:
-        raise DataError(f"{path}: fps is {info['fps']}, expected {form.SPEC.rate_hz:g}, the policy's rate; resample "
-                        "the dataset")
+        raise DataError(
+            f"{path}: fps is {info['fps']}, expected {form.SPEC.rate_hz:g}, the policy's rate; resample the dataset"
+        )
     return info
 
 
@@ -201,34 +236,50 @@ def _find_features(path: Path, features: dict, cameras: dict[str, str]) -> _Feat
     wanted = [STATE, ACTION, *cameras.values()]
     missing = [key for key in wanted if key not in features]
     if missing:
-        there = ", ".join(f"{key} {feature.get('shape')}" for key, feature in features.items()
-                          if key not in form.COUNTERS)
-        raise DataError(f"{path} has no feature {' and no '.join(missing)}; there are: {there}; name the pictures with "
-                        "--agentview and --wrist, or record what is missing")
+        there = ", ".join(
+            f"{key} {feature.get('shape')}" for key, feature in features.items() if key not in form.COUNTERS
+        )
+        raise DataError(
+            f"{path} has no feature {' and no '.join(missing)}; there are: {there}; name the images with "
+            "--agentview and --wrist, or record what is missing"
+        )
     found = {}
     for camera, key in cameras.items():
         feature = features[key]
         shape, kind = feature.get("shape"), feature.get("dtype")
-        if (kind not in ("video", "image") or not isinstance(shape, list) or len(shape) != 3 or 3 not in shape
-                or not all(isinstance(side, int) and 0 < side <= MAX_PIXELS for side in shape)):
-            raise DataError(f"{path}: {key} is {kind} of shape {shape}, expected video or image of shape [height, "
-                            "width, 3]")
+        if (
+            kind not in ("video", "image")
+            or not isinstance(shape, list)
+            or len(shape) != 3
+            or 3 not in shape
+            or not all(isinstance(side, int) and 0 < side <= MAX_PIXELS for side in shape)
+        ):
+            raise DataError(
+                f"{path}: {key} is {kind} of shape {shape}, expected video or image of shape [height, width, 3]"
+            )
         found[camera] = _Camera(key, kind, shape)
-    return _Features(_columns(path, STATE, features[STATE], form.state_names()),
-                     _columns(path, ACTION, features[ACTION], form.ACTION_NAMES), found)
+    return _Features(
+        _columns(path, STATE, features[STATE], form.state_names()),
+        _columns(path, ACTION, features[ACTION], form.ACTION_NAMES),
+        found,
+    )
 
 
 def _columns(path: Path, key: str, feature: dict, wanted: tuple[str, ...]) -> list[int]:
     """The place of each of the `wanted` names in the feature."""
     if feature.get("shape") != [len(wanted)]:
-        raise DataError(f"{path}: {key} has shape {feature.get('shape')} and names {feature.get('names')}, expected "
-                        f"[{len(wanted)}]: {', '.join(wanted)}")
+        raise DataError(
+            f"{path}: {key} has shape {feature.get('shape')} and names {feature.get('names')}, expected "
+            f"[{len(wanted)}]: {', '.join(wanted)}"
+        )
     names = feature.get("names")
     if isinstance(names, dict):  # LeRobot's older way: {"motors": [...]}
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(wanted):
-        raise DataError(f"{path}: {key} has the names {names}, expected {list(wanted)} in any order; if that is what "
-                        "it holds, write these names there")
+        raise DataError(
+            f"{path}: {key} has the names {names}, expected {list(wanted)} in any order; if that is what "
+            "it holds, write these names there"
+        )
     info, expected = feature.get("info"), [form.units()[key][wanted.index(name)] for name in names]
     units = info.get("units") if isinstance(info, dict) else None  # LeRobot does not state them
     if units not in (None, expected):
@@ -238,8 +289,11 @@ def _columns(path: Path, key: str, feature: dict, wanted: tuple[str, ...]) -> li
 
 def _read_instructions(path: Path) -> dict[int, str]:
     table = _read_table(path, {"task_index": INTEGER})
-    texts = [name for name in table.column_names if pa.types.is_string(table[name].type)
-             or pa.types.is_large_string(table[name].type)]
+    texts = [
+        name
+        for name in table.column_names
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
     if len(texts) != 1:
         raise DataError(f"{path} has the columns {table.column_names}, expected task_index and the instructions")
     return dict(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
@@ -285,23 +339,25 @@ def _numbers(rows: pa.Table, key: str, width: int, where: str) -> np.ndarray:
 
 
 def _decoded(cells: pa.ChunkedArray, where: str) -> Generator[np.ndarray]:
-    """(H, W, 3) uint8 RGB, from the encoded pictures in a column."""
+    """(H, W, 3) uint8 RGB, from the encoded images in a column."""
     for cell in cells:
         try:
-            picture = decode_compressed(cell.as_py()["bytes"])
+            image = decode_compressed(cell.as_py()["bytes"])
         except (MessageError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{where} holds what is no picture ({error}); copy the dataset again") from None
-        yield picture
+            raise DataError(f"{where} holds what is no image ({error}); copy the dataset again") from None
+        yield image
 
 
-def _stacked(pictures: Iterator[np.ndarray], steps: int, camera: _Camera, where: str) -> np.ndarray:
-    """(T, H, W, 3). A picture is looked at before the next is asked for: a small file may hold large ones."""
+def _stacked(images: Iterator[np.ndarray], steps: int, camera: _Camera, where: str) -> np.ndarray:
+    """(T, H, W, 3). An image is looked at before the next is asked for: a small file may hold large ones."""
     fits = {order for order in permutations(camera.shape) if order[-1] == 3}
-    for step, picture in enumerate(pictures):
-        if picture.shape not in fits:
-            raise DataError(f"{where}: picture {step} of {camera.feature} has shape {list(picture.shape)}, info.json "
-                            f"says {camera.shape}; write there what is right, or copy the dataset again")
+    for step, image in enumerate(images):
+        if image.shape not in fits:
+            raise DataError(
+                f"{where}: image {step} of {camera.feature} has shape {list(image.shape)}, info.json "
+                f"says {camera.shape}; write there what is right, or copy the dataset again"
+            )
         if step == 0:
-            fits, frames = {picture.shape}, np.empty((steps, *picture.shape), np.uint8)
-        frames[step] = picture
+            fits, frames = {image.shape}, np.empty((steps, *image.shape), np.uint8)
+        frames[step] = image
     return frames

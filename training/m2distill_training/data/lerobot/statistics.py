@@ -1,7 +1,7 @@
 """The statistics that LeRobot keeps of each feature: min, max, mean, std, count and five quantiles.
 
-They are exact, over every row and every pixel, of an episode as of the whole dataset (LeRobot samples pictures, and
-merges quantiles of episodes into bounds). Pictures are counted by value, so histograms of episodes add up.
+They are exact, over every row and every pixel, of an episode as of the whole dataset (LeRobot samples images, and
+merges quantiles of episodes into bounds). Images are counted by value, so histograms of episodes add up.
 """
 
 import numpy as np
@@ -14,8 +14,13 @@ def of_rows(rows: np.ndarray) -> dict[str, list]:
     """(T, D) or (T,) numbers -> statistic -> D numbers, min and max of whole numbers whole; `count` is [T]."""
     own = rows.reshape(len(rows), -1)
     table = own.astype(np.float64)
-    values = {"min": own.min(0), "max": own.max(0), "mean": table.mean(0), "std": table.std(0),
-              **dict(zip(_NAMES, np.quantile(table, QUANTILES, axis=0), strict=True))}
+    values = {
+        "min": own.min(0),
+        "max": own.max(0),
+        "mean": table.mean(0),
+        "std": table.std(0),
+        **dict(zip(_NAMES, np.quantile(table, QUANTILES, axis=0), strict=True)),
+    }
     return {name: value.tolist() for name, value in values.items()} | {"count": [len(table)]}
 
 
@@ -24,12 +29,16 @@ def histogram(frames: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(frames[..., channel].ravel(), minlength=256) for channel in range(3)])
 
 
-def of_pictures(counts: np.ndarray, pictures: int) -> dict[str, list]:
-    """(3, 256) pixels of each value, in so many pictures -> statistic -> (3, 1, 1) in [0, 1]; `count` is [pictures]."""
+def of_images(counts: np.ndarray, images: int) -> dict[str, list]:
+    """(3, 256) pixels of each value, in so many images -> statistic -> (3, 1, 1) in [0, 1]; `count` is [images]."""
     levels, cumulated = np.arange(256), counts.cumsum(1)
     total = cumulated[:, -1]
     mean = counts @ levels / total
-    values = {"min": (counts > 0).argmax(1), "max": 255 - (counts[:, ::-1] > 0).argmax(1), "mean": mean,
-              "std": np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / total),
-              **{name: (cumulated >= q * total[:, None]).argmax(1) for name, q in zip(_NAMES, QUANTILES, strict=True)}}
-    return {name: (value / 255).reshape(3, 1, 1).tolist() for name, value in values.items()} | {"count": [pictures]}
+    values = {
+        "min": (counts > 0).argmax(1),
+        "max": 255 - (counts[:, ::-1] > 0).argmax(1),
+        "mean": mean,
+        "std": np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(1) / total),
+        **{name: (cumulated >= q * total[:, None]).argmax(1) for name, q in zip(_NAMES, QUANTILES, strict=True)},
+    }
+    return {name: (value / 255).reshape(3, 1, 1).tolist() for name, value in values.items()} | {"count": [images]}

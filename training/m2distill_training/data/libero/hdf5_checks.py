@@ -47,5 +47,7 @@ def _check(dataset: h5py.Dataset) -> None:
     unpacked = max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
     if unpacked > max(SMALL_BYTES, MOST_PACKED * stored):
-        raise DataError(f"{where} has shape {dataset.shape} and would take {unpacked / 1e9:.3g} GB, of which "
-                        f"{stored} bytes are stored; drop the demo from the file")
+        raise DataError(
+            f"{where} has shape {dataset.shape} and would take {unpacked / 1e9:.3g} GB, of which "
+            f"{stored} bytes are stored; drop the demo from the file"
+        )

@@ -26,14 +26,22 @@ from m2distill_policy.spec import CameraSpec, PolicySpec
 CAMERAS = {"agentview_rgb": "agentview", "eye_in_hand_rgb": "wrist"}  # LIBERO's name -> ours, in encoder order
 # What this network can express of LIBERO's configuration; anything else is refused, not approximated.
 REQUIRED = {
-    "policy.policy_type": "BCTransformerPolicy", "policy.extra_num_layers": 0,
-    "policy.image_encoder.network": "ResnetEncoder", "policy.image_encoder.network_kwargs.language_fusion": "film",
-    "policy.image_encoder.network_kwargs.remove_layer_num": 4, "policy.image_encoder.network_kwargs.no_stride": False,
-    "policy.language_encoder.network": "MLPEncoder", "policy.language_encoder.network_kwargs.num_layers": 1,
+    "policy.policy_type": "BCTransformerPolicy",
+    "policy.extra_num_layers": 0,
+    "policy.image_encoder.network": "ResnetEncoder",
+    "policy.image_encoder.network_kwargs.language_fusion": "film",
+    "policy.image_encoder.network_kwargs.remove_layer_num": 4,
+    "policy.image_encoder.network_kwargs.no_stride": False,
+    "policy.language_encoder.network": "MLPEncoder",
+    "policy.language_encoder.network_kwargs.num_layers": 1,
     "policy.temporal_position_encoding.network_kwargs.factor_ratio": None,
-    "policy.policy_head.network": "GMMHead", "policy.policy_head.network_kwargs.num_layers": 2,
+    "policy.policy_head.network": "GMMHead",
+    "policy.policy_head.network_kwargs.num_layers": 2,
     "policy.policy_head.network_kwargs.activation": "softplus",
-    "data.obs.modality.rgb": list(CAMERAS), "data.use_joint": True, "data.use_gripper": True, "data.use_ee": False,
+    "data.obs.modality.rgb": list(CAMERAS),
+    "data.use_joint": True,
+    "data.use_gripper": True,
+    "data.use_ee": False,
     "task_embedding_format": "bert",
 }
 
@@ -50,13 +58,17 @@ def import_libero_checkpoint(path: Path, out: Path, instructions: Mapping[str, n
         raise CheckpointError(f"{path} was trained with PackNet: its weights mean something under a task's mask only")
     config, spec = _describe(contents["cfg"], path)
     state_dict = convert_state_dict(contents["state_dict"], config, spec, str(path))
-    metrics = {"imported_from": path.name, "libero_benchmark": contents["cfg"].get("benchmark_name"),
-               "libero_algorithm": _get(contents["cfg"], "lifelong.algo", path)}
+    metrics = {
+        "imported_from": path.name,
+        "libero_benchmark": contents["cfg"].get("benchmark_name"),
+        "libero_algorithm": _get(contents["cfg"], "lifelong.algo", path),
+    }
     return save_checkpoint(out, Checkpoint(spec, config, state_dict, dict(instructions), metrics))
 
 
-def convert_state_dict(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec,
-                       where: str) -> dict[str, Tensor]:
+def convert_state_dict(
+    theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec, where: str
+) -> dict[str, Tensor]:
     """LIBERO's names to ours, every tensor used or, when it is a constant or a repetition, checked. Raises
     CheckpointError; shapes are checked by `save_checkpoint`."""
     with torch.device("meta"):
@@ -70,8 +82,9 @@ def convert_state_dict(theirs: Mapping[str, Tensor], config: ModelConfig, spec: 
     missing = sorted(set(names.values()) - theirs.keys())
     unknown = sorted(theirs.keys() - set(names.values()) - constants.keys())
     if missing or unknown:
-        raise CheckpointError(f"{where} holds other weights than its configuration says: "
-                              f"missing {missing[:3]}, unknown {unknown[:3]}")
+        raise CheckpointError(
+            f"{where} holds other weights than its configuration says: missing {missing[:3]}, unknown {unknown[:3]}"
+        )
     for name, expected in constants.items():
         if name not in theirs or theirs[name].shape != expected.shape or not torch.allclose(theirs[name], expected):
             raise CheckpointError(f"{where}: {name} is not what LIBERO's configuration makes it")
@@ -80,27 +93,49 @@ def convert_state_dict(theirs: Mapping[str, Tensor], config: ModelConfig, spec: 
 
 def module_names(config: ModelConfig, views: int) -> dict[str, str]:
     """Our module -> LIBERO's."""
-    names = {"text": "language_encoder.projection.0",
-             "joint": "extra_encoder.encoders.0.0", "gripper": "extra_encoder.encoders.1.0"}
+    names = {
+        "text": "language_encoder.projection.0",
+        "joint": "extra_encoder.encoders.0.0",
+        "gripper": "extra_encoder.encoders.1.0",
+    }
     for view in range(views):
         ours, theirs = f"image_encoders.{view}", f"encoders.{view}"
-        names |= {f"{ours}.conv": f"{theirs}.resnet18_base.0", f"{ours}.norm": f"{theirs}.resnet18_base.1",
-                  f"{ours}.heatmaps": f"{theirs}.projection_layer.spatial_softmax._spatial_conv",
-                  f"{ours}.project": f"{theirs}.projection_layer.projection"}
+        names |= {
+            f"{ours}.conv": f"{theirs}.resnet18_base.0",
+            f"{ours}.norm": f"{theirs}.resnet18_base.1",
+            f"{ours}.heatmaps": f"{theirs}.projection_layer.spatial_softmax._spatial_conv",
+            f"{ours}.project": f"{theirs}.projection_layer.projection",
+        }
         for i in range(sum(stage.blocks for stage in config.stages)):
             block = f"{theirs}.block_{i + 1}"
-            names |= {f"{ours}.blocks.{i}.{mine}": f"{block}.{other}" for mine, other in {
-                "conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2",
-                "shortcut.0": "downsample.0", "shortcut.1": "downsample.1"}.items()}
+            names |= {
+                f"{ours}.blocks.{i}.{mine}": f"{block}.{other}"
+                for mine, other in {
+                    "conv1": "conv1",
+                    "norm1": "bn1",
+                    "conv2": "conv2",
+                    "norm2": "bn2",
+                    "shortcut.0": "downsample.0",
+                    "shortcut.1": "downsample.1",
+                }.items()
+            }
             names[f"{ours}.blocks.{i}.film"] = f"{theirs}.lang_proj{i + 1}"
     for i in range(config.layers):
         ours, theirs = f"transformer.layers.{i}", f"temporal_transformer.layers.{i}"
-        names |= {f"{ours}.attention_norm": f"{theirs}.0.norm", f"{ours}.attention.qkv": f"{theirs}.1.qkv",
-                  f"{ours}.attention.out": f"{theirs}.1.output_layer.0", f"{ours}.mlp_norm": f"{theirs}.2.norm",
-                  f"{ours}.mlp.0": f"{theirs}.3.net.0", f"{ours}.mlp.3": f"{theirs}.3.net.3"}
+        names |= {
+            f"{ours}.attention_norm": f"{theirs}.0.norm",
+            f"{ours}.attention.qkv": f"{theirs}.1.qkv",
+            f"{ours}.attention.out": f"{theirs}.1.output_layer.0",
+            f"{ours}.mlp_norm": f"{theirs}.2.norm",
+            f"{ours}.mlp.0": f"{theirs}.3.net.0",
+            f"{ours}.mlp.3": f"{theirs}.3.net.3",
+        }
     names |= {f"head.shared.{i}": f"policy_head.share.{i}" for i in (0, 2, 4)}
-    return names | {"head.mean": "policy_head.mean_layer", "head.std": "policy_head.logstd_layer",
-                    "head.logits": "policy_head.logits_layer"}
+    return names | {
+        "head.mean": "policy_head.mean_layer",
+        "head.std": "policy_head.logstd_layer",
+        "head.logits": "policy_head.logits_layer",
+    }
 
 
 def _constants(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec) -> dict[str, Tensor]:
@@ -108,8 +143,9 @@ def _constants(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySp
     under a second name (`proprio_mlp` is the last encoder that was made)."""
     constants = {"temporal_position_encoding_fn.inv_freq": time_frequencies(config.width, config.position_base)}
     for view, camera in enumerate(spec.cameras):
-        rows, columns = torch.meshgrid(torch.linspace(-1, 1, camera.height // 8),
-                                       torch.linspace(-1, 1, camera.width // 8), indexing="ij")
+        rows, columns = torch.meshgrid(
+            torch.linspace(-1, 1, camera.height // 8), torch.linspace(-1, 1, camera.width // 8), indexing="ij"
+        )
         softmax = f"encoders.{view}.projection_layer.spatial_softmax"
         constants |= {f"{softmax}.pos_x": rows.reshape(1, -1), f"{softmax}.pos_y": columns.reshape(1, -1)}
     for leaf in ("weight", "bias"):
@@ -133,22 +169,28 @@ def _describe(cfg: Mapping[str, Any], path: Path) -> tuple[ModelConfig, PolicySp
 
     head = "policy.policy_head.network_kwargs"
     config = dataclasses.replace(
-        libero(), width=number("policy.embed_size"), keypoints=number("policy.embed_size") // 2,
-        layers=number("policy.transformer_num_layers"), heads=number("policy.transformer_num_heads"),
+        libero(),
+        width=number("policy.embed_size"),
+        keypoints=number("policy.embed_size") // 2,
+        layers=number("policy.transformer_num_layers"),
+        heads=number("policy.transformer_num_heads"),
         head_width=number("policy.transformer_head_output_size"),
         mlp_width=number("policy.transformer_mlp_hidden_size"),
         dropout=float(number("policy.transformer_dropout")),
         position_base=float(number("policy.temporal_position_encoding.network_kwargs.inv_freq_factor")),
-        mixture_hidden=number(f"{head}.hidden_size"), modes=number(f"{head}.num_modes"),
-        min_std=float(number(f"{head}.min_std")))
+        mixture_hidden=number(f"{head}.hidden_size"),
+        modes=number(f"{head}.num_modes"),
+        min_std=float(number(f"{head}.min_std")),
+    )
     cameras = []
     for theirs, ours in CAMERAS.items():
         shape = _get(cfg, f"shape_meta.all_shapes.{theirs}", path)
         if not (isinstance(shape, (list, tuple)) and len(shape) == 3 and shape[0] == 3):
-            raise CheckpointError(f"{path} has pictures {theirs} of shape {shape!r}, expected (3, height, width)")
+            raise CheckpointError(f"{path} has images {theirs} of shape {shape!r}, expected (3, height, width)")
         cameras.append(CameraSpec(ours, height=shape[1], width=shape[2], upside_down=True))
-    return config, PolicySpec(tuple(cameras), history=number("policy.transformer_max_seq_len"), text_encoder=BERT,
-                              text_width=WIDTHS[BERT])
+    return config, PolicySpec(
+        tuple(cameras), history=number("policy.transformer_max_seq_len"), text_encoder=BERT, text_width=WIDTHS[BERT]
+    )
 
 
 def _get(cfg: Mapping[str, Any], key: str, path: Path) -> Any:
@@ -171,8 +213,9 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged or hostile bytes fail in whatever way; torch's message says to trust them
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}, which is not plain data" if asked else "damaged, or of another format"
-        raise CheckpointError(f"{path} is not a LIBERO checkpoint: {reason}; give a task*_model.pth as LIBERO's "
-                              "training writes it") from None
+        raise CheckpointError(
+            f"{path} is not a LIBERO checkpoint: {reason}; give a task*_model.pth as LIBERO's training writes it"
+        ) from None
     expected: dict[str, Any] = {"state_dict": Mapping, "cfg": Mapping, "previous_masks": (Mapping, type(None))}
     for name, kind in expected.items():
         if not isinstance(contents, dict) or not isinstance(contents.get(name), kind):

@@ -1,10 +1,10 @@
 """LIBERO / robomimic HDF5 -> demonstrations, checked. The only module that knows the file's keys.
 
-Pictures leave upright: LIBERO stores them as the renderer gives them (bottom row first), and this reader flips them, so
-that recorded and live pictures enter `observation.prepare_image` alike.
+Images leave upright: LIBERO stores them as the renderer gives them (bottom row first), and this reader flips them, so
+that recorded and live images enter `observation.prepare_image` alike.
 
 Pairing. LIBERO stores obs[j] AFTER actions[j] has been executed and trains obs[j] -> actions[j] as stored (robomimic's
-SequenceDataset takes both at the same index), so the label of a picture is the action that led to it. "before" pairs
+SequenceDataset takes both at the same index), so the label of an image is the action that led to it. "before" pairs
 each action with the observation it was chosen from, obs[j-1] -> actions[j], and loses each demo's first action.
 "as_stored" keeps the file's own indices and is for comparison with LIBERO's numbers. A file that already stores the
 observation before the action says so with the attribute /data obs_after_action = False; without the attribute
@@ -83,14 +83,17 @@ class LiberoFile:
         try:
             instruction = json.loads(self._data.attrs["problem_info"])["language_instruction"]
         except (KeyError, ValueError, TypeError, RecursionError):
-            raise DataError(f"{self.path}: attribute problem_info of /data is missing or holds no "
-                            "language_instruction; write it as JSON, as LIBERO does") from None
+            raise DataError(
+                f"{self.path}: attribute problem_info of /data is missing or holds no "
+                "language_instruction; write it as JSON, as LIBERO does"
+            ) from None
         # LIBERO's files quote some instructions and split others into words.
         parts = instruction if isinstance(instruction, list) else [instruction]
         text = " ".join(" ".join(parts).replace('"', " ").split()) if all(isinstance(p, str) for p in parts) else ""
         if not text:
-            raise DataError(f"{self.path}: language_instruction in problem_info of /data is {instruction!r}, "
-                            "expected words")
+            raise DataError(
+                f"{self.path}: language_instruction in problem_info of /data is {instruction!r}, expected words"
+            )
         return text
 
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
@@ -112,10 +115,15 @@ class LiberoFile:
             raise DataError(f"{self.path}: {demo}/actions reaches {np.abs(action).max():.4g}, allowed -1 to 1")
         joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
         gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
-        images = {camera: self._pictures(demo, f"obs/{key}", steps) for camera, key in CAMERA_KEYS.items()}
+        images = {camera: self._images(demo, f"obs/{key}", steps) for camera, key in CAMERA_KEYS.items()}
         until = steps - self._shift  # obs[j-1] -> actions[j] when shifted
-        return Demo(demo, {camera: frames[:until] for camera, frames in images.items()},
-                    joint[:until], gripper[:until], action[self._shift:])
+        return Demo(
+            demo,
+            {camera: frames[:until] for camera, frames in images.items()},
+            joint[:until],
+            gripper[:until],
+            action[self._shift :],
+        )
 
     def _table(self, demo: str, key: str, width: int, steps: int | None = None) -> h5py.Dataset:
         """A dataset of real numbers, one row of `width` per step, not read yet."""
@@ -134,11 +142,12 @@ class LiberoFile:
             raise DataError(f"{self.path}: {demo}/{key} is not finite at step {bad[0][0]}; drop the demo from the file")
         return values
 
-    def _pictures(self, demo: str, key: str, steps: int) -> np.ndarray:
+    def _images(self, demo: str, key: str, steps: int) -> np.ndarray:
         dataset = self._dataset(demo, key)
         if dataset.dtype != np.uint8 or dataset.ndim != 4 or dataset.shape[3] != 3 or len(dataset) != steps:
-            raise DataError(f"{self.path}: {demo}/{key} is {dataset.dtype} {dataset.shape}, "
-                            f"expected uint8 ({steps}, H, W, 3)")
+            raise DataError(
+                f"{self.path}: {demo}/{key} is {dataset.dtype} {dataset.shape}, expected uint8 ({steps}, H, W, 3)"
+            )
         frames = dataset[:]
         return frames[:, ::-1] if self._upside_down else frames
 

@@ -1,7 +1,7 @@
 """Demonstrations -> a LIBERO-format HDF5 file, for sources that have no simulator behind them.
 
 The keys are those that libero_hdf5.py reads, and robomimic. Observations are from before their action, which the
-attribute obs_after_action says. Pictures are stored bottom row first. (The simulator's own writer, with its states and
+attribute obs_after_action says. Images are stored bottom row first. (The simulator's own writer, with its states and
 model, is m2distill_sim.libero_writer.)
 """
 
@@ -35,8 +35,10 @@ def file_names(instructions: Iterable[str]) -> dict[str, str]:
         words = re.sub(r"\W+", "_", text.lower()).strip("_").encode()[:MOST_NAME_BYTES].decode(errors="ignore")
         name = f"{words or 'task'}_demo.hdf5"
         if name in names.values():
-            raise DataError(f"{name} would hold {next(t for t, n in names.items() if n == name)!r} and {text!r}, which "
-                            "differ in punctuation or far behind alone; change one")
+            raise DataError(
+                f"{name} would hold {next(t for t, n in names.items() if n == name)!r} and {text!r}, which "
+                "differ in punctuation or far behind alone; change one"
+            )
         names[text] = name
     return names
 
@@ -52,20 +54,38 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:
                 group, demo = data.create_group(f"demo_{index}"), new.demo
                 last = np.zeros(len(demo.action), np.uint8)
                 last[-1] = 1
-                rows = {"actions": demo.action, "rewards": last, "dones": last, "obs/joint_states": demo.joint,
-                        "obs/gripper_states": demo.gripper, **new.more}
+                rows = {
+                    "actions": demo.action,
+                    "rewards": last,
+                    "dones": last,
+                    "obs/joint_states": demo.joint,
+                    "obs/gripper_states": demo.gripper,
+                    **new.more,
+                }
                 for name, array in rows.items():
                     group.create_dataset(name, data=array)
-                for camera, pictures in demo.images.items():
-                    group.create_dataset(f"obs/{CAMERA_KEYS[camera]}", data=pictures[:, ::-1],
-                                         chunks=(1, *pictures.shape[1:]), compression="lzf")
+                for camera, images in demo.images.items():
+                    group.create_dataset(
+                        f"obs/{CAMERA_KEYS[camera]}",
+                        data=images[:, ::-1],
+                        chunks=(1, *images.shape[1:]),
+                        compression="lzf",
+                    )
                 group.attrs.update({"num_samples": len(demo.action), **new.attributes})
                 total += len(demo.action)
-            data.attrs.update({
-                "env_name": "", "env_args": json.dumps({"type": 1, "env_name": "", "env_kwargs": {}}),
-                "problem_info": json.dumps({"problem_name": "", "domain_name": "",
-                                            "language_instruction": instruction}),
-                "macros_image_convention": "opengl", "num_demos": len(data), "obs_after_action": False, "total": total})
+            data.attrs.update(
+                {
+                    "env_name": "",
+                    "env_args": json.dumps({"type": 1, "env_name": "", "env_kwargs": {}}),
+                    "problem_info": json.dumps(
+                        {"problem_name": "", "domain_name": "", "language_instruction": instruction}
+                    ),
+                    "macros_image_convention": "opengl",
+                    "num_demos": len(data),
+                    "obs_after_action": False,
+                    "total": total,
+                }
+            )
         publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)  # of demos that came to an error

@@ -1,4 +1,4 @@
-"""Recorded episodes -> LIBERO-format HDF5 files, one per instruction, with a report and a picture of every episode."""
+"""Recorded episodes -> LIBERO-format HDF5 files, one per instruction, with a report and an image of every episode."""
 
 import dataclasses
 import json
@@ -19,8 +19,8 @@ from m2distill_training.data.libero.writer import NewDemo, file_names, write_dem
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
 from m2distill_training.data.rosbag.episode_reader import Step, resample, without_idleness
 
-REPORT, PICTURES = "import.json", "pictures"
-COLUMNS, CAPTION_PX = 8, 18  # of an episode's picture: moments, height of its line
+REPORT, IMAGES = "import.json", "images"
+COLUMNS, CAPTION_PX = 8, 18  # of an episode's image: moments, height of its line
 IMPORTED_LABELS = ("operator", "checkpoint_id", "arm", "recovered")  # that go into the new file
 
 
@@ -48,25 +48,42 @@ class EpisodeReport:
     def line(self) -> str:
         if self.dropped:
             return f"{Path(self.bag).name}  dropped: {self.dropped}"
-        notes = [f"{count} steps {what}" for what, count in (
-            ("idle, cut off", self.idle_steps), ("without a command", self.uncommanded_steps),
-            ("clipped", self.clipped_steps), ("of an operator who took over", self.intervention_steps)) if count]
-        notes += [f"{topic}: {count} gaps, the longest {self.longest_gaps_ms[topic]} ms"
-                  for topic, count in self.gaps.items() if count]
+        notes = [
+            f"{count} steps {what}"
+            for what, count in (
+                ("idle, cut off", self.idle_steps),
+                ("without a command", self.uncommanded_steps),
+                ("clipped", self.clipped_steps),
+                ("of an operator who took over", self.intervention_steps),
+            )
+            if count
+        ]
+        notes += [
+            f"{topic}: {count} gaps, the longest {self.longest_gaps_ms[topic]} ms"
+            for topic, count in self.gaps.items()
+            if count
+        ]
         notes += [f"{topic}: {count} lost" for topic, count in self.lost_while_recording.items() if count]
         rates = ", ".join(f"{topic} {rate:.1f}" for topic, rate in self.rates_hz.items())
-        return "; ".join([f"{Path(self.bag).name}  {self.demo}: {self.steps} steps, {self.seconds:.1f} s; Hz: {rates}",
-                          *notes])
+        return "; ".join(
+            [f"{Path(self.bag).name}  {self.demo}: {self.steps} steps, {self.seconds:.1f} s; Hz: {rates}", *notes]
+        )
 
 
-def import_bags(paths: Sequence[Path], out: Path, spec: PolicySpec | None = None, instruction: str | None = None,
-                arm: str | None = None, unlabelled: bool = False) -> list[EpisodeReport]:
-    """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/pictures/. `spec`, `instruction` and `arm` take the
+def import_bags(
+    paths: Sequence[Path],
+    out: Path,
+    spec: PolicySpec | None = None,
+    instruction: str | None = None,
+    arm: str | None = None,
+    unlabelled: bool = False,
+) -> list[EpisodeReport]:
+    """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/. `spec`, `instruction` and `arm` take the
     place of what the recorder noted. Raises DataError when no episode can be used, or a file exists."""
     reports: list[EpisodeReport] = []
     files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by instruction
     specs: list[PolicySpec] = []
-    pictures: dict[Path, bytes] = {}
+    images: dict[Path, bytes] = {}
     for path in find_bags(paths):
         report = EpisodeReport(str(path))
         reports.append(report)
@@ -77,31 +94,38 @@ def import_bags(paths: Sequence[Path], out: Path, spec: PolicySpec | None = None
                 _check_success(report.success, unlabelled)
                 its_spec = spec or _spec(bag)
                 if specs and its_spec.cameras != specs[0].cameras:
-                    raise DataError("it was recorded for other pictures than the bags before it; name one "
-                                    "--checkpoint for all")
+                    raise DataError(
+                        "it was recorded for other images than the bags before it; name one --checkpoint for all"
+                    )
                 demo = _demo(bag, its_spec, arm or bag.labels.get("arm", "libero_sim"), report)
         except UserError as error:
             report.dropped = str(error)
             continue
         specs.append(its_spec)
         files.setdefault(normalise(report.instruction), []).append((report, demo))
-        pictures[out / PICTURES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
-    _write(out, files, pictures, reports)
+        images[out / IMAGES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
+    _write(out, files, images, reports)
     return reports
 
 
-def _write(out: Path, files: dict[str, list[tuple[EpisodeReport, NewDemo]]], pictures: dict[Path, bytes],
-           reports: list[EpisodeReport]) -> None:
+def _write(
+    out: Path,
+    files: dict[str, list[tuple[EpisodeReport, NewDemo]]],
+    images: dict[Path, bytes],
+    reports: list[EpisodeReport],
+) -> None:
     if not files:
-        raise DataError("; ".join(f"{Path(r.bag).name}: {r.dropped}" for r in reports[:3])
-                        + (f"; and {len(reports) - 3} more" if len(reports) > 3 else ""))
+        raise DataError(
+            "; ".join(f"{Path(r.bag).name}: {r.dropped}" for r in reports[:3])
+            + (f"; and {len(reports) - 3} more" if len(reports) > 3 else "")
+        )
     names = file_names(files)
     for name in names.values():
         if (out / name).exists():
             raise DataError(f"{out / name} exists; import into another folder, or remove it")
-    (out / PICTURES).mkdir(parents=True, exist_ok=True)
-    for path, picture in pictures.items():
-        write_whole(path, picture)
+    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    for path, image in images.items():
+        write_whole(path, image)
     for text, members in files.items():
         for index, (report, _) in enumerate(members):
             report.file, report.demo = names[text], f"demo_{index}"
@@ -114,8 +138,10 @@ def _instruction(bag: EpisodeBag, given: str | None) -> str:
     heard = bag.instructions()
     different = {normalise(text): text for text in (*heard, *([label] if label else []))}
     if given is None and len(different) > 1:
-        raise DataError(f"it has {len(different)} instructions, {' and '.join(map(repr, different.values()))}; "
-                        "one episode shows one task. Record them apart, or name the right one with --instruction")
+        raise DataError(
+            f"it has {len(different)} instructions, {' and '.join(map(repr, different.values()))}; "
+            "one episode shows one task. Record them apart, or name the right one with --instruction"
+        )
     found = given or label or next(iter(different.values()), "")
     if not normalise(found):
         raise DataError("it has no instruction; name it with --instruction")
@@ -138,9 +164,11 @@ def _spec(bag: EpisodeBag) -> PolicySpec:
 def _demo(bag: EpisodeBag, spec: PolicySpec, arm: str, report: EpisodeReport) -> NewDemo:
     unknown = [camera.name for camera in spec.cameras if camera.name not in CAMERA_KEYS]
     if unknown or len(spec.joint_names) != JOINT_WIDTH or len(spec.gripper_joint_names) != GRIPPER_WIDTH:
-        raise DataError(f"the spec has the cameras {[c.name for c in spec.cameras]}, {len(spec.joint_names)} joints "
-                        f"and {len(spec.gripper_joint_names)} fingers; LIBERO's format holds {', '.join(CAMERA_KEYS)}, "
-                        f"{JOINT_WIDTH} and {GRIPPER_WIDTH}")
+        raise DataError(
+            f"the spec has the cameras {[c.name for c in spec.cameras]}, {len(spec.joint_names)} joints "
+            f"and {len(spec.gripper_joint_names)} fingers; LIBERO's format holds {', '.join(CAMERA_KEYS)}, "
+            f"{JOINT_WIDTH} and {GRIPPER_WIDTH}"
+        )
     everything = resample(bag, spec, arm)
     steps = without_idleness(everything)
     if not steps:
@@ -156,9 +184,11 @@ def _demo(bag: EpisodeBag, spec: PolicySpec, arm: str, report: EpisodeReport) ->
         report.longest_gaps_ms[topic] = round(arrivals.longest_ns * 1e-6)
     report.lost_while_recording = _lost(bag.labels.get("arrivals", "{}"))
     labels = {name: bag.labels[name] for name in IMPORTED_LABELS if name in bag.labels}
-    return NewDemo(_stack(bag.path.name, steps, spec),
-                   {"intervention": np.array([step.intervention for step in steps], np.uint8)},
-                   {"bag": bag.path.name, **labels})
+    return NewDemo(
+        _stack(bag.path.name, steps, spec),
+        {"intervention": np.array([step.intervention for step in steps], np.uint8)},
+        {"bag": bag.path.name, **labels},
+    )
 
 
 def _lost(arrivals: str) -> dict[str, int]:
@@ -170,19 +200,33 @@ def _lost(arrivals: str) -> dict[str, int]:
 
 
 def _stack(name: str, steps: list[Step], spec: PolicySpec) -> Demo:
-    """Pictures upright, at the model's size: training finds nothing left to resize."""
+    """Images upright, at the model's size: training finds nothing left to resize."""
     seen = [step.observation for step in steps]
-    return Demo(name, {c.name: np.stack([o.images[c.name][::-1] if c.upside_down else o.images[c.name] for o in seen])
-                       for c in spec.cameras},
-                np.stack([o.joint for o in seen]), np.stack([o.gripper for o in seen]),
-                np.stack([step.action for step in steps]).astype(np.float32))
+    return Demo(
+        name,
+        {
+            c.name: np.stack([o.images[c.name][::-1] if c.upside_down else o.images[c.name] for o in seen])
+            for c in spec.cameras
+        },
+        np.stack([o.joint for o in seen]),
+        np.stack([o.gripper for o in seen]),
+        np.stack([step.action for step in steps]).astype(np.float32),
+    )
 
 
 def _contact_sheet(demo: Demo, spec: PolicySpec, report: EpisodeReport) -> bytes:
     """JPEG: moments from left to right, one row per camera, a line of text below."""
     moments = np.linspace(0, len(demo.action) - 1, COLUMNS).round().astype(int)
-    sheet = np.concatenate([np.concatenate(list(pictures[moments]), axis=1) for pictures in demo.images.values()])
+    sheet = np.concatenate([np.concatenate(list(images[moments]), axis=1) for images in demo.images.values()])
     caption = np.full((CAPTION_PX, sheet.shape[1], 3), 255, np.uint8)
-    cv2.putText(caption, f"{demo.name}  {report.seconds:.1f} s  {report.instruction}", (4, CAPTION_PX - 5),
-                cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(
+        caption,
+        f"{demo.name}  {report.seconds:.1f} s  {report.instruction}",
+        (4, CAPTION_PX - 5),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.4,
+        (0, 0, 0),
+        1,
+        cv2.LINE_AA,
+    )
     return cv2.imencode(".jpg", np.concatenate([sheet, caption])[:, :, ::-1])[1].tobytes()

@@ -17,7 +17,7 @@ from m2distill_policy.errors import DataError
 from m2distill_policy.recording import episode_topics
 from m2distill_policy.recording.episode import METADATA
 from m2distill_policy.recording.episode_topics import Topic
-from m2distill_policy.recording.topic_statistics import Arrivals
+from m2distill_policy.recording.topic_statistics import TopicStatistics
 
 GAP_NS = 250_000_000  # a longer silence of a sensor is counted
 SILENCE_NS = 60_000_000_000  # nobody holds still for so long: what comes after is another episode
@@ -31,18 +31,22 @@ class EpisodeBag:
         self.path, self._reader = path, reader
         self.labels: dict[str, str] = reader.storage.metadata.custom or {}
         _check_metadata(reader, self.labels)
-        self.arrivals: dict[str, Arrivals] = {}  # of the stamped topics that were read, by their stamps
+        self.arrivals: dict[str, TopicStatistics] = {}  # of the stamped topics that were read, by their stamps
         self._types = get_typestore(Stores.ROS2_JAZZY)
         if not reader.message_count:
             raise DataError("it holds no message")
 
     def find(self, topic: Topic) -> Sequence[Connection]:
         """Empty without a message on it. Raises DataError for another type, or two robots in one bag."""
-        found = [c for c in self._reader.connections
-                 if c.msgcount and (c.topic == topic.name or c.topic.endswith(f"/{topic.name}"))]
+        found = [
+            c
+            for c in self._reader.connections
+            if c.msgcount and (c.topic == topic.name or c.topic.endswith(f"/{topic.name}"))
+        ]
         if len({c.topic for c in found}) > 1:
-            raise DataError(f"{' and '.join(sorted({c.topic for c in found}))}: more than one robot; "
-                            "record one at a time")
+            raise DataError(
+                f"{' and '.join(sorted({c.topic for c in found}))}: more than one robot; record one at a time"
+            )
         wrong = [c.msgtype for c in found if c.msgtype != topic.type]
         if wrong:
             raise DataError(f"{topic.name} is {wrong[0]}, expected {topic.type}")
@@ -70,15 +74,17 @@ class EpisodeBag:
 
     def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:
         """The header's stamp, ns, and the message, in order. Raises DataError when the clock of the stamps jumps."""
-        arrivals = self.arrivals[topic.name] = Arrivals(GAP_NS)
+        arrivals = self.arrivals[topic.name] = TopicStatistics(GAP_NS)
         last: tuple[int, int] | None = None
         for time_ns, message in self.messages(self.need(topic)):
             stamp_ns = stamp_of(message)
             if last is not None:
                 ahead_ns = (stamp_ns - last[0]) - (time_ns - last[1])
                 if stamp_ns < last[0] or ahead_ns > JUMP_NS:
-                    raise DataError(f"the clock of {topic.name} jumps from {last[0] * 1e-9:.3f} s to "
-                                    f"{stamp_ns * 1e-9:.3f} s; a reset or another clock within one episode")
+                    raise DataError(
+                        f"the clock of {topic.name} jumps from {last[0] * 1e-9:.3f} s to "
+                        f"{stamp_ns * 1e-9:.3f} s; a reset or another clock within one episode"
+                    )
                 if stamp_ns > last[0] + SILENCE_NS:
                     silent_s = (stamp_ns - last[0]) * 1e-9
                     raise DataError(f"{topic.name} is silent for {silent_s:.0f} s; record episodes apart")
@@ -119,8 +125,9 @@ def open_bag(path: Path) -> Iterator[EpisodeBag]:
         reader = Reader(path)
         reader.open()
     except Exception as error:  # YAML, mcap and SQLite: damaged or hostile bytes fail in whatever way
-        raise DataError(f"it is no whole bag ({error}); `m2distill bag recover` mends what a recorder that died "
-                        "has left") from None
+        raise DataError(
+            f"it is no whole bag ({error}); `m2distill bag recover` mends what a recorder that died has left"
+        ) from None
     try:
         yield EpisodeBag(path, reader)
     finally:
@@ -135,7 +142,9 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found = [path] if (path / METADATA).is_file() else sorted(p.parent for p in path.glob(f"*/{METADATA}"))
         if not found:
-            raise DataError(f"{path} is no bag, and holds none: there is no {METADATA}; give folders that the recorder "
-                            "or `ros2 bag record` has written")
+            raise DataError(
+                f"{path} is no bag, and holds none: there is no {METADATA}; give folders that the recorder "
+                "or `ros2 bag record` has written"
+            )
         bags += found
     return list(dict.fromkeys(bags))

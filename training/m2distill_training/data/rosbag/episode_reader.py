@@ -72,8 +72,10 @@ def resample(bag: EpisodeBag, spec: PolicySpec, arm: str) -> list[Step]:
             commands.fingers_are(float(np.abs(observation.gripper).sum()))
         steps.append(commands.step(tick, observation))
     if not any(step.commanded for step in steps):
-        raise DataError(f"no {episode_topics.TWIST} answers any observation; do the stamps of both come from one "
-                        "clock (use_sim_time)?")
+        raise DataError(
+            f"no {episode_topics.TWIST} answers any observation; do the stamps of both come from one "
+            "clock (use_sim_time)?"
+        )
     return steps
 
 
@@ -83,7 +85,7 @@ def without_idleness(steps: list[Step]) -> list[Step]:
     moves = np.abs(actions[:, :6]).max(axis=1) > STILL
     moves[1:] |= np.abs(np.diff(actions[:, 6])) > STILL
     busy = np.flatnonzero(moves)
-    return steps[busy[0]:busy[-1] + 1] if len(busy) else []
+    return steps[busy[0] : busy[-1] + 1] if len(busy) else []
 
 
 class _Witness:
@@ -139,8 +141,9 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
     """What the policy saw or would see, step by step. Raises DataError where the episode is torn, or when the policy
     would never have acted."""
     joints = len(spec.joint_names)
-    limits = dataclasses.replace(limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints,
-                                 joint_upper_rad=(math.inf,) * joints)
+    limits = dataclasses.replace(
+        limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints, joint_upper_rad=(math.inf,) * joints
+    )
     witness = _Witness()
     session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
     session.set_instruction("any")
@@ -155,8 +158,12 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
 
     def shown(tick: Tick) -> Observation | None:
         """None where the bag lacks a part of it."""
-        values: dict[str, Any] = {name: value for name, shown_ns in zip(streams, tick.shown, strict=True)
-                  for stamp_ns, value in recent[name] if stamp_ns == shown_ns}
+        values: dict[str, Any] = {
+            name: value
+            for name, shown_ns in zip(streams, tick.shown, strict=True)
+            for stamp_ns, value in recent[name]
+            if stamp_ns == shown_ns
+        }
         if len(values) < len(streams):
             return None
         joint, gripper = values.pop(JOINTS)
@@ -181,8 +188,9 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
             raise DataError(f"it is torn {(held[0] - began_ns) * 1e-9:.2f} s after its beginning: {held[1]}")
         yield tick, observation
 
-    for stamp_ns, name, message in heapq.merge(*(_feed(bag, *item) for item in topic_of.items()),
-                                               key=lambda fed: fed[0]):
+    for stamp_ns, name, message in heapq.merge(
+        *(_feed(bag, *item) for item in topic_of.items()), key=lambda fed: fed[0]
+    ):
         while not missing and (tick := ticks.next()).stamp_ns < stamp_ns:
             yield from take(tick)
         _show(session, name, message, stamp_ns)
@@ -220,14 +228,15 @@ def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
         return
     try:
         if hasattr(message, "format"):
-            picture = decode_compressed(message.data, message.format)
+            image = decode_compressed(message.data, message.format)
         else:
-            picture = decode_raw(message.encoding, message.height, message.width, message.step,
-                                 bool(message.is_bigendian), message.data)
+            image = decode_raw(
+                message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+            )
     except MessageError as error:
         session.reject_input(name, str(error))
     else:
-        session.observe_image(name, picture, stamp_ns)
+        session.observe_image(name, image, stamp_ns)
 
 
 class Commands:
@@ -239,8 +248,9 @@ class Commands:
         stamps, times, twists = [], [], []
         for time_ns, message in bag.messages(bag.need(_TWIST)):
             if message.header.frame_id not in ("", frame_id):
-                raise DataError(f"{episode_topics.TWIST} is in the frame {message.header.frame_id!r}, expected "
-                                f"{frame_id!r}")
+                raise DataError(
+                    f"{episode_topics.TWIST} is in the frame {message.header.frame_id!r}, expected {frame_id!r}"
+                )
             linear, angular = message.twist.linear, message.twist.angular
             stamps.append(stamp_of(message))
             times.append(time_ns)
@@ -256,8 +266,9 @@ class Commands:
         self._taken_times, self._taken = np.array([t for t, _ in taken]), [on for _, on in taken]
         self._spec, self._late_ns = spec, 0 if bag.labels else LATE_NS  # the recorder notes when it was sent
         self._gains = np.repeat([limits_of(arm).linear_gain, limits_of(arm).angular_gain], 3)
-        self._full = self._gains * np.repeat([spec.action.linear_scale_m, spec.action.angular_scale_rad],
-                                             3) * spec.rate_hz
+        self._full = (
+            self._gains * np.repeat([spec.action.linear_scale_m, spec.action.angular_scale_rad], 3) * spec.rate_hz
+        )
 
     def fingers_are(self, width_m: float) -> None:
         self._width_m = width_m

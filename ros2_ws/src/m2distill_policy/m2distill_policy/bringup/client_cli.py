@@ -14,8 +14,10 @@ from m2distill_policy.errors import UserError
 
 def tell_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Its `instruction` is a list of words. Raises UserError."""
-    parser = _parser("tell", "Tell a running policy node what to do; without an instruction: ask what it is doing, and "
-                             "what it could.")
+    parser = _parser(
+        "tell",
+        "Tell a running policy node what to do; without an instruction: ask what it is doing, and what it could.",
+    )
     parser.add_argument("instruction", nargs="*", help="in words, as in: pick up the milk and place it in the basket")
     parser.add_argument("--stop", action="store_true", help="stand still")
     options = parser.parse_args(arguments)
@@ -26,11 +28,19 @@ def tell_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def call_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Its `services` are names, its `set` is a list of (name, value) of texts. Raises UserError."""
-    parser = _parser("call", "Call services of running nodes, one after the other without delay, and print what they "
-                             "answer; without one: list those that can be called.")
+    parser = _parser(
+        "call",
+        "Call services of running nodes, one after the other without delay, and print what they "
+        "answer; without one: list those that can be called.",
+    )
     parser.add_argument("services", nargs="*", help="as in: sim/reset recorder/start")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE",
-                        help="parameters of the first service's node, set before, as in: task=1 operator=expert")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of the first service's node, set before, as in: task=1 operator=expert",
+    )
     options = parser.parse_args(arguments)
     if options.set and not options.services:
         raise UserError("--set needs a service, as in: m2distill call sim/reset --set task=1")
@@ -46,8 +56,9 @@ def _setting(text: str) -> tuple[str, str]:
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"m2distill {name}", description=description,
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"m2distill {name}", description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--namespace", default="", type=lambda text: text.strip("/"), help="of the nodes; empty: none")
     return parser
 

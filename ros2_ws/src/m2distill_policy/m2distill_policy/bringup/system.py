@@ -20,7 +20,9 @@ from typing import Any, NoReturn
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.safety.arm_presets import ARMS
 
-STARTER_CHECKPOINT = Path(__file__).parents[1] / "starter"  # a checkpoint; docs/results.md has its origin and its success
+STARTER_CHECKPOINT = (
+    Path(__file__).parents[1] / "starter"
+)  # a checkpoint; docs/results.md has its origin and its success
 FASTDDS_PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"
 STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))  # and s to wait after each
 STARTER_PID = "M2DISTILL_STARTER_PID"
@@ -33,53 +35,81 @@ def _option(default: str | int | bool, help: str, choices: tuple[str, ...] = ())
 
 
 @dataclass(frozen=True)
-class SharedConfig:
+class SharedLaunchConfig:
     """What a user chooses: each field, here and below, is an option of the starter and an argument of launch files."""
 
     namespace: str = _option("", "of all nodes: one per robot, as in robot1; empty: none")
-    pacing: str = _option("real_time", "real_time: a step per control period; lockstep: the simulator waits for each "
-                          "command, so that a slow machine gets the same episode", ("real_time", "lockstep"))
-    params_file: str = _option("", "ROS 2 parameter file (YAML) for what has no option here, as a real arm's "
-                               "limits; what it says goes before options; empty: none")
-    remap: str = _option("", "other names for topics, FROM:=TO, separated by spaces, as in "
-                         "'twist_cmd:=/servo_node/delta_twist_cmds'; empty: none")
+    pacing: str = _option(
+        "real_time",
+        "real_time: a step per control period; lockstep: the simulator waits for each "
+        "command, so that a slow machine gets the same episode",
+        ("real_time", "lockstep"),
+    )
+    params_file: str = _option(
+        "",
+        "ROS 2 parameter file (YAML) for what has no option here, as a real arm's "
+        "limits; what it says goes before options; empty: none",
+    )
+    remap: str = _option(
+        "",
+        "other names for topics, FROM:=TO, separated by spaces, as in "
+        "'twist_cmd:=/servo_node/delta_twist_cmds'; empty: none",
+    )
 
 
 @dataclass(frozen=True)
-class PolicyConfig(SharedConfig):
-    checkpoint: str = _option("", "directory of the policy's checkpoint, as in runs/demo/m2distill/steps/1/checkpoint; "
-                              "empty: the starter, for the first three tasks of LIBERO-OBJECT in simulation")
-    arm: str = _option(SIMULATED_ARM, "limits and outputs: libero_sim, or a real arm's preset, which also means the "
-                       "clock of the wall; try one with dry_run first", tuple(ARMS))
+class PolicyLaunchConfig(SharedLaunchConfig):
+    checkpoint: str = _option(
+        "",
+        "directory of the policy's checkpoint, as in runs/demo/m2distill/steps/1/checkpoint; "
+        "empty: the starter, for the first three tasks of LIBERO-OBJECT in simulation",
+    )
+    arm: str = _option(
+        SIMULATED_ARM,
+        "limits and outputs: libero_sim, or a real arm's preset, which also means the "
+        "clock of the wall; try one with dry_run first",
+        tuple(ARMS),
+    )
     dry_run: bool = _option(False, "publish what the policy would do on ~/action, and no command")
-    acting: str = _option("sample", "how the policy's mixture becomes an action: a draw, one of little noise, or the "
-                          "mean of the likeliest mode", ("sample", "low_noise", "mode_mean"))
+    acting: str = _option(
+        "sample",
+        "how the policy's mixture becomes an action: a draw, one of little noise, or the mean of the likeliest mode",
+        ("sample", "low_noise", "mode_mean"),
+    )
     seed: int = _option(0, "of the policy's draws")
-    image_transport: str = _option("raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
-                                   ("raw", "compressed"))
+    image_transport: str = _option(
+        "raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed", ("raw", "compressed")
+    )
     record: str = _option("", "folder for episodes: starts the recorder (docs/recording.md); empty: no recorder")
     operator: str = _option("", "who teleoperates or watches, a label of recorded episodes")
-    follow_checkpoint: bool = _option(False, "swap checkpoints when `checkpoint` is a link that is moved, as m2distill "
-                                      "promote moves a run's `current`")
+    follow_checkpoint: bool = _option(
+        False,
+        "swap checkpoints when `checkpoint` is a link that is moved, as m2distill promote moves a run's `current`",
+    )
     autostart: bool = _option(True, "configure and activate at once; false: leave that to a lifecycle manager")
 
 
 @dataclass(frozen=True)
-class SimConfig(SharedConfig):
-    suite: str = _option("libero_object", "LIBERO suite to simulate: libero_object, libero_goal, libero_spatial, "
-                         "libero_10 or libero_90")
+class SimLaunchConfig(SharedLaunchConfig):
+    suite: str = _option(
+        "libero_object", "LIBERO suite to simulate: libero_object, libero_goal, libero_spatial, libero_10 or libero_90"
+    )
     task: int = _option(0, "index of the task within the suite, from 0")
-    initial_state: int = _option(0, "index among the task's initial states; 0 to 39 are for demonstrations, 40 to 49 "
-                                 "for reports")
+    initial_state: int = _option(
+        0, "index among the task's initial states; 0 to 39 are for demonstrations, 40 to 49 for reports"
+    )
     assets: str = _option("", "builtin, installed, hub or a folder; empty: the best there is")
-    image_size_px: int = _option(128, "side of the cameras' pictures; at least the checkpoint's")
-    step_limit: int = _option(0, "steps of an episode, told or not, after which the world stands still until the next "
-                              "reset; 600 is LIBERO's number, 0: endless")
+    image_size_px: int = _option(128, "side of the cameras' images; at least the checkpoint's")
+    step_limit: int = _option(
+        0,
+        "steps of an episode, told or not, after which the world stands still until the next "
+        "reset; 600 is LIBERO's number, 0: endless",
+    )
     video: str = _option("", "mp4 file of the first episode, written when it ends; empty: none")
 
 
 @dataclass(frozen=True)
-class SystemConfig(SimConfig, PolicyConfig):
+class SystemLaunchConfig(SimLaunchConfig, PolicyLaunchConfig):
     """The policy, and the simulator where `arm` is the simulated one."""
 
 
@@ -118,7 +148,7 @@ class NodeDescription:
         return f"{self.package}.ros.nodes.{self.executable}"
 
 
-def _node(config: SharedConfig, package: str, name: str, parameters: Parameters) -> NodeDescription:
+def _node(config: SharedLaunchConfig, package: str, name: str, parameters: Parameters) -> NodeDescription:
     if config.params_file and not Path(config.params_file).is_file():
         raise UserError(f"params_file {config.params_file} is not a file; give a ROS 2 parameter file, or leave it out")
     remappings = []
@@ -127,36 +157,66 @@ def _node(config: SharedConfig, package: str, name: str, parameters: Parameters)
         if not (old and separator and new):
             raise UserError(f"remap has {rule!r}, expected FROM:=TO, several of them separated by spaces")
         remappings.append((old, new))
-    return NodeDescription(package, f"{name}_node", name, config.namespace, parameters, config.params_file,
-                           tuple(remappings))
+    return NodeDescription(
+        package, f"{name}_node", name, config.namespace, parameters, config.params_file, tuple(remappings)
+    )
 
 
-def policy_nodes(config: PolicyConfig) -> tuple[NodeDescription, ...]:
+def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
     """The policy without a simulator, and the recorder if there is to be one. Both count the simulator's time when the
     arm is the simulated one."""
     if not config.checkpoint and config.arm != SIMULATED_ARM:
-        raise UserError(f"no checkpoint for {config.arm}; give one that was learned on this arm: the starter knows the "
-                        "simulated one alone")
+        raise UserError(
+            f"no checkpoint for {config.arm}; give one that was learned on this arm: the starter knows the "
+            "simulated one alone"
+        )
     shared: Parameters = {
-        "checkpoint": config.checkpoint or str(STARTER_CHECKPOINT), "arm": config.arm,
+        "checkpoint": config.checkpoint or str(STARTER_CHECKPOINT),
+        "arm": config.arm,
         "image_transport": config.image_transport,
-        "autostart": config.autostart, "use_sim_time": config.arm == SIMULATED_ARM}
-    policy_node = _node(config, "m2distill_policy", "policy", {
-        **shared, "follow_checkpoint": config.follow_checkpoint, "dry_run": config.dry_run, "pacing": config.pacing,
-        "acting": config.acting, "seed": config.seed})
-    recorder = _node(config, "m2distill_policy", "recorder", {
-        **shared, "directory": config.record, "operator": config.operator})
+        "autostart": config.autostart,
+        "use_sim_time": config.arm == SIMULATED_ARM,
+    }
+    policy_node = _node(
+        config,
+        "m2distill_policy",
+        "policy",
+        {
+            **shared,
+            "follow_checkpoint": config.follow_checkpoint,
+            "dry_run": config.dry_run,
+            "pacing": config.pacing,
+            "acting": config.acting,
+            "seed": config.seed,
+        },
+    )
+    recorder = _node(
+        config, "m2distill_policy", "recorder", {**shared, "directory": config.record, "operator": config.operator}
+    )
     return (policy_node, recorder) if config.record else (policy_node,)
 
 
-def sim_nodes(config: SimConfig) -> tuple[NodeDescription, ...]:
-    return (_node(config, "m2distill_sim", "sim", {
-        "suite": config.suite, "task": config.task, "initial_state": config.initial_state, "assets": config.assets,
-        "image_size_px": config.image_size_px, "pacing": config.pacing, "step_limit": config.step_limit,
-        "video": config.video}),)
+def sim_nodes(config: SimLaunchConfig) -> tuple[NodeDescription, ...]:
+    return (
+        _node(
+            config,
+            "m2distill_sim",
+            "sim",
+            {
+                "suite": config.suite,
+                "task": config.task,
+                "initial_state": config.initial_state,
+                "assets": config.assets,
+                "image_size_px": config.image_size_px,
+                "pacing": config.pacing,
+                "step_limit": config.step_limit,
+                "video": config.video,
+            },
+        ),
+    )
 
 
-def system_nodes(config: SystemConfig) -> tuple[NodeDescription, ...]:
+def system_nodes(config: SystemLaunchConfig) -> tuple[NodeDescription, ...]:
     return (*sim_nodes(config), *policy_nodes(config)) if config.arm == SIMULATED_ARM else policy_nodes(config)
 
 
@@ -202,8 +262,14 @@ class NodeProcesses:
     def __init__(self, nodes: Sequence[NodeDescription], log_dir: Path, variables: Mapping[str, str] | None = None):
         self._nodes = nodes
         self._log_dir = Path(log_dir)
-        self.environment = {**os.environ, **environment(), "ROS_LOG_DIR": str(self._log_dir.resolve()),
-                            "PYTHONUNBUFFERED": "1", STARTER_PID: str(os.getpid()), **(variables or {})}
+        self.environment = {
+            **os.environ,
+            **environment(),
+            "ROS_LOG_DIR": str(self._log_dir.resolve()),
+            "PYTHONUNBUFFERED": "1",
+            STARTER_PID: str(os.getpid()),
+            **(variables or {}),
+        }
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "NodeProcesses":
@@ -212,8 +278,13 @@ class NodeProcesses:
             for node in self._nodes:
                 with self.log_path(node.name).open("wb") as log:
                     self._processes[node.name] = subprocess.Popen(
-                        command_line(node), env=self.environment, stdin=subprocess.DEVNULL, stdout=log,
-                        stderr=subprocess.STDOUT, start_new_session=True)
+                        command_line(node),
+                        env=self.environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
         except BaseException:
             self.stop()
             raise
@@ -235,8 +306,10 @@ class NodeProcesses:
             if process.poll() is not None:
                 log = self.log_path(name)
                 lines = log.read_text(errors="replace").splitlines() or ["it said nothing"]
-                raise UserError(f"node {name} ended with status {process.returncode}: "
-                                f"{lines[-1].removeprefix('error: ')} (log: {log})")
+                raise UserError(
+                    f"node {name} ended with status {process.returncode}: "
+                    f"{lines[-1].removeprefix('error: ')} (log: {log})"
+                )
 
     def stop(self) -> None:
         """Ask, then insist, then kill; returns when all groups are gone. The policy is asked first."""
@@ -268,7 +341,7 @@ def die_with_starter() -> None:
         raise SystemExit(1)
 
 
-def run(config: SystemConfig, log_dir: Path) -> NoReturn:
+def run(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
     """Start the system and stay until interrupted, or until a node ends by itself (UserError)."""
     with NodeProcesses(system_nodes(config), log_dir) as nodes:
         print(f"{' and '.join(nodes.pids)} run, logs in {log_dir}/; Ctrl-C ends them", flush=True)
@@ -277,20 +350,29 @@ def run(config: SystemConfig, log_dir: Path) -> NoReturn:
             time.sleep(0.5)
 
 
-def read_arguments(arguments: Sequence[str] | None) -> tuple[SystemConfig, Path]:
+def read_arguments(arguments: Sequence[str] | None) -> tuple[SystemLaunchConfig, Path]:
     """What a command line chooses, and the folder for logs. Raises UserError."""
     parser = argparse.ArgumentParser(
-        prog="m2distill run", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description="Start a policy, and the simulator that it drives where --arm is libero_sim.")
-    for option in fields(SystemConfig):
+        prog="m2distill run",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Start a policy, and the simulator that it drives where --arm is libero_sim.",
+    )
+    for option in fields(SystemLaunchConfig):
         choices = option.metadata["choices"]
-        parser.add_argument("--" + option.name.replace("_", "-"), default=str(option.default).lower(),
-                            metavar="{" + ",".join(choices) + "}" if choices else None,
-                            help=option.metadata["help"])
+        parser.add_argument(
+            "--" + option.name.replace("_", "-"),
+            default=str(option.default).lower(),
+            metavar="{" + ",".join(choices) + "}" if choices else None,
+            help=option.metadata["help"],
+        )
     parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"), help="folder of the nodes' logs")
     chosen = vars(parser.parse_args(arguments))
-    return (SystemConfig(**{option.name: read_option(option, chosen[option.name]) for option in fields(SystemConfig)}),
-            chosen["log_dir"])
+    return (
+        SystemLaunchConfig(
+            **{option.name: read_option(option, chosen[option.name]) for option in fields(SystemLaunchConfig)}
+        ),
+        chosen["log_dir"],
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from m2distill_policy.action import ActionSample
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.batch import to_model_input
-from m2distill_policy.models.optimize import for_acting
+from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_policy.observations.observation import Observation
 
 LOW_NOISE_STD = 1e-4  # action units; robomimic's and LIBERO's `low_eval_noise`
@@ -23,7 +23,7 @@ ACTING = ("sample", "low_noise", "mode_mean")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class LoadedPolicy:
+class InferencePolicy:
     """Implements session.StepPolicy. The draws come from a generator of its own: seed and observations fix the run."""
 
     def __init__(self, checkpoint: Checkpoint, acting: str = "sample", seed: int = 0, precision: str = "float32"):
@@ -32,7 +32,7 @@ class LoadedPolicy:
         if precision not in PRECISIONS:
             raise UserError(unknown_name("precision", precision, PRECISIONS))
         self.acting, self._precision = acting, PRECISIONS[precision]
-        self._policy = for_acting(checkpoint.build_policy(), self._precision)
+        self._policy = optimize_for_inference(checkpoint.build_policy(), self._precision)
         self._generator = torch.Generator()
         self._seed = seed
         self.reseed()
@@ -56,8 +56,12 @@ class LoadedPolicy:
     def step(self, observation: Observation) -> ActionSample:
         if self._text is None:
             raise RuntimeError("set_text() comes before step()")
-        batch = to_model_input({name: image[None, None] for name, image in observation.images.items()},
-                               observation.joint[None, None], observation.gripper[None, None], self._text)
+        batch = to_model_input(
+            {name: image[None, None] for name, image in observation.images.items()},
+            observation.joint[None, None],
+            observation.gripper[None, None],
+            self._text,
+        )
         with torch.autocast("cpu", self._precision, enabled=self._precision != torch.float32):
             self._tokens.append(self._policy.encode_step(batch))
         mixture = self._policy.decode(torch.cat(tuple(self._tokens), 1))
@@ -71,5 +75,10 @@ class LoadedPolicy:
             std = stds[mode] if self.acting == "sample" else LOW_NOISE_STD
             action = means[mode] + std * torch.randn(means.shape[1], generator=self._generator)
         entropy = float(torch.special.entr(weights).sum())
-        return ActionSample(action.numpy().astype(np.float32), mode, float(mixture.log_prob(action[None])), entropy,
-                            tuple(weights.tolist()))
+        return ActionSample(
+            action.numpy().astype(np.float32),
+            mode,
+            float(mixture.log_prob(action[None])),
+            entropy,
+            tuple(weights.tolist()),
+        )

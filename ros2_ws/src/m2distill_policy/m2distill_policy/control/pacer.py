@@ -5,7 +5,6 @@ complete set of them, up to a quarter of a period early or late, and shifts its 
 with every step. Inputs of another rate than its own are acted on at its own rate, within a hundredth.
 """
 
-
 PULL = 50  # steps in which the schedule would reach the phase of the arrivals
 
 

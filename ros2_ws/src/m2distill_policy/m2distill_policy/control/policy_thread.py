@@ -30,7 +30,8 @@ class PolicyThread:
         self._outcomes: queue.SimpleQueue = queue.SimpleQueue()  # (sample, None) or (None, error)
         self._policy = policy
         self._thread: threading.Thread | None = threading.Thread(
-            target=_work, args=(prepare, self._steps, self._outcomes), name="policy", daemon=True)
+            target=_work, args=(prepare, self._steps, self._outcomes), name="policy", daemon=True
+        )
         weakref.finalize(self, self._steps.put, None)
 
     def reset(self) -> None:
@@ -63,8 +64,9 @@ class PolicyThread:
         return PolicyLate(f"the policy has not answered within {self._patience_s:g} s")
 
 
-def _step(policy: StepPolicy, text_L: np.ndarray | None, forget: bool,
-          observation: Observation) -> Callable[[], ActionSample]:
+def _step(
+    policy: StepPolicy, text_L: np.ndarray | None, forget: bool, observation: Observation
+) -> Callable[[], ActionSample]:
     def step() -> ActionSample:
         if text_L is not None:
             policy.set_text(text_L)

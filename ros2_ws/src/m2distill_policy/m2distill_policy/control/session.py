@@ -13,7 +13,7 @@ import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
 from m2distill_policy.errors import PolicyLate, SpecError, UserError
-from m2distill_policy.observations.input_stream import Stream
+from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.observation import Observation, order_joints, prepare_image
 from m2distill_policy.observations.poses import Pose
 from m2distill_policy.safety.arm_presets import joint_ranges, limits_of
@@ -25,7 +25,7 @@ RECENT = 10  # observations kept, on which another checkpoint can be tried
 
 
 class StepPolicy(Protocol):
-    """A policy that acts one step at a time and remembers its own history (inference.LoadedPolicy is one). A step may
+    """A policy that acts one step at a time and remembers its own history (inference.InferencePolicy is one). A step may
     raise PolicyLate: the arm is held."""
 
     def reset(self) -> None: ...
@@ -40,8 +40,14 @@ class PolicySession:
     the robot is a simulated one. The hand's pose is an input where `limits` name a workspace, or with `use_pose`.
     """
 
-    def __init__(self, spec: PolicySpec, policy: StepPolicy, instructions: Mapping[str, np.ndarray],
-                 limits: SafetyLimits = limits_of("libero_sim"), use_pose: bool = False):
+    def __init__(
+        self,
+        spec: PolicySpec,
+        policy: StepPolicy,
+        instructions: Mapping[str, np.ndarray],
+        limits: SafetyLimits = limits_of("libero_sim"),
+        use_pose: bool = False,
+    ):
         self.spec = spec
         self.limits = limits
         self.instruction = ""
@@ -52,8 +58,8 @@ class PolicySession:
         self._guard = CommandGuard(limits, spec.rate_hz)
         self._ranges_J2 = joint_ranges(spec.joint_names, limits)
 
-        def stream(name: str) -> Stream:
-            return Stream(name, round(limits.max_age_s * 1e9), round(limits.max_lead_s * 1e9))
+        def stream(name: str) -> InputStream:
+            return InputStream(name, round(limits.max_age_s * 1e9), round(limits.max_lead_s * 1e9))
 
         self._cameras = {camera.name: stream(camera.name) for camera in spec.cameras}
         self._joints = stream(JOINTS)
@@ -61,7 +67,7 @@ class PolicySession:
         self._history_broken = True
 
     @property
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[InputStream]:
         return [*self._cameras.values(), self._joints, *([self._pose] if self._pose else [])]
 
     @property
@@ -125,7 +131,7 @@ class PolicySession:
         self.fault = ""
 
     def observe_image(self, camera: str, image_HWC: np.ndarray, stamp_ns: int) -> None:
-        """Take an upright HWC uint8 RGB picture. A malformed one makes the arm hold until a good one comes."""
+        """Take an upright HWC uint8 RGB image. A malformed one makes the arm hold until a good one comes."""
         stream = self._cameras[camera]
         try:
             stream.accept(prepare_image(image_HWC, self.spec.camera(camera)), stamp_ns)
@@ -145,8 +151,9 @@ class PolicySession:
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
         length = math.hypot(*pose.quat_xyzw)
         if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
-            self._pose.reject(f"{POSE} is no pose: position {pose.position_m.tolist()} m, "
-                              f"quaternion of length {length:g}")
+            self._pose.reject(
+                f"{POSE} is no pose: position {pose.position_m.tolist()} m, quaternion of length {length:g}"
+            )
         else:
             self._pose.accept(Pose(pose.position_m, pose.quat_xyzw / length), stamp_ns)
 
@@ -188,8 +195,10 @@ class PolicySession:
         margin = self.limits.joint_margin_rad
         for name, angle, (low, high) in zip(self.spec.joint_names, joint_J, self._ranges_J2, strict=True):
             if not low + margin <= angle <= high - margin:
-                raise SafetyFault(f"{name} is at {angle:.3f} rad, nearer than {margin:g} (joint_margin_rad) to the "
-                                  f"ends of its range {low:g} to {high:g}; move the arm away from there")
+                raise SafetyFault(
+                    f"{name} is at {angle:.3f} rad, nearer than {margin:g} (joint_margin_rad) to the "
+                    f"ends of its range {low:g} to {high:g}; move the arm away from there"
+                )
 
     def why_hold(self, now_ns: int) -> str:
         """Empty when a tick may act, else the reason it may not."""
@@ -217,8 +226,10 @@ def require_same_robot(ours: PolicySpec, other: PolicySpec) -> None:
     """Raise UserError when the two see or command something different."""
     for name in ("cameras", "joint_names", "gripper_joint_names", "gripper_joint_signs", "rate_hz", "action"):
         if getattr(other, name) != getattr(ours, name):
-            raise UserError(f"its spec has {name} {getattr(other, name)}, this robot's is {getattr(ours, name)}; "
-                            "configure the node anew for another robot")
+            raise UserError(
+                f"its spec has {name} {getattr(other, name)}, this robot's is {getattr(ours, name)}; "
+                "configure the node anew for another robot"
+            )
 
 
 def normalise(instruction: str) -> str:

@@ -19,8 +19,9 @@ AXES = 6  # x, y, z, then rotation about them
 class TeleopSettings:
     """The defaults are a gamepad's by joy_node: left stick 0 and 1, right stick 3 and 4, triggers 2 and 5."""
 
-    axes: tuple[float, ...] = parameter((1.0, 0.0, 4.0, -1.0, -1.0, 3.0), "joystick axis of x, y, z, roll, pitch, yaw; "
-                                        "-1: none")
+    axes: tuple[float, ...] = parameter(
+        (1.0, 0.0, 4.0, -1.0, -1.0, 3.0), "joystick axis of x, y, z, roll, pitch, yaw; -1: none"
+    )
     axis_signs: tuple[float, ...] = parameter((1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "of those axes")
     deadman_button: int = parameter(4, "held while the arm may move", at_least=0, at_most=63)
     open_button: int = parameter(1, "opens the gripper", at_least=0, at_most=63)
@@ -29,14 +30,16 @@ class TeleopSettings:
     linear_m_s: float = parameter(0.1, "speed at full deflection", at_least=0.001, at_most=1.0)
     angular_rad_s: float = parameter(0.5, "rotation at full deflection", at_least=0.001, at_most=3.0)
     gripper_open_m: float = parameter(0.08, "opening of the open gripper", at_least=0.001, at_most=0.5)
-    joy_timeout_s: float = parameter(0.3, "silence of the joystick that counts as letting go", at_least=0.05,
-                                     at_most=5.0)
+    joy_timeout_s: float = parameter(
+        0.3, "silence of the joystick that counts as letting go", at_least=0.05, at_most=5.0
+    )
 
     def __post_init__(self):
         for name in ("axes", "axis_signs"):
             if len(getattr(self, name)) != AXES:
-                raise UserError(f"{name} has {len(getattr(self, name))} numbers, expected {AXES}: x, y, z, roll, "
-                                "pitch, yaw")
+                raise UserError(
+                    f"{name} has {len(getattr(self, name))} numbers, expected {AXES}: x, y, z, roll, pitch, yaw"
+                )
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,11 @@ class Teleoperator:
         if not self._deadman or now_s - self._heard_s > self.settings.joy_timeout_s:
             self._deadman = False
             return None
-        return Motion(self._deflection[:3] * self.settings.linear_m_s,
-                      self._deflection[3:] * self.settings.angular_rad_s, self._width_m)
+        return Motion(
+            self._deflection[:3] * self.settings.linear_m_s,
+            self._deflection[3:] * self.settings.angular_rad_s,
+            self._width_m,
+        )
 
     def _refuse(self, problem: str) -> None:
         self.problem = problem

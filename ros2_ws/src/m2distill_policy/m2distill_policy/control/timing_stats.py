@@ -9,7 +9,7 @@ LATE = 1.5  # periods between two commands that count as an overrun
 KEPT = 100_000  # steps remembered for the summary: 80 minutes at 20 Hz
 
 
-class Cadence:
+class TimingStats:
     def __init__(self, period_s: float):
         self._period_s = period_s
         self.restart()
@@ -38,8 +38,8 @@ class Cadence:
 
     def numbers(self) -> dict[str, str]:
         """By name, of the run so far; times of the steps since this was asked last."""
-        recent_s = self._step_s[-max(1, self.steps - self._told):]
-        intervals_s = self._intervals_s[-max(1, self.steps - self._told):]
+        recent_s = self._step_s[-max(1, self.steps - self._told) :]
+        intervals_s = self._intervals_s[-max(1, self.steps - self._told) :]
         self._told = self.steps
         numbers = {"commands": str(self.steps), "overruns": str(self.overruns), "holds": str(self.holds)}
         if recent_s:

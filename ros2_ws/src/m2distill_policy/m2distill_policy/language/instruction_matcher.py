@@ -37,8 +37,10 @@ class Matcher:
         try:
             self._encoder = self._encoder or load_text_encoder(MINILM)
         except TextEncoderError as error:
-            raise UserError(f"unknown instruction {text!r}; known: {'; '.join(sorted(known))} (and nothing can be read "
-                            f"as one of them: {error})") from None
+            raise UserError(
+                f"unknown instruction {text!r}; known: {'; '.join(sorted(known))} (and nothing can be read "
+                f"as one of them: {error})"
+            ) from None
         return match(text, known, self._threshold, self._encoder.encode)
 
 

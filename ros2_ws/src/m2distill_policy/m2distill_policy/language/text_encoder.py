@@ -80,8 +80,10 @@ def _ask_hub() -> None:
     try:
         HfApi().model_info(BERT, timeout=HUB_TIMEOUT_S)
     except Exception as error:  # the classes depend on the HTTP library that this release of the hub's client uses
-        raise TextEncoderError(f"the text encoder {BERT} is not in the local hub cache and the hub cannot be asked "
-                               f"({error}); give a folder that holds it, or use {MINILM}") from None
+        raise TextEncoderError(
+            f"the text encoder {BERT} is not in the local hub cache and the hub cannot be asked "
+            f"({error}); give a folder that holds it, or use {MINILM}"
+        ) from None
 
 
 def _packaged_minilm() -> Path:
@@ -132,8 +134,10 @@ def _load_transformer(name: str, source: str, local_only: bool):
             model = BertModel.from_pretrained(source, local_files_only=local_only)
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise TextEncoderError(f"the text encoder {name} cannot be loaded from {source} ({reason}); give a folder that "
-                               f"holds it, or use {MINILM}") from None
+        raise TextEncoderError(
+            f"the text encoder {name} cannot be loaded from {source} ({reason}); give a folder that "
+            f"holds it, or use {MINILM}"
+        ) from None
     if model.config.hidden_size != WIDTHS[name]:
         raise TextEncoderError(f"{source} holds a model of width {model.config.hidden_size}, {name} has {WIDTHS[name]}")
     return tokenizer, model.eval()

@@ -11,9 +11,21 @@ from m2distill_policy.spec import strict_from_json
 NORMS = ("batch", "group")
 GROUP_CHANNELS = 8  # channels that a group norm takes together; fewer make one group
 # Far beyond what anybody trains; a file that asks for more would only keep the reader busy.
-MOST = {"stem_width": 4096, "stem_kernel": 63, "stem_stride": 64, "keypoints": 4096, "width": 8192, "layers": 64,
-        "heads": 128, "head_width": 1024, "mlp_width": 65536, "mixture_hidden": 65536, "modes": 1024, "min_std": 1.0,
-        "gripper_gain": 1e6}
+MOST = {
+    "stem_width": 4096,
+    "stem_kernel": 63,
+    "stem_stride": 64,
+    "keypoints": 4096,
+    "width": 8192,
+    "layers": 64,
+    "heads": 128,
+    "head_width": 1024,
+    "mlp_width": 65536,
+    "mixture_hidden": 65536,
+    "modes": 1024,
+    "min_std": 1.0,
+    "gripper_gain": 1e6,
+}
 MOST_STAGES, MOST_OF_STAGE = 8, {"width": 4096, "blocks": 32, "stride": 64}
 
 
@@ -63,8 +75,10 @@ class ModelConfig:
             raise SpecError(f"model.norm is {self.norm!r}, allowed {', '.join(NORMS)}")
         for channels in (self.stem_width, *(stage.width for stage in self.stages)):
             if self.norm == "group" and channels > GROUP_CHANNELS and channels % GROUP_CHANNELS:
-                raise SpecError(f"model has a convolution of {channels} channels, expected a multiple of "
-                                f"{GROUP_CHANNELS} (or fewer) with norm 'group'")
+                raise SpecError(
+                    f"model has a convolution of {channels} channels, expected a multiple of "
+                    f"{GROUP_CHANNELS} (or fewer) with norm 'group'"
+                )
         if self.width % 2:
             raise SpecError(f"model.width is {self.width}, expected an even number (half sines, half cosines)")
         if not 0 <= self.dropout < 1:
@@ -90,22 +104,50 @@ def _positive(config: "StageConfig | ModelConfig", most: Mapping[str, float], wh
 def libero() -> ModelConfig:
     """LIBERO's ResNet-T (configs/policy/bc_transformer_policy.yaml): 5,383,307 parameters with `spec.libero_spec()`."""
     return ModelConfig(
-        stem_width=64, stem_kernel=7, stem_stride=2, stem_pool=True,
+        stem_width=64,
+        stem_kernel=7,
+        stem_stride=2,
+        stem_pool=True,
         stages=(StageConfig(64, 2, 1), StageConfig(128, 2, 2)),
-        norm="batch", keypoints=32, gripper_gain=1.0,
-        width=64, layers=4, heads=6, head_width=64, mlp_width=256, dropout=0.1, position_base=10.0,
-        mixture_hidden=1024, modes=5, min_std=1e-4)
+        norm="batch",
+        keypoints=32,
+        gripper_gain=1.0,
+        width=64,
+        layers=4,
+        heads=6,
+        head_width=64,
+        mlp_width=256,
+        dropout=0.1,
+        position_base=10.0,
+        mixture_hidden=1024,
+        modes=5,
+        min_std=1e-4,
+    )
 
 
 def small() -> ModelConfig:
-    """For pictures of 64 px, learned by two CPU cores in minutes. Keypoints are found on 16 x 16 cells.
+    """For images of 64 px, learned by two CPU cores in minutes. Keypoints are found on 16 x 16 cells.
 
     Of the few shapes tried, the one that learned most per second of one core on LIBERO-OBJECT. Without dropout: a
     training of minutes is far from fitting its demonstrations too well.
     """
     return ModelConfig(
-        stem_width=16, stem_kernel=7, stem_stride=4, stem_pool=False,
+        stem_width=16,
+        stem_kernel=7,
+        stem_stride=4,
+        stem_pool=False,
         stages=(StageConfig(16, 1, 1), StageConfig(32, 1, 1)),
-        norm="group", keypoints=32, gripper_gain=25.0,
-        width=64, layers=2, heads=4, head_width=16, mlp_width=128, dropout=0.0, position_base=10.0,
-        mixture_hidden=256, modes=5, min_std=0.03)
+        norm="group",
+        keypoints=32,
+        gripper_gain=25.0,
+        width=64,
+        layers=2,
+        heads=4,
+        head_width=16,
+        mlp_width=128,
+        dropout=0.0,
+        position_base=10.0,
+        mixture_hidden=256,
+        modes=5,
+        min_std=0.03,
+    )

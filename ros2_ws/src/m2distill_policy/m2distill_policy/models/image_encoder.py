@@ -36,8 +36,11 @@ class FilmBlock(nn.Module):
         super().__init__()
         self.conv1, self.norm1 = conv(channels_in, channels_out, 3, stride), make_norm(norm, channels_out)
         self.conv2, self.norm2 = conv(channels_out, channels_out, 3, 1), make_norm(norm, channels_out)
-        self.shortcut = nn.Identity() if stride == 1 and channels_in == channels_out else nn.Sequential(
-            conv(channels_in, channels_out, 1, stride), make_norm(norm, channels_out))
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and channels_in == channels_out
+            else nn.Sequential(conv(channels_in, channels_out, 1, stride), make_norm(norm, channels_out))
+        )
         self.film: nn.Module = nn.Linear(text_width, 2 * channels_out)
 
     def forward(self, h: Tensor, text_BL: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ class ImageEncoder(nn.Module):
         for block in self.blocks:
             h = block(h, text_BL)
         h = self.heatmaps(h)  # (n, P, H'', W'')
-        # bfloat16 resolves 1/256 of the picture at best, and its sums lose more: full precision from here on.
+        # bfloat16 resolves 1/256 of the image at best, and its sums lose more: full precision from here on.
         with torch.autocast(h.device.type, enabled=False):
             return self.project(spatial_softmax(h.float())).view(B, T, -1)
 

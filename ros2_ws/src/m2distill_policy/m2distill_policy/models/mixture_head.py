@@ -12,8 +12,9 @@ class MixtureHead(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         hidden = config.mixture_hidden
-        self.shared = nn.Sequential(nn.Linear(config.width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-                                    nn.Linear(hidden, hidden))
+        self.shared = nn.Sequential(
+            nn.Linear(config.width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden)
+        )
         self.mean = nn.Linear(hidden, config.modes * ACTION_WIDTH)
         self.std = nn.Linear(hidden, config.modes * ACTION_WIDTH)
         self.logits = nn.Linear(hidden, config.modes)
@@ -25,6 +26,8 @@ class MixtureHead(nn.Module):
         mean = self.mean(h).tanh().unflatten(-1, (self.modes, ACTION_WIDTH))  # (..., K, A)
         std = F.softplus(self.std(h)).unflatten(-1, (self.modes, ACTION_WIDTH)) + self.min_std
         # Not validated, which would synchronise a GPU every step: whoever uses the numbers checks that they are finite.
-        return MixtureSameFamily(Categorical(logits=self.logits(h), validate_args=False),
-                                 Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
-                                 validate_args=False)
+        return MixtureSameFamily(
+            Categorical(logits=self.logits(h), validate_args=False),
+            Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
+            validate_args=False,
+        )

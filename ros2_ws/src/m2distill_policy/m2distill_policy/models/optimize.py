@@ -12,7 +12,7 @@ from m2distill_policy.models.image_encoder import FilmBlock, ImageEncoder
 from m2distill_policy.models.policy import Policy
 
 
-class Remembered(nn.Module):
+class CachedLayer(nn.Module):
     """A layer that is asked the same again and again, as the instruction is: it works out an answer once."""
 
     def __init__(self, layer: nn.Module):
@@ -44,16 +44,18 @@ class PackedConv(nn.Module):
         x = x.to(self._dtype)
         padding, stride, dilation = self._geometry
         if self._packed is None:
-            backend = torch._C._select_conv_backend(x, self._weight, self._bias, stride, padding, dilation, False,
-                                                    (0, 0), 1)
+            backend = torch._C._select_conv_backend(
+                x, self._weight, self._bias, stride, padding, dilation, False, (0, 0), 1
+            )
             if backend != torch._C._ConvBackend.Mkldnn:  # type: ignore[attr-defined]  # its stub has another name
                 return F.conv2d(x, self._weight, self._bias, stride, padding, dilation)
             self._packed = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]  # nor its arguments
-                self._weight.to_mkldnn(), *self._geometry, 1)
+                self._weight.to_mkldnn(), *self._geometry, 1
+            )
         return torch.ops.mkldnn._convolution_pointwise(x, self._packed, self._bias, *self._geometry, 1, "none", [], "")
 
 
-def for_acting(policy: Policy, dtype: torch.dtype = torch.float32) -> Policy:
+def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32) -> Policy:
     """The policy itself, changed for good: in eval mode, batch norms folded into the convolutions before them (equal
     but for rounding), convolutions packed, in `dtype`, the instruction's projections remembered. Its weights are not to
     be trained or saved any more."""
@@ -62,8 +64,8 @@ def for_acting(policy: Policy, dtype: torch.dtype = torch.float32) -> Policy:
         fold_batch_norms(encoder)
         pack_convolutions(encoder, dtype)
         for block in cast(Iterable[FilmBlock], encoder.blocks):
-            block.film = Remembered(block.film)
-    policy.text = Remembered(policy.text)
+            block.film = CachedLayer(block.film)
+    policy.text = CachedLayer(policy.text)
     return policy
 
 

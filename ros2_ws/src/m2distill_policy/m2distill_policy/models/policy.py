@@ -65,9 +65,11 @@ class Policy(nn.Module):
         they are nearly all of the cost, and the rest is where rounding hurts."""
         steps = batch["joint"].shape[1]
         with torch.autocast(batch["joint"].device.type, enabled=False):
-            latents = {"text": self.text(batch["text"])[:, None].expand(-1, steps, -1),
-                       "joint": self.joint(batch["joint"]),
-                       "gripper": self.gripper(batch["gripper"] * self.config.gripper_gain)}
+            latents = {
+                "text": self.text(batch["text"])[:, None].expand(-1, steps, -1),
+                "joint": self.joint(batch["joint"]),
+                "gripper": self.gripper(batch["gripper"] * self.config.gripper_gain),
+            }
         for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True):
             latents[camera.name] = encoder(batch["images"][camera.name], batch["text"])
         return latents

@@ -34,8 +34,13 @@ class Layer(nn.Module):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(config.width), Attention(config)
         self.mlp_norm = nn.LayerNorm(config.width)
-        self.mlp = nn.Sequential(nn.Linear(config.width, config.mlp_width), nn.GELU(), nn.Dropout(config.dropout),
-                                 nn.Linear(config.mlp_width, config.width), nn.Dropout(config.dropout))
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.mlp_width),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.mlp_width, config.width),
+            nn.Dropout(config.dropout),
+        )
         self.drop_path = config.dropout
 
     def forward(self, x_BSD: Tensor, mask_SS: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures as cameras and bags hold them -> (H, W, 3) uint8 RGB. numpy and OpenCV only, so that a live topic and a
+"""Images as cameras and bags hold them -> (H, W, 3) uint8 RGB. numpy and OpenCV only, so that a live topic and a
 recording are read by the same code.
 
 What arrives is not trusted: every size is checked against the bytes that are there before anything of that size is
@@ -17,7 +17,7 @@ from m2distill_policy.errors import MessageError
 
 Bytes = bytes | array.array | np.ndarray  # anything that numpy reads as a run of uint8
 MAX_PIXELS = 2**24  # 4096 x 4096, the largest camera a PolicySpec can ask for
-MAX_JPEG_SCANS = 64  # a progressive JPEG has about ten; each costs a pass over the whole picture
+MAX_JPEG_SCANS = 64  # a progressive JPEG has about ten; each costs a pass over the whole image
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,28 @@ class Encoding:
 
 
 _8_OR_16_BITS = {
-    "rgb": (3, None), "bgr": (3, cv2.COLOR_BGR2RGB), "rgba": (4, cv2.COLOR_RGBA2RGB), "bgra": (4, cv2.COLOR_BGRA2RGB),
+    "rgb": (3, None),
+    "bgr": (3, cv2.COLOR_BGR2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
     "mono": (1, cv2.COLOR_GRAY2RGB),
-    "bayer_rggb": (1, cv2.COLOR_BayerRGGB2RGB), "bayer_bggr": (1, cv2.COLOR_BayerBGGR2RGB),
-    "bayer_gbrg": (1, cv2.COLOR_BayerGBRG2RGB), "bayer_grbg": (1, cv2.COLOR_BayerGRBG2RGB),
+    "bayer_rggb": (1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr": (1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg": (1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg": (1, cv2.COLOR_BayerGRBG2RGB),
 }
 _UYVY = Encoding(2, 1, cv2.COLOR_YUV2RGB_UYVY, multiple=(1, 2))
 _YUYV = Encoding(2, 1, cv2.COLOR_YUV2RGB_YUY2, multiple=(1, 2))
 ENCODINGS: dict[str, Encoding] = {  # the names are those of sensor_msgs/image_encodings.hpp
-    **{f"{name}{8 * size}": Encoding(channels, size, code)
-       for size in (1, 2) for name, (channels, code) in _8_OR_16_BITS.items()},
-    "uyvy": _UYVY, "yuv422": _UYVY, "yuyv": _YUYV, "yuv422_yuy2": _YUYV,
+    **{
+        f"{name}{8 * size}": Encoding(channels, size, code)
+        for size in (1, 2)
+        for name, (channels, code) in _8_OR_16_BITS.items()
+    },
+    "uyvy": _UYVY,
+    "yuv422": _UYVY,
+    "yuyv": _YUYV,
+    "yuv422_yuy2": _YUYV,
     "nv21": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV21, multiple=(2, 2), rows=(3, 2)),
     "nv12": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV12, multiple=(2, 2), rows=(3, 2)),  # no name in sensor_msgs, but in use
 }
@@ -56,8 +67,10 @@ def decode_raw(encoding: str, height: int, width: int, step: int, big_endian: bo
     layout = ENCODINGS[encoding]
     _check_size(height, width)
     if height % layout.multiple[0] or width % layout.multiple[1]:
-        raise MessageError(f"image is {height}x{width} px, but {encoding} needs a height and a width that are "
-                           f"multiples of {layout.multiple[0]} and {layout.multiple[1]}")
+        raise MessageError(
+            f"image is {height}x{width} px, but {encoding} needs a height and a width that are "
+            f"multiples of {layout.multiple[0]} and {layout.multiple[1]}"
+        )
     row_bytes = width * layout.channels * layout.sample_bytes
     if step < row_bytes:
         raise MessageError(f"image step is {step} bytes, but {width} px of {encoding} take {row_bytes}")
@@ -72,7 +85,7 @@ def decode_raw(encoding: str, height: int, width: int, step: int, big_endian: bo
 
 def decode_compressed(data: Bytes, format: str = "") -> np.ndarray:
     """A JPEG or PNG -> (H, W, 3) uint8 RGB, with alpha left out. `format` is sensor_msgs/CompressedImage's: where it
-    says "compressed rgb", the sender put red where a picture file has blue, as image_transport's plugin may."""
+    says "compressed rgb", the sender put red where an image file has blue, as image_transport's plugin may."""
     data = np.frombuffer(data, np.uint8)
     try:
         _check_size(*_compressed_size(data.tobytes()))
@@ -80,8 +93,9 @@ def decode_compressed(data: Bytes, format: str = "") -> np.ndarray:
     except (cv2.error, struct.error, IndexError):
         samples = None
     if samples is None:
-        raise MessageError(f"compressed image of {data.size} bytes, format {format!r}, cannot be decoded; "
-                           "expected JPEG or PNG")
+        raise MessageError(
+            f"compressed image of {data.size} bytes, format {format!r}, cannot be decoded; expected JPEG or PNG"
+        )
     channels = 1 if samples.ndim == 2 else samples.shape[2]
     name = {1: "mono8", 3: "bgr8", 4: "bgra8"}[channels]
     if "compressed rgb" in format:
@@ -97,10 +111,10 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _to_rgb8(samples_HWC: np.ndarray, to_rgb: int | None) -> np.ndarray:
-    picture = samples_HWC.copy() if to_rgb is None else cv2.cvtColor(samples_HWC, to_rgb)
-    if picture.dtype == np.uint16:
-        picture = cv2.convertScaleAbs(picture, alpha=255 / 65535)  # to the nearest
-    return picture
+    image = samples_HWC.copy() if to_rgb is None else cv2.cvtColor(samples_HWC, to_rgb)
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=255 / 65535)  # to the nearest
+    return image
 
 
 def _compressed_size(data: bytes) -> tuple[int, int]:
@@ -112,8 +126,9 @@ def _compressed_size(data: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from(">II", data, 16)
         return height, width
     if not data.startswith(b"\xff\xd8"):
-        raise MessageError(f"compressed image begins with {data[:4].hex() or 'nothing'}, cannot be decoded; "
-                           "expected JPEG or PNG")
+        raise MessageError(
+            f"compressed image begins with {data[:4].hex() or 'nothing'}, cannot be decoded; expected JPEG or PNG"
+        )
     if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise MessageError(f"JPEG cannot be decoded: it has more than {MAX_JPEG_SCANS} scans")
     at = 2

@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass
-class Stream:
+class InputStream:
     """Holds what one topic said last; a rejected message counts as having nothing until a good one arrives."""
 
     name: str
@@ -35,6 +35,8 @@ class Stream:
         if age_ns > self.max_age_ns:
             return f"{self.name}: newest is older than {self.max_age_ns / 1e6:.0f} ms"
         if -age_ns > self.max_lead_ns:
-            return (f"{self.name}: stamp is more than {self.max_lead_ns / 1e6:.0f} ms in the future; check that the "
-                    "clocks agree")
+            return (
+                f"{self.name}: stamp is more than {self.max_lead_ns / 1e6:.0f} ms in the future; check that the "
+                "clocks agree"
+            )
         return ""

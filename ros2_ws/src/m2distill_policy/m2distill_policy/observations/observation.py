@@ -1,6 +1,6 @@
-"""Raw arrays to model input: the only place that flips and resizes pictures and orders joints.
+"""Raw arrays to model input: the only place that flips and resizes images and orders joints.
 
-Training reads its frames through the same two functions as the live session, so a picture or a joint vector means the
+Training reads its frames through the same two functions as the live session, so an image or a joint vector means the
 same in both. The division of pixels by 255 is in observation_tensors.py, which both use as well.
 """
 
@@ -25,18 +25,21 @@ class Observation:
 
 
 def prepare_image(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
-    """An upright HWC uint8 RGB picture to (height, width, 3) uint8 at the model's size and orientation.
+    """An upright HWC uint8 RGB image to (height, width, 3) uint8 at the model's size and orientation.
 
-    Larger pictures are area-averaged down. Raises SpecError for another dtype or shape, another aspect ratio (it would
-    squash what the model was trained on) or a picture smaller than the model's.
+    Larger images are area-averaged down. Raises SpecError for another dtype or shape, another aspect ratio (it would
+    squash what the model was trained on) or an image smaller than the model's.
     """
     if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[2] != 3:
-        raise SpecError(f"camera {camera.name}: got {image_HWC.dtype} {image_HWC.shape}, "
-                        "expected uint8 (height, width, 3)")
+        raise SpecError(
+            f"camera {camera.name}: got {image_HWC.dtype} {image_HWC.shape}, expected uint8 (height, width, 3)"
+        )
     height, width = image_HWC.shape[:2]
     if height * camera.width != width * camera.height or height < camera.height:
-        raise SpecError(f"camera {camera.name}: got {width}x{height} px, expected {camera.width}x{camera.height} "
-                        "or a larger picture of that shape; set the camera's size or crop it")
+        raise SpecError(
+            f"camera {camera.name}: got {width}x{height} px, expected {camera.width}x{camera.height} "
+            "or a larger image of that shape; set the camera's size or crop it"
+        )
     if height != camera.height:
         image_HWC = cv2.resize(image_HWC, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
     if camera.upside_down:

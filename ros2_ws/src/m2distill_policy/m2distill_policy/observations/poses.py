@@ -14,12 +14,14 @@ def displace(pose: Pose, translation_m: np.ndarray, rotation_rad: np.ndarray) ->
     """The pose moved by (3,) and turned by the axis-angle (3,), both given in the base frame."""
     x, y, z, w = pose.quat_xyzw
     rx, ry, rz, rw = _quaternion(rotation_rad)
-    turned = np.array([  # rotation times quat: turned about the base's axes
-        rw * x + rx * w + ry * z - rz * y,
-        rw * y - rx * z + ry * w + rz * x,
-        rw * z + rx * y - ry * x + rz * w,
-        rw * w - rx * x - ry * y - rz * z,
-    ])
+    turned = np.array(
+        [  # rotation times quat: turned about the base's axes
+            rw * x + rx * w + ry * z - rz * y,
+            rw * y - rx * z + ry * w + rz * x,
+            rw * z + rx * y - ry * x + rz * w,
+            rw * w - rx * x - ry * y - rz * z,
+        ]
+    )
     return Pose(pose.position_m + translation_m, turned / np.linalg.norm(turned))
 
 

@@ -30,7 +30,7 @@ SUCCESS, FAILURE, UNKNOWN = "true", "false", "unknown"  # values of the label `s
 BAG_VERSION: Literal[9] = 9  # of rosbag2's metadata: Jazzy's
 
 
-class Bag:
+class BagWriter:
     """A rosbag2 folder that is being written."""
 
     def __init__(self, folder: Path, topics: Mapping[str, str], types: Typestore):
@@ -41,8 +41,7 @@ class Bag:
         self._writer.open()
         self._storage = cast(Any, self._writer.storage)  # mcap's; rosbags declares what all formats have in common
         self._file = self._storage.bio
-        self._topics = {name: self._writer.add_connection(name, kind, typestore=types)
-                        for name, kind in topics.items()}
+        self._topics = {name: self._writer.add_connection(name, kind, typestore=types) for name, kind in topics.items()}
 
     def write(self, topic: str, time_ns: int, message: bytes) -> None:
         self._writer.write(self._topics[topic], time_ns, message)
@@ -93,13 +92,13 @@ class Bag:
             raise
 
 
-class Episode:
+class RecordedEpisode:
     """The open episode. It is over after `keep` or `discard`."""
 
     def __init__(self, root: Path, name: str, topics: Mapping[str, str], types: Typestore, labels: Mapping[str, str]):
         self.name, self._root = name, root
         self.labels = dict(labels)
-        self.bag = Bag(root / OPEN / name, topics, types)
+        self.bag = BagWriter(root / OPEN / name, topics, types)
         self._labels_path = self.bag.folder / LABELS
         with self.bag.dropped_on_refusal():
             self.label()
@@ -137,12 +136,13 @@ class Recordings:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise UserError(f"a recorder or a recovery is at work in {root}; end it first, or choose another "
-                            "folder") from None
+            raise UserError(
+                f"a recorder or a recovery is at work in {root}; end it first, or choose another folder"
+            ) from None
 
-    def begin(self, topics: Mapping[str, str], types: Typestore, labels: Mapping[str, str]) -> Episode:
+    def begin(self, topics: Mapping[str, str], types: Typestore, labels: Mapping[str, str]) -> RecordedEpisode:
         name = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
-        return Episode(self.root, name, topics, types, labels)
+        return RecordedEpisode(self.root, name, topics, types, labels)
 
     def unfinished(self) -> Sequence[Path]:
         """What a recorder that died has left."""

@@ -19,7 +19,7 @@ from rosbags.rosbag2 import Reader, WriterError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.recording.episode import DISCARDED, LABELS, Bag, Recordings, appear, move
+from m2distill_policy.recording.episode import DISCARDED, LABELS, BagWriter, Recordings, appear, move
 
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK = 3, 4, 5, 6  # kinds of records; 0 is what a crashed machine may leave
@@ -93,8 +93,8 @@ def _rebuild(folder: Path, scratch: Path, target: Path) -> bool:
                     for name, definition in schemas.values():
                         types.register(get_types_from_msg(definition, name))
                     scratch.parent.mkdir(exist_ok=True)
-                    bag = Bag(scratch, dict(channels.values()), types)
-                bag.write(channels[channel][0], time_ns, body[MESSAGE_HEAD.size:])
+                    bag = BagWriter(scratch, dict(channels.values()), types)
+                bag.write(channels[channel][0], time_ns, body[MESSAGE_HEAD.size :])
     if bag is None or not bag.messages:
         return False
     bag.finish({**_read_labels(labels), "recovered": "true"}, target)
@@ -118,7 +118,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     while len(head := file.read(9)) == 9 and head[0]:
         kind, size = head[0], int.from_bytes(head[1:], "little")
         if kind == CHUNK:
-            compression = file.read(CHUNK_HEAD.size + 4)[CHUNK_HEAD.size:]
+            compression = file.read(CHUNK_HEAD.size + 4)[CHUNK_HEAD.size :]
             file.seek(int.from_bytes(compression, "little") + 8, 1)  # go on with the records within
             continue
         if size > length - file.tell():
@@ -134,6 +134,6 @@ def _texts(body: bytes, count: int) -> list[str]:
     texts = []
     for _ in range(count):
         size = int.from_bytes(body[:4], "little")
-        texts.append(body[4:4 + size].decode())
-        body = body[4 + size:]
+        texts.append(body[4 : 4 + size].decode())
+        body = body[4 + size :]
     return texts

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Arrivals:
+class TopicStatistics:
     """Of one topic. Times are all of one clock, ns."""
 
     gap_ns: int  # a longer silence between two messages counts

@@ -29,33 +29,54 @@ class SafetyLimits:
     max_age_s: float = parameter(0.12, "oldest input acted on, by its stamp", at_least=0.001, at_most=60.0)
     max_lead_s: float = parameter(0.05, "how far a stamp may lie in the future", at_least=0.0, at_most=60.0)
     max_skew_s: float = parameter(0.1, "between the stamps of one step's inputs", at_least=0.0, at_most=60.0)
-    watchdog_s: float = parameter(0.25, "longest silence of an input, by the steady clock", at_least=0.01,
-                                  at_most=600.0)
-    command_timeout_s: float = parameter(0.12, "a command not followed by another within this time is followed by a "
-                                               "zero command, by the steady clock, even while the policy hangs; not "
-                                               "in lockstep", at_least=0.01, at_most=60.0)
+    watchdog_s: float = parameter(
+        0.25, "longest silence of an input, by the steady clock", at_least=0.01, at_most=600.0
+    )
+    command_timeout_s: float = parameter(
+        0.12,
+        "a command not followed by another within this time is followed by a "
+        "zero command, by the steady clock, even while the policy hangs; not "
+        "in lockstep",
+        at_least=0.01,
+        at_most=60.0,
+    )
     linear_gain: float = parameter(0.25, "of the policy's translation, before all limits", at_least=0.0, at_most=2.0)
     angular_gain: float = parameter(0.2, "of the policy's rotation, before all limits", at_least=0.0, at_most=2.0)
-    max_first_linear_m_s: float = parameter(0.25, "the first command after a start or a hold is a fault when it asks "
-                                                  "for more", at_least=0.0, at_most=10.0)
-    max_first_angular_rad_s: float = parameter(0.8, "the first command after a start or a hold is a fault when it "
-                                                    "asks for more", at_least=0.0, at_most=100.0)
-    fade_in_s: float = parameter(0.5, "time after a start in which commands grow to full size", at_least=0.0,
-                                 at_most=10.0)
+    max_first_linear_m_s: float = parameter(
+        0.25, "the first command after a start or a hold is a fault when it asks for more", at_least=0.0, at_most=10.0
+    )
+    max_first_angular_rad_s: float = parameter(
+        0.8, "the first command after a start or a hold is a fault when it asks for more", at_least=0.0, at_most=100.0
+    )
+    fade_in_s: float = parameter(
+        0.5, "time after a start in which commands grow to full size", at_least=0.0, at_most=10.0
+    )
     max_linear_m_s: float = parameter(0.25, "speed limit", at_least=0.0, at_most=10.0)
     max_angular_rad_s: float = parameter(0.8, "speed limit", at_least=0.0, at_most=100.0)
-    max_linear_step_m_s: float = parameter(0.05, "largest change of the velocity from one command to the next; "
-                                                 "stopping is exempt", at_least=0.0, at_most=20.0)
-    max_angular_step_rad_s: float = parameter(0.2, "largest change of the angular velocity; stopping is exempt",
-                                              at_least=0.0, at_most=200.0)
+    max_linear_step_m_s: float = parameter(
+        0.05,
+        "largest change of the velocity from one command to the next; stopping is exempt",
+        at_least=0.0,
+        at_most=20.0,
+    )
+    max_angular_step_rad_s: float = parameter(
+        0.2, "largest change of the angular velocity; stopping is exempt", at_least=0.0, at_most=200.0
+    )
     workspace_min_m: tuple[float, ...] = parameter(
-        (-0.8, -0.8, 0.02), "corner of the box that the hand stays in: x, y, z in the base frame; "
-                            "-inf here and inf there: no box, and no `ee_pose` needed")
+        (-0.8, -0.8, 0.02),
+        "corner of the box that the hand stays in: x, y, z in the base frame; "
+        "-inf here and inf there: no box, and no `ee_pose` needed",
+    )
     workspace_max_m: tuple[float, ...] = parameter((0.8, 0.8, 1.2), "the box's other corner")
-    joint_margin_rad: float = parameter(0.1, "a joint nearer than this to its limit is a fault; -10: up to 10 rad "
-                                             "beyond, that is, never", at_least=-10.0, at_most=1.0)
+    joint_margin_rad: float = parameter(
+        0.1,
+        "a joint nearer than this to its limit is a fault; -10: up to 10 rad beyond, that is, never",
+        at_least=-10.0,
+        at_most=1.0,
+    )
     joint_lower_rad: tuple[float, ...] = parameter(
-        (), "lower joint limits in the order of the checkpoint's joint names; empty: those of arms.py, by name")
+        (), "lower joint limits in the order of the checkpoint's joint names; empty: those of arms.py, by name"
+    )
     joint_upper_rad: tuple[float, ...] = parameter((), "upper joint limits")
 
     def __post_init__(self):
@@ -66,8 +87,10 @@ class SafetyLimits:
                 raise UserError(f"{field.name} is {value}, allowed {low} to {high}")
         low, high = self.workspace_min_m, self.workspace_max_m
         if len(low) != 3 or len(high) != 3 or not all(a < b for a, b in zip(low, high, strict=True)):
-            raise UserError(f"workspace_min_m is {list(low)} and workspace_max_m {list(high)}, expected x, y, z each, "
-                            "the first below the second")
+            raise UserError(
+                f"workspace_min_m is {list(low)} and workspace_max_m {list(high)}, expected x, y, z each, "
+                "the first below the second"
+            )
 
     @property
     def has_workspace(self) -> bool:
@@ -98,18 +121,21 @@ class CommandGuard:
             linear = command.linear_m_s * limits.linear_gain
             angular = command.angular_rad_s * limits.angular_gain
         if not np.isfinite([*linear, *angular, command.gripper_width_m]).all():
-            raise SafetyFault(f"the policy produced a command that is not finite: {linear.tolist()} m/s, "
-                              f"{angular.tolist()} rad/s, gripper {command.gripper_width_m} m")
+            raise SafetyFault(
+                f"the policy produced a command that is not finite: {linear.tolist()} m/s, "
+                f"{angular.tolist()} rad/s, gripper {command.gripper_width_m} m"
+            )
         if self._steps == 0:
             _refuse_jump("m/s", linear, limits.max_first_linear_m_s, "max_first_linear_m_s")
             _refuse_jump("rad/s", angular, limits.max_first_angular_rad_s, "max_first_angular_rad_s")
         self._steps += 1
         if self._steps < self._fade_steps:
             linear, angular = linear * (self._steps / self._fade_steps), angular * (self._steps / self._fade_steps)
-        allowed = {
-            "speed": (_shorten(linear, limits.max_linear_m_s), _shorten(angular, limits.max_angular_rad_s))}
-        allowed["step"] = (_approach(self._linear, allowed["speed"][0], limits.max_linear_step_m_s),
-                           _approach(self._angular, allowed["speed"][1], limits.max_angular_step_rad_s))
+        allowed = {"speed": (_shorten(linear, limits.max_linear_m_s), _shorten(angular, limits.max_angular_rad_s))}
+        allowed["step"] = (
+            _approach(self._linear, allowed["speed"][0], limits.max_linear_step_m_s),
+            _approach(self._angular, allowed["speed"][1], limits.max_angular_step_rad_s),
+        )
         allowed["workspace"] = (self._brake(allowed["step"][0], position_m), allowed["step"][1])
         limited_by, asked = [], (linear, angular)
         for name, granted in allowed.items():
@@ -123,15 +149,20 @@ class CommandGuard:
         """Towards a wall no faster than reaches it in STOP_S; outside, only back in. Each axis by itself."""
         if position_m is None:
             return linear
-        return np.clip(linear, np.minimum((self._low - position_m) / STOP_S, 0.0),
-                       np.maximum((self._high - position_m) / STOP_S, 0.0))
+        return np.clip(
+            linear,
+            np.minimum((self._low - position_m) / STOP_S, 0.0),
+            np.maximum((self._high - position_m) / STOP_S, 0.0),
+        )
 
 
 def _refuse_jump(unit: str, velocity: np.ndarray, limit: float, name: str) -> None:
     speed = math.hypot(*velocity)
     if speed > limit:
-        raise SafetyFault(f"the first command asks for {speed:.3g} {unit}, limit {limit:g} ({name}): the policy may "
-                          "have met a situation unlike its demonstrations")
+        raise SafetyFault(
+            f"the first command asks for {speed:.3g} {unit}, limit {limit:g} ({name}): the policy may "
+            "have met a situation unlike its demonstrations"
+        )
 
 
 def _shorten(vector: np.ndarray, limit: float) -> np.ndarray:

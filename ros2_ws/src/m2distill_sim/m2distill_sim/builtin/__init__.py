@@ -2,7 +2,7 @@
 
 LIBERO's classes load these files unchanged, because folders, bodies, joints, sites and regions are LIBERO's, and sizes
 are those of its collision boxes; so task files, initial states and goal predicates apply as they are. Everything is
-drawn by few polygons without texture, reflection or shadow, which makes a picture an order of magnitude cheaper on a
+drawn by few polygons without texture, reflection or shadow, which makes an image an order of magnitude cheaper on a
 software renderer.
 
 Map:

@@ -50,8 +50,15 @@ def box_site(name: str, pos, half, quat=(1.0, 0.0, 0.0, 0.0)) -> str:
     return f'<site name="{name}" type="box" {_place(pos, quat)} size="{numbers(half)}" group="0" {UNSEEN}/>'
 
 
-def ring(count: int, radius: float, height: float, half: tuple[float, float], tilt: float, rgb: RGB,
-         centre: tuple[float, float] = (0.0, 0.0)) -> tuple[Part, ...]:
+def ring(
+    count: int,
+    radius: float,
+    height: float,
+    half: tuple[float, float],
+    tilt: float,
+    rgb: RGB,
+    centre: tuple[float, float] = (0.0, 0.0),
+) -> tuple[Part, ...]:
     """A wall round an upright axis of `count` boxes: `radius` and `height` of their middles, `half` their thickness and
     length up the wall, `tilt` outward from upright. They are just wide enough to leave no gap at the widest edge."""
     thick, long = half
@@ -73,21 +80,25 @@ def about_y(angle: float) -> tuple[float, float, float, float]:
     return (math.cos(angle / 2), 0.0, math.sin(angle / 2), 0.0)
 
 
-def octagon(radius: float, half_height: float, height: float, rgb: RGB,
-            centre: tuple[float, float] = (0.0, 0.0)) -> tuple[Part, ...]:
+def octagon(
+    radius: float, half_height: float, height: float, rgb: RGB, centre: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Part, ...]:
     """A disc that stands firmly: two crossed boxes, seen as a cylinder."""
     short, pos = radius * math.tan(math.pi / 8), (*centre, height)
-    return (Part((radius, half_height), rgb, pos, solid=False),
-            Part((radius, short, half_height), rgb, pos, drawn=False),
-            Part((short, radius, half_height), rgb, pos, drawn=False))
+    return (
+        Part((radius, half_height), rgb, pos, solid=False),
+        Part((radius, short, half_height), rgb, pos, drawn=False),
+        Part((short, radius, half_height), rgb, pos, drawn=False),
+    )
 
 
 def object_xml(name: str, content: str, sites: tuple[float, float, float], site_size: float = 0.005) -> str:
     """`content` is what is inside the object's body; `sites` are (bottom z, top z, horizontal radius)."""
     bottom, top, radius = sites
     marks = {"bottom_site": (0, 0, bottom), "top_site": (0, 0, top), "horizontal_radius_site": (radius, radius, 0)}
-    site_lines = "\n".join(f'<site name="{site}" pos="{numbers(pos)}" size="{site_size:g}" {UNSEEN}/>'
-                           for site, pos in marks.items())
+    site_lines = "\n".join(
+        f'<site name="{site}" pos="{numbers(pos)}" size="{site_size:g}" {UNSEEN}/>' for site, pos in marks.items()
+    )
     return f"""<mujoco model="{name}">
 <asset/>
 <worldbody>

@@ -32,8 +32,7 @@ HEAD = """<mujoco model="{name}">
 
 
 def _floor(rgb) -> str:
-    return (f'<geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" '
-            f'rgba="{numbers(rgb)} 1"/>')
+    return f'<geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" rgba="{numbers(rgb)} 1"/>'
 
 
 def _floor_scene() -> str:
@@ -48,8 +47,9 @@ def _wall(rgb) -> str:
 def _table_scene(floor, wall, table) -> str:
     """A table whose sizes the arena sets; its legs too, which no camera sees."""
     drawn = f'contype="0" conaffinity="0" group="1" rgba="{numbers(table)} 1"'
-    legs = "\n".join(f'<geom name="table_leg{leg}_visual" type="cylinder" size="0.05 0.1" {drawn}/>'
-                     for leg in (1, 2, 3, 4))
+    legs = "\n".join(
+        f'<geom name="table_leg{leg}_visual" type="cylinder" size="0.05 0.1" {drawn}/>' for leg in (1, 2, 3, 4)
+    )
     return f"""{_floor(floor)}
 {_wall(wall)}
 <body name="table" pos="0 0 0.4">
@@ -61,10 +61,12 @@ def _table_scene(floor, wall, table) -> str:
 
 
 def _living_room_scene() -> str:
-    table = (Part((0.8611, 0.5815, 0.0118), WALNUT, (-0.2104, -0.0073, 0.4249), solid=False),
-             Part((0.6717, 0.5815, 0.0118), WALNUT, (-0.1976, -0.0073, 0.4249), drawn=False),
-             Part((0.8611, 0.4168, 0.0118), WALNUT, (-0.2104, 0, 0.4249), drawn=False),
-             Part((0.4352, 0.4116, 0.2088), WALNUT, (0, 0, 0.2041)))
+    table = (
+        Part((0.8611, 0.5815, 0.0118), WALNUT, (-0.2104, -0.0073, 0.4249), solid=False),
+        Part((0.6717, 0.5815, 0.0118), WALNUT, (-0.1976, -0.0073, 0.4249), drawn=False),
+        Part((0.8611, 0.4168, 0.0118), WALNUT, (-0.2104, 0, 0.4249), drawn=False),
+        Part((0.4352, 0.4116, 0.2088), WALNUT, (0, 0, 0.2041)),
+    )
     return f"""<body name="floor" pos="0 0 0">
 {_floor(FLOOR_GREY)}
 </body>
@@ -77,8 +79,10 @@ def _living_room_scene() -> str:
 
 
 def _study_scene() -> str:
-    desk = (Part((0.6895, 1.3927, 0.0358), DESK, (0, 0, 0.8493)),
-            *(Part((0.02, 0.05, 0.394), DESK, (x, y, 0.394)) for x in (-0.5, 0.5) for y in (-0.7, 0.7)))
+    desk = (
+        Part((0.6895, 1.3927, 0.0358), DESK, (0, 0, 0.8493)),
+        *(Part((0.02, 0.05, 0.394), DESK, (x, y, 0.394)) for x in (-0.5, 0.5) for y in (-0.7, 0.7)),
+    )
     return f"""{_floor(FLOOR_GREY)}
 {_wall(WALL_GREY)}
 <body name="study_table">
@@ -87,7 +91,7 @@ def _study_scene() -> str:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneModel:
     name: str  # of its MJCF
     content: str
     textures: tuple[str, str] = ("light-gray-floor-tile", "light-gray-plaster")  # the arena's, of floor and wall
@@ -95,26 +99,32 @@ class Scene:
 
 # LIBERO's problem, in lower case -> where it takes place
 SCENES = {
-    "libero_floor_manipulation": Scene("libero_floor_base_style", _floor_scene()),
-    "libero_tabletop_manipulation": Scene("libero_tabletop_base_style", _table_scene(FLOOR_GREY, WALL_GREY, WOOD)),
-    "libero_kitchen_tabletop_manipulation": Scene(
-        "libero_kitchen_tabletop_base_style", _table_scene(FLOOR_GREY, KITCHEN_WALL, WOOD),
-        ("gray_ceramic_tile", "yellow_linen_wall_texture")),
-    "libero_living_room_tabletop_manipulation": Scene(
-        "libero_living_room_tabletop_base_style", _living_room_scene(),
-        ("seamless_wood_planks_floor", "light-gray-plaster")),
-    "libero_study_tabletop_manipulation": Scene("libero_study_base_style", _study_scene()),
+    "libero_floor_manipulation": SceneModel("libero_floor_base_style", _floor_scene()),
+    "libero_tabletop_manipulation": SceneModel("libero_tabletop_base_style", _table_scene(FLOOR_GREY, WALL_GREY, WOOD)),
+    "libero_kitchen_tabletop_manipulation": SceneModel(
+        "libero_kitchen_tabletop_base_style",
+        _table_scene(FLOOR_GREY, KITCHEN_WALL, WOOD),
+        ("gray_ceramic_tile", "yellow_linen_wall_texture"),
+    ),
+    "libero_living_room_tabletop_manipulation": SceneModel(
+        "libero_living_room_tabletop_base_style",
+        _living_room_scene(),
+        ("seamless_wood_planks_floor", "light-gray-plaster"),
+    ),
+    "libero_study_tabletop_manipulation": SceneModel("libero_study_base_style", _study_scene()),
 }
 
 
 def files() -> dict[str, str | bytes]:
-    """Path in an assets folder -> MJCF or picture."""
+    """Path in an assets folder -> MJCF or image."""
     grey = cv2.imencode(".png", np.full((4, 4, 3), 128, np.uint8))[1].tobytes()
-    return {**{f"textures/{texture}.png": grey for scene in SCENES.values() for texture in scene.textures},
-            **{f"scenes/{scene.name}.xml": _scene_xml(scene) for scene in SCENES.values()}}
+    return {
+        **{f"textures/{texture}.png": grey for scene in SCENES.values() for texture in scene.textures},
+        **{f"scenes/{scene.name}.xml": _scene_xml(scene) for scene in SCENES.values()},
+    }
 
 
-def _scene_xml(scene: Scene) -> str:
+def _scene_xml(scene: SceneModel) -> str:
     """Dark floors need more light than pale tables, which the wrist camera's own light whitens."""
     diffuse, ambient = (".6 .6 .6", ".25 .25 .25") if "floor" in scene.name else (".5 .5 .5", ".15 .15 .15")
     return HEAD.format(name=scene.name, content=scene.content, diffuse=diffuse, ambient=ambient)

@@ -32,8 +32,10 @@ SUITES = ("libero_object", "libero_goal", "libero_spatial")
 def check_expert(suite: str) -> None:
     """Raises UserError where no expert solves the suite."""
     if suite not in SUITES:
-        raise UserError(f"no scripted expert for {suite} (there is one for: {', '.join(SUITES)}); "
-                        f"use LIBERO's own demonstrations for this suite")
+        raise UserError(
+            f"no scripted expert for {suite} (there is one for: {', '.join(SUITES)}); "
+            f"use LIBERO's own demonstrations for this suite"
+        )
 
 
 def make_expert(env: LiberoEnv, rng: np.random.Generator) -> Expert:
@@ -49,8 +51,9 @@ def make_expert(env: LiberoEnv, rng: np.random.Generator) -> Expert:
 def _to_the_basket(env: LiberoEnv) -> PickAndPlace:
     thing, basket = env.objects_of_interest
     others = [name for name in env.object_names if name not in (thing, basket)]
-    return PickAndPlace(thing, Basket(basket), FloorTravel(Style()),
-                        lambda scene, name, spot: middle_grasp(scene, name, 0.0, others))
+    return PickAndPlace(
+        thing, Basket(basket), FloorTravel(Style()), lambda scene, name, spot: middle_grasp(scene, name, 0.0, others)
+    )
 
 
 def _skills(env: LiberoEnv, predicate: tuple[str, ...], style: Style) -> list[Skill]:

@@ -105,14 +105,20 @@ class Turn:
         if position > self.ON or (position > self.ENOUGH and (fingers_open or not at_knob)):
             has_let_go = scene.width > ridge.width + self.ROOM
             up = ridge.top + self.BACK + HOVER - scene.hand[2] if has_let_go else 0.0
-            return Intent("release", np.array([0.0, 0.0, up]), -1.0, turned(yaw_of(scene.turn)),
-                          done=bool(scene.hand[2] > ridge.top + self.BACK))
+            return Intent(
+                "release",
+                np.array([0.0, 0.0, up]),
+                -1.0,
+                turned(yaw_of(scene.turn)),
+                done=bool(scene.hand[2] > ridge.top + self.BACK),
+            )
         turn = turned(yaw)
         reached = at_knob and (not fingers_open or np.linalg.norm(error) < ALIGNED)
         if not reached:
             over = Over(ridge.top + self.OVER, -np.inf, (0.03, 0.12))
-            return Intent("reach", reach_down(scene, point, ridge.top, over, turn, self._style, fingers_open),
-                          -1.0, turn)
+            return Intent(
+                "reach", reach_down(scene, point, ridge.top, over, turn, self._style, fingers_open), -1.0, turn
+            )
         if scene.width > ridge.width + SNUG:
             return Intent("grasp", error, 1.0, turn)
         return Intent("carry", error, 1.0, turned(yaw + self.LEAD))

@@ -106,8 +106,10 @@ def rim_grasp(scene: Scene, name: str, spot, rim: Rim, style: Style) -> Grasp:
             continue
         inset = RIM_INSET if too_low(scene, point, yaw, OPEN_WIDTH, name) > 0.0 else 0.0
         for room, weight in ROOMS:
-            cost += weight * (too_low(scene, point - inset * outwards, yaw, OPEN_WIDTH, name, room)
-                              + too_low(scene, point + move, yaw, RIM_WIDTH, name, room))
+            cost += weight * (
+                too_low(scene, point - inset * outwards, yaw, OPEN_WIDTH, name, room)
+                + too_low(scene, point + move, yaw, RIM_WIDTH, name, room)
+            )
         best = min(best, (cost, point, point - inset * outwards, yaw), key=lambda choice: choice[0])
     _, point, approach, yaw = best
     return Grasp(point, approach, turned(yaw + style.yaw_rad), RIM_WIDTH, 0.0)
@@ -117,8 +119,12 @@ def too_low(scene: Scene, point, yaw: float, spread: float, ignore: str, room: f
     """By how much a hand at `point` would have to be higher, for palm and fingers to stand in nothing but `ignore`, nor
     nearer to its side than `room`."""
     thickness, half = FINGER
-    palm = scene.height(point[:2], yaw, (-PALM_BACK - room, -PALM_SIDE - room), (PALM_FRONT + room, PALM_SIDE + room),
-                        ignore) - PALM
+    palm = (
+        scene.height(
+            point[:2], yaw, (-PALM_BACK - room, -PALM_SIDE - room), (PALM_FRONT + room, PALM_SIDE + room), ignore
+        )
+        - PALM
+    )
     reach = spread / 2 + thickness
     tips = scene.height(point[:2], yaw, (-half, -reach), (half, reach), ignore) + FINGERTIP
     return max(0.0, palm + 0.002 - point[2], tips + 0.002 - point[2])

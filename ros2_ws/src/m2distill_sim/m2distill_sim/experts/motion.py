@@ -2,7 +2,7 @@
 
 A skill is a function of the scene: what the hand should do next, and whether anything is left to do. An expert does the
 first of its skills that has something left. There is no clock, no plan and no memory, so a learner that sees the same
-picture can do the same thing, and after any disturbance the expert simply does what the new picture calls for. Small
+image can do the same thing, and after any disturbance the expert simply does what the new image calls for. Small
 smooth variation in all seven numbers keeps a mixture density from collapsing on dimensions that never change.
 """
 
@@ -56,8 +56,13 @@ class Style:
 
 
 def draw_style(rng: np.random.Generator) -> Style:
-    return Style(speed=rng.uniform(0.85, 1.1), bow_m=rng.normal(0.0, 0.015), lift_m=rng.uniform(0.0, 0.03),
-                 offset_m=rng.uniform(-0.004, 0.004), yaw_rad=rng.normal(0.0, 0.05))
+    return Style(
+        speed=rng.uniform(0.85, 1.1),
+        bow_m=rng.normal(0.0, 0.015),
+        lift_m=rng.uniform(0.0, 0.03),
+        offset_m=rng.uniform(-0.004, 0.004),
+        yaw_rad=rng.normal(0.0, 0.05),
+    )
 
 
 class Skill(Protocol):
@@ -67,8 +72,9 @@ class Skill(Protocol):
 class Expert:
     """`act` maps the environment's current state to an action; `done` once the last skill has finished."""
 
-    def __init__(self, env: LiberoEnv, rng: np.random.Generator, skills: tuple[Skill, ...], style: Style,
-                 most_steps: int):
+    def __init__(
+        self, env: LiberoEnv, rng: np.random.Generator, skills: tuple[Skill, ...], style: Style, most_steps: int
+    ):
         self._scene, self._skills, self._speed = Scene(env), skills, style.speed
         self.most_steps = most_steps  # an attempt that takes longer has gone astray and is no example
         self.done, self.phase = False, "reach"  # the phase is the last action's
@@ -84,9 +90,13 @@ class Expert:
                 break
         self.phase, self.done = intent.phase, intent.done
         turn = (intent.turn * scene.turn.inv()).as_rotvec()
-        action = np.concatenate([
-            np.clip(self._speed * GAIN_PER_M * intent.move, -self._speed * MAX_ACTION, self._speed * MAX_ACTION),
-            np.clip(ROTATION_GAIN_PER_RAD * turn, -MAX_ROTATION, MAX_ROTATION), [GRIP_ACTION * intent.grip]])
+        action = np.concatenate(
+            [
+                np.clip(self._speed * GAIN_PER_M * intent.move, -self._speed * MAX_ACTION, self._speed * MAX_ACTION),
+                np.clip(ROTATION_GAIN_PER_RAD * turn, -MAX_ROTATION, MAX_ROTATION),
+                [GRIP_ACTION * intent.grip],
+            ]
+        )
         return np.clip(action + self._variation.step(), -1.0, 1.0)
 
 
@@ -190,8 +200,11 @@ class TableTravel:
 
         if not covered((0.0, 0.0), extent.low[2] + 0.02):
             return None
-        ways = [length * np.array([np.cos(angle), np.sin(angle)]) for length in (0.02, 0.04, 0.06, 0.08)
-                for angle in np.arange(8) * np.pi / 4]
+        ways = [
+            length * np.array([np.cos(angle), np.sin(angle)])
+            for length in (0.02, 0.04, 0.06, 0.08)
+            for angle in np.arange(8) * np.pi / 4
+        ]
         return next((way for way in ways if not covered(way, -np.inf)), None)
 
     def level(self, scene: Scene) -> Rotation:
@@ -203,8 +216,9 @@ def _highest(scene: Scene, begin, end, half: float, ignore: str) -> float:
     return scene.height(begin, np.arctan2(way[1], way[0]), (-0.03, -half), (np.linalg.norm(way) + 0.03, half), ignore)
 
 
-def reach_down(scene: Scene, point: np.ndarray, top: float, over: Over, turn: Rotation, style: Style,
-               ready: bool) -> np.ndarray:
+def reach_down(
+    scene: Scene, point: np.ndarray, top: float, over: Over, turn: Rotation, style: Style, ready: bool
+) -> np.ndarray:
     """Over a thing of height `top`, then down to `point`: a funnel whose height depends on the sideways error alone;
     further away `over` what is on the way. Not all the way down until the fingers are `ready`. (3,) how far to move."""
     error, hand = point - scene.hand, scene.hand

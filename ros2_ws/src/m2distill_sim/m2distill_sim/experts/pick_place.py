@@ -108,8 +108,13 @@ class PickAndPlace:
             if has_let_go and (move := self._place.off_finger(scene, self._thing)) is not None:
                 return Intent("release", move, -1.0, travel.level(scene))
             rise = spot.rim + RETREAT + HOVER - hand[2] if has_let_go else 0.0
-            return Intent("release", np.array([0.0, 0.0, rise]), -1.0, travel.level(scene),
-                          done=bool(has_let_go and hand[2] > spot.rim + RETREAT))
+            return Intent(
+                "release",
+                np.array([0.0, 0.0, rise]),
+                -1.0,
+                travel.level(scene),
+                done=bool(has_let_go and hand[2] > spot.rim + RETREAT),
+            )
 
         fingers_open = scene.width > OPEN_WIDTH
         aim = grasp.approach if fingers_open else grasp.point
@@ -118,9 +123,12 @@ class PickAndPlace:
         reached = max(sideways, abs(error[2])) < (ALIGNED if fingers_open else SLIPPED)
         if not reached or scene.width < grasp.empty:
             over = travel.over(scene, self._thing, aim)
-            return Intent("reach" if sideways > NOT_ALIGNED else "grasp",
-                          reach_down(scene, aim, thing.high[2], over, grasp.turn, travel.style, fingers_open),
-                          -1.0, grasp.turn)
+            return Intent(
+                "reach" if sideways > NOT_ALIGNED else "grasp",
+                reach_down(scene, aim, thing.high[2], over, grasp.turn, travel.style, fingers_open),
+                -1.0,
+                grasp.turn,
+            )
         if scene.width >= grasp.width + SNUG:
             return Intent("grasp", error, 1.0, grasp.turn)
         return Intent("carry", self._carry(scene, thing, spot), 1.0, grasp.turn)

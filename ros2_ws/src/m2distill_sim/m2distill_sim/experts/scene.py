@@ -123,8 +123,11 @@ class Scene:
         for way in (axis, -axis):
             steps = np.arange(0.0, 0.1, 0.004)
             yaw = np.arctan2(way[1], way[0])
-            wall = (step for step in steps if self.height(middle, yaw, (step, -0.03), (step + 0.004, 0.03), thing)
-                    > floor + 0.03)
+            wall = (
+                step
+                for step in steps
+                if self.height(middle, yaw, (step, -0.03), (step + 0.004, 0.03), thing) > floor + 0.03
+            )
             ends.append(next(wall, steps[-1]))
         return middle + axis * (ends[0] - ends[1]) / 2
 
@@ -164,8 +167,11 @@ class Scene:
     def jointed_body(self, name: str) -> int:
         """The body of a fixture that its first joint moves."""
         root = self._env.object_body(name)
-        return next(body for body in range(self.model.nbody)
-                    if self.model.body_rootid[body] == root and self.model.body_jntnum[body])
+        return next(
+            body
+            for body in range(self.model.nbody)
+            if self.model.body_rootid[body] == root and self.model.body_jntnum[body]
+        )
 
     def _body(self, name: str | None) -> int:
         return -1 if name is None else self._env.object_body(name)

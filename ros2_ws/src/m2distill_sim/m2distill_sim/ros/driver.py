@@ -22,11 +22,13 @@ from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
 
 
-class ExpertOperator:
+class ExpertDriver:
     def __init__(self, node: Node):
         self._spec = libero_spec()
-        self._pubs = [node.create_publisher(kind, topic, 10) for kind, topic in
-                      ((Bool, "operator_active"), (Float64, "gripper_cmd"), (TwistStamped, "twist_cmd"))]
+        self._pubs = [
+            node.create_publisher(kind, topic, 10)
+            for kind, topic in ((Bool, "operator_active"), (Float64, "gripper_cmd"), (TwistStamped, "twist_cmd"))
+        ]
 
     def begin(self, env: ArmEnv, seed: int, disturbed: bool) -> None:
         """An episode has begun. `disturbed`: the arm is pushed about as in m2distill collect, so that what is recorded
@@ -48,8 +50,13 @@ class ExpertOperator:
             action = np.asarray(self._expert.act(self._env), dtype=np.float32)
             self._linger -= self._expert.done
             command = sample_to_command(self._spec, ActionSample(action, mode=0, log_prob=0.0, entropy=0.0), stamp_ns)
-            self._messages = (Bool(data=True), Float64(data=command.gripper_width_m), conversions.twist_from_numpy(
-                command.linear_m_s, command.angular_rad_s, stamp_ns, self._spec.action.frame_id))
+            self._messages = (
+                Bool(data=True),
+                Float64(data=command.gripper_width_m),
+                conversions.twist_from_numpy(
+                    command.linear_m_s, command.angular_rad_s, stamp_ns, self._spec.action.frame_id
+                ),
+            )
         for publisher, message in zip(self._pubs, self._messages, strict=True):
             publisher.publish(message)
 

@@ -13,11 +13,11 @@ from m2distill_policy.errors import UserError
 LIMIT_S = 120.0  # for anything that is waited for
 
 
-class WaitingNode(Node):
+class ClientNode(Node):
     def __init__(self, name: str, namespace: str = ""):
         super().__init__(name, namespace=namespace, enable_rosout=False)
 
-    def comes(self, happened: Callable[[], object], limit_s: float) -> bool:
+    def wait_until(self, happened: Callable[[], object], limit_s: float) -> bool:
         """Whether it happens in that time; returns when it does."""
         deadline_s = time.monotonic() + limit_s
         while not (done := happened()) and time.monotonic() <= deadline_s:
@@ -26,11 +26,11 @@ class WaitingNode(Node):
 
     def wait(self, happened: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
         """Raises UserError when it does not happen."""
-        if not self.comes(happened, limit_s):
+        if not self.wait_until(happened, limit_s):
             raise UserError(f"waited {limit_s:.0f} s for {what}; the nodes' logs say why")
 
     def run(self, seconds: float) -> None:
-        self.comes(lambda: False, seconds)
+        self.wait_until(lambda: False, seconds)
 
     def ask(self, client: Client) -> Trigger.Response:
         future = client.call_async(Trigger.Request())

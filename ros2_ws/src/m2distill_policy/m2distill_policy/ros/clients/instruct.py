@@ -8,17 +8,22 @@ from std_msgs.msg import String
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.client_cli import tell_arguments
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import COMPARING, LATCHED
 from m2distill_policy.ros.common.process import run_command
 
 FIND_TIMEOUT_S = 15.0  # for the policy node to be heard
 ANSWER_TIMEOUT_S = 60.0  # for it to act or to refuse: other words are compared, for which a language model may load
-STATES = {PolicyStatus.IDLE: "idle", PolicyStatus.RUNNING: "running", PolicyStatus.HOLDING: "holding",
-          PolicyStatus.PAUSED: "paused", PolicyStatus.FAULT: "fault"}
+STATES = {
+    PolicyStatus.IDLE: "idle",
+    PolicyStatus.RUNNING: "running",
+    PolicyStatus.HOLDING: "holding",
+    PolicyStatus.PAUSED: "paused",
+    PolicyStatus.FAULT: "fault",
+}
 
 
-class Teller(WaitingNode):
+class Teller(ClientNode):
     def __init__(self, namespace: str):
         super().__init__("teller", namespace)
         self.status: PolicyStatus | None = None
@@ -30,9 +35,11 @@ class Teller(WaitingNode):
 
     def find(self) -> PolicyStatus:
         """The policy node's status, once it also listens. Raises UserError."""
-        if not self.comes(lambda: self.status and self._publisher.get_subscription_count(), FIND_TIMEOUT_S):
-            raise UserError(f"no policy node was heard for {FIND_TIMEOUT_S:.0f} s; start one with m2distill run, in "
-                            "the same ROS_DOMAIN_ID, and name its --namespace if it has one")
+        if not self.wait_until(lambda: self.status and self._publisher.get_subscription_count(), FIND_TIMEOUT_S):
+            raise UserError(
+                f"no policy node was heard for {FIND_TIMEOUT_S:.0f} s; start one with m2distill run, in "
+                "the same ROS_DOMAIN_ID, and name its --namespace if it has one"
+            )
         assert self.status  # was waited for
         return self.status
 
@@ -41,7 +48,7 @@ class Teller(WaitingNode):
         self.find()
         self.status = None
         self._publisher.publish(String(data=text))
-        if not self.comes(lambda: self.status and _is_answer(self.status), ANSWER_TIMEOUT_S):
+        if not self.wait_until(lambda: self.status and _is_answer(self.status), ANSWER_TIMEOUT_S):
             reason = f": {self.status.reason}" if self.status else ""
             raise UserError(f"told, but it does not act after {ANSWER_TIMEOUT_S:.0f} s{reason}")
         assert self.status  # was waited for

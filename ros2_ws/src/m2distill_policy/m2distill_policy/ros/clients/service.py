@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_policy.bringup.client_cli import call_arguments
 from m2distill_policy.errors import UserError, unknown_name
-from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.process import run_command
 
 FIND_TIMEOUT_S = 15.0  # for the service to be seen
@@ -21,24 +21,29 @@ MEET_S = 0.5  # a node that does not know of a client yet cannot answer it
 TRIGGER = "std_srvs/srv/Trigger"
 
 
-class Caller(WaitingNode):
+class Caller(ClientNode):
     def __init__(self, namespace: str):
         super().__init__("caller", namespace)
 
     def offered(self) -> list[str]:
         """The services that can be called now, by their names within the namespace."""
         inside = f"{self.get_namespace().rstrip('/')}/"
-        return sorted(name.removeprefix(inside) for name, types in self.get_service_names_and_types()
-                      if TRIGGER in types and name.startswith(inside))
+        return sorted(
+            name.removeprefix(inside)
+            for name, types in self.get_service_names_and_types()
+            if TRIGGER in types and name.startswith(inside)
+        )
 
     def call(self, services: Sequence[str], settings: Sequence[tuple[str, str]]) -> Iterator[str]:
         """Set parameters of the first service's node, call the services in this order, and yield what each answers, as
         it does. Raises UserError at the first that is not there or refuses."""
         clients = [self.create_client(Trigger, service) for service in services]
         for service, client in zip(services, clients, strict=True):
-            if not self.comes(client.service_is_ready, FIND_TIMEOUT_S):
-                raise UserError(f"{unknown_name('service', service, self.offered())}; m2distill run starts the nodes, "
-                                "in the same ROS_DOMAIN_ID, and --namespace names theirs")
+            if not self.wait_until(client.service_is_ready, FIND_TIMEOUT_S):
+                raise UserError(
+                    f"{unknown_name('service', service, self.offered())}; m2distill run starts the nodes, "
+                    "in the same ROS_DOMAIN_ID, and --namespace names theirs"
+                )
         self.run(MEET_S)
         if settings:
             self._set(services[0].rpartition("/")[0], settings)

@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.clients.client_node import WaitingNode
+from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.utils.files import write_whole
@@ -34,7 +34,7 @@ ASK_AGAIN_S = 20.0  # after which a request is repeated
 SILENCE_TIMEOUT_S = 30.0  # without one action of the policy, a trial is given up
 
 
-class Examiner(WaitingNode):
+class TrialClient(ClientNode):
     """Drives one simulator and one policy, both by relative names."""
 
     def __init__(self):
@@ -56,8 +56,12 @@ class Examiner(WaitingNode):
         self.wait(self._is_ready, "the nodes `sim` and `policy`", START_TIMEOUT_S)
 
     def _is_ready(self) -> bool:
-        return bool(self._status.checkpoint_id and self._instruction_pub.get_subscription_count() > 0
-                and self._reset.service_is_ready() and self._sim_parameters.services_are_ready())
+        return bool(
+            self._status.checkpoint_id
+            and self._instruction_pub.get_subscription_count() > 0
+            and self._reset.service_is_ready()
+            and self._sim_parameters.services_are_ready()
+        )
 
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
         """One episode. Returns task, initial_state, instruction, success, steps and the video's path or None."""
@@ -68,11 +72,17 @@ class Examiner(WaitingNode):
         self._steps, self._heard_s = None, time.monotonic()
         instruction = self._reset_simulator()
         self._tell(instruction)
-        while not self.comes(lambda: (self._success or self._over) and self._steps is not None, 1.0):
+        while not self.wait_until(lambda: (self._success or self._over) and self._steps is not None, 1.0):
             if time.monotonic() - self._heard_s > SILENCE_TIMEOUT_S:
                 raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
-        return {"task": task, "initial_state": initial_state, "instruction": instruction, "success": self._success,
-                "steps": self._steps, "video": str(video) if video else None}
+        return {
+            "task": task,
+            "initial_state": initial_state,
+            "instruction": instruction,
+            "success": self._success,
+            "steps": self._steps,
+            "video": str(video) if video else None,
+        }
 
     def finish(self) -> None:
         """Stop the policy and end the last episode, so that its video is written."""
@@ -130,18 +140,24 @@ class Examiner(WaitingNode):
         return next(future.result() for future in asked if future.done())
 
 
-def run_trials(examiner: Examiner, suite: str, tasks: list[int], initial_states: list[int], out: Path,
-               video_dir: Path | None) -> None:
+def run_trials(
+    trial_client: TrialClient,
+    suite: str,
+    tasks: list[int],
+    initial_states: list[int],
+    out: Path,
+    video_dir: Path | None,
+) -> None:
     """All trials, printed one by one; `out` appears when all are done."""
     results = []
-    examiner.wait_until_ready()
+    trial_client.wait_until_ready()
     for task in tasks:
         for initial_state in initial_states:
             first = initial_state == initial_states[0]
             video = video_dir / f"task{task}_state{initial_state}.mp4" if video_dir and first else None
-            results.append(examiner.trial(suite, task, initial_state, video))
+            results.append(trial_client.trial(suite, task, initial_state, video))
             print(json.dumps(results[-1]), flush=True)
-    examiner.finish()
+    trial_client.finish()
     write_whole(out, json.dumps(results, indent=2).encode())
 
 
@@ -153,8 +169,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
     parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each task's first episode")
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
-    return run_client(Examiner, lambda examiner: run_trials(
-        examiner, options.suite, options.tasks, options.initial_states, options.out, options.video_dir))
+    return run_client(
+        TrialClient,
+        lambda trial_client: run_trials(
+            trial_client, options.suite, options.tasks, options.initial_states, options.out, options.video_dir
+        ),
+    )
 
 
 if __name__ == "__main__":

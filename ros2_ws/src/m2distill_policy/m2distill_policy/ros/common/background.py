@@ -10,13 +10,14 @@ JOIN_LIMIT_S = 5.0
 NICENESS = 10  # beyond that of the process
 
 
-class Background:
+class BackgroundExecutor:
     def __init__(self):
         self._outcomes: queue.SimpleQueue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def run(self, job: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
         """`done(result, None)` or `done(None, error)` is called by a later `poll`."""
+
         def work() -> None:
             lower_priority()
             try:

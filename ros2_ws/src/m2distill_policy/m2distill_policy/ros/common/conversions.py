@@ -1,6 +1,6 @@
 """ROS messages <-> numpy, in both directions. A malformed message raises MessageError, never anything else.
 
-Pictures are HWC uint8 RGB on the numpy side. Stamps are int nanoseconds.
+Images are HWC uint8 RGB on the numpy side. Stamps are int nanoseconds.
 """
 
 import array
@@ -28,8 +28,9 @@ def stamp_from_ns(stamp_ns: int) -> Time:
 
 def image_to_numpy(message: Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    return decode_raw(message.encoding, message.height, message.width, message.step, bool(message.is_bigendian),
-                      message.data)
+    return decode_raw(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
 
 
 def compressed_image_to_numpy(message: CompressedImage) -> np.ndarray:
@@ -38,10 +39,10 @@ def compressed_image_to_numpy(message: CompressedImage) -> np.ndarray:
 
 
 def image_from_numpy(image_HWC: np.ndarray, stamp_ns: int, frame_id: str) -> Image:
-    """An rgb8 message of a (H, W, 3) uint8 RGB picture."""
+    """An rgb8 message of a (H, W, 3) uint8 RGB image."""
     height, width, channels = image_HWC.shape
     if channels != 3 or image_HWC.dtype != np.uint8:
-        raise MessageError(f"picture is {image_HWC.dtype} of shape {image_HWC.shape}, expected uint8 (H, W, 3)")
+        raise MessageError(f"image is {image_HWC.dtype} of shape {image_HWC.shape}, expected uint8 (H, W, 3)")
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
     message.header.stamp = stamp_from_ns(stamp_ns)
     message.header.frame_id = frame_id

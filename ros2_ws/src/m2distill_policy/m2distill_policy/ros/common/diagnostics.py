@@ -40,17 +40,30 @@ class InputMonitor:
 
     def rates_hz(self, now_ns: int) -> dict[str, float]:
         """Messages within the last second."""
-        return {name: sum(now_ns - t <= WINDOW_NS for t in heard_ns) * 1e9 / WINDOW_NS
-                for name, heard_ns in self._heard_ns.items()}
+        return {
+            name: sum(now_ns - t <= WINDOW_NS for t in heard_ns) * 1e9 / WINDOW_NS
+            for name, heard_ns in self._heard_ns.items()
+        }
 
 
 def diagnostics(node_name: str, status: PolicyStatus, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
     level, word = LEVELS[status.state]
     message = DiagnosticArray()
     message.header.stamp = stamp
-    values = {"instruction": status.instruction, "checkpoint": status.checkpoint_id,
-              "previous checkpoint": status.previous_checkpoint_id, "notice": status.notice, **values}
-    message.status.append(DiagnosticStatus(
-        level=level, name=f"{node_name}: policy", hardware_id="", message=f"{word}: {status.reason}".rstrip(": "),
-        values=[KeyValue(key=key, value=value) for key, value in values.items()]))
+    values = {
+        "instruction": status.instruction,
+        "checkpoint": status.checkpoint_id,
+        "previous checkpoint": status.previous_checkpoint_id,
+        "notice": status.notice,
+        **values,
+    }
+    message.status.append(
+        DiagnosticStatus(
+            level=level,
+            name=f"{node_name}: policy",
+            hardware_id="",
+            message=f"{word}: {status.reason}".rstrip(": "),
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+    )
     return message

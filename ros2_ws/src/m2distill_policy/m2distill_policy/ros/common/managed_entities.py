@@ -13,7 +13,7 @@ from rclpy.timer import Timer
 from std_srvs.srv import Trigger
 
 
-class Made:
+class ManagedEntities:
     """Makes things on a node and remembers how to undo it, last first."""
 
     def __init__(self, node: LifecycleNode):
@@ -28,8 +28,9 @@ class Made:
         self._undo.callback(self.node.destroy_lifecycle_publisher, made)
         return made
 
-    def subscription(self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int,
-                     needed: bool = False) -> None:
+    def subscription(
+        self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int, needed: bool = False
+    ) -> None:
         made = self.node.create_subscription(kind, topic, callback, qos)
         self._undo.callback(self.node.destroy_subscription, made)
         self.subscriptions.append((made, needed))

@@ -33,7 +33,8 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
         for p in parameters:
             if p.name in choices and p.value not in choices[p.name]:
                 return SetParametersResult(
-                    successful=False, reason=f"{p.name} is {p.value!r}, allowed: {', '.join(choices[p.name])}")
+                    successful=False, reason=f"{p.name} is {p.value!r}, allowed: {', '.join(choices[p.name])}"
+                )
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(refuse_unknown_choice)

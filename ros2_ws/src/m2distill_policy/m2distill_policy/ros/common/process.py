@@ -85,8 +85,9 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
             except Exception as error:
                 if not _is_rclpys(error):
                     raise
-                cast(Node, node).get_logger().error(f"passed over what a peer sent: {traceback.format_exc()}",
-                                                    throttle_duration_sec=COMPLAINT_PERIOD_S)
+                cast(Node, node).get_logger().error(
+                    f"passed over what a peer sent: {traceback.format_exc()}", throttle_duration_sec=COMPLAINT_PERIOD_S
+                )
         return 0
     except (UserError, ParameterException) as error:
         with contextlib.suppress(OSError):  # the terminal has gone
@@ -103,24 +104,37 @@ def _is_rclpys(error: Exception) -> bool:
     """Raised by a callback of rclpy's while no code but its own and Python's was under way. The executor is whole after
     that: it has taken the message, and goes on to the next."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]  # the first is run_node's
-    return (any(frame.f_code is await_or_execute.__code__ for frame in frames)
-            and {frame.f_globals["__name__"].partition(".")[0] for frame in frames} <= FOREIGN)
+    return (
+        any(frame.f_code is await_or_execute.__code__ for frame in frames)
+        and {frame.f_globals["__name__"].partition(".")[0] for frame in frames} <= FOREIGN
+    )
 
 
-def run_command(read_arguments: Callable[[Sequence[str]], argparse.Namespace], make_node: Callable[[str], Client],
-                use: Callable[[Client, argparse.Namespace], object]) -> int:
+def run_command(
+    read_arguments: Callable[[Sequence[str]], argparse.Namespace],
+    make_node: Callable[[str], Client],
+    use: Callable[[Client, argparse.Namespace], object],
+) -> int:
     """The client behind a command of m2distill, made in the namespace that was asked for; returns the exit status."""
     try:
         options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     except UserError as error:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
-    return run_client(lambda: make_node(options.namespace), lambda node: use(node, options), complaint="m2distill",
-                      signals=SignalHandlerOptions.NO)
+    return run_client(
+        lambda: make_node(options.namespace),
+        lambda node: use(node, options),
+        complaint="m2distill",
+        signals=SignalHandlerOptions.NO,
+    )
 
 
-def run_client(make_node: Callable[[], Client], use: Callable[[Client], object], complaint: str = "error",
-               signals: SignalHandlerOptions = SignalHandlerOptions.ALL) -> int:
+def run_client(
+    make_node: Callable[[], Client],
+    use: Callable[[Client], object],
+    complaint: str = "error",
+    signals: SignalHandlerOptions = SignalHandlerOptions.ALL,
+) -> int:
     """Let a node that asks others do its work; returns the exit status: 2 after an error that the user can mend, which
     is told after the word `complaint`, 130 when interrupted."""
     rclpy.init(signal_handler_options=signals)

@@ -4,10 +4,10 @@ from typing import Any
 
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 
-def problems(made: Made) -> list[str]:
+def problems(made: ManagedEntities) -> list[str]:
     """One line for each needed topic that nobody publishes and for each publisher that cannot be heard."""
     found = []
     for subscription, needed in made.subscriptions:

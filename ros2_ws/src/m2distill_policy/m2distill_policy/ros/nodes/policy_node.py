@@ -18,15 +18,15 @@ from std_srvs.srv import Trigger
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import parameters
-from m2distill_policy.ros.common.background import Background
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.background import BackgroundExecutor
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
 from m2distill_policy.ros.policy import checkpoint_reloader
-from m2distill_policy.ros.policy.controller import Runner
+from m2distill_policy.ros.policy.controller import PolicyController
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.parameters import GROUPS, ArmParameters, OutputParameters, PolicyParameters
-from m2distill_policy.ros.policy.status_publisher import Report
+from m2distill_policy.ros.policy.status_publisher import StatusPublisher
 from m2distill_policy.safety.arm_presets import preset
 from m2distill_policy.safety.limits import SafetyLimits
 
@@ -43,9 +43,9 @@ class PolicyNode(LifecycleNode):
             parameters.declare(self, group, defaults)
         self.add_post_set_parameters_callback(self._on_parameters)
         self.problem = ""  # why the last transition failed
-        self._made = Made(self)
-        self._runner: Runner | None = None
-        self._reload: checkpoint_reloader.Reload | None = None
+        self._made = ManagedEntities(self)
+        self._runner: PolicyController | None = None
+        self._reload: checkpoint_reloader.CheckpointReloader | None = None
         self._finalized = False
         parameters.refuse_changes(self, *GROUPS, why=self._why_settled, free=("checkpoint",))
 
@@ -53,8 +53,11 @@ class PolicyNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._configure(parameters.read(self, PolicyParameters), parameters.read(self, OutputParameters),
-                            parameters.read(self, SafetyLimits))
+            self._configure(
+                parameters.read(self, PolicyParameters),
+                parameters.read(self, OutputParameters),
+                parameters.read(self, SafetyLimits),
+            )
         except UserError as error:
             self._destroy()
             return self._fail(str(error))
@@ -66,27 +69,34 @@ class PolicyNode(LifecycleNode):
         torch.set_num_threads(settings.torch_threads)
         acting = checkpoint_reloader.load(settings.checkpoint, settings, limits)
         session = PolicySession(acting.spec, acting.thread, acting.instructions, limits, outputs.output == "pose")
-        made, frame_id = self._made, outputs.frame_id or acting.spec.action.frame_id
-        background = Background()
-        made.at_destruction(background.end)
-        made.timer(POLL_PERIOD_S, background.poll, always=True)
-        self._report = Report(made, frame_id)
-        self._runner = runner = Runner(made, session, settings, Outputs(made, outputs, session, frame_id),
-                                       self._report, background)
-        self._reload = reloader = checkpoint_reloader.Reload(session, acting, settings, background, self._swapped, self._refused)
+        entities, frame_id = self._made, outputs.frame_id or acting.spec.action.frame_id
+        background = BackgroundExecutor()
+        entities.at_destruction(background.end)
+        entities.timer(POLL_PERIOD_S, background.poll, always=True)
+        self._report = StatusPublisher(entities, frame_id)
+        self._runner = runner = PolicyController(
+            entities, session, settings, Outputs(entities, outputs, session, frame_id), self._report, background
+        )
+        self._reload = reloader = checkpoint_reloader.CheckpointReloader(
+            session, acting, settings, background, self._swapped, self._refused
+        )
         self._announce()
         if settings.follow_checkpoint:
             self._target = os.path.realpath(acting.path)
-            made.timer(FOLLOW_PERIOD_S, self._follow, always=True)
-        self._inputs = Inputs(made, session, settings.image_transport == "compressed", frame_id, runner.heard)
-        made.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
-        made.subscription(Bool, settings.success_topic, _when_true(runner.succeed), 10)
-        made.subscription(Bool, "operator_active", _when_true(runner.yield_to_operator), 10)
-        for name, verb in (("start", runner.start_again), ("stop", runner.stop), ("pause", runner.pause),
-                           ("reset_fault", runner.reset_fault)):
-            made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response, runner.active))
-        made.service("~/rollback", lambda _, response: self._serve(reloader.rollback, response))
-        made.service("~/reload", self._on_reload)
+            entities.timer(FOLLOW_PERIOD_S, self._follow, always=True)
+        self._inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, runner.heard)
+        entities.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
+        entities.subscription(Bool, settings.success_topic, _when_true(runner.succeed), 10)
+        entities.subscription(Bool, "operator_active", _when_true(runner.yield_to_operator), 10)
+        for name, verb in (
+            ("start", runner.start_again),
+            ("stop", runner.stop),
+            ("pause", runner.pause),
+            ("reset_fault", runner.reset_fault),
+        ):
+            entities.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response, runner.active))
+        entities.service("~/rollback", lambda _, response: self._serve(reloader.rollback, response))
+        entities.service("~/reload", self._on_reload)
         self.get_logger().info(f"checkpoint {acting.checkpoint_id[:12]} knows {len(acting.instructions)} instructions")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -161,8 +171,14 @@ class PolicyNode(LifecycleNode):
 
     def _why_settled(self) -> str:
         """A limit that acts half a run later than it was set helps nobody."""
-        return "" if self._runner is None else ("`configure` has read it and nothing reads it later; deactivate and "
-                                                "clean up the node, set it, and configure it anew")
+        return (
+            ""
+            if self._runner is None
+            else (
+                "`configure` has read it and nothing reads it later; deactivate and "
+                "clean up the node, set it, and configure it anew"
+            )
+        )
 
     def _on_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
@@ -191,8 +207,12 @@ class PolicyNode(LifecycleNode):
         acting, previous = self._reload.acting, self._reload.previous
         if self.get_parameter("checkpoint").value != acting.path:
             self.set_parameters([Parameter("checkpoint", value=acting.path)])
-        self._report.status(checkpoint_id=acting.checkpoint_id, known_instructions=sorted(acting.instructions),
-                            previous_checkpoint_id=previous.checkpoint_id if previous else "", **notice)
+        self._report.status(
+            checkpoint_id=acting.checkpoint_id,
+            known_instructions=sorted(acting.instructions),
+            previous_checkpoint_id=previous.checkpoint_id if previous else "",
+            **notice,
+        )
 
 
 def _when_true(verb: Callable[[], None]) -> Callable[[Bool], None]:

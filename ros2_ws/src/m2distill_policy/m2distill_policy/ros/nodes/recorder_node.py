@@ -24,12 +24,12 @@ from std_srvs.srv import Trigger
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.recording import episode_topics
-from m2distill_policy.recording.episode import FAILURE, SUCCESS, UNKNOWN, Episode, Recordings
-from m2distill_policy.recording.topic_statistics import Arrivals
+from m2distill_policy.recording.episode import FAILURE, SUCCESS, UNKNOWN, RecordedEpisode, Recordings
+from m2distill_policy.recording.topic_statistics import TopicStatistics
 from m2distill_policy.ros.common import parameters
-from m2distill_policy.ros.common.background import Background
+from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.diagnostics import InputMonitor
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import COMPLAINT_PERIOD_S, run_node
 from m2distill_policy.ros.recorder import raw_subscription
 from m2distill_policy.ros.recorder.bag_types import bag_types
@@ -50,15 +50,28 @@ class RecorderParameters:
     directory: str = parameter("episodes", "folder of the episodes", read_only=True)
     checkpoint: str = parameter("", "checkpoint whose spec says what there is to record", read_only=True)
     operator: str = parameter("", "who teleoperates or watches; a label of the episodes")
-    arm: str = parameter("libero_sim", "preset of the arm; a label, from which the importer has the gains",
-                         choices=tuple(ARMS), read_only=True)
-    image_transport: str = parameter("raw", "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
-                                     choices=("raw", "compressed"), read_only=True)
+    arm: str = parameter(
+        "libero_sim",
+        "preset of the arm; a label, from which the importer has the gains",
+        choices=tuple(ARMS),
+        read_only=True,
+    )
+    image_transport: str = parameter(
+        "raw",
+        "raw: <camera>/image_raw; compressed: <camera>/image_raw/compressed",
+        choices=("raw", "compressed"),
+        read_only=True,
+    )
     autostart: bool = parameter(False, "configure and activate at start, without a lifecycle manager", read_only=True)
-    max_gap_s: float = parameter(0.25, "a longer silence of a camera or the joints is told", at_least=0.01,
-                                 at_most=60.0, read_only=True)
-    min_free_mib: int = parameter(2000, "no episode begins, and the open one is ended and kept, with less space on the "
-                                        "disk", at_least=10, at_most=10**9)
+    max_gap_s: float = parameter(
+        0.25, "a longer silence of a camera or the joints is told", at_least=0.01, at_most=60.0, read_only=True
+    )
+    min_free_mib: int = parameter(
+        2000,
+        "no episode begins, and the open one is ended and kept, with less space on the disk",
+        at_least=10,
+        at_most=10**9,
+    )
 
 
 class RecorderNode(LifecycleNode):
@@ -66,9 +79,9 @@ class RecorderNode(LifecycleNode):
         super().__init__("recorder")
         parameters.declare(self, RecorderParameters)
         self.problem = ""  # why the last transition failed
-        self._made = Made(self)
+        self._made = ManagedEntities(self)
         self._active = self._finalized = False
-        self._episode: Episode | None = None
+        self._episode: RecordedEpisode | None = None
 
     # --- lifecycle
 
@@ -83,19 +96,24 @@ class RecorderNode(LifecycleNode):
         return super().on_configure(state)
 
     def _configure(self, settings: RecorderParameters) -> None:
-        made = self._made
+        entities = self._made
         if not settings.checkpoint:
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         spec, checkpoint_id = read_spec(Path(settings.checkpoint))
-        self._labels = {"instruction": "", "success": UNKNOWN, "checkpoint_id": checkpoint_id,
-                        "spec": spec.to_json(), "arm": settings.arm}
+        self._labels = {
+            "instruction": "",
+            "success": UNKNOWN,
+            "checkpoint_id": checkpoint_id,
+            "spec": spec.to_json(),
+            "arm": settings.arm,
+        }
         self._cameras: dict[str, dict] = {}  # what camera_info says, by camera
         self._recordings = Recordings(Path(settings.directory))
-        made.at_destruction(self._recordings.close)
+        entities.at_destruction(self._recordings.close)
         for folder in self._recordings.unfinished():
             self.get_logger().warning(f"{folder} was not finished; `m2distill bag recover {settings.directory}`")
-        self._background = Background()
-        made.at_destruction(self._background.end)
+        self._background = BackgroundExecutor()
+        entities.at_destruction(self._background.end)
         self._syncing = False
         self._trouble: set[str] = set()
         self._lost = ""  # what became of the last episode, where the disk has refused
@@ -106,8 +124,10 @@ class RecorderNode(LifecycleNode):
         self._watched = [topic.name for topic in self._topics if topic.watched]
         self._names = {topic.name: f"{self.get_namespace().rstrip('/')}/{topic.name}" for topic in self._topics}
         listeners: dict[str, Callable[[Any], None]] = {
-            episode_topics.INSTRUCTION: self._on_instruction, episode_topics.STATUS: self._on_status,
-            **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras}}
+            episode_topics.INSTRUCTION: self._on_instruction,
+            episode_topics.STATUS: self._on_status,
+            **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras},
+        }
         self._ears: list[Subscription] = []
         for topic in self._topics:
             kind = raw_subscription.message_class(topic.type)
@@ -115,14 +135,14 @@ class RecorderNode(LifecycleNode):
             hear: Any = partial(self._on_message, topic.name, kind, listeners.get(topic.name))
             subscription = self.create_subscription(kind, topic.name, hear, raw_subscription.qos(topic), raw=True)
             self._ears.append(subscription)
-            made.at_destruction(partial(self.destroy_subscription, subscription))
-        self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
+            entities.at_destruction(partial(self.destroy_subscription, subscription))
+        self._diagnostics_pub = entities.publisher(DiagnosticArray, "/diagnostics", 10)
         for name, verb in self._verbs.items():
-            made.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response))
-        made.subscription(String, "~/command", self._on_command, 10)
-        made.timer(FLUSH_PERIOD_S, self._flush)
-        made.timer(SYNC_PERIOD_S, self._sync)
-        made.timer(WATCH_PERIOD_S, self._watch)
+            entities.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response))
+        entities.subscription(String, "~/command", self._on_command, 10)
+        entities.timer(FLUSH_PERIOD_S, self._flush)
+        entities.timer(SYNC_PERIOD_S, self._sync)
+        entities.timer(WATCH_PERIOD_S, self._watch)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         super().on_activate(state)
@@ -167,9 +187,13 @@ class RecorderNode(LifecycleNode):
 
     @property
     def _verbs(self) -> dict[str, Callable[[], str]]:
-        return {"start": self.start, "keep": self.keep, "discard": self.discard,
-                "success": lambda: self.label(success=SUCCESS),
-                "failure": lambda: self.label(success=FAILURE)}
+        return {
+            "start": self.start,
+            "keep": self.keep,
+            "discard": self.discard,
+            "success": lambda: self.label(success=SUCCESS),
+            "failure": lambda: self.label(success=FAILURE),
+        }
 
     def start(self) -> str:
         if self._episode:
@@ -177,13 +201,17 @@ class RecorderNode(LifecycleNode):
         settings = parameters.read(self, RecorderParameters)
         free_mib = self._recordings.free_bytes() // MIB
         if free_mib < settings.min_free_mib:
-            raise UserError(f"{settings.directory} has {free_mib} MiB left, needed are {settings.min_free_mib} "
-                            "(min_free_mib); make room")
-        self._arrivals = {name: Arrivals(self._max_gap_ns) for name in self._watched}
+            raise UserError(
+                f"{settings.directory} has {free_mib} MiB left, needed are {settings.min_free_mib} "
+                "(min_free_mib); make room"
+            )
+        self._arrivals = {name: TopicStatistics(self._max_gap_ns) for name in self._watched}
         self._trouble.clear()
         self._episode = self._recordings.begin(
-            {self._names[topic.name]: topic.type for topic in self._topics}, self._types,
-            {**self._labels, "operator": settings.operator, "camera_info": json.dumps(self._cameras)})
+            {self._names[topic.name]: topic.type for topic in self._topics},
+            self._types,
+            {**self._labels, "operator": settings.operator, "camera_info": json.dumps(self._cameras)},
+        )
         self._lost = ""
         return f"recording {self._episode.name}"
 
@@ -192,12 +220,17 @@ class RecorderNode(LifecycleNode):
         self._hear_what_waits()
         episode = self._open()
         if not episode.labels["instruction"]:
-            raise UserError("no instruction was heard, and an episode without one teaches nothing; send `instruction "
-                            "TEXT` on ~/command and keep again; recording goes on")
+            raise UserError(
+                "no instruction was heard, and an episode without one teaches nothing; send `instruction "
+                "TEXT` on ~/command and keep again; recording goes on"
+            )
         if episode.labels["success"] == UNKNOWN:
             episode.label(success=SUCCESS)
-        trouble = self._troubles() + [f"{name}: nothing heard" for name in (episode_topics.TWIST, episode_topics.GRIPPER)
-                                      if not episode.bag.counts[self._names[name]]]
+        trouble = self._troubles() + [
+            f"{name}: nothing heard"
+            for name in (episode_topics.TWIST, episode_topics.GRIPPER)
+            if not episode.bag.counts[self._names[name]]
+        ]
         messages, path = episode.bag.messages, self._finish()
         return f"kept {path}: {messages} messages" + (f"; {'; '.join(trouble)}" if trouble else "")
 
@@ -216,12 +249,12 @@ class RecorderNode(LifecycleNode):
         self._labels["instruction"] = text
         return self.label(instruction=text) if self._episode else f"next episodes: {text!r}"
 
-    def _open(self) -> Episode:
+    def _open(self) -> RecordedEpisode:
         if self._episode is None:
             raise UserError(self._lost or "no episode is being recorded; start one")
         return self._episode
 
-    def _take(self) -> Episode:
+    def _take(self) -> RecordedEpisode:
         """The open episode is about to be closed."""
         episode, self._episode = self._open(), None
         self._background.end()  # it may be at work on the file
@@ -230,9 +263,12 @@ class RecorderNode(LifecycleNode):
 
     def _finish(self) -> Path:
         episode = self._take()
-        episode.labels["arrivals"] = json.dumps({name: {"count": a.count, "gaps": a.gaps, "lost": a.lost,
-                                                        "longest_gap_ms": round(a.longest_ns / 1e6)}
-                                                 for name, a in self._arrivals.items()})
+        episode.labels["arrivals"] = json.dumps(
+            {
+                name: {"count": a.count, "gaps": a.gaps, "lost": a.lost, "longest_gap_ms": round(a.longest_ns / 1e6)}
+                for name, a in self._arrivals.items()
+            }
+        )
         return episode.keep()
 
     def _hear_what_waits(self) -> None:
@@ -263,8 +299,10 @@ class RecorderNode(LifecycleNode):
         episode: the operator may be in the middle of one."""
         if self._episode:
             self._take().bag.drop()
-        self._lost = (f"the disk refuses: {error}; if an episode was open, make room, end the recorder and run "
-                      f"`m2distill bag recover {self._recordings.root}`")
+        self._lost = (
+            f"the disk refuses: {error}; if an episode was open, make room, end the recorder and run "
+            f"`m2distill bag recover {self._recordings.root}`"
+        )
         return self._lost
 
     def _serve(self, verb: Callable[[], str], response: Trigger.Response) -> Trigger.Response:
@@ -290,8 +328,9 @@ class RecorderNode(LifecycleNode):
 
     # --- messages
 
-    def _on_message(self, name: str, kind: type, listen: Callable[[Any], None] | None, raw: bytes,
-                    info: dict[str, int]) -> None:
+    def _on_message(
+        self, name: str, kind: type, listen: Callable[[Any], None] | None, raw: bytes, info: dict[str, int]
+    ) -> None:
         if self._active and name in self._watched:
             self._monitor.heard(name, self._made.steady.now().nanoseconds)
         with self._disk():
@@ -307,8 +346,9 @@ class RecorderNode(LifecycleNode):
         try:
             message = deserialize_message(raw, kind)
         except Exception as error:  # whatever a peer's bytes provoke
-            self.get_logger().warning(f"a message on {name} cannot be read: {error}",
-                                      throttle_duration_sec=COMPLAINT_PERIOD_S)
+            self.get_logger().warning(
+                f"a message on {name} cannot be read: {error}", throttle_duration_sec=COMPLAINT_PERIOD_S
+            )
         else:
             listen(message)
 
@@ -328,8 +368,15 @@ class RecorderNode(LifecycleNode):
     def _on_camera_info(self, camera: str, info: CameraInfo) -> None:
         if camera in self._cameras:
             return
-        self._cameras[camera] = {"width": info.width, "height": info.height, "distortion_model": info.distortion_model,
-                                 "d": list(info.d), "k": list(info.k), "r": list(info.r), "p": list(info.p)}
+        self._cameras[camera] = {
+            "width": info.width,
+            "height": info.height,
+            "distortion_model": info.distortion_model,
+            "d": list(info.d),
+            "k": list(info.k),
+            "r": list(info.r),
+            "p": list(info.p),
+        }
         if self._episode:
             self._episode.label(camera_info=json.dumps(self._cameras))
 
@@ -366,27 +413,40 @@ class RecorderNode(LifecycleNode):
         if self._lost:
             trouble.append(self._lost)
         doing = f"recording {self._episode.name}" if self._episode else "waiting"
-        numbers = {"free (MiB)": str(free_mib), "messages": str(self._episode.bag.messages if self._episode else 0),
-                   **{f"{name} (Hz)": f"{rate:.1f}" for name, rate in self._rates_hz().items()}}
+        numbers = {
+            "free (MiB)": str(free_mib),
+            "messages": str(self._episode.bag.messages if self._episode else 0),
+            **{f"{name} (Hz)": f"{rate:.1f}" for name, rate in self._rates_hz().items()},
+        }
         self._diagnose("; ".join([doing, *trouble]), DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK, numbers)
 
     def _diagnose(self, text: str, level: bytes, numbers: dict[str, str]) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         name = f"{self.get_fully_qualified_name()}: recorder"
-        message.status.append(DiagnosticStatus(level=level, name=name, message=text, values=[
-            KeyValue(key=key, value=value) for key, value in numbers.items()]))
+        message.status.append(
+            DiagnosticStatus(
+                level=level,
+                name=name,
+                message=text,
+                values=[KeyValue(key=key, value=value) for key, value in numbers.items()],
+            )
+        )
         self._diagnostics_pub.publish(message)
 
     def _rates_hz(self) -> dict[str, float]:
         return self._monitor.rates_hz(self._made.steady.now().nanoseconds)
 
     def _troubles(self) -> list[str]:
-        trouble = [f"{name} comes at {rate:.0f} Hz, needed are {self._least_rate_hz:g}"
-                   for name, rate in self._rates_hz().items() if rate < self._least_rate_hz]
+        trouble = [
+            f"{name} comes at {rate:.0f} Hz, needed are {self._least_rate_hz:g}"
+            for name, rate in self._rates_hz().items()
+            if rate < self._least_rate_hz
+        ]
         if self._episode:
-            trouble += [f"{name}: {arrivals.trouble()}" for name, arrivals in self._arrivals.items()
-                        if arrivals.trouble()]
+            trouble += [
+                f"{name}: {arrivals.trouble()}" for name, arrivals in self._arrivals.items() if arrivals.trouble()
+            ]
         return trouble
 
 

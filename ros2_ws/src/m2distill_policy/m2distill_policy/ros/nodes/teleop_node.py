@@ -24,8 +24,12 @@ from m2distill_policy.utils.parameters import parameter
 
 @dataclass(frozen=True)
 class NodeParameters:
-    device: str = parameter("joy", "joy: sensor_msgs/Joy on the topic `joy`; keyboard: of the terminal that the node "
-                                   "was started in", choices=("joy", "keyboard"), read_only=True)
+    device: str = parameter(
+        "joy",
+        "joy: sensor_msgs/Joy on the topic `joy`; keyboard: of the terminal that the node was started in",
+        choices=("joy", "keyboard"),
+        read_only=True,
+    )
     rate_hz: float = parameter(20.0, "of the commands", at_least=1.0, at_most=200.0, read_only=True)
     frame_id: str = parameter("panda_link0", "of the commands", read_only=True)
 
@@ -86,8 +90,9 @@ class TeleopNode(Node):
         self._active_pub.publish(Bool(data=False))
 
     def _publish_twist(self, linear_m_s, angular_rad_s) -> None:
-        self._twist_pub.publish(conversions.twist_from_numpy(linear_m_s, angular_rad_s,
-                                                          self.get_clock().now().nanoseconds, self._frame_id))
+        self._twist_pub.publish(
+            conversions.twist_from_numpy(linear_m_s, angular_rad_s, self.get_clock().now().nanoseconds, self._frame_id)
+        )
 
 
 def main() -> int:

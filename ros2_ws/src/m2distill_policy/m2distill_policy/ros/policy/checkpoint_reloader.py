@@ -14,12 +14,12 @@ import torch
 from rclpy.task import Future
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
-from m2distill_policy.control.inference import LoadedPolicy
+from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.policy_thread import PolicyThread
 from m2distill_policy.control.session import PolicySession, require_same_robot
 from m2distill_policy.errors import CheckpointError, UserError
 from m2distill_policy.observations.observation import Observation
-from m2distill_policy.ros.common.background import Background, lower_priority
+from m2distill_policy.ros.common.background import BackgroundExecutor, lower_priority
 from m2distill_policy.ros.policy.parameters import PolicyParameters
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.spec import PolicySpec
@@ -30,27 +30,33 @@ LOCKSTEP_PATIENCE_S = 5.0  # for one step where the simulator waits; long enough
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCheckpoint:
     """A checkpoint ready to act, on `thread`. The weights are in `policy` alone."""
 
     path: str
     checkpoint_id: str
     spec: PolicySpec
     instructions: Mapping[str, np.ndarray]
-    policy: LoadedPolicy
+    policy: InferencePolicy
     thread: PolicyThread
 
 
-def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> Loaded:
+def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedCheckpoint:
     """Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
-    policy = LoadedPolicy(checkpoint, settings.acting, settings.seed, settings.precision)
+    policy = InferencePolicy(checkpoint, settings.acting, settings.seed, settings.precision)
     patience_s = LOCKSTEP_PATIENCE_S if settings.pacing == "lockstep" else limits.command_timeout_s
-    return Loaded(path, checkpoint.id, checkpoint.spec, checkpoint.instructions, policy,
-                  PolicyThread(policy, patience_s, _take_torchs_threads))
+    return LoadedCheckpoint(
+        path,
+        checkpoint.id,
+        checkpoint.spec,
+        checkpoint.instructions,
+        policy,
+        PolicyThread(policy, patience_s, _take_torchs_threads),
+    )
 
 
-def try_out(loaded: Loaded, observations: list[Observation]) -> None:
+def try_out(loaded: LoadedCheckpoint, observations: list[Observation]) -> None:
     """Let it act under each of its instructions on observations of this robot, or on a blank one where there are none
     yet. Raises CheckpointError when an action is not finite, PolicyLate when none comes. Its history and its draws are
     as new afterwards."""
@@ -61,8 +67,9 @@ def try_out(loaded: Loaded, observations: list[Observation]) -> None:
         for observation in observations:
             action = trial.step(observation).action
             if not np.isfinite(action).all():
-                raise CheckpointError(f"{loaded.path} acts on {text!r} with numbers that are not finite: "
-                                      f"{action.tolist()}")
+                raise CheckpointError(
+                    f"{loaded.path} acts on {text!r} with numbers that are not finite: {action.tolist()}"
+                )
     loaded.policy.reset()
     loaded.policy.reseed()
 
@@ -79,19 +86,30 @@ def _stand_back() -> None:
 
 def _blank(spec: PolicySpec) -> Observation:
     images = {c.name: np.full((c.height, c.width, 3), 127, np.uint8) for c in spec.cameras}
-    return Observation(images, np.zeros(len(spec.joint_names), np.float32),
-                       np.zeros(len(spec.gripper_joint_names), np.float32), stamp_ns=0)
+    return Observation(
+        images,
+        np.zeros(len(spec.joint_names), np.float32),
+        np.zeros(len(spec.gripper_joint_names), np.float32),
+        stamp_ns=0,
+    )
 
 
-class Reload:
+class CheckpointReloader:
     """`swapped(news)` and `refused(news)` are told on the node's thread."""
 
-    def __init__(self, session: PolicySession, acting: Loaded, settings: PolicyParameters, background: Background,
-                 swapped: Callable[[str], None], refused: Callable[[str], None]):
+    def __init__(
+        self,
+        session: PolicySession,
+        acting: LoadedCheckpoint,
+        settings: PolicyParameters,
+        background: BackgroundExecutor,
+        swapped: Callable[[str], None],
+        refused: Callable[[str], None],
+    ):
         self._session, self._settings, self._background = session, settings, background
         self._swapped, self._refused = swapped, refused
         self.acting = acting
-        self.previous: Loaded | None = None
+        self.previous: LoadedCheckpoint | None = None
         self._under_way: dict[str, Future] = {}  # path -> answer
 
     def request(self, path: str) -> Future:
@@ -99,8 +117,9 @@ class Reload:
         if path not in self._under_way:
             self._under_way[path] = Future()
             recent = list(self._session.recent)
-            self._background.run(lambda: self._load(path, recent),
-                                 lambda loaded, error: self._finish(path, loaded, error))
+            self._background.run(
+                lambda: self._load(path, recent), lambda loaded, error: self._finish(path, loaded, error)
+            )
         return self._under_way[path]
 
     def loading(self, path: str) -> bool:
@@ -112,13 +131,13 @@ class Reload:
             raise UserError("there is no earlier checkpoint to go back to")
         return self._swap(self.previous, "rolled back")
 
-    def _load(self, path: str, recent: list[Observation]) -> Loaded:
+    def _load(self, path: str, recent: list[Observation]) -> LoadedCheckpoint:
         loaded = load(path, self._settings, self._session.limits)
         require_same_robot(self._session.spec, loaded.spec)
         try_out(loaded, recent)
         return loaded
 
-    def _finish(self, path: str, loaded: Loaded | None, error: Exception | None) -> None:
+    def _finish(self, path: str, loaded: LoadedCheckpoint | None, error: Exception | None) -> None:
         answer = self._under_way.pop(path)
         try:
             if error is not None:
@@ -138,7 +157,7 @@ class Reload:
         self._refused(news)
         answer.set_result((False, news))
 
-    def _swap(self, loaded: Loaded, verb: str) -> str:
+    def _swap(self, loaded: LoadedCheckpoint, verb: str) -> str:
         if loaded.checkpoint_id == self.acting.checkpoint_id:
             news = f"{loaded.checkpoint_id[:12]} acts already"
             self._swapped(news)

@@ -16,18 +16,18 @@ from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Hold
 from m2distill_policy.control.pacer import Pacer
 from m2distill_policy.control.session import POSE, PolicySession
-from m2distill_policy.control.timing_stats import Cadence
+from m2distill_policy.control.timing_stats import TimingStats
 from m2distill_policy.errors import UserError
 from m2distill_policy.language.instruction_matcher import Matcher
 from m2distill_policy.ros.common import topic_checks
-from m2distill_policy.ros.common.background import Background
+from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.conversions import COMPARING
 from m2distill_policy.ros.common.diagnostics import InputMonitor
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.execute_server import ExecuteServer
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.parameters import PolicyParameters
-from m2distill_policy.ros.policy.status_publisher import Report
+from m2distill_policy.ros.policy.status_publisher import StatusPublisher
 from m2distill_policy.ros.policy.watchdog import Watchdog
 
 Ended = ExecuteInstruction.Result
@@ -37,28 +37,35 @@ DIAGNOSTICS_PERIOD_S = 1.0
 RESEND_AFTER_S = 0.4  # lockstep: an observation repeated sooner has crossed with its answer
 
 
-class Runner:
-    def __init__(self, made: Made, session: PolicySession, settings: PolicyParameters, outputs: Outputs,
-                 report: Report, background: Background):
-        self._node: Node = made.node
-        self._made, self._steady = made, made.steady
+class PolicyController:
+    def __init__(
+        self,
+        entities: ManagedEntities,
+        session: PolicySession,
+        settings: PolicyParameters,
+        outputs: Outputs,
+        report: StatusPublisher,
+        background: BackgroundExecutor,
+    ):
+        self._node: Node = entities.node
+        self._made, self._steady = entities, entities.steady
         self._session, self._outputs, self._report, self._background = session, outputs, report, background
         self.active = False
         self._inputs = [stream.name for stream in session.streams]
         self._matcher = Matcher(settings.min_similarity)
         self._execute = ExecuteServer(self._node, lambda: self.active, self.follow, self._halt)
-        made.at_destruction(self._execute.destroy)
-        made.at_destruction(self._abandon)
+        entities.at_destruction(self._execute.destroy)
+        entities.at_destruction(self._abandon)
         self._lockstep = settings.pacing == "lockstep"
         self._pacer = Pacer(session.spec.period_ns)
-        self._cadence = Cadence(1 / session.spec.rate_hz)
+        self._cadence = TimingStats(1 / session.spec.rate_hz)
         self._last_run = ""  # summary
         self._judging = False  # in the background, whether its outcome is still wanted or not
         report.numbers = self._numbers
         if not self._lockstep:
-            made.timer(WATCH_PERIOD_S, self._watch)
-        made.timer(SUPERVISION_PERIOD_S, self._supervise)
-        made.timer(DIAGNOSTICS_PERIOD_S, report.diagnose)
+            entities.timer(WATCH_PERIOD_S, self._watch)
+        entities.timer(SUPERVISION_PERIOD_S, self._supervise)
+        entities.timer(DIAGNOSTICS_PERIOD_S, report.diagnose)
 
     def start(self) -> None:
         limits = self._session.limits
@@ -131,8 +138,9 @@ class Runner:
     def _judge(self, text: str) -> None:
         """One text at a time, however many are sent: of those that come meanwhile only the last is wanted."""
         self._judging, instructions = True, self._session.instructions
-        self._background.run(lambda: self._matcher.match(text, instructions),
-                             lambda known, error: self._judged(text, known, error))
+        self._background.run(
+            lambda: self._matcher.match(text, instructions), lambda known, error: self._judged(text, known, error)
+        )
 
     def _judged(self, text: str, known: str | None, error: Exception | None) -> None:
         self._judging = False
@@ -144,8 +152,10 @@ class Runner:
             self._begin(known)
             return
         if known is not None:
-            error = UserError(f"{known!r} was meant, but another checkpoint was swapped in meanwhile and does not know "
-                              f"it; known: {'; '.join(self._session.instructions)}")
+            error = UserError(
+                f"{known!r} was meant, but another checkpoint was swapped in meanwhile and does not know "
+                f"it; known: {'; '.join(self._session.instructions)}"
+            )
         if error is not None and not isinstance(error, UserError):
             self._node.get_logger().fatal("".join(traceback.format_exception(error)))
         self._refuse(str(error))
@@ -339,17 +349,27 @@ class Runner:
             state = PolicyStatus.IDLE
         else:
             state = PolicyStatus.HOLDING if self._hold_reason else PolicyStatus.RUNNING
-        self._report.status(state=state, reason=session.fault or self._hold_reason,
-                            instruction=self._last_instruction if self._paused else session.instruction)
+        self._report.status(
+            state=state,
+            reason=session.fault or self._hold_reason,
+            instruction=self._last_instruction if self._paused else session.instruction,
+        )
 
     def _numbers(self) -> dict[str, str]:
         streams = [stream for stream in self._session.streams if stream.value is not None]
         newest_ns = max((stream.stamp_ns for stream in streams), default=0)
         now_ns = self._node.get_clock().now().nanoseconds
-        numbers = {f"{name} (Hz)": f"{rate:.1f}"
-                   for name, rate in self._monitor.rates_hz(self._steady.now().nanoseconds).items()}
+        numbers = {
+            f"{name} (Hz)": f"{rate:.1f}"
+            for name, rate in self._monitor.rates_hz(self._steady.now().nanoseconds).items()
+        }
         for stream in streams:
             numbers[f"{stream.name} age (ms)"] = f"{(now_ns - stream.stamp_ns) / 1e6:.0f}"
             numbers[f"{stream.name} behind the newest (ms)"] = f"{(newest_ns - stream.stamp_ns) / 1e6:.0f}"
-        return {**numbers, **self._cadence.numbers(), "watchdog bites": str(self._watchdog.bites),
-                "last run": self._last_run, "topics": "; ".join(topic_checks.problems(self._made))}
+        return {
+            **numbers,
+            **self._cadence.numbers(),
+            "watchdog bites": str(self._watchdog.bites),
+            "last run": self._last_run,
+            "topics": "; ".join(topic_checks.problems(self._made)),
+        }

@@ -26,17 +26,24 @@ class ExecuteServer:
     and calls `poll` regularly.
     """
 
-    def __init__(self, node: Node, is_active: Callable[[], bool], begin: Callable[[str], None],
-                 end: Callable[[str], str]):
+    def __init__(
+        self, node: Node, is_active: Callable[[], bool], begin: Callable[[str], None], end: Callable[[str], str]
+    ):
         self._log = node.get_logger()
         self._is_active, self._begin, self._end = is_active, begin, end
         self._goal: ServerGoalHandle | None = None
         self._outcome = Future()  # of the running goal: (termination reason, message)
         self._started_s = self._fed_back_s = 0.0
         self._steps = 0
-        self._server = ActionServer(node, ExecuteInstruction, "~/execute", self._execute,
-                                    goal_callback=self._judge, handle_accepted_callback=self._start,
-                                    cancel_callback=lambda _: CancelResponse.ACCEPT)
+        self._server = ActionServer(
+            node,
+            ExecuteInstruction,
+            "~/execute",
+            self._execute,
+            goal_callback=self._judge,
+            handle_accepted_callback=self._start,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
 
     def destroy(self) -> None:
         self._server.destroy()
@@ -67,9 +74,13 @@ class ExecuteServer:
             self._conclude(Result.TIME_LIMIT, "time limit reached")
         elif now_s - self._fed_back_s >= FEEDBACK_PERIOD_S:
             self._fed_back_s = now_s
-            self._goal.publish_feedback(ExecuteInstruction.Feedback(
-                elapsed=Duration(sec=int(elapsed_s), nanosec=int(elapsed_s % 1 * 1e9)), steps=self._steps,
-                hold_reason=hold_reason))
+            self._goal.publish_feedback(
+                ExecuteInstruction.Feedback(
+                    elapsed=Duration(sec=int(elapsed_s), nanosec=int(elapsed_s % 1 * 1e9)),
+                    steps=self._steps,
+                    hold_reason=hold_reason,
+                )
+            )
 
     def _conclude(self, reason: int, what: str) -> None:
         elapsed_s = time.monotonic() - self._started_s

@@ -7,7 +7,7 @@ from rclpy.task import Future
 from std_msgs.msg import Float64
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.parameters import OutputParameters
 
 try:
@@ -17,8 +17,8 @@ except ImportError:
 
 
 class GripperTopic:
-    def __init__(self, made: Made):
-        self._pub = made.publisher(Float64, "gripper_cmd", 10)
+    def __init__(self, entities: ManagedEntities):
+        self._pub = entities.publisher(Float64, "gripper_cmd", 10)
 
     def send(self, width_m: float) -> None:
         self._pub.publish(Float64(data=width_m))
@@ -30,15 +30,17 @@ class GripperTopic:
 class GripperAction:
     """A goal for each opening that differs enough from the last one sent: an action server starts anew with each."""
 
-    def __init__(self, made: Made, settings: OutputParameters):
+    def __init__(self, entities: ManagedEntities, settings: OutputParameters):
         if GripperCommand is None:
-            raise UserError("gripper_output is action, but control_msgs is not installed; install "
-                            "ros-$ROS_DISTRO-control-msgs, or set gripper_output to width")
+            raise UserError(
+                "gripper_output is action, but control_msgs is not installed; install "
+                "ros-$ROS_DISTRO-control-msgs, or set gripper_output to width"
+            )
         from rclpy.action import ActionClient
 
         self._settings = settings
-        self._client = ActionClient(made.node, GripperCommand, "gripper_action")
-        made.at_destruction(self._client.destroy)
+        self._client = ActionClient(entities.node, GripperCommand, "gripper_action")
+        entities.at_destruction(self._client.destroy)
         self._sent_m: float | None = None
 
     def send(self, width_m: float) -> None:
@@ -64,5 +66,5 @@ class GripperAction:
         self._sent_m = None
 
 
-def make_gripper(made: Made, settings: OutputParameters) -> GripperTopic | GripperAction:
-    return GripperAction(made, settings) if settings.gripper_output == "action" else GripperTopic(made)
+def make_gripper(entities: ManagedEntities, settings: OutputParameters) -> GripperTopic | GripperAction:
+    return GripperAction(entities, settings) if settings.gripper_output == "action" else GripperTopic(entities)

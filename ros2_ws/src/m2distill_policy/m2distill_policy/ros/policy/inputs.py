@@ -15,7 +15,7 @@ from m2distill_policy.control.session import JOINTS, POSE, PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.observations.observation import order_joints, prepare_image
 from m2distill_policy.ros.common import conversions, topic_checks
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 RECENT_S = 1.0  # what was heard longer ago says nothing about now
 LEAST_RATE = 0.8  # of the control rate
@@ -36,20 +36,27 @@ class Seen:
 class Inputs:
     """`heard(input, stamp_ns)` is told of each message after the session has it. Unless `listening`, none gets in."""
 
-    def __init__(self, made: Made, session: PolicySession, compressed: bool, frame_id: str,
-                 heard: Callable[[str, int], None]):
+    def __init__(
+        self,
+        entities: ManagedEntities,
+        session: PolicySession,
+        compressed: bool,
+        frame_id: str,
+        heard: Callable[[str, int], None],
+    ):
         self.listening = False
-        self._made, self._session, self._frame_id, self._heard = made, session, frame_id, heard
+        self._made, self._session, self._frame_id, self._heard = entities, session, frame_id, heard
         self._seen: dict[str, Seen] = {}
         kind, suffix = (CompressedImage, "/compressed") if compressed else (Image, "")
         self._decode = conversions.compressed_image_to_numpy if compressed else conversions.image_to_numpy
         for camera in (camera.name for camera in session.spec.cameras):
             topic = f"{camera}/image_raw{suffix}"
-            made.subscription(kind, topic, lambda message, name=camera: self._on_image(name, message), best_effort(1),
-                              needed=True)
-        made.subscription(JointState, JOINTS, self._on_joints, best_effort(5), needed=True)
+            entities.subscription(
+                kind, topic, lambda message, name=camera: self._on_image(name, message), best_effort(1), needed=True
+            )
+        entities.subscription(JointState, JOINTS, self._on_joints, best_effort(5), needed=True)
         if POSE in (stream.name for stream in session.streams):
-            made.subscription(PoseStamped, POSE, self._on_pose, best_effort(1), needed=True)
+            entities.subscription(PoseStamped, POSE, self._on_pose, best_effort(1), needed=True)
 
     def check(self) -> tuple[list[str], list[str]]:
         """What the robot sends that does not fit the spec, and what it does not send, or too rarely."""
@@ -65,8 +72,9 @@ class Inputs:
                 wrong.append(seen.problem)
             rate_hz = (len(times_s) - 1) / max(times_s[-1] - times_s[0], 1e-9)
             if len(times_s) > 2 and rate_hz < LEAST_RATE * self._session.spec.rate_hz:
-                missing.append(f"{stream.name} comes at {rate_hz:.1f} Hz, the policy acts at "
-                               f"{self._session.spec.rate_hz:g} Hz")
+                missing.append(
+                    f"{stream.name} comes at {rate_hz:.1f} Hz, the policy acts at {self._session.spec.rate_hz:g} Hz"
+                )
         self._seen.clear()
         return wrong, missing
 
@@ -99,8 +107,12 @@ class Inputs:
     def _on_pose(self, message: PoseStamped) -> None:
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
         if message.header.frame_id != self._frame_id:
-            self._reject(POSE, f"is in the frame {message.header.frame_id!r}, expected {self._frame_id!r}, the frame "
-                               "of the commands; set frame_id", stamp_ns)
+            self._reject(
+                POSE,
+                f"is in the frame {message.header.frame_id!r}, expected {self._frame_id!r}, the frame "
+                "of the commands; set frame_id",
+                stamp_ns,
+            )
         elif self.listening:
             position, quat = message.pose.position, message.pose.orientation
             self._session.observe_pose((position.x, position.y, position.z), (quat.x, quat.y, quat.z, quat.w), stamp_ns)

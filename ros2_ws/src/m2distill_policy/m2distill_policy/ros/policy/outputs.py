@@ -16,7 +16,7 @@ from m2distill_policy.action import Command
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.observations.poses import Pose, displace
 from m2distill_policy.ros.common import conversions
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.gripper import make_gripper
 from m2distill_policy.ros.policy.parameters import OutputParameters
 
@@ -28,16 +28,18 @@ SAY_AGAIN_S = 5.0
 class Outputs:
     """`stop` may be called from any thread."""
 
-    def __init__(self, made: Made, settings: OutputParameters, session: PolicySession, frame_id: str):
-        self._clock, self._log, self._frame_id = made.node.get_clock(), made.node.get_logger(), frame_id
+    def __init__(self, entities: ManagedEntities, settings: OutputParameters, session: PolicySession, frame_id: str):
+        self._clock, self._log, self._frame_id = entities.node.get_clock(), entities.node.get_logger(), frame_id
         self._stamp_sending = settings.command_stamp == "sending"
         self._session, self._period_s = session, 1 / session.spec.rate_hz
         kind, topic, self._encode = {
-            "twist": (TwistStamped, "twist_cmd", self._twist), "pose": (PoseStamped, "target_pose", self._target),
-            "array": (Float64MultiArray, "velocity_cmd", self._array)}[settings.output]
+            "twist": (TwistStamped, "twist_cmd", self._twist),
+            "pose": (PoseStamped, "target_pose", self._target),
+            "array": (Float64MultiArray, "velocity_cmd", self._array),
+        }[settings.output]
         self._by_pose = settings.output == "pose"
-        self._pub = None if settings.dry_run else made.publisher(kind, topic, 10)
-        self._gripper = None if settings.dry_run else make_gripper(made, settings)
+        self._pub = None if settings.dry_run else entities.publisher(kind, topic, 10)
+        self._gripper = None if settings.dry_run else make_gripper(entities, settings)
         self.forget()
 
     def forget(self) -> None:
@@ -99,8 +101,9 @@ class Outputs:
     def _target(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, stamp_ns: int) -> PoseStamped:
         """The measured pose and one step, as robosuite's OSC_POSE sets its goal."""
         assert self._pose is not None  # an input: without it there is no command, and no place to stay
-        return _pose_message(displace(self._pose, linear_m_s * self._period_s, angular_rad_s * self._period_s),
-                             stamp_ns, self._frame_id)
+        return _pose_message(
+            displace(self._pose, linear_m_s * self._period_s, angular_rad_s * self._period_s), stamp_ns, self._frame_id
+        )
 
     def _knows_a_place_to_stay(self) -> bool:
         """A target that stands is one step from the pose it was made of, or from a newer one: back there is a stop,
@@ -109,9 +112,11 @@ class Outputs:
         if self._moving or age_s <= limit_s:
             return True
         if self._pose is not None:
-            self._log.warning(f"no target sent to stop: the last good ee_pose came {age_s:.1f} s ago, more than "
-                              f"{limit_s:g} (watchdog_s), and the arm may have been moved since",
-                              throttle_duration_sec=SAY_AGAIN_S)
+            self._log.warning(
+                f"no target sent to stop: the last good ee_pose came {age_s:.1f} s ago, more than "
+                f"{limit_s:g} (watchdog_s), and the arm may have been moved since",
+                throttle_duration_sec=SAY_AGAIN_S,
+            )
         return False
 
 

@@ -9,26 +9,33 @@ from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.action import Command
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.diagnostics import diagnostics
-from m2distill_policy.ros.common.managed_entities import Made
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 
-class Report:
+class StatusPublisher:
     """`numbers()` is asked for what /diagnostics tells beside the status, by name."""
 
-    def __init__(self, made: Made, frame_id: str):
-        self._node, self._frame_id = made.node, frame_id
-        self._action_pub = made.publisher(PolicyAction, "~/action", 10)
-        self._status_pub = made.publisher(PolicyStatus, "~/status", conversions.LATCHED)
-        self._diagnostics_pub = made.publisher(DiagnosticArray, "/diagnostics", 10)
+    def __init__(self, entities: ManagedEntities, frame_id: str):
+        self._node, self._frame_id = entities.node, frame_id
+        self._action_pub = entities.publisher(PolicyAction, "~/action", 10)
+        self._status_pub = entities.publisher(PolicyStatus, "~/status", conversions.LATCHED)
+        self._diagnostics_pub = entities.publisher(DiagnosticArray, "/diagnostics", 10)
         self._status = PolicyStatus()
         self.numbers: Callable[[], Mapping[str, str]] = dict
 
     def action(self, command: Command, instruction: str, input_stamps_ns: Sequence[int]) -> None:
         sample = command.sample
-        action = PolicyAction(action=sample.action, mode=sample.mode, weights=sample.weights, log_prob=sample.log_prob,
-                              entropy=sample.entropy, limited_by=command.limited_by, instruction=instruction,
-                              checkpoint_id=self._status.checkpoint_id,
-                              input_stamps=[conversions.stamp_from_ns(stamp_ns) for stamp_ns in input_stamps_ns])
+        action = PolicyAction(
+            action=sample.action,
+            mode=sample.mode,
+            weights=sample.weights,
+            log_prob=sample.log_prob,
+            entropy=sample.entropy,
+            limited_by=command.limited_by,
+            instruction=instruction,
+            checkpoint_id=self._status.checkpoint_id,
+            input_stamps=[conversions.stamp_from_ns(stamp_ns) for stamp_ns in input_stamps_ns],
+        )
         action.header.stamp = conversions.stamp_from_ns(command.stamp_ns)
         action.header.frame_id = self._frame_id
         self._action_pub.publish(action)
@@ -48,5 +55,11 @@ class Report:
         self._node.get_logger().info(f"{status.instruction!r}: {news.get('notice') or status.reason or 'running'}")
 
     def diagnose(self) -> None:
-        self._diagnostics_pub.publish(diagnostics(
-            self._node.get_fully_qualified_name(), self._status, self.numbers(), self._node.get_clock().now().to_msg()))
+        self._diagnostics_pub.publish(
+            diagnostics(
+                self._node.get_fully_qualified_name(),
+                self._status,
+                self.numbers(),
+                self._node.get_clock().now().to_msg(),
+            )
+        )

@@ -6,7 +6,11 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
 from m2distill_policy.recording import episode_topics
 
-DEPTHS = {episode_topics.SENSOR: 100, episode_topics.COMMAND: 100, episode_topics.LATCHED: 1}  # messages that may wait while the disk is slow
+DEPTHS = {
+    episode_topics.SENSOR: 100,
+    episode_topics.COMMAND: 100,
+    episode_topics.LATCHED: 1,
+}  # messages that may wait while the disk is slow
 
 
 def message_class(name: str) -> type:
@@ -16,7 +20,10 @@ def message_class(name: str) -> type:
 
 
 def qos(topic: episode_topics.Topic) -> QoSProfile:
-    reliability = QoSReliabilityPolicy.BEST_EFFORT if topic.sent == episode_topics.SENSOR else QoSReliabilityPolicy.RELIABLE
-    durability = (QoSDurabilityPolicy.TRANSIENT_LOCAL if topic.sent == episode_topics.LATCHED
-                  else QoSDurabilityPolicy.VOLATILE)
+    reliability = (
+        QoSReliabilityPolicy.BEST_EFFORT if topic.sent == episode_topics.SENSOR else QoSReliabilityPolicy.RELIABLE
+    )
+    durability = (
+        QoSDurabilityPolicy.TRANSIENT_LOCAL if topic.sent == episode_topics.LATCHED else QoSDurabilityPolicy.VOLATILE
+    )
     return QoSProfile(depth=DEPTHS[topic.sent], reliability=reliability, durability=durability)

@@ -11,20 +11,36 @@ import tty
 from m2distill_policy.control.teleop import TeleopSettings
 from m2distill_policy.errors import UserError
 
-KEYS = {"w": (0, 1.0), "s": (0, -1.0), "a": (1, 1.0), "d": (1, -1.0), "r": (2, 1.0), "f": (2, -1.0),
-        "u": (3, 1.0), "o": (3, -1.0), "i": (4, 1.0), "k": (4, -1.0), "j": (5, 1.0), "l": (5, -1.0)}
+KEYS = {
+    "w": (0, 1.0),
+    "s": (0, -1.0),
+    "a": (1, 1.0),
+    "d": (1, -1.0),
+    "r": (2, 1.0),
+    "f": (2, -1.0),
+    "u": (3, 1.0),
+    "o": (3, -1.0),
+    "i": (4, 1.0),
+    "k": (4, -1.0),
+    "j": (5, 1.0),
+    "l": (5, -1.0),
+}
 OPEN, CLOSE, STILL = "q", "e", " "
 FIRST_REPEAT_S, REPEAT_S = 0.6, 0.15  # after its first press a held key is repeated late, then often
 
 
 class Keyboard:
-    HELP = ("w/s forward, back  a/d left, right  r/f up, down  u/o roll  i/k pitch  j/l yaw  q open  e close; "
-            "hold a key to move, release it or press space to let go, Ctrl-C ends")
+    HELP = (
+        "w/s forward, back  a/d left, right  r/f up, down  u/o roll  i/k pitch  j/l yaw  q open  e close; "
+        "hold a key to move, release it or press space to let go, Ctrl-C ends"
+    )
 
     def __init__(self, settings: TeleopSettings):
         if not sys.stdin.isatty():
-            raise UserError("device is keyboard, but standard input is no terminal; start the node in a terminal of "
-                            "its own, or choose device:=joy")
+            raise UserError(
+                "device is keyboard, but standard input is no terminal; start the node in a terminal of "
+                "its own, or choose device:=joy"
+            )
         self._settings = settings
         self._held: dict[str, float] = {}  # key -> when it counts as released
         self._file = sys.stdin.fileno()

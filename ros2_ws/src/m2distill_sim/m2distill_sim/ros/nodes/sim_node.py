@@ -33,7 +33,7 @@ from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
 from m2distill_policy.utils.parameters import parameter
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.env_factory import make_env
-from m2distill_sim.ros.driver import ExpertOperator
+from m2distill_sim.ros.driver import ExpertDriver
 from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
 
@@ -41,7 +41,7 @@ CAMERAS = ("agentview", "wrist")
 RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
-FILM_BYTES = 2**27  # of an episode's pictures kept for its video: 68 s of two cameras of 128 px, encoded within 10 s
+FILM_BYTES = 2**27  # of an episode's images kept for its video: 68 s of two cameras of 128 px, encoded within 10 s
 FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
 
 
@@ -49,21 +49,34 @@ FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robot
 class SimParameters:
     suite: str = parameter("libero_object", "suite of tasks; taken up by ~/reset")
     task: int = parameter(0, "index of the task within the suite; taken up by ~/reset", at_least=0, at_most=129)
-    initial_state: int = parameter(0, "index among the task's initial states, or -1: a placement drawn by `seed`; "
-                                      "taken up by ~/reset", at_least=-1, at_most=999)
+    initial_state: int = parameter(
+        0,
+        "index among the task's initial states, or -1: a placement drawn by `seed`; taken up by ~/reset",
+        at_least=-1,
+        at_most=999,
+    )
     seed: int = parameter(0, "of a drawn placement; taken up by ~/reset", at_least=0, at_most=2**31 - 1)
-    step_limit: int = parameter(600, "steps of an episode, after which the world stands still; 0: endless", at_least=0,
-                                at_most=1_000_000)
+    step_limit: int = parameter(
+        600, "steps of an episode, after which the world stands still; 0: endless", at_least=0, at_most=1_000_000
+    )
     video: str = parameter("", "mp4 file for the next episode, written when it ends; empty: none; taken up by ~/reset")
     assets: str = parameter("", "kind or folder of assets; empty: the best there is", read_only=True)
-    image_size_px: int = parameter(128, "side of the cameras' pictures", at_least=16, at_most=1024, read_only=True)
+    image_size_px: int = parameter(128, "side of the cameras' images", at_least=16, at_most=1024, read_only=True)
     pacing: str = parameter("real_time", "when to step", choices=("real_time", "lockstep"), read_only=True)
     command_max_age_s: float = parameter(0.25, "real_time: oldest twist acted on", at_least=0.01, at_most=60.0)
-    operator: str = parameter("none", "expert: the scripted expert drives the arm by the command topics, in an "
-                                      "operator's place; taken up by ~/reset", choices=("none", "expert"))
+    operator: str = parameter(
+        "none",
+        "expert: the scripted expert drives the arm by the command topics, in an operator's place; taken up by ~/reset",
+        choices=("none", "expert"),
+    )
     disturbed: bool = parameter(False, "push the arm about while the expert drives it; taken up by ~/reset")
-    repeat_period_s: float = parameter(1.0, "lockstep: wall time after which an unanswered observation is repeated",
-                                       at_least=0.05, at_most=600.0, read_only=True)
+    repeat_period_s: float = parameter(
+        1.0,
+        "lockstep: wall time after which an unanswered observation is repeated",
+        at_least=0.05,
+        at_most=600.0,
+        read_only=True,
+    )
 
 
 class GripperCommand(NamedTuple):
@@ -101,12 +114,15 @@ class SimNode(Node):
         self.create_subscription(Float64, "gripper_cmd", cast(Any, self._on_gripper), 10)
         self.create_subscription(TwistStamped, "twist_cmd", cast(Any, self._on_twist), 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self._expert: ExpertOperator | None = None  # once it has been asked for
-        self._operator: ExpertOperator | None = None  # who drives this episode by the command topics
+        self._expert: ExpertDriver | None = None  # once it has been asked for
+        self._operator: ExpertDriver | None = None  # who drives this episode by the command topics
 
         self._start_episode()
-        period_s, act = ((self._settings.repeat_period_s, self._publish_observation) if self._lockstep
-                         else (1 / RATE_HZ, self._step_by_the_clock))
+        period_s, act = (
+            (self._settings.repeat_period_s, self._publish_observation)
+            if self._lockstep
+            else (1 / RATE_HZ, self._step_by_the_clock)
+        )
         self._timer = self.create_timer(period_s, act, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
@@ -131,8 +147,10 @@ class SimNode(Node):
         if chosen.initial_state >= 0:
             states = initial_states(chosen.suite, chosen.task)
             if chosen.initial_state >= len(states):
-                raise UserError(f"initial_state is {chosen.initial_state}, {chosen.suite} task {chosen.task} has "
-                                f"{len(states)} (allowed: 0 to {len(states) - 1}, or -1)")
+                raise UserError(
+                    f"initial_state is {chosen.initial_state}, {chosen.suite} task {chosen.task} has "
+                    f"{len(states)} (allowed: 0 to {len(states) - 1}, or -1)"
+                )
             initial_state = states[chosen.initial_state]
         if chosen.video:
             _make_folder(Path(chosen.video).parent)
@@ -148,8 +166,9 @@ class SimNode(Node):
         self._success_pub.publish(Bool(data=False))
         self._over_pub.publish(Bool(data=False))
         self._task_pub.publish(String(data=env.instruction))
-        self.get_logger().info(f"{chosen.suite} task {chosen.task}, initial state {chosen.initial_state}: "
-                               f"{env.instruction}")
+        self.get_logger().info(
+            f"{chosen.suite} task {chosen.task}, initial state {chosen.initial_state}: {env.instruction}"
+        )
         observation = env.reset(initial_state, chosen.seed)
         self._use_operator(chosen, env)
         self._observe(observation)
@@ -157,7 +176,7 @@ class SimNode(Node):
 
     def _use_operator(self, chosen: SimParameters, env: ArmEnv) -> None:
         if chosen.operator == "expert":
-            self._operator = self._expert = self._expert or ExpertOperator(self)
+            self._operator = self._expert = self._expert or ExpertDriver(self)
             self._operator.begin(env, chosen.seed, chosen.disturbed)
         elif self._operator:
             self._operator.let_go()
@@ -167,8 +186,9 @@ class SimNode(Node):
         if self._env is not None and (self._env.task.suite, self._env.task.index) == (chosen.suite, chosen.task):
             return self._env
         size = (chosen.image_size_px, chosen.image_size_px)
-        env = make_env(chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None),
-                       dict.fromkeys(CAMERAS, size))
+        env = make_env(
+            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), dict.fromkeys(CAMERAS, size)
+        )
         if self._env is not None:
             self._env.close()
         self._env = env
@@ -206,11 +226,18 @@ class SimNode(Node):
         """Lockstep: both commands are there. The gripper's, which has no stamp, was sent before its twist and after the
         twist of the step before; which of the two arrives first is left to chance. A twist alone is no answer."""
         gripper, twist = self._gripper, self._twist
-        if (self._lockstep and not self._over and gripper and twist and twist.stamp_ns == self._now_ns
-                and self._used_ns < gripper.sent_ns <= twist.sent_ns):
+        if (
+            self._lockstep
+            and not self._over
+            and gripper
+            and twist
+            and twist.stamp_ns == self._now_ns
+            and self._used_ns < gripper.sent_ns <= twist.sent_ns
+        ):
             self._used_ns = twist.sent_ns
-            self._step(command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s,
-                                         gripper.width_m))
+            self._step(
+                command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s, gripper.width_m)
+            )
             self._timer.reset()
 
     def _step_by_the_clock(self) -> None:
@@ -229,8 +256,11 @@ class SimNode(Node):
         """A stamp that lies ahead is of another clock and would never grow old."""
         age_s = (self._now_ns - twist.stamp_ns) / 1e9
         if age_s < 0:
-            self.get_logger().warning(f"no motion: twist_cmd is stamped {-age_s:.1f} s ahead of the simulator's time; "
-                                      "start its sender with use_sim_time:=true", throttle_duration_sec=5.0)
+            self.get_logger().warning(
+                f"no motion: twist_cmd is stamped {-age_s:.1f} s ahead of the simulator's time; "
+                "start its sender with use_sim_time:=true",
+                throttle_duration_sec=5.0,
+            )
         return 0 <= age_s <= self._settings.command_max_age_s
 
     # --- the world
@@ -260,8 +290,10 @@ class SimNode(Node):
     def _observe(self, observation: SimObservation) -> None:
         positions = np.concatenate([observation.joint_positions, observation.gripper_positions * FINGER_SIGNS])
         joints = conversions.joint_state_from_numpy([*PANDA_JOINTS, *PANDA_FINGERS], positions, self._now_ns)
-        self._observation = [(self._clock_pub, ClockMessage(clock=conversions.stamp_from_ns(self._now_ns))),
-                             (self._joints_pub, joints)]
+        self._observation = [
+            (self._clock_pub, ClockMessage(clock=conversions.stamp_from_ns(self._now_ns))),
+            (self._joints_pub, joints),
+        ]
         for name, publisher in self._image_pubs.items():
             image = conversions.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
             self._observation.append((publisher, image))
@@ -274,8 +306,10 @@ class SimNode(Node):
         if room > 0:
             self._frames.append(frame)
         if room == 1:
-            self.get_logger().warning(f"the video ends here, after {len(self._frames)} pictures: no more than "
-                                      f"{FILM_BYTES >> 20} MiB are kept of an episode")
+            self.get_logger().warning(
+                f"the video ends here, after {len(self._frames)} images: no more than "
+                f"{FILM_BYTES >> 20} MiB are kept of an episode"
+            )
 
     def _publish_observation(self) -> None:
         for publisher, message in self._observation:

@@ -27,8 +27,13 @@ def test_loading_and_encoding_print_nothing():
 
 
 def test_like_instructions_lie_close(minilm):
-    near, also_near, far = minilm.encode(["pick up the milk and place it in the basket",
-                                          "grab the milk carton and put it into the basket", "open the middle drawer"])
+    near, also_near, far = minilm.encode(
+        [
+            "pick up the milk and place it in the basket",
+            "grab the milk carton and put it into the basket",
+            "open the middle drawer",
+        ]
+    )
     assert near @ also_near == pytest.approx(0.89, abs=0.01)
     assert near @ far < 0.35
 
@@ -46,7 +51,9 @@ def test_an_embedding_is_that_of_the_model_authors_library(minilm, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     sentence = "pick up the alphabet soup and place it in the basket"
-    reference = sentence_transformers.SentenceTransformer(str(text_encoder._packaged_minilm()), device="cpu").encode(sentence)
+    reference = sentence_transformers.SentenceTransformer(str(text_encoder._packaged_minilm()), device="cpu").encode(
+        sentence
+    )
     np.testing.assert_allclose(minilm.encode([sentence])[0], reference, atol=1e-5)
 
 
@@ -82,6 +89,7 @@ def tiny_bert(tmp_path_factory):
     import torch
 
     from m2distill_policy.language.torchvision_workaround import mend_torchvision
+
     mend_torchvision()
     from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -89,8 +97,11 @@ def tiny_bert(tmp_path_factory):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "open", "close", "the", "drawer"]
     (folder / "vocab.txt").write_text("\n".join(words))
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(words), hidden_size=768, num_hidden_layers=1, num_attention_heads=12,
-                         intermediate_size=32)).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=len(words), hidden_size=768, num_hidden_layers=1, num_attention_heads=12, intermediate_size=32
+        )
+    ).save_pretrained(folder)
     BertTokenizer(str(folder / "vocab.txt"), do_lower_case=False).save_pretrained(folder)
     return folder
 
@@ -100,9 +111,14 @@ def test_bert_embeds_as_libero_does(tiny_bert):
     from transformers import AutoModel, AutoTokenizer
 
     sentences = ["open the drawer", "close the drawer"]
-    tokens = AutoTokenizer.from_pretrained(tiny_bert)(text=sentences, add_special_tokens=True, max_length=25,
-                                                      padding="max_length", return_attention_mask=True,
-                                                      return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(tiny_bert)(
+        text=sentences,
+        add_special_tokens=True,
+        max_length=25,
+        padding="max_length",
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
     assert tokens["input_ids"].shape == (2, 25)
     model = AutoModel.from_pretrained(tiny_bert).eval()
     with torch.no_grad():
@@ -116,17 +132,30 @@ def test_bert_embeds_as_libero_does(tiny_bert):
 def test_the_default_is_the_packaged_encoder_where_the_hub_cache_is_empty(tmp_path):
     """In a process of its own, since the hub's client reads its cache folder once."""
     code = "from m2distill_policy.language.text_encoder import default_text_encoder; print(default_text_encoder().name)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                         env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""})
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""},
+    )
     assert (run.stdout, run.stderr) == (MINILM + "\n", "")
 
 
 def test_an_unreachable_hub_is_given_up_on_within_seconds(tmp_path):
-    code = ("from m2distill_policy.language.text_encoder import *\n"
-            "try: load_text_encoder(BERT)\n"
-            "except TextEncoderError as error: print(error)")
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30,
-                         env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""})
+    code = (
+        "from m2distill_policy.language.text_encoder import *\n"
+        "try: load_text_encoder(BERT)\n"
+        "except TextEncoderError as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""},
+    )
     assert "is not in the local hub cache and the hub cannot be asked" in run.stdout
     assert MINILM in run.stdout
     assert run.stderr == ""

@@ -1,24 +1,26 @@
 """The cadence of a run, on times made by hand."""
 
-from m2distill_policy.control.timing_stats import Cadence
+from m2distill_policy.control.timing_stats import TimingStats
 
 
 def test_a_run_is_summed_up():
-    cadence = Cadence(0.05)
+    cadence = TimingStats(0.05)
     assert cadence.summary() == ""
     for now_s in (0.0, 0.05, 0.10, 0.18):  # the last one late
         cadence.stepped(now_s, 0.01)
     cadence.held()
     cadence.held()
     cadence.stepped(1.0, 0.03)  # the pause before it is no interval
-    assert cadence.summary() == ("5 commands, 10.0 ms (99 %: 29.2, most 30.0) each; every 50.0 ms (99 %: 79.4, most "
-                                 "80.0); 1 late by half a period, held 1 times")
+    assert cadence.summary() == (
+        "5 commands, 10.0 ms (99 %: 29.2, most 30.0) each; every 50.0 ms (99 %: 79.4, most "
+        "80.0); 1 late by half a period, held 1 times"
+    )
     cadence.restart()
     assert cadence.summary() == "" and cadence.numbers()["commands"] == "0"
 
 
 def test_the_numbers_of_a_running_one_are_of_the_steps_since_they_were_asked_last():
-    cadence = Cadence(0.05)
+    cadence = TimingStats(0.05)
     for step in range(20):
         cadence.stepped(step * 0.05, 0.01)
     assert cadence.numbers()["policy step (ms)"] == "10.0 ms (99 %: 10.0, most 10.0)"

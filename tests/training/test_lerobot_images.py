@@ -1,4 +1,4 @@
-"""Pictures of LeRobot datasets: their sizes against the declared ones, the memory they take, and ffmpeg that hangs."""
+"""Images of LeRobot datasets: their sizes against the declared ones, the memory they take, and ffmpeg that hangs."""
 
 import json
 import os
@@ -29,7 +29,7 @@ ROWS = "data/chunk-000/file-000.parquet"
 
 @pytest.fixture(scope="module")
 def exported(write_libero, tmp_path_factory):
-    """One episode of 8 steps, pictures of 16 x 16 px."""
+    """One episode of 8 steps, images of 16 x 16 px."""
     folder = tmp_path_factory.mktemp("exported")
     export_lerobot([write_libero(folder / "a_demo.hdf5", demos=1, steps=STEPS + 1)], folder / "set", lossless=True)
     return folder / "set"
@@ -56,7 +56,7 @@ def film(path, frames):
 
 
 def as_cells(root, cells):
-    """The wrist's pictures in a column of the table."""
+    """The wrist's images in a column of the table."""
     pq.write_table(pq.read_table(root / ROWS).append_column(WRIST, pa.array(cells)), root / ROWS)
     declare(root, dtype="image")
 
@@ -74,35 +74,45 @@ def imported_wrist(root, out):
 
 def test_a_video_of_another_size_than_declared(dataset, tmp_path):
     film(dataset / VIDEO, np.zeros((STEPS, 512, 256, 3), np.uint8))
-    with pytest.raises(DataError, match=rf"episode 0: picture 0 of {WRIST} has shape \[512, 256, 3\], info.json says "
-                                        r"\[16, 16, 3\]; write there what is right, or copy the dataset again"):
+    with pytest.raises(
+        DataError,
+        match=rf"episode 0: image 0 of {WRIST} has shape \[512, 256, 3\], info.json says "
+        r"\[16, 16, 3\]; write there what is right, or copy the dataset again",
+    ):
         import_lerobot(dataset, tmp_path / "out")
 
 
-def test_one_large_picture_among_small_ones_in_a_table(dataset, tmp_path):
+def test_one_large_image_among_small_ones_in_a_table(dataset, tmp_path):
     as_cells(dataset, [png(16, 16)] * (STEPS - 1) + [png(512, 256)])
-    with pytest.raises(DataError, match=rf"picture 7 of {WRIST} has shape \[512, 256, 3\], info.json says \[16, 16"):
+    with pytest.raises(DataError, match=rf"image 7 of {WRIST} has shape \[512, 256, 3\], info.json says \[16, 16"):
         import_lerobot(dataset, tmp_path / "out")
 
 
 @pytest.mark.parametrize("cell", [{"path": "a.png"}, {"bytes": None, "path": "a.png"}, {"bytes": b"hello"}, "a.png"])
-def test_cells_that_hold_no_picture(dataset, tmp_path, cell):
+def test_cells_that_hold_no_image(dataset, tmp_path, cell):
     as_cells(dataset, [cell] * STEPS)
-    with pytest.raises(DataError, match=rf"episode 0: {WRIST} holds what is no picture"):
+    with pytest.raises(DataError, match=rf"episode 0: {WRIST} holds what is no image"):
         import_lerobot(dataset, tmp_path / "out")
 
 
-def test_an_episode_that_no_memory_takes_is_refused_before_a_picture_is_read(dataset, tmp_path):
+def test_an_episode_that_no_memory_takes_is_refused_before_a_image_is_read(dataset, tmp_path):
     declare(dataset, shape=[2**20, 2**12, 3])
     (dataset / VIDEO).write_bytes(b"")
-    with pytest.raises(DataError, match="episode 0 has 8 steps, whose pictures would take 96 GiB, allowed 8; split it"):
+    with pytest.raises(DataError, match="episode 0 has 8 steps, whose images would take 96 GiB, allowed 8; split it"):
         import_lerobot(dataset, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["video", "image"])
-@pytest.mark.parametrize(("shape", "names"), [
-    ([16, 32, 3], ["height", "width", "channels"]), ([16, 32, 3], None), ([3, 16, 32], ["channels", "height", "width"]),
-    ([32, 16, 3], ["width", "height", "channel"]), ([16, 32, 3], ["width", "height", "rgb"])])
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [
+        ([16, 32, 3], ["height", "width", "channels"]),
+        ([16, 32, 3], None),
+        ([3, 16, 32], ["channels", "height", "width"]),
+        ([32, 16, 3], ["width", "height", "channel"]),
+        ([16, 32, 3], ["width", "height", "rgb"]),
+    ],
+)
 def test_sides_are_taken_in_any_order(dataset, tmp_path, kind, shape, names):
     film(dataset / VIDEO, np.zeros((STEPS, 16, 32, 3), np.uint8))
     if kind == "image":
@@ -111,15 +121,15 @@ def test_sides_are_taken_in_any_order(dataset, tmp_path, kind, shape, names):
     assert imported_wrist(dataset, tmp_path / "out").shape == (STEPS, 16, 32, 3)
 
 
-def test_pictures_of_a_video_are_in_memory_one_by_one(tmp_path):
+def test_images_of_a_video_are_in_memory_one_by_one(tmp_path):
     path, count = film(tmp_path / "0.mp4", np.zeros((40, 256, 256, 3), np.uint8)), 0
     tracemalloc.start()
-    for picture in read_frames(path, 0.0, 40, 20):
-        assert picture.shape == (256, 256, 3)
+    for image in read_frames(path, 0.0, 40, 20):
+        assert image.shape == (256, 256, 3)
         count += 1
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert count == 40 and peak < 6 * picture.nbytes
+    assert count == 40 and peak < 6 * image.nbytes
 
 
 @pytest.fixture
@@ -133,6 +143,7 @@ def ffmpeg(tmp_path, monkeypatch):
         program.chmod(0o755)
         monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
         return pid
+
     return put
 
 
@@ -144,7 +155,7 @@ def is_running(pid):
     return True
 
 
-def test_ffmpeg_that_does_not_end_is_killed_when_the_pictures_are_there(tmp_path, ffmpeg):
+def test_ffmpeg_that_does_not_end_is_killed_when_the_images_are_there(tmp_path, ffmpeg):
     frames = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     path, pid = film(tmp_path / "0.mp4", frames), ffmpeg(after="exec sleep 1000")
     start = time.monotonic()
@@ -155,15 +166,15 @@ def test_ffmpeg_that_does_not_end_is_killed_when_the_pictures_are_there(tmp_path
 def test_ffmpeg_that_gives_nothing_is_killed_in_the_end(tmp_path, ffmpeg, monkeypatch):
     monkeypatch.setattr(videos, "PATIENCE_S", 1)
     path, pid = film(tmp_path / "0.mp4", np.zeros((5, 16, 16, 3), np.uint8)), ffmpeg(before="exec sleep 1000")
-    with pytest.raises(DataError, match=r"holds 0 pictures from 0 s on, expected 5 \(ffmpeg was killed, as after 1 s"):
+    with pytest.raises(DataError, match=r"holds 0 images from 0 s on, expected 5 \(ffmpeg was killed, as after 1 s"):
         list(read_frames(path, 0.0, 5, 20))
     assert not is_running(pid)
 
 
-def test_ffmpeg_is_gone_when_a_picture_is_refused(dataset, tmp_path, ffmpeg):
+def test_ffmpeg_is_gone_when_a_image_is_refused(dataset, tmp_path, ffmpeg):
     film(dataset / VIDEO, np.zeros((STEPS, 512, 256, 3), np.uint8))
     pid = ffmpeg(after="exec sleep 1000")
-    with pytest.raises(DataError, match=f"picture 0 of {WRIST} has shape"):
+    with pytest.raises(DataError, match=f"image 0 of {WRIST} has shape"):
         import_lerobot(dataset, tmp_path / "out")
     assert not is_running(pid)
 
@@ -172,5 +183,5 @@ def test_ffmpeg_that_complains_without_end_does_not_stand_still(tmp_path, ffmpeg
     path = film(tmp_path / "0.mp4", np.zeros((5, 16, 16, 3), np.uint8))
     ffmpeg(before="yes corrupt | head -c 1000000 >&2")
     assert len(list(read_frames(path, 0.0, 5, 20))) == 5
-    with pytest.raises(DataError, match=r"holds 5 pictures from 0 s on, expected 6 \(corrupt\)"):
+    with pytest.raises(DataError, match=r"holds 5 images from 0 s on, expected 6 \(corrupt\)"):
         list(read_frames(path, 0.0, 6, 20))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from m2distill_policy.models import Policy, libero, small
-from m2distill_policy.models.optimize import PackedConv, Remembered, for_acting
+from m2distill_policy.models.optimize import CachedLayer, PackedConv, optimize_for_inference
 from m2distill_policy.spec import libero_spec
 
 SPEC = libero_spec(size_px=32, history=2, text_encoder="none", text_width=8)
@@ -27,15 +27,19 @@ def learned(config) -> Policy:
 
 def step(text: float) -> dict:
     images = {c.name: torch.rand(1, 1, 3, 32, 32) for c in SPEC.cameras}
-    return {"images": images, "joint": torch.rand(1, 1, 7), "gripper": torch.rand(1, 1, 2),
-            "text": torch.full((1, 8), text)}
+    return {
+        "images": images,
+        "joint": torch.rand(1, 1, 7),
+        "gripper": torch.rand(1, 1, 2),
+        "text": torch.full((1, 8), text),
+    }
 
 
 @pytest.mark.parametrize(("config", "tolerance"), [(libero(), 1e-5), (small(), 0)])  # no batch norms in small
 @torch.inference_mode()
 def test_acting_is_the_same_function_under_one_instruction_after_the_other(config, tolerance):
     before = learned(dataclasses.replace(config, **SMALLER))
-    acting = for_acting(copy.deepcopy(before))
+    acting = optimize_for_inference(copy.deepcopy(before))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in acting.modules())
     tokens = []
     for text in (1.0, 1.0, -1.0, 1.0):
@@ -46,8 +50,10 @@ def test_acting_is_the_same_function_under_one_instruction_after_the_other(confi
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("geometry", "size", "packed"), [
-    ((3, 64, 7, 2, 3), 128, True), ((64, 128, 3, 2, 1), 32, True), ((128, 32, 1, 1, 0), 16, False)])
+@pytest.mark.parametrize(
+    ("geometry", "size", "packed"),
+    [((3, 64, 7, 2, 3), 128, True), ((64, 128, 3, 2, 1), 32, True), ((128, 32, 1, 1, 0), 16, False)],
+)
 @torch.inference_mode()
 def test_a_packed_convolution_is_equal_bit_for_bit(geometry, size, packed, dtype):
     torch.manual_seed(0)
@@ -61,7 +67,7 @@ def test_a_packed_convolution_is_equal_bit_for_bit(geometry, size, packed, dtype
 
 def test_a_layer_is_asked_once_per_question():
     asked = []
-    layer = Remembered(nn.Linear(2, 2))
+    layer = CachedLayer(nn.Linear(2, 2))
     layer.layer.register_forward_hook(lambda module, args, out: asked.append(args[0].tolist()))
     question = torch.zeros(2)
     for value in (0.0, 0.0, 1.0, 1.0, 0.0):

@@ -1,4 +1,4 @@
-"""Pictures from messages and bags. Oracles: numbers by hand, rosbags-image, and cv_bridge where it is."""
+"""Images from messages and bags. Oracles: numbers by hand, rosbags-image, and cv_bridge where it is."""
 
 import contextlib
 import struct
@@ -27,15 +27,22 @@ def message(samples: np.ndarray, encoding: str, padding: int = 0, big_endian: bo
     rows = samples.astype(order).reshape(len(samples), -1).view(np.uint8)
     rows = np.hstack([rows, np.full((len(rows), padding), 0xEE, np.uint8)])
     height = len(samples) * layout.rows[1] // layout.rows[0]
-    return types.SimpleNamespace(encoding=encoding, height=height, width=samples.shape[1], step=rows.shape[1],
-                                 is_bigendian=big_endian, data=rows.reshape(-1))
+    return types.SimpleNamespace(
+        encoding=encoding,
+        height=height,
+        width=samples.shape[1],
+        step=rows.shape[1],
+        is_bigendian=big_endian,
+        data=rows.reshape(-1),
+    )
 
 
 def noise(encoding: str, rows: int = 12, width: int = 8) -> np.ndarray:
     layout = ENCODINGS[encoding]
     dtype = (np.uint8, np.uint16)[layout.sample_bytes - 1]
-    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (rows, width, layout.channels), dtype,
-                                             endpoint=True)
+    return np.random.default_rng(0).integers(
+        0, np.iinfo(dtype).max, (rows, width, layout.channels), dtype, endpoint=True
+    )
 
 
 def decode(m: types.SimpleNamespace) -> np.ndarray:
@@ -54,8 +61,8 @@ def test_every_encoding_decodes_as_rosbags_image_does(encoding, big_endian):
 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
-def test_colour_planes_below_the_picture(encoding):
-    """rosbags-image takes the height of the planes for the height of the picture."""
+def test_colour_planes_below_the_image(encoding):
+    """rosbags-image takes the height of the planes for the height of the image."""
     m = message(noise(encoding), encoding)
     assert m.height == 8
     planes = types.SimpleNamespace(**{**vars(m), "height": 12})
@@ -64,7 +71,7 @@ def test_colour_planes_below_the_picture(encoding):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_neither_padding_nor_byte_order_changes_the_picture(encoding, big_endian):
+def test_neither_padding_nor_byte_order_changes_the_image(encoding, big_endian):
     samples = noise(encoding)
     np.testing.assert_array_equal(decode(message(samples, encoding, 6, big_endian)), decode(message(samples, encoding)))
 
@@ -79,14 +86,17 @@ def test_its_encodings_decode_as_cv_bridge_does():
         np.testing.assert_array_equal(decode(m), cv_bridge.CvBridge().imgmsg_to_cv2(m, "rgb8"), encoding)
 
 
-@pytest.mark.parametrize(("encoding", "step", "data", "expected"), [
-    ("bgr8", 8, [1, 2, 3, 4, 5, 6, 99, 99], [[3, 2, 1], [6, 5, 4]]),
-    ("rgba8", 8, [1, 2, 3, 9, 4, 5, 6, 9], [[1, 2, 3], [4, 5, 6]]),
-    ("mono16", 4, [0xFF, 0xFF, 0x80, 0x00], [[255] * 3, [0] * 3]),  # 0x0080 is half of one step of 257
-    ("mono16", 4, [0xFF, 0xFF, 0x81, 0x00], [[255] * 3, [1] * 3]),
-    ("yuv422", 4, [128, 235, 128, 16], [[255] * 3, [0] * 3]),  # U Y V Y
-    ("yuv422_yuy2", 4, [235, 128, 16, 128], [[255] * 3, [0] * 3]),  # Y U Y V
-])
+@pytest.mark.parametrize(
+    ("encoding", "step", "data", "expected"),
+    [
+        ("bgr8", 8, [1, 2, 3, 4, 5, 6, 99, 99], [[3, 2, 1], [6, 5, 4]]),
+        ("rgba8", 8, [1, 2, 3, 9, 4, 5, 6, 9], [[1, 2, 3], [4, 5, 6]]),
+        ("mono16", 4, [0xFF, 0xFF, 0x80, 0x00], [[255] * 3, [0] * 3]),  # 0x0080 is half of one step of 257
+        ("mono16", 4, [0xFF, 0xFF, 0x81, 0x00], [[255] * 3, [1] * 3]),
+        ("yuv422", 4, [128, 235, 128, 16], [[255] * 3, [0] * 3]),  # U Y V Y
+        ("yuv422_yuy2", 4, [235, 128, 16, 128], [[255] * 3, [0] * 3]),  # Y U Y V
+    ],
+)
 def test_two_pixels_by_hand(encoding, step, data, expected):
     assert decode_raw(encoding, 1, 2, step, False, bytes(data)).tolist() == [expected]
 
@@ -102,35 +112,47 @@ def test_red_is_red_whichever_chroma_comes_first(encoding):
 def test_a_mosaic_seen_through_red_glass_is_red(encoding):
     square = encoding[6:10]
     mosaic = np.tile([[255 if square[2 * y + x] == "r" else 0 for x in range(2)] for y in range(2)], (6, 6))
-    picture = decode_raw(encoding, 12, 12, 12, False, mosaic.astype(np.uint8).tobytes())
-    assert (picture[2:-2, 2:-2] == (255, 0, 0)).all()
+    image = decode_raw(encoding, 12, 12, 12, False, mosaic.astype(np.uint8).tobytes())
+    assert (image[2:-2, 2:-2] == (255, 0, 0)).all()
 
 
 GOOD = {"encoding": "rgb8", "height": 6, "width": 4, "step": 12, "big_endian": False, "data": bytes(72)}
 
 
-@pytest.mark.parametrize(("change", "complaint"), [
-    ({"encoding": "32FC1"}, "image encoding '32FC1' is not supported \\(allowed: rgb8, bgr8"),
-    ({"encoding": "8UC3"}, "image encoding '8UC3' is not supported"),  # which of them is red?
-    ({"step": 11}, "image step is 11 bytes, but 4 px of rgb8 take 12"),
-    ({"height": 7}, "image has 72 bytes, expected 84: 7 rows of 12"),
-    ({"width": 0}, "image is empty: 6x0 px"),
-    ({"height": 2**32 - 1, "width": 2**32 - 1, "step": 2**32 - 1}, "image is 4294967295x4294967295 px, allowed 167772"),
-    ({"encoding": "yuv422", "width": 3}, "image is 6x3 px, but yuv422 needs a height and a width that are multiples "
-                                         "of 1 and 2"),
-    ({"encoding": "nv21", "height": 5}, "image is 5x4 px, but nv21 needs"),
-    ({"encoding": "nv21"}, "image has 72 bytes, expected 108: 9 rows of 12"),
-])
-def test_a_malformed_picture_is_refused_with_the_reason(change, complaint):
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"encoding": "32FC1"}, "image encoding '32FC1' is not supported \\(allowed: rgb8, bgr8"),
+        ({"encoding": "8UC3"}, "image encoding '8UC3' is not supported"),  # which of them is red?
+        ({"step": 11}, "image step is 11 bytes, but 4 px of rgb8 take 12"),
+        ({"height": 7}, "image has 72 bytes, expected 84: 7 rows of 12"),
+        ({"width": 0}, "image is empty: 6x0 px"),
+        (
+            {"height": 2**32 - 1, "width": 2**32 - 1, "step": 2**32 - 1},
+            "image is 4294967295x4294967295 px, allowed 167772",
+        ),
+        (
+            {"encoding": "yuv422", "width": 3},
+            "image is 6x3 px, but yuv422 needs a height and a width that are multiples of 1 and 2",
+        ),
+        ({"encoding": "nv21", "height": 5}, "image is 5x4 px, but nv21 needs"),
+        ({"encoding": "nv21"}, "image has 72 bytes, expected 108: 9 rows of 12"),
+    ],
+)
+def test_a_malformed_image_is_refused_with_the_reason(change, complaint):
     assert decode_raw(**GOOD).shape == (6, 4, 3)
     with pytest.raises(MessageError, match=complaint):
         decode_raw(**{**GOOD, **change})
 
 
 @settings(deadline=None)
-@given(encoding=st.sampled_from([*ENCODINGS, "", "8UC3"]), height=st.integers(0, 9) | st.integers(0, 2**32 - 1),
-       width=st.integers(0, 9) | st.integers(0, 2**32 - 1), step=st.integers(0, 90) | st.integers(0, 2**32 - 1),
-       data=st.data())
+@given(
+    encoding=st.sampled_from([*ENCODINGS, "", "8UC3"]),
+    height=st.integers(0, 9) | st.integers(0, 2**32 - 1),
+    width=st.integers(0, 9) | st.integers(0, 2**32 - 1),
+    step=st.integers(0, 90) | st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
 def test_no_header_makes_decoding_crash(encoding, height, width, step, data):
     fitting = st.sampled_from([min(height * step, 2000), min(height * step * 3 // 2, 2000)])
     size = data.draw(fitting | st.integers(0, 400))
@@ -140,36 +162,40 @@ def test_no_header_makes_decoding_crash(encoding, height, width, step, data):
 
 # --- compressed
 
-PICTURE = np.random.default_rng(1).integers(0, 256, (6, 4, 3), np.uint8)  # BGR
+IMAGE = np.random.default_rng(1).integers(0, 256, (6, 4, 3), np.uint8)  # BGR
 
 
-def encoded(extension: str, picture: np.ndarray = PICTURE) -> bytes:
-    return cv2.imencode(extension, picture)[1].tobytes()
+def encoded(extension: str, image: np.ndarray = IMAGE) -> bytes:
+    return cv2.imencode(extension, image)[1].tobytes()
 
 
 @pytest.mark.parametrize("extension", [".png", ".jpg"])
-def test_a_compressed_picture_decodes_as_rosbags_image_does(extension):
+def test_a_compressed_image_decodes_as_rosbags_image_does(extension):
     data = encoded(extension)
     expected = compressed_image_to_cvimage(types.SimpleNamespace(data=data, format="x"), "rgb8")
     np.testing.assert_array_equal(decode_compressed(data), expected)
 
 
-@pytest.mark.parametrize(("picture", "expected"), [
-    (np.full((2, 2, 4), (30, 20, 10, 5), np.uint8), (10, 20, 30)),
-    (np.full((2, 2), 7, np.uint8), (7, 7, 7)),
-    (np.full((2, 2, 3), (0, 32896, 65535), np.uint16), (255, 128, 0)),
-])
-def test_png_of_any_depth_keeps_its_colours(picture, expected):
-    assert (decode_compressed(encoded(".png", picture)) == expected).all()
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (np.full((2, 2, 4), (30, 20, 10, 5), np.uint8), (10, 20, 30)),
+        (np.full((2, 2), 7, np.uint8), (7, 7, 7)),
+        (np.full((2, 2, 3), (0, 32896, 65535), np.uint16), (255, 128, 0)),
+    ],
+)
+def test_png_of_any_depth_keeps_its_colours(image, expected):
+    assert (decode_compressed(encoded(".png", image)) == expected).all()
 
 
-@pytest.mark.parametrize(("format", "swapped"), [
-    ("jpeg", False), ("rgb8; jpeg compressed bgr8", False), ("rgb8; png compressed rgb8", True)])
+@pytest.mark.parametrize(
+    ("format", "swapped"), [("jpeg", False), ("rgb8; jpeg compressed bgr8", False), ("rgb8; png compressed rgb8", True)]
+)
 def test_the_format_tells_where_image_transport_put_red(format, swapped):
-    assert (decode_compressed(encoded(".png"), format) == (PICTURE if swapped else PICTURE[..., ::-1])).all()
+    assert (decode_compressed(encoded(".png"), format) == (IMAGE if swapped else IMAGE[..., ::-1])).all()
 
 
-def test_a_picture_is_not_turned_by_what_its_camera_wrote_beside_it():
+def test_a_image_is_not_turned_by_what_its_camera_wrote_beside_it():
     """As image_transport does: the robot's camera, not the photographer's hand, says where up is."""
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter turn
     plain = encoded(".jpg")
@@ -184,41 +210,51 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def png(height: int, width: int) -> bytes:
     """A PNG that promises so much and holds one row."""
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(bytes(10))) + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(bytes(10)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def jpeg(height: int, width: int) -> bytes:
     """A JPEG whose frame header promises so much."""
     data = bytearray(encoded(".jpg"))
     at = data.index(b"\xff\xc0") + 5
-    data[at:at + 4] = struct.pack(">HH", height, width)
+    data[at : at + 4] = struct.pack(">HH", height, width)
     return bytes(data)
 
 
-@pytest.mark.parametrize(("data", "complaint"), [
-    (b"", "begins with nothing, cannot be decoded; expected JPEG or PNG"),
-    (b"GIF89a" + bytes(40), "begins with 47494638, cannot be decoded"),
-    (encoded(".bmp"), "begins with 424d"),
-    (png(40000, 40000), "image is 40000x40000 px, allowed 16777216 in all"),
-    (png(0, 4), "image is empty: 0x4 px"),
-    (jpeg(65500, 65500), "image is 65500x65500 px, allowed 16777216 in all"),
-    (encoded(".jpg")[:60], "cannot be decoded"),
-    (b"\xff\xd8\xff\xe0", "cannot be decoded"),
-    (b"\xff\xd8\xff\x01" + encoded(".jpg")[2:], "JPEG cannot be decoded: no frame header where one belongs"),
-    (encoded(".jpg")[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 100, "it has more than 64 scans"),
-    (b"\x89PNG\r\n\x1a\n" + bytes(30), "it does not begin with its header"),
-    (encoded(".png")[:20], "cannot be decoded"),
-])
-def test_a_compressed_picture_that_cannot_be_used_is_refused_with_the_reason(data, complaint):
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "begins with nothing, cannot be decoded; expected JPEG or PNG"),
+        (b"GIF89a" + bytes(40), "begins with 47494638, cannot be decoded"),
+        (encoded(".bmp"), "begins with 424d"),
+        (png(40000, 40000), "image is 40000x40000 px, allowed 16777216 in all"),
+        (png(0, 4), "image is empty: 0x4 px"),
+        (jpeg(65500, 65500), "image is 65500x65500 px, allowed 16777216 in all"),
+        (encoded(".jpg")[:60], "cannot be decoded"),
+        (b"\xff\xd8\xff\xe0", "cannot be decoded"),
+        (b"\xff\xd8\xff\x01" + encoded(".jpg")[2:], "JPEG cannot be decoded: no frame header where one belongs"),
+        (encoded(".jpg")[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 100, "it has more than 64 scans"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "it does not begin with its header"),
+        (encoded(".png")[:20], "cannot be decoded"),
+    ],
+)
+def test_a_compressed_image_that_cannot_be_used_is_refused_with_the_reason(data, complaint):
     with pytest.raises(MessageError, match=complaint):
         decode_compressed(data, "jpeg")
 
 
 @settings(deadline=None)
-@given(st.sampled_from([".jpg", ".png"]), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
-       st.integers(0, 2000))
-def test_a_damaged_picture_is_refused_or_bounded(extension, damage, length):
+@given(
+    st.sampled_from([".jpg", ".png"]),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
+    st.integers(0, 2000),
+)
+def test_a_damaged_image_is_refused_or_bounded(extension, damage, length):
     data = bytearray(encoded(extension))
     for at, value in damage:
         data[at % len(data)] = value
@@ -229,6 +265,6 @@ def test_a_damaged_picture_is_refused_or_bounded(extension, damage, length):
 
 @settings(deadline=None)
 @given(st.binary(max_size=100))
-def test_rubbish_is_no_picture(data):
+def test_rubbish_is_no_image(data):
     with pytest.raises(MessageError, match="cannot be decoded"):
         decode_compressed(data, "jpeg")

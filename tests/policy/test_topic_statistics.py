@@ -1,10 +1,10 @@
-from m2distill_policy.recording.topic_statistics import Arrivals
+from m2distill_policy.recording.topic_statistics import TopicStatistics
 
 MS = 1_000_000
 
 
 def test_rate_gaps_and_losses_are_counted():
-    arrivals = Arrivals(gap_ns=250 * MS)
+    arrivals = TopicStatistics(gap_ns=250 * MS)
     assert arrivals.trouble() == "nothing heard"
     for number, ms in enumerate((0, 100, 200), start=7):
         arrivals.heard(ms * MS, number)
@@ -14,7 +14,7 @@ def test_rate_gaps_and_losses_are_counted():
 
 
 def test_a_publisher_that_starts_anew_has_lost_nothing():
-    arrivals = Arrivals(gap_ns=250 * MS)
+    arrivals = TopicStatistics(gap_ns=250 * MS)
     arrivals.heard(0, 500)
     arrivals.heard(100 * MS, 1)
     assert arrivals.trouble() == ""

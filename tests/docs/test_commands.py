@@ -188,7 +188,7 @@ def test_parameters_and_nodes_are_there():
 
 
 def test_m2distill_call_names_services_and_parameters():
-    for command in of("m2distill", "call", whole=True):
+    for command in of("m2distill", "service", whole=True):
         at = command.words.index("--set") if "--set" in command.words else len(command.words)
         for service in command.words[2:at]:
             assert ROWS[f"/{service}"] == "std_srvs/srv/Trigger", command

@@ -212,7 +212,7 @@ def checkpoint(tmp_path_factory):
             "suite": SOUP.suite,
             "task": SOUP.index,
             "state": state,
-            "acting": "mode_mean",
+            "sampling": "mode",
             "seed": 0,
             "max_steps": 9,
             "assets": assets_of(SOUP.suite).identity(),
@@ -233,7 +233,7 @@ def episodes(checkpoint, tmp_path_factory):
             raise UserError(f"{missing} episodes would be run")
 
     def read(case):
-        jobs = make_jobs(checkpoint[0], [SOUP], 2, "mode_mean", 0, 9, None, case / "videos")
+        jobs = make_jobs(checkpoint[0], [SOUP], 2, "mode", 0, 9, None, case / "videos")
         assert len(run_jobs(jobs, 0, case / "episodes.jsonl", ProgressCallbacks(begin=begin))) == 2
 
     with Reader(read, tmp_path_factory.mktemp("episodes")) as reader:

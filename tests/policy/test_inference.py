@@ -1,4 +1,4 @@
-"""InferencePolicy: its history, its ways of acting, and its draws."""
+"""InferencePolicy: its history, its ways of sampling, and its draws."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def loaded(checkpoint, **kwargs):
 
 
 def test_bfloat16_moves_actions_a_little(checkpoint, observations):
-    exact, rounded = (loaded(checkpoint, acting="mode_mean", precision=name) for name in ("float32", "bfloat16"))
+    exact, rounded = (loaded(checkpoint, sampling="mode", precision=name) for name in ("float32", "bfloat16"))
     distances = [np.abs(exact.step(o).action - rounded.step(o).action).max() for o in observations]
     assert 0 < max(distances) < 0.01
     with pytest.raises(UserError, match="unknown precision 'float8'; did you mean 'float32'"):
@@ -73,7 +73,7 @@ def test_bfloat16_moves_actions_a_little(checkpoint, observations):
 
 
 def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, observations):
-    policy = loaded(checkpoint, acting="mode_mean")
+    policy = loaded(checkpoint, sampling="mode")
     for t, observation in enumerate(observations):
         sample = policy.step(observation)
         means, stds, logits = mixture_of_window(
@@ -90,7 +90,7 @@ def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, obser
 
 @pytest.mark.parametrize("forget", [lambda policy: policy.reset(), lambda policy: policy.set_text(TEXTS[0])])
 def test_reset_and_a_new_instruction_forget_the_history(checkpoint, observations, forget):
-    fresh, used = loaded(checkpoint, acting="mode_mean"), loaded(checkpoint, acting="mode_mean")
+    fresh, used = loaded(checkpoint, sampling="mode"), loaded(checkpoint, sampling="mode")
     for observation in observations[:3]:
         used.step(observation)
     with_history = used.step(observations[4]).action
@@ -101,7 +101,7 @@ def test_reset_and_a_new_instruction_forget_the_history(checkpoint, observations
 
 
 def test_the_instruction_changes_the_action(checkpoint, observations):
-    policy = loaded(checkpoint, acting="mode_mean")
+    policy = loaded(checkpoint, sampling="mode")
     first = policy.step(observations[0]).action
     policy.set_text(TEXTS[1])
     assert not np.allclose(policy.step(observations[0]).action, first, atol=1e-4)
@@ -120,8 +120,8 @@ def test_a_seed_fixes_the_draws_whatever_the_global_generator_does(checkpoint, o
     assert not np.array_equal(run(1), run(2))
 
 
-def draws(checkpoint, observation, acting, count=1500):
-    policy = loaded(checkpoint, acting=acting, seed=3)
+def draws(checkpoint, observation, sampling, count=1500):
+    policy = loaded(checkpoint, sampling=sampling, seed=3)
     samples = []
     for _ in range(count):
         policy.reset()
@@ -131,7 +131,7 @@ def draws(checkpoint, observation, acting, count=1500):
 
 def test_samples_have_the_mixtures_weights_means_and_deviations(checkpoint, observations):
     means, stds, logits = mixture_of_window(checkpoint, observations[:1], TEXTS[0])
-    actions, modes = draws(checkpoint, observations[0], "sample")
+    actions, modes = draws(checkpoint, observations[0], "stochastic")
     weights = np.exp(logits)
     np.testing.assert_allclose(np.bincount(modes, minlength=5) / len(modes), weights, atol=0.05)  # 4 standard errors
     standard = (actions - means[modes]) / stds[modes]
@@ -149,7 +149,7 @@ def test_low_noise_draws_the_mode_and_hardly_anything_else(checkpoint, observati
 
 def test_an_unknown_way_of_acting_is_refused_with_a_suggestion(checkpoint):
     with pytest.raises(UserError, match="did you mean 'sample'"):
-        InferencePolicy(checkpoint, acting="sampel")
+        InferencePolicy(checkpoint, sampling="stochastik")
 
 
 def test_a_step_before_any_instruction_is_a_defect_of_the_caller(checkpoint, observations):

@@ -162,15 +162,15 @@ def test_an_imported_checkpoint_acts_as_libero(tmp_path, contents, reference):
     checkpoint = load_checkpoint(tmp_path / "out")
     assert checkpoint.spec == libero_spec()
     assert checkpoint.model_config == libero()
-    acting = InferencePolicy(checkpoint, acting="mode_mean")
-    acting.set_text(checkpoint.instructions["do it"])
+    sampling = InferencePolicy(checkpoint, sampling="mode")
+    sampling.set_text(checkpoint.instructions["do it"])
     for t in range(formulas.QUEUE_STEPS):
         images = {
             ours: np.rint(arrays[theirs][0, t] * 255).astype(np.uint8).transpose(1, 2, 0)
             for theirs, ours in formulas.CAMERAS.items()
         }
         joint, gripper = arrays["joint_states"][0, t], arrays["gripper_states"][0, t]
-        sample = acting.step(Observation(images, joint, gripper, stamp_ns=t))
+        sample = sampling.step(Observation(images, joint, gripper, stamp_ns=t))
         logits = reference["queue_logits"][t].astype(np.float64)
         assert sample.mode == logits.argmax()
         np.testing.assert_allclose(sample.action, reference["queue_means"][t][sample.mode], **TOLERANCE)

@@ -18,7 +18,7 @@ from m2distill_policy.safety.arm_presets import limits_of
 def test_servo_presets_stamp_when_they_send_and_keep_their_limits(arm, frame_id, client, checkpoint_path, tmp_path):
     client.frame_id = frame_id
     limits = limits_of(arm)
-    with NodeProcesses([policy_node(checkpoint_path, arm=arm, acting="mode_mean", autostart=True)], tmp_path) as nodes:
+    with NodeProcesses([policy_node(checkpoint_path, arm=arm, sampling="mode", autostart=True)], tmp_path) as nodes:
         client.wait_until_active()
         client.sensors.reset()
         client.say(KNOWN[0])
@@ -42,7 +42,7 @@ class Impedance:
 
     def node(self, checkpoint_path, log, **parameters) -> NodeProcesses:
         return NodeProcesses(
-            [policy_node(checkpoint_path, arm="franka_impedance", acting="mode_mean", autostart=True, **parameters)],
+            [policy_node(checkpoint_path, arm="franka_impedance", sampling="mode", autostart=True, **parameters)],
             log,
         )
 

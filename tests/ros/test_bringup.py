@@ -83,7 +83,7 @@ def test_every_choice_can_be_made_on_the_command_line():
         "remap": "a:=b c:=/d",
         "arm": "franka_servo",
         "dry_run": True,
-        "acting": "mode_mean",
+        "sampling": "mode",
         "seed": 3,
         "pacing": "lockstep",
         "image_transport": "compressed",

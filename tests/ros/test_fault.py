@@ -86,7 +86,7 @@ def test_the_clock_jumps(client, checkpoint_path, tmp_path):
 
     client.sensors.callback = sense
     with NodeProcesses(
-        [policy_node(checkpoint_path, arm="unknown", acting="mode_mean", autostart=True, use_sim_time=True)], tmp_path
+        [policy_node(checkpoint_path, arm="unknown", sampling="mode", autostart=True, use_sim_time=True)], tmp_path
     ):
         client.wait_until_active()
         client.sensors.reset()

@@ -14,7 +14,7 @@ from m2distill_policy.bringup.system import NodeProcesses
 @pytest.fixture(scope="module")
 def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
     """With the default limits; the untrained policy's likeliest mode is slow."""
-    description = policy_node(checkpoint_path, arm="unknown", autostart=True, acting="mode_mean")
+    description = policy_node(checkpoint_path, arm="unknown", autostart=True, sampling="mode")
     with NodeProcesses([description], tmp_path_factory.mktemp("log")) as nodes:
         yield nodes
         nodes.check()
@@ -162,7 +162,7 @@ def test_a_joint_near_its_end_latches_until_the_arm_was_moved_and_the_fault_rese
 
 def test_the_disk_goes_at_a_reload_and_the_policy_that_acts_goes_on(robot, checkpoint_path, tmp_path):
     run(robot)
-    acting = robot.status.checkpoint_id
+    active = robot.status.checkpoint_id
     shutil.copytree(checkpoint_path, tmp_path / "next")
     (tmp_path / "next" / "weights.safetensors").unlink()
     robot.set_parameter("checkpoint", str(tmp_path / "next"))
@@ -176,4 +176,4 @@ def test_the_disk_goes_at_a_reload_and_the_policy_that_acts_goes_on(robot, check
         ),
         "the refusal in the diagnostics",
     )
-    assert robot.status.checkpoint_id == acting and robot.status.state == PolicyStatus.RUNNING
+    assert robot.status.checkpoint_id == active and robot.status.state == PolicyStatus.RUNNING

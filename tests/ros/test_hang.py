@@ -27,7 +27,7 @@ END_LIMIT_S = 10.0  # what launch files and NodeProcesses wait after SIGINT
 @contextlib.contextmanager
 def hanging(client: Client, way: str, checkpoint: Path, log: Path) -> Iterator[subprocess.Popen]:
     """A running node, with the limits that it has by itself; its policy hangs when the first joint is moved."""
-    node = policy_node(checkpoint, arm="unknown", acting="mode_mean", autostart=True)
+    node = policy_node(checkpoint, arm="unknown", sampling="mode", autostart=True)
     command = [sys.executable, str(Path(__file__).with_name("hanging_node.py")), way, *command_line(node)[3:]]
     client.positions[0] = 0.0
     with subprocess.Popen(command, env=NodeProcesses([], log).environment) as process:

@@ -32,7 +32,7 @@ def offline_actions(checkpoint_path: Path) -> list:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the node: the order of additions is part of the result
     checkpoint = load_checkpoint(checkpoint_path)
-    session = PolicySession(checkpoint.spec, InferencePolicy(checkpoint, "sample", SEED), checkpoint.instructions)
+    session = PolicySession(checkpoint.spec, InferencePolicy(checkpoint, "stochastic", SEED), checkpoint.instructions)
     samples = []
     cameras = dict.fromkeys(("agentview", "wrist"), (SIZE_PX, SIZE_PX))
     with LiberoEnv(SUITE, TASK, find_assets("builtin"), cameras) as env:

@@ -15,7 +15,7 @@ PERIOD_NS = 50_000_000
 
 @pytest.fixture(scope="module")
 def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
-    description = policy_node(checkpoint_path, autostart=True, pacing="lockstep", acting="mode_mean", watchdog_s=600.0)
+    description = policy_node(checkpoint_path, autostart=True, pacing="lockstep", sampling="mode", watchdog_s=600.0)
     with NodeProcesses([description], tmp_path_factory.mktemp("log")) as nodes:
         yield nodes
         nodes.check()

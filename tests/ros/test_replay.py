@@ -12,7 +12,7 @@ PERIOD_NS = 50_000_000
 
 def test_after_an_activation_the_same_inputs_give_the_same_draws(client, checkpoint_path, tmp_path):
     """The seed begins anew with every activation, so that a recording played in lockstep gives the same actions."""
-    description = policy_node(checkpoint_path, pacing="lockstep", acting="sample", seed=3, watchdog_s=600.0)
+    description = policy_node(checkpoint_path, pacing="lockstep", sampling="stochastic", seed=3, watchdog_s=600.0)
     with NodeProcesses([description], tmp_path):
         runs = []
         for _ in range(2):

@@ -13,40 +13,38 @@ from m2distill_policy.errors import UserError
 from m2distill_sim.suites import find_task
 
 SOUP, CHEESE = (find_task("libero_object", task).instruction for task in (0, 1))
-TELL = [sys.executable, "-m", "m2distill_policy.ros.clients.instruct"]
+INSTRUCT = [sys.executable, "-m", "m2distill_policy.ros.clients.instruct"]
 
 
-def tell(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TELL, *words], capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
+def instruct(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*INSTRUCT, *words], capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
 
 
 def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_path):
     success = []
     client.create_subscription(Bool, "sim/success", lambda message: success.append(message.data), LATCHED)
-    config = SystemLaunchConfig(
-        pacing="lockstep", acting="mode_mean", assets="builtin", initial_state=41, step_limit=300
-    )
+    config = SystemLaunchConfig(pacing="lockstep", sampling="mode", assets="builtin", initial_state=41, step_limit=300)
     with (
-        subprocess.Popen([*TELL, "--namespace", "nowhere"], stderr=subprocess.PIPE, text=True) as lost,
+        subprocess.Popen([*INSTRUCT, "--namespace", "nowhere"], stderr=subprocess.PIPE, text=True) as lost,
         NodeProcesses(system_nodes(config), tmp_path) as nodes,
     ):
         client.wait(lambda: client.status and client.status.checkpoint_id, "the policy node", START_LIMIT_S)
-        asked = tell()
+        asked = instruct()
         assert asked.returncode == 0 and asked.stdout.startswith("idle: ") and f"  knows: {CHEESE}\n" in asked.stdout
-        refused = tell("sing", "a", "song")
+        refused = instruct("sing", "a", "song")
         assert refused.returncode == 2 and "it does not act, idle: " in refused.stderr and CHEESE in refused.stderr
 
-        told = tell(*SOUP.split())
+        told = instruct(*SOUP.split())
         assert (told.returncode, told.stdout) == (0, f"running: {SOUP}\n"), told.stderr
         client.wait(lambda: success and success[-1], "the soup in the basket", 240.0)
-        stopped = tell("--stop")
+        stopped = instruct("--stop")
         assert stopped.returncode == 0 and stopped.stdout.startswith("idle: "), stopped.stderr
         nodes.check()
         assert "no policy node was heard" in lost.communicate(timeout=START_LIMIT_S)[1] and lost.returncode == 2
 
 
 def test_an_instruction_and_a_stop_are_too_much():
-    refused = tell("--stop", "now")
+    refused = instruct("--stop", "now")
     assert refused.returncode == 2 and "give an instruction or --stop" in refused.stderr
 
 

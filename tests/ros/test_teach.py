@@ -39,7 +39,7 @@ SUITE = "libero_object"
 GIVEN = os.environ.get("M2DISTILL_LEARNED_RUN", "")
 EPISODE_LIMIT_S = 240.0
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
-ACTING = "low_noise"
+SAMPLING = "low_noise"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _learned(folder: Path) -> Lab:
         trial_steps=300,
         trials=5,
         success=0.5,
-        promotion=("--episodes", "10", "--max-steps", "300", "--acting", ACTING),
+        promotion=("--episodes", "10", "--max-steps", "300", "--sampling", SAMPLING),
     )
     assert promotes(lab.run, lab) == 0
     return lab
@@ -127,7 +127,9 @@ def nodes(lab) -> Iterator[NodeProcesses]:
     descriptions = [
         sim,
         recorder_node(link, lab.folder / "episodes", use_sim_time=True),
-        policy_node(link, autostart=True, follow_checkpoint=True, pacing="lockstep", use_sim_time=True, acting=ACTING),
+        policy_node(
+            link, autostart=True, follow_checkpoint=True, pacing="lockstep", use_sim_time=True, sampling=SAMPLING
+        ),
     ]
     with NodeProcesses(descriptions, lab.folder / "log") as nodes:
         yield nodes

@@ -76,7 +76,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
 
 def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_own(run):
     assert held_out(12) == (*HELD_OUT, 50, 51)
-    *_, a, b = make_jobs(run.checkpoint(0), [find_task(SUITE, 1)], 12, "mode_mean", 0, 1, "builtin", None)
+    *_, a, b = make_jobs(run.checkpoint(0), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
     ends = []
     for job in (a, b, a):
         run_job(job)
@@ -157,14 +157,16 @@ def test_a_checkpoint_that_serves_its_own_task_alone_goes_on_serving_it():
 def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10) -> list[RolloutResult]:
     """Made-up episodes: the first `wins[task]` of each task succeed."""
     return [
-        RolloutResult(RolloutSpec(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None), n < won, 100, "")
+        RolloutResult(
+            RolloutSpec(run.checkpoint(step), SUITE, task, state, "stochastic", 0, 600, None), n < won, 100, ""
+        )
         for task, won in wins.items()
         for n, state in enumerate(HELD_OUT[:episodes])
     ]
 
 
 def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
-    settings = {"episodes_per_task": 10, "acting": "sample", "seed": 0, "max_steps": 600}
+    settings = {"episodes_per_task": 10, "sampling": "stochastic", "seed": 0, "max_steps": 600}
     evaluation = write_evaluation(run.path, [results(run, 0, {1: 8}), results(run, 1, {1: 4, 0: 10})], settings)
     assert evaluation["metrics"] == {
         "variant": "final success",

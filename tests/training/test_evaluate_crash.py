@@ -61,8 +61,8 @@ def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) ->
         "12",
         "--workers",
         "1",
-        "--acting",
-        "sample",
+        "--sampling",
+        "stochastic",
         "--out",
         str(out),
     ]
@@ -97,7 +97,9 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
         (state, 12) for state in (a, b, *others)
     ]
 
-    two = evaluate_checkpoint(checkpoint, [TASK], EPISODES, tmp_path / "two", acting="sample", max_steps=12, workers=2)
+    two = evaluate_checkpoint(
+        checkpoint, [TASK], EPISODES, tmp_path / "two", sampling="stochastic", max_steps=12, workers=2
+    )
     assert (one.pop("ran")["workers"], two.pop("ran")["workers"]) == (1, 2)
     assert one == two
     for name in (f"failure_libero_object_task0_state{state}.mp4" for state in (a, b, *others)):

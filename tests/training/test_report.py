@@ -27,7 +27,7 @@ from m2distill_training.runs.run_folder import RunFolder
 
 SUITE = "libero_object"
 TASKS = (4, 2, 7)
-SETTINGS = {"episodes_per_task": 10, "acting": "sample", "seed": 0, "max_steps": 600}
+SETTINGS = {"episodes_per_task": 10, "sampling": "stochastic", "seed": 0, "max_steps": 600}
 WINS = {"m2distill": [[9], [8, 10], [8, 9, 7]], "finetune": [[9], [2, 10], [0, 1, 9]]}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -56,7 +56,7 @@ def episodes(run: RunFolder, step: int, wins: list[int]) -> list[RolloutResult]:
                 frames = [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(5)]
                 video.parent.mkdir(exist_ok=True)
                 write_video(video, frames, 20.0)
-            job = RolloutSpec(run.checkpoint(step), SUITE, task, state, "sample", 0, 600, None)
+            job = RolloutSpec(run.checkpoint(step), SUITE, task, state, "stochastic", 0, 600, None)
             results.append(RolloutResult(job, n < won, 100, "", video))
     return results
 

@@ -90,7 +90,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     run = train(config, files, tmp_path / "run").path
     with pytest.raises(UserError, match="m2distill evaluate"):
         write_report(tmp_path / "report.html", [run])
-    evaluation = evaluate_run(run, [SUITE], 1, acting="mode_mean", max_steps=2, workers=0)
+    evaluation = evaluate_run(run, [SUITE], 1, sampling="mode", max_steps=2, workers=0)
     assert evaluation == json.loads((run / "evaluation.json").read_text())
     assert [[t["task"] for t in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 0]]
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
@@ -108,7 +108,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
 
 def test_only_held_out_states_are_used(tmp_path):
     tasks = [find_task(SUITE, task) for task in (0, 1)]
-    jobs = make_jobs(tmp_path, tasks, 10, "sample", 0, 600, None, tmp_path)
+    jobs = make_jobs(tmp_path, tasks, 10, "stochastic", 0, 600, None, tmp_path)
     assert {job.state for job in jobs} == set(HELD_OUT)
     assert sum(is_filmed(job, success=True) for job in jobs) == 2
     assert all(is_filmed(job, success=False) for job in jobs)
@@ -125,7 +125,7 @@ def test_only_held_out_states_are_used(tmp_path):
     ],
 )
 def test_episodes_out_of_range_or_repeated_are_refused(tmp_path, wrong, said):
-    asked = {"tasks": [0], "episodes": 1, "acting": "sample", "seed": 0, "max_steps": 600} | wrong
+    asked = {"tasks": [0], "episodes": 1, "sampling": "stochastic", "seed": 0, "max_steps": 600} | wrong
     asked["tasks"] = [find_task(SUITE, task) for task in asked["tasks"]]
     with pytest.raises(UserError) as error:
         make_jobs(tmp_path, **asked, assets=None, videos=None)

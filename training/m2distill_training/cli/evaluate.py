@@ -5,6 +5,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.errors import UserError, require_at_least
 
 
@@ -13,7 +14,7 @@ def evaluate_command(
     suite: tuple[str, ...] = ("libero_object",),
     tasks: tuple[int, ...] = (),
     episodes: int = 10,
-    acting: str = "mode_mean",
+    sampling: str = DEFAULT_SAMPLING,
     seed: int = 0,
     max_steps: int = 600,
     workers: int = 2,
@@ -41,7 +42,7 @@ def evaluate_command(
         tasks: task numbers in the suite, from 0, for a checkpoint; default: those it knows
         episodes: per task, each from another start that no demonstration used: LIBERO's initial states 40 to 49,
             then newly drawn placements
-        acting: sample (LIBERO's), low_noise or mode_mean
+        sampling: stochastic (LIBERO's), low_noise or mode
         seed: of the draws from the policy's mixture
         max_steps: after which an episode has failed; LIBERO's number
         workers: processes, each with a simulator of its own; the result does not depend on it
@@ -54,7 +55,7 @@ def evaluate_command(
     from m2distill_training.evaluation.evaluate import evaluate_checkpoint, evaluate_run
 
     options: dict[str, Any] = {
-        "acting": acting,
+        "sampling": sampling,
         "seed": seed,
         "max_steps": max_steps,
         "workers": workers,

@@ -82,14 +82,14 @@ COMMANDS = {
         "m2distill_policy.bringup.system:main",
         reads_arguments=True,
     ),
-    "tell": CommandEntry(
+    "instruct": CommandEntry(
         "what a running policy shall do, and what it answers",
-        "m2distill_policy.bringup.client_cli:tell",
+        "m2distill_policy.bringup.client_cli:instruct",
         reads_arguments=True,
     ),
-    "call": CommandEntry(
+    "service": CommandEntry(
         "services of running nodes, parameters set before",
-        "m2distill_policy.bringup.client_cli:call",
+        "m2distill_policy.bringup.client_cli:service",
         reads_arguments=True,
     ),
     "import": CommandEntry(

@@ -7,6 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.errors import require_at_least
 from m2distill_training.cli.progress import show_episodes, show_training
 from m2distill_training.engine.continue_run import learn
@@ -65,7 +66,7 @@ def promote_command(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
-    acting: str = "mode_mean",
+    sampling: str = DEFAULT_SAMPLING,
     force: bool = False,
 ) -> None:
     """Prove that a checkpoint has kept the earlier tasks and learned its own, then let the robot follow it.
@@ -84,7 +85,7 @@ def promote_command(
         max_steps: after which an episode has failed.
         workers: processes with a simulator each.
         assets: builtin, installed, hub or a folder; default: the first that is there.
-        acting: sample, low_noise or mode_mean.
+        sampling: stochastic, low_noise or mode.
         force: promote in spite of a failed proof; that is recorded.
     """
     require_at_least(1, episodes=episodes, max_steps=max_steps, workers=workers)
@@ -99,7 +100,7 @@ def promote_command(
             max_steps=max_steps,
             workers=workers,
             assets=assets,
-            acting=acting,
+            sampling=sampling,
             listener=listener,
         )
     _show(promotion.findings)

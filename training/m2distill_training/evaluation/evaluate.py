@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.control.session import normalise
 from m2distill_policy.errors import UserError
@@ -81,7 +82,7 @@ def evaluate_checkpoint(
     episodes: int,
     out: Path,
     *,
-    acting: str = "mode_mean",
+    sampling: str = DEFAULT_SAMPLING,
     seed: int = 0,
     max_steps: int = 600,
     workers: int = 2,
@@ -95,7 +96,7 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    jobs = make_jobs(checkpoint, tasks, episodes, acting, seed, max_steps, assets, out / "videos")
+    jobs = make_jobs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos")
     known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
@@ -107,7 +108,7 @@ def evaluate_checkpoint(
     evaluation = {
         "checkpoint": str(checkpoint),
         "checkpoint_id": known.id,
-        **_settings(episodes, acting, seed, max_steps),
+        **_settings(episodes, sampling, seed, max_steps),
         "tasks": _task_summaries(results, out),
         "ran": ran,
     }
@@ -115,10 +116,10 @@ def evaluate_checkpoint(
     return evaluation
 
 
-def _settings(episodes: int, acting: str, seed: int, max_steps: int) -> dict:
+def _settings(episodes: int, sampling: str, seed: int, max_steps: int) -> dict:
     return {
         "episodes_per_task": episodes,
-        "acting": acting,
+        "sampling": sampling,
         "seed": seed,
         "max_steps": max_steps,
         "versions": versions(),
@@ -212,7 +213,7 @@ def evaluate_run(
     suite_names: Sequence[str],
     episodes: int,
     *,
-    acting: str = "mode_mean",
+    sampling: str = DEFAULT_SAMPLING,
     seed: int = 0,
     max_steps: int = 600,
     workers: int = 2,
@@ -238,7 +239,9 @@ def evaluate_run(
     serving = serving_steps(known)
 
     def jobs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
-        return make_jobs(folder, chosen, episodes, acting, seed, max_steps, assets, run / "videos" if filmed else None)
+        return make_jobs(
+            folder, chosen, episodes, sampling, seed, max_steps, assets, run / "videos" if filmed else None
+        )
 
     steps = [
         [
@@ -263,7 +266,7 @@ def evaluate_run(
     def results_of(jobs: list[RolloutSpec]) -> list[RolloutResult]:
         return [results[job] for job in jobs]
 
-    settings = _settings(episodes, acting, seed, max_steps) | {"ran": ran}
+    settings = _settings(episodes, sampling, seed, max_steps) | {"ran": ran}
     return write_evaluation(
         run,
         [results_of(jobs) for jobs in steps],

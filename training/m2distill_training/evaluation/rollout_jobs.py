@@ -49,7 +49,7 @@ class RolloutSpec:
     suite: str
     task: int
     state: int  # number of the start, see suites.held_out
-    acting: str  # see inference.ACTING
+    sampling: str  # see action.SAMPLING_MODES
     seed: int
     max_steps: int
     assets: str | None
@@ -78,7 +78,7 @@ def make_jobs(
     checkpoint: Path,
     tasks: Sequence[Task],
     episodes: int,
-    acting: str,
+    sampling: str,
     seed: int,
     max_steps: int,
     assets: str | None,
@@ -94,7 +94,7 @@ def make_jobs(
             "episode repeated is no further evidence"
         )
     return [
-        RolloutSpec(checkpoint, task.suite, task.index, state, acting, seed, max_steps, assets, videos)
+        RolloutSpec(checkpoint, task.suite, task.index, state, sampling, seed, max_steps, assets, videos)
         for task in tasks
         for state in held_out(episodes)
     ]
@@ -121,7 +121,7 @@ def run_jobs(
             "suite": job.suite,
             "task": job.task,
             "state": job.state,
-            "acting": job.acting,
+            "sampling": job.sampling,
             "seed": job.seed,
             "max_steps": job.max_steps,
             "assets": assets[job.suite, job.assets],
@@ -204,7 +204,7 @@ def run_job(job: RolloutSpec) -> RolloutResult:
         _Stage.env_key = None
         _Stage.env = make_env(job.suite, job.task, assets_of(job.suite, job.assets), cameras)
         _Stage.env_key = key
-    policy = InferencePolicy(checkpoint, job.acting, seed=job.seed * 1000 + job.state)
+    policy = InferencePolicy(checkpoint, job.sampling, seed=job.seed * 1000 + job.state)
     session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
     episode = run_episode(
         _Stage.env,

@@ -31,6 +31,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim.assets import find_assets
@@ -46,7 +47,6 @@ from m2distill_training.runs.run_folder import RunError, begin_folder, read_json
 from m2distill_training.utils.schemas import is_count, optional
 
 SUITE = "libero_object"
-ACTING = "low_noise"
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
 TRIALS = [{"task": is_count, "initial_state": is_count, "success": bool, "steps": is_count, "video": optional(str)}]
 
@@ -88,7 +88,7 @@ def demo(
         trials: episodes per task and policy over ROS 2, each from a held-out initial state.
         max_steps: of a trial; a demonstration takes about 100.
         preset: of training: small learns within minutes, debug learns nothing within seconds.
-        seed: of demonstrations, training and acting.
+        seed: of demonstrations, training and sampling.
     """
     chosen = DemoPlan(out, tasks, episodes, trials, max_steps, preset, seed)
     _check(chosen)
@@ -185,7 +185,7 @@ def _examine(chosen: DemoPlan) -> dict[str, dict]:
                 client.terminate()
             raise
     settings = {
-        "acting": ACTING,
+        "sampling": DEFAULT_SAMPLING,
         "seed": chosen.seed,
         "max_steps": chosen.max_steps,
         "episodes_per_task": chosen.trials,
@@ -210,7 +210,7 @@ def _trials(
             task=tasks[0],
             assets="builtin",
             pacing="lockstep",
-            acting=ACTING,
+            sampling=DEFAULT_SAMPLING,
             seed=chosen.seed,
             step_limit=chosen.max_steps,
         )
@@ -269,7 +269,14 @@ def _show_trial(name: str, trial: dict) -> None:
 def _result(checkpoint: Path, chosen: DemoPlan, trial: dict) -> RolloutResult:
     video = Path(trial["video"]) if trial["video"] else None
     job = RolloutSpec(
-        checkpoint, SUITE, trial["task"], trial["initial_state"], ACTING, chosen.seed, chosen.max_steps, "builtin"
+        checkpoint,
+        SUITE,
+        trial["task"],
+        trial["initial_state"],
+        DEFAULT_SAMPLING,
+        chosen.seed,
+        chosen.max_steps,
+        "builtin",
     )
     return RolloutResult(job, trial["success"], trial["steps"], held="", video=video)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.errors import UserError, require_at_least, unknown_name
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
@@ -43,7 +44,6 @@ from m2distill_training.runs.run_folder import (
 )
 from m2distill_training.utils.schemas import is_count
 
-ACTING = "low_noise"
 FIRST = "first"  # the run that ends after the step which all others share
 MULTITASK = "multitask"
 STUDY = {
@@ -210,7 +210,7 @@ def _learn_and_evaluate(
             run.path,
             [asked.suite],
             asked.episodes,
-            acting=ACTING,
+            sampling=DEFAULT_SAMPLING,
             seed=seed,
             max_steps=asked.max_steps,
             workers=workers,

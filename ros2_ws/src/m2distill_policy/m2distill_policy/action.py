@@ -7,6 +7,11 @@ import numpy as np
 from m2distill_policy.spec import ActionSpec, PolicySpec
 
 ACTION_WIDTH = 7
+# How the policy's mixture becomes an action. stochastic: a sample at the full standard deviation (LIBERO's evaluation);
+# low_noise: a sampled mode with a standard deviation of 1e-4 (robomimic's and LIBERO's low_eval_noise); mode: the mean of
+# the most likely mode.
+SAMPLING_MODES = ("stochastic", "low_noise", "mode")
+DEFAULT_SAMPLING = "low_noise"  # one default for running, evaluating, studying and promoting a policy
 
 
 @dataclass(frozen=True)

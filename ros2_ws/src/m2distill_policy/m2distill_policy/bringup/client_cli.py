@@ -1,4 +1,4 @@
-"""The commands `m2distill tell` and `m2distill call`: what `ros2 topic pub`, `ros2 service call` and `ros2 param set`
+"""The commands `m2distill instruct` and `m2distill service`: what `ros2 topic pub`, `ros2 service call` and `ros2 param set`
 do, for installations without `ros2`. The nodes behind them are ros/tell.py and ros/call.py."""
 
 import argparse
@@ -12,10 +12,10 @@ from m2distill_policy.bringup.system import environment
 from m2distill_policy.errors import UserError
 
 
-def tell_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+def instruct_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Its `instruction` is a list of words. Raises UserError."""
     parser = _parser(
-        "tell",
+        "instruct",
         "Tell a running policy node what to do; without an instruction: ask what it is doing, and what it could.",
     )
     parser.add_argument("instruction", nargs="*", help="in words, as in: pick up the milk and place it in the basket")
@@ -26,10 +26,10 @@ def tell_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def call_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+def service_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Its `services` are names, its `set` is a list of (name, value) of texts. Raises UserError."""
     parser = _parser(
-        "call",
+        "service",
         "Call services of running nodes, one after the other without delay, and print what they "
         "answer; without one: list those that can be called.",
     )
@@ -43,7 +43,7 @@ def call_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if options.set and not options.services:
-        raise UserError("--set needs a service, as in: m2distill call sim/reset --set task=1")
+        raise UserError("--set needs a service, as in: m2distill service sim/reset --set task=1")
     options.set = [_setting(text) for text in options.set]
     return options
 
@@ -63,12 +63,12 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def tell(arguments: Sequence[str]) -> int:
-    return _checked("tell", tell_arguments, arguments)
+def instruct(arguments: Sequence[str]) -> int:
+    return _checked("instruct", instruct_arguments, arguments)
 
 
-def call(arguments: Sequence[str]) -> int:
-    return _checked("call", call_arguments, arguments)
+def service(arguments: Sequence[str]) -> int:
+    return _checked("service", service_arguments, arguments)
 
 
 def _checked(name: str, read: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> int:

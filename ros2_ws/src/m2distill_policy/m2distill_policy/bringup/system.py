@@ -17,6 +17,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.safety.arm_presets import ARMS
 
@@ -71,10 +72,10 @@ class PolicyLaunchConfig(SharedLaunchConfig):
         tuple(ARMS),
     )
     dry_run: bool = _option(False, "publish what the policy would do on ~/action, and no command")
-    acting: str = _option(
-        "sample",
-        "how the policy's mixture becomes an action: a draw, one of little noise, or the mean of the likeliest mode",
-        ("sample", "low_noise", "mode_mean"),
+    sampling: str = _option(
+        DEFAULT_SAMPLING,
+        "how the policy's mixture becomes an action: stochastic, low_noise or mode (the most likely mode's mean)",
+        SAMPLING_MODES,
     )
     seed: int = _option(0, "of the policy's draws")
     image_transport: str = _option(
@@ -186,7 +187,7 @@ def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
             "follow_checkpoint": config.follow_checkpoint,
             "dry_run": config.dry_run,
             "pacing": config.pacing,
-            "acting": config.acting,
+            "sampling": config.sampling,
             "seed": config.seed,
         },
     )

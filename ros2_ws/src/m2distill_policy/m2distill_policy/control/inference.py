@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m2distill_policy.action import ActionSample
+from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES, ActionSample
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.batch import to_model_input
@@ -15,9 +15,6 @@ from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_policy.observations.observation import Observation
 
 LOW_NOISE_STD = 1e-4  # action units; robomimic's and LIBERO's `low_eval_noise`
-# How a mixture becomes an action: at full standard deviation (LIBERO's default), from a drawn mode at LOW_NOISE_STD,
-# or the mean of the likeliest mode.
-ACTING = ("sample", "low_noise", "mode_mean")
 # Of the convolutions, nearly all of the cost. bfloat16, in which a CPU trains, takes little more than half as long on a
 # processor that has instructions for it, and moves actions by about 1e-3.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -26,12 +23,14 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class InferencePolicy:
     """Implements session.StepPolicy. The draws come from a generator of its own: seed and observations fix the run."""
 
-    def __init__(self, checkpoint: Checkpoint, acting: str = "sample", seed: int = 0, precision: str = "float32"):
-        if acting not in ACTING:
-            raise UserError(unknown_name("way of acting", acting, ACTING))
+    def __init__(
+        self, checkpoint: Checkpoint, sampling: str = DEFAULT_SAMPLING, seed: int = 0, precision: str = "float32"
+    ):
+        if sampling not in SAMPLING_MODES:
+            raise UserError(unknown_name("sampling mode", sampling, SAMPLING_MODES))
         if precision not in PRECISIONS:
             raise UserError(unknown_name("precision", precision, PRECISIONS))
-        self.acting, self._precision = acting, PRECISIONS[precision]
+        self.sampling, self._precision = sampling, PRECISIONS[precision]
         self._policy = optimize_for_inference(checkpoint.build_policy(), self._precision)
         self._generator = torch.Generator()
         self._seed = seed
@@ -67,12 +66,12 @@ class InferencePolicy:
         mixture = self._policy.decode(torch.cat(tuple(self._tokens), 1))
         weights = mixture.mixture_distribution.probs[0]  # (K,)
         means, stds = mixture.component_distribution.mean[0], mixture.component_distribution.stddev[0]  # (K, A)
-        if self.acting == "mode_mean":
+        if self.sampling == "mode":
             mode = int(weights.argmax())
             action = means[mode]
         else:
             mode = int(torch.multinomial(weights, 1, generator=self._generator))
-            std = stds[mode] if self.acting == "sample" else LOW_NOISE_STD
+            std = stds[mode] if self.sampling == "stochastic" else LOW_NOISE_STD
             action = means[mode] + std * torch.randn(means.shape[1], generator=self._generator)
         entropy = float(torch.special.entr(weights).sum())
         return ActionSample(

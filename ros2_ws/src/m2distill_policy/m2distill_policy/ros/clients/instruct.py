@@ -6,7 +6,7 @@ import sys
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.client_cli import tell_arguments
+from m2distill_policy.bringup.client_cli import instruct_arguments
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import COMPARING, LATCHED
@@ -23,9 +23,9 @@ STATES = {
 }
 
 
-class Teller(ClientNode):
+class InstructionClient(ClientNode):
     def __init__(self, namespace: str):
-        super().__init__("teller", namespace)
+        super().__init__("client", namespace)
         self.status: PolicyStatus | None = None
         self._publisher = self.create_publisher(String, "instruction", 10)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
@@ -43,7 +43,7 @@ class Teller(ClientNode):
         assert self.status  # was waited for
         return self.status
 
-    def tell(self, text: str) -> PolicyStatus:
+    def instruct(self, text: str) -> PolicyStatus:
         """Its first status that answers `text`: it acts, stands still, or has found a fault. Raises UserError."""
         self.find()
         self.status = None
@@ -63,21 +63,21 @@ def _line(status: PolicyStatus) -> str:
     return f"{STATES[status.state]}: {status.instruction if status.state == PolicyStatus.RUNNING else status.reason}"
 
 
-def tell(teller: Teller, options: argparse.Namespace) -> None:
+def instruct(client: InstructionClient, options: argparse.Namespace) -> None:
     """Print what the policy node says. Raises UserError where it is not heard, or does not do it."""
     words = options.instruction
     if not words and not options.stop:
-        status = teller.find()
+        status = client.find()
         print(_line(status), *(f"  knows: {known}" for known in status.known_instructions), sep="\n")
         return
-    status = teller.tell(" ".join(words))
+    status = client.instruct(" ".join(words))
     if words and status.state != PolicyStatus.RUNNING:
         raise UserError(f"it does not act, {_line(status)}")
     print(_line(status))
 
 
 def main() -> int:
-    return run_command(tell_arguments, Teller, tell)
+    return run_command(instruct_arguments, InstructionClient, instruct)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rclpy.parameter import get_parameter_value
 from rclpy.parameter_client import AsyncParameterClient
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup.client_cli import call_arguments
+from m2distill_policy.bringup.client_cli import service_arguments
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.process import run_command
@@ -21,9 +21,9 @@ MEET_S = 0.5  # a node that does not know of a client yet cannot answer it
 TRIGGER = "std_srvs/srv/Trigger"
 
 
-class Caller(ClientNode):
+class ServiceClient(ClientNode):
     def __init__(self, namespace: str):
-        super().__init__("caller", namespace)
+        super().__init__("client", namespace)
 
     def offered(self) -> list[str]:
         """The services that can be called now, by their names within the namespace."""
@@ -75,16 +75,16 @@ def parameter_value(text: str) -> ParameterValue:
     return value
 
 
-def call(caller: Caller, options: argparse.Namespace) -> None:
-    for answer in caller.call(options.services, options.set):
+def call(client: ServiceClient, options: argparse.Namespace) -> None:
+    for answer in client.call(options.services, options.set):
         print(answer or "done")
     if not options.services:
-        caller.run(LOOK_AROUND_S)
-        print(*(caller.offered() or ["no node was seen; m2distill run starts some"]), sep="\n")
+        client.run(LOOK_AROUND_S)
+        print(*(client.offered() or ["no node was seen; m2distill run starts some"]), sep="\n")
 
 
 def main() -> int:
-    return run_command(call_arguments, Caller, call)
+    return run_command(service_arguments, ServiceClient, call)
 
 
 if __name__ == "__main__":

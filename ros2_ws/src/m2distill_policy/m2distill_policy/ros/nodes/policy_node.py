@@ -67,9 +67,9 @@ class PolicyNode(LifecycleNode):
         if not settings.checkpoint:
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         torch.set_num_threads(settings.torch_threads)
-        acting = checkpoint_reloader.load(settings.checkpoint, settings, limits)
-        session = PolicySession(acting.spec, acting.thread, acting.instructions, limits, outputs.output == "pose")
-        entities, frame_id = self._made, outputs.frame_id or acting.spec.action.frame_id
+        active = checkpoint_reloader.load(settings.checkpoint, settings, limits)
+        session = PolicySession(active.spec, active.thread, active.instructions, limits, outputs.output == "pose")
+        entities, frame_id = self._made, outputs.frame_id or active.spec.action.frame_id
         background = BackgroundExecutor()
         entities.at_destruction(background.end)
         entities.timer(POLL_PERIOD_S, background.poll, always=True)
@@ -78,11 +78,11 @@ class PolicyNode(LifecycleNode):
             entities, session, settings, Outputs(entities, outputs, session, frame_id), self._report, background
         )
         self._reload = reloader = checkpoint_reloader.CheckpointReloader(
-            session, acting, settings, background, self._swapped, self._refused
+            session, active, settings, background, self._swapped, self._refused
         )
         self._announce()
         if settings.follow_checkpoint:
-            self._target = os.path.realpath(acting.path)
+            self._target = os.path.realpath(active.path)
             entities.timer(FOLLOW_PERIOD_S, self._follow, always=True)
         self._inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, runner.heard)
         entities.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
@@ -97,7 +97,7 @@ class PolicyNode(LifecycleNode):
             entities.service(f"~/{name}", lambda _, response, verb=verb: self._serve(verb, response, runner.active))
         entities.service("~/rollback", lambda _, response: self._serve(reloader.rollback, response))
         entities.service("~/reload", self._on_reload)
-        self.get_logger().info(f"checkpoint {acting.checkpoint_id[:12]} knows {len(acting.instructions)} instructions")
+        self.get_logger().info(f"checkpoint {active.checkpoint_id[:12]} knows {len(active.instructions)} instructions")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._runner and self._reload  # configured
@@ -107,7 +107,7 @@ class PolicyNode(LifecycleNode):
         if missing:
             self.get_logger().warning(f"not there yet: {'; '.join(missing)}")
         super().on_activate(state)
-        self._reload.acting.policy.reseed()
+        self._reload.active.policy.reseed()
         self._runner.start()
         self._inputs.listening = True
         self._made.start_timers()
@@ -182,13 +182,13 @@ class PolicyNode(LifecycleNode):
 
     def _on_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
-            if parameter.name == "checkpoint" and self._reload and parameter.value != self._reload.acting.path:
+            if parameter.name == "checkpoint" and self._reload and parameter.value != self._reload.active.path:
                 self._reload.request(parameter.value)
 
     def _follow(self) -> None:
         """A link that moves while it is read is read again afterwards, whatever came of it."""
         assert self._reload
-        path = self._reload.acting.path
+        path = self._reload.active.path
         target = os.path.realpath(path)
         if target != self._target and not self._reload.loading(path):
             self._target = target
@@ -204,12 +204,12 @@ class PolicyNode(LifecycleNode):
     def _announce(self, **notice) -> None:
         """Which checkpoint acts: on ~/status, and in the parameter, which a refusal sets back."""
         assert self._reload
-        acting, previous = self._reload.acting, self._reload.previous
-        if self.get_parameter("checkpoint").value != acting.path:
-            self.set_parameters([Parameter("checkpoint", value=acting.path)])
+        active, previous = self._reload.active, self._reload.previous
+        if self.get_parameter("checkpoint").value != active.path:
+            self.set_parameters([Parameter("checkpoint", value=active.path)])
         self._report.status(
-            checkpoint_id=acting.checkpoint_id,
-            known_instructions=sorted(acting.instructions),
+            checkpoint_id=active.checkpoint_id,
+            known_instructions=sorted(active.instructions),
             previous_checkpoint_id=previous.checkpoint_id if previous else "",
             **notice,
         )

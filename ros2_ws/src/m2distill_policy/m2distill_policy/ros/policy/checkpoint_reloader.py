@@ -44,7 +44,7 @@ class LoadedCheckpoint:
 def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedCheckpoint:
     """Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
-    policy = InferencePolicy(checkpoint, settings.acting, settings.seed, settings.precision)
+    policy = InferencePolicy(checkpoint, settings.sampling, settings.seed, settings.precision)
     patience_s = LOCKSTEP_PATIENCE_S if settings.pacing == "lockstep" else limits.command_timeout_s
     return LoadedCheckpoint(
         path,
@@ -100,7 +100,7 @@ class CheckpointReloader:
     def __init__(
         self,
         session: PolicySession,
-        acting: LoadedCheckpoint,
+        active: LoadedCheckpoint,
         settings: PolicyParameters,
         background: BackgroundExecutor,
         swapped: Callable[[str], None],
@@ -108,7 +108,7 @@ class CheckpointReloader:
     ):
         self._session, self._settings, self._background = session, settings, background
         self._swapped, self._refused = swapped, refused
-        self.acting = acting
+        self.active = active
         self.previous: LoadedCheckpoint | None = None
         self._under_way: dict[str, Future] = {}  # path -> answer
 
@@ -153,17 +153,17 @@ class CheckpointReloader:
             answer.set_result((True, news))
 
     def _refuse(self, answer: Future, path: str, reason: str) -> None:
-        news = f"reload of {path} refused: {reason}; {self.acting.checkpoint_id[:12]} goes on"
+        news = f"reload of {path} refused: {reason}; {self.active.checkpoint_id[:12]} goes on"
         self._refused(news)
         answer.set_result((False, news))
 
     def _swap(self, loaded: LoadedCheckpoint, verb: str) -> str:
-        if loaded.checkpoint_id == self.acting.checkpoint_id:
+        if loaded.checkpoint_id == self.active.checkpoint_id:
             news = f"{loaded.checkpoint_id[:12]} acts already"
             self._swapped(news)
             return news
         self._session.adopt(loaded.spec, loaded.thread, loaded.instructions)
-        old, self.acting, self.previous = self.acting, loaded, self.acting
+        old, self.active, self.previous = self.active, loaded, self.active
         news = f"{verb}: {loaded.checkpoint_id[:12]} in the place of {old.checkpoint_id[:12]}"
         self._swapped(news)
         return news

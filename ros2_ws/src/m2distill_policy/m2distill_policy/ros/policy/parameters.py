@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from m2distill_policy.control.inference import ACTING, PRECISIONS
+from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
+from m2distill_policy.control.inference import PRECISIONS
 from m2distill_policy.safety.arm_presets import ARMS
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.utils.parameters import parameter
@@ -30,7 +31,7 @@ class PolicyParameters:
     )
     autostart: bool = parameter(False, "configure and activate at start, without a lifecycle manager", read_only=True)
     pacing: str = parameter("real_time", "when to act", choices=("real_time", "lockstep"), read_only=True)
-    acting: str = parameter("sample", "how the mixture becomes an action", choices=ACTING)
+    sampling: str = parameter(DEFAULT_SAMPLING, "how the mixture becomes an action", choices=SAMPLING_MODES)
     seed: int = parameter(
         0, "of the policy's draws, which begin anew at every activation", at_least=0, at_most=2**31 - 1
     )

@@ -88,7 +88,7 @@ def test_a_clock_before_its_beginning_is_passed_over(robot):
 BROKEN = """
 import sys
 from rclpy.node import Node
-from m2distill_policy.ros.process import run_node
+from m2distill_policy.ros.common.process import run_node
 
 class Broken(Node):
     def __init__(self):

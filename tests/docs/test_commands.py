@@ -1,4 +1,4 @@
-"""Every command on every page: it parses, what it names exists, and docs/commands.md says what runs it."""
+"""Every command on every page: it parses, what it names exists, and docs/dev/commands.md says what runs it."""
 
 import ast
 import functools
@@ -15,7 +15,7 @@ from m2distill_training.cli import main
 
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
 COMMANDS_PAGE = (ROOT / "docs/reference/commands.md").read_text()
-TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/commands.md").read_text(), re.M)
+TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/dev/commands.md").read_text(), re.M)
 LAUNCH = {"run": system.SystemLaunchConfig, "policy": system.PolicyLaunchConfig, "sim": system.SimLaunchConfig}
 ALL = commands()
 
@@ -232,7 +232,7 @@ def test_the_pip_lines_are_those_of_the_setup():
 
 
 def rows_for(command: Command) -> list[str]:
-    """The rows of docs/commands.md that stand for it: their words are its first ones, options between them left out."""
+    """The rows of docs/dev/commands.md that stand for it: their words are its first ones, options between them left out."""
     words = [word.removeprefix(".venv/bin/") for word in command.words if not word.startswith("--")]
     return [form for form, _ in TABLE if words[: len(form.split())] == form.split()]
 

@@ -1,4 +1,4 @@
-"""docs/reliability.md names tests that exist."""
+"""docs/dev/reliability.md names tests that exist."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROWS = [
     line
-    for line in (ROOT / "docs/reliability.md").read_text().splitlines()
+    for line in (ROOT / "docs/dev/reliability.md").read_text().splitlines()
     if line.startswith("| ") and not re.match(r"\| (fault|files) \|", line)
 ]
 

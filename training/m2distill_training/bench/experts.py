@@ -120,7 +120,7 @@ def _episodes(run: ExpertRun, assets, states: list[int]) -> dict[int, tuple[bool
             expert = experts.make_expert(env, rng)
             disturbance = Disturbance(rng) if run.disturbed else None
             steps = 0
-            while not expert.done and steps < expert.most_steps:
+            while not expert.done and steps < expert.max_steps:
                 action = expert.act(env)
                 env.step(action + disturbance.step(expert.phase, action) if disturbance else action, render=False)
                 steps += 1

@@ -170,7 +170,7 @@ def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, 
     steps: list[tuple[np.ndarray, np.ndarray]] = []
     linger = LINGER_STEPS
     while linger > 0:
-        if len(steps) == expert.most_steps:
+        if len(steps) == expert.max_steps:
             return None
         intent = expert.act(env)
         steps.append((intent, disturbance.step(expert.phase, intent)))

@@ -146,10 +146,17 @@ def test_an_initial_state_of_another_task_and_an_unknown_camera_are_refused(soup
 
 
 SCRIPT = """
+import logging, sys
+def deny(event, arguments):
+    if event == "open" and arguments[0] == "/tmp/robosuite.log":
+        raise PermissionError("the file belongs to another user")
+sys.addaudithook(deny)
+file_handler = logging.FileHandler
 from m2distill_sim.assets import find_assets
 from m2distill_sim.libero_env import LiberoEnv
 env = LiberoEnv("libero_object", 0, find_assets("builtin"), {"agentview": (32, 32)})
 env.reset()
+assert logging.FileHandler is file_handler
 print("ran")
 """
 
@@ -166,8 +173,8 @@ def _run(script, **environment):
     )
 
 
-def test_nothing_is_asked_printed_or_complained_about_up_to_the_exit():
-    """LIBERO asks on stdin for a config, robosuite warns, EGL contexts fail at exit: none of it shows."""
+def test_an_environment_reads_no_input_prints_nothing_and_opens_no_shared_file():
+    """LIBERO reads stdin for a config, robosuite warns and opens a log file in /tmp, EGL contexts fail at exit."""
     result = _run(SCRIPT)
     assert (result.returncode, result.stdout, result.stderr) == (0, "ran\n", "")
 

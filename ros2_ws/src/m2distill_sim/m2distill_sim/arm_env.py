@@ -5,9 +5,10 @@ repeated forward passes and its images are not used. As in robosuite, positions 
 last 2 ms of a step.
 """
 
+import contextlib
+import logging
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name 
 SETTLE_STEPS = 5  # zero actions after a reset, during which objects fall onto the floor (LIBERO's evaluation)
 ARM_JITTER_RAD = 0.02  # robosuite's default initialization noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
+ROBOSUITE_LOG = "/tmp/robosuite.log"
 ROBOT_RGB = {
     "link": (0.92, 0.92, 0.92),
     "hand": (0.20, 0.20, 0.24),
@@ -206,7 +208,7 @@ def check_cameras(cameras: dict[str, tuple[int, int]]) -> None:
             raise UserError(unknown_name("camera", name, CAMERAS))
 
 
-@contextmanager
+@contextlib.contextmanager
 def global_seed(seed: int | None) -> Iterator[None]:
     """Seed numpy's global generator, from which robosuite and LIBERO draw, and restore it afterwards."""
     legacy = np.random.get_state()
@@ -215,6 +217,27 @@ def global_seed(seed: int | None) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(legacy)
+
+
+@contextlib.contextmanager
+def quiet_robosuite() -> Iterator[None]:
+    """Import robosuite and create its environments without output and without its log file.
+
+    At import robosuite opens a file in /tmp that belongs to the first user of the machine who imported it. The import
+    of any other user would fail, so the file is replaced by a null handler.
+    """
+    file_handler = logging.FileHandler
+
+    def open_handler(filename, *args, **kwargs) -> logging.Handler:
+        return logging.NullHandler() if filename == ROBOSUITE_LOG else file_handler(filename, *args, **kwargs)
+
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns that its private macro file is missing
+    logging.FileHandler = open_handler  # type: ignore[assignment, misc]
+    try:
+        with contextlib.redirect_stdout(None):
+            yield
+    finally:
+        logging.FileHandler = file_handler  # type: ignore[misc]
 
 
 def _float_array(what: str, values) -> np.ndarray:

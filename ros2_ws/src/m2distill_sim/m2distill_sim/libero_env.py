@@ -1,15 +1,13 @@
 """LiberoEnv: one LIBERO task as plain arrays (arm_env.py). No other module imports LIBERO."""
 
-import contextlib
 import hashlib
-import logging
 import os
 
 import numpy as np
 
 from m2distill_policy.errors import AssetError
 from m2distill_sim import builtin
-from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras
+from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras, quiet_robosuite
 from m2distill_sim.assets import AssetSource, cache_folder, find_assets, libero_package, write_folder
 from m2distill_sim.suites import Task, find_task
 from m2distill_sim.task_files import check_task_files
@@ -89,7 +87,7 @@ def wrapped_env(task: Task, assets: AssetSource, size_px: int):
 
 def _make_env(task: Task, assets: AssetSource, kind: str, **options):
     """Create an environment of LIBERO's module env_wrapper, of class `kind`."""
-    with contextlib.redirect_stdout(None):  # LIBERO and robosuite print at import and construction
+    with quiet_robosuite():
         libero = _import_libero()
         from libero.libero.envs import env_wrapper
 
@@ -121,7 +119,6 @@ def _import_libero():
     if not folder.is_dir():
         write_folder(folder, {"config.yaml": content})
     os.environ["LIBERO_CONFIG_PATH"] = str(folder)
-    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns that its private macro file is missing
     import libero.libero
 
     return libero.libero

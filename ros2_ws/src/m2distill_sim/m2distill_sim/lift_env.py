@@ -1,12 +1,9 @@
 """LiftEnv: robosuite's Lift with the observations and actions of LiberoEnv, in the style of the built-in assets."""
 
-import contextlib
-import logging
-
 import numpy as np
 
 from m2distill_sim import lift
-from m2distill_sim.arm_env import ArmEnv, check_cameras, global_seed
+from m2distill_sim.arm_env import ArmEnv, check_cameras, global_seed, quiet_robosuite
 from m2distill_sim.renderer import mujoco
 from m2distill_sim.suites import find_task
 
@@ -35,8 +32,7 @@ class LiftEnv(ArmEnv):
 
 
 def _make_env():
-    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns that its private macro file is missing
-    with contextlib.redirect_stdout(None), global_seed(0):  # the cube's size is drawn
+    with quiet_robosuite(), global_seed(0):  # the cube's size is drawn
         import robosuite
 
         return robosuite.make(

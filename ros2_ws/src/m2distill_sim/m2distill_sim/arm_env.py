@@ -7,6 +7,8 @@ last 2 ms of a step.
 
 import contextlib
 import logging
+import os
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -224,8 +226,10 @@ def quiet_robosuite() -> Iterator[None]:
     """Import robosuite and create its environments without output and without its log file.
 
     At import robosuite opens a file in /tmp that belongs to the first user of the machine who imported it. The import
-    of any other user would fail, so the file is replaced by a null handler.
+    of any other user would fail, so the file is replaced by a null handler. It also compares $MUJOCO_EGL_DEVICE_ID with
+    $CUDA_VISIBLE_DEVICES, which concerns its own renderer alone.
     """
+    device = None if "robosuite" in sys.modules else os.environ.pop("MUJOCO_EGL_DEVICE_ID", None)
     file_handler = logging.FileHandler
 
     def open_handler(filename, *args, **kwargs) -> logging.Handler:
@@ -238,6 +242,8 @@ def quiet_robosuite() -> Iterator[None]:
             yield
     finally:
         logging.FileHandler = file_handler  # type: ignore[misc]
+        if device is not None:
+            os.environ["MUJOCO_EGL_DEVICE_ID"] = device
 
 
 def _float_array(what: str, values) -> np.ndarray:

@@ -25,6 +25,9 @@ def _import_mujoco() -> tuple[Any, type[Exception]]:
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if platform not in PLATFORMS:
         raise UserError(f"MUJOCO_GL is {platform!r}, allowed {' or '.join(PLATFORMS)}; unset it")
+    opengl = os.environ.get("PYOPENGL_PLATFORM")
+    if opengl and opengl.lower() != platform:  # mujoco and robosuite fail at import
+        raise UserError(f"PYOPENGL_PLATFORM is {opengl!r}, expected the value of MUJOCO_GL, {platform!r}; unset it")
     try:
         import mujoco
         from OpenGL.error import Error
@@ -36,6 +39,13 @@ def _import_mujoco() -> tuple[Any, type[Exception]]:
 mujoco, GLError = _import_mujoco()
 
 VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, visual geoms in group 1
+
+
+def _check_device() -> None:
+    """Raise UserError if $MUJOCO_EGL_DEVICE_ID is not a number; mujoco's message does not name the variable."""
+    device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
+    if os.environ["MUJOCO_GL"] == "egl" and device is not None and not device.isdecimal():
+        raise UserError(f"MUJOCO_EGL_DEVICE_ID is {device!r}, expected the number of an EGL device, from 0; unset it")
 
 
 def _gl_context(width: int, height: int) -> Any:
@@ -62,7 +72,9 @@ class Renderer:
 
         Raises:
             RendererError: no context can be created.
+            UserError: $MUJOCO_EGL_DEVICE_ID is not a number.
         """
+        _check_device()
         self._scale = 2 if plain else 1
         height, width = height * self._scale, width * self._scale
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width

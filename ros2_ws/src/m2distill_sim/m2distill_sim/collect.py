@@ -12,7 +12,6 @@ stored bottom row first. The dataset `disturbances` is ours: what was added to `
 """
 
 import contextlib
-import functools
 import hashlib
 import inspect
 import json
@@ -259,10 +258,18 @@ def ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@functools.lru_cache(maxsize=1)
+_worker_envs: dict[tuple[Task, AssetSource, int], LiberoEnv] = {}  # at most one per worker process
+
+
 def _worker_env(task: Task, assets: AssetSource, size_px: int) -> LiberoEnv:
     """Return this worker process's environment, whose creation takes longer than an episode."""
-    return LiberoEnv(task.suite, task.index, assets, {"agentview": (size_px, size_px), "wrist": (size_px, size_px)})
+    key = (task, assets, size_px)
+    if key not in _worker_envs:
+        while _worker_envs:
+            _worker_envs.popitem()[1].close()
+        cameras = {"agentview": (size_px, size_px), "wrist": (size_px, size_px)}
+        _worker_envs[key] = LiberoEnv(task.suite, task.index, assets, cameras)
+    return _worker_envs[key]
 
 
 def _attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:

@@ -27,7 +27,7 @@ def import_bag_command(
         out: folder of the new files.
         checkpoint: whose spec says what a policy sees; default: the one that the recorder noted.
         instruction: of all these episodes; default: what the recorder noted, else what was said on the topic.
-        arm: preset of the arm, for the gains of its commands; default: the one that the recorder noted.
+        arm: preset or arm file (.yaml), for the gains of its commands; default: the settings that the recorder noted.
         unlabelled: take episodes too that nobody has judged, such as recovered ones.
     """
     from m2distill_policy.checkpoint import load_checkpoint

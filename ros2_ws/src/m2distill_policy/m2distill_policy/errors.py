@@ -40,11 +40,16 @@ class RendererError(UserError):
     """No image can be drawn: there is no renderer, or it has broken down."""
 
 
+def nearest_name(name: str, allowed: Iterable[str]) -> str:
+    """Return the name of `allowed` that is spelt most like `name`; empty if none is close."""
+    return next(iter(difflib.get_close_matches(name, sorted(allowed), n=1)), "")
+
+
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """The message for a name that is not one of `allowed`, with the nearest one suggested."""
+    """Return the message for a name that is not one of `allowed`, with the nearest name as a suggestion."""
     options = sorted(allowed)
-    near = difflib.get_close_matches(name, options, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(name, options)
+    hint = f"; did you mean {near!r}?" if near else ""
     return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(options)})"
 
 

@@ -16,7 +16,8 @@ from m2distill_policy.errors import PolicyLate, SpecError, UserError
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.observation import Observation, order_joints, prepare_image
 from m2distill_policy.observations.poses import Pose
-from m2distill_policy.safety.arm_presets import joint_ranges, limits_of
+from m2distill_policy.safety.arm_presets import limits_of
+from m2distill_policy.safety.joint_limits import joint_ranges
 from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
@@ -45,9 +46,10 @@ class PolicySession:
         spec: PolicySpec,
         policy: StepPolicy,
         instructions: Mapping[str, np.ndarray],
-        limits: SafetyLimits = limits_of("libero_sim"),
+        limits: SafetyLimits | None = None,
         use_pose: bool = False,
     ):
+        limits = limits_of("libero_sim") if limits is None else limits
         self.spec = spec
         self.limits = limits
         self.instruction = ""

@@ -33,7 +33,7 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import COMPLAINT_PERIOD_S, run_node
 from m2distill_policy.ros.recorder import raw_subscription
 from m2distill_policy.ros.recorder.bag_types import bag_types
-from m2distill_policy.safety.arm_presets import ARMS
+from m2distill_policy.safety.arm_presets import arm_names, load_arm, resolve_arm, settings_to_json
 from m2distill_policy.spec import read_spec
 from m2distill_policy.utils.parameters import parameter
 
@@ -52,8 +52,8 @@ class RecorderParameters:
     operator: str = parameter("", "who teleoperates or watches; a label of the episodes")
     arm: str = parameter(
         "libero_sim",
-        "preset of the arm; a label, from which the importer has the gains",
-        choices=tuple(ARMS),
+        f"label of the episodes, with the gains for the importer: a preset ({', '.join(arm_names())}) or the path of an "
+        "arm file",
         read_only=True,
     )
     image_transport: str = parameter(
@@ -105,7 +105,8 @@ class RecorderNode(LifecycleNode):
             "success": UNKNOWN,
             "checkpoint_id": checkpoint_id,
             "spec": spec.to_json(),
-            "arm": settings.arm,
+            "arm": resolve_arm(settings.arm),
+            "arm_settings": settings_to_json(load_arm(settings.arm)),  # the file may change before the import
         }
         self._cameras: dict[str, dict] = {}  # what camera_info says, by camera
         self._recordings = Recordings(Path(settings.directory))

@@ -366,7 +366,7 @@ WRITERS = {"commands.md": cli_page, "nodes.md": ros_page}
 
 def main() -> None:
     from m2distill_policy.bringup.system import environment
-    from m2distill_policy.utils.files import write_whole
+    from m2distill_policy.utils.files import write_atomically
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"{' or '.join(WRITERS)}; default: both")
@@ -378,7 +378,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as logs:
         os.environ["ROS_LOG_DIR"] = logs
         for page in chosen.pages or WRITERS:
-            write_whole(out / page, WRITERS[page]().encode())
+            write_atomically(out / page, WRITERS[page]().encode())
 
 
 if __name__ == "__main__":

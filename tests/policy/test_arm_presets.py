@@ -177,7 +177,7 @@ def test_a_wrong_file_is_one_line_with_its_path(content, message, tmp_path):
     assert str(error.value).startswith(message.format(path=path)) and "\n" not in str(error.value)
 
 
-def test_what_is_not_a_readable_file_is_rejected(tmp_path):
+def test_a_path_that_is_not_a_readable_file_is_rejected(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path / "", Path("/dev/zero")):
         with pytest.raises(UserError, match=f"arm file {path} is not a file; give the path of a YAML file"):

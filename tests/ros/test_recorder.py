@@ -100,13 +100,13 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     client.sensors.reset()
     client.wait(
         lambda: any(
-            "wrist/image_raw: nothing heard" in text and "joint_states" not in text for text in recorder.diagnoses()
+            "wrist/image_raw: nothing received" in text and "joint_states" not in text for text in recorder.diagnoses()
         ),
         "the warning",
     )
     client.sensors.cancel()
     answer = recorder("keep").message
-    assert "wrist/image_raw: nothing heard" in answer and "twist_cmd: nothing heard" in answer
+    assert "wrist/image_raw: nothing received" in answer and "twist_cmd: nothing heard" in answer
 
 
 def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing(client, recorder, node):

@@ -51,14 +51,14 @@ def recover_command(folders: Positional[tuple[Path, ...]]) -> None:
     Args:
         folders: the recorder's.
     """
-    from m2distill_policy.recording.recovery import recover
+    from m2distill_policy.recording.recovery import recover_episodes
 
     if not folders:
         raise UserError("no folder given; name the recorder's")
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; name the recorder's")
-        found = recover(folder)
+        found = recover_episodes(folder)
         for each in found:
             print(f"{each.path}: {each.messages} messages, {each.seconds:.1f} s")
         if not found:

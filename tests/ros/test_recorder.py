@@ -106,7 +106,7 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     )
     client.sensors.cancel()
     answer = recorder("keep").message
-    assert "wrist/image_raw: nothing received" in answer and "twist_cmd: nothing heard" in answer
+    assert "wrist/image_raw: nothing received" in answer and "twist_cmd: nothing received" in answer
 
 
 def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing(client, recorder, node):

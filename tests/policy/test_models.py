@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from m2distill_policy.errors import SpecError
-from m2distill_policy.models import PRESETS, ModelConfig, Policy, StageConfig, small
+from m2distill_policy.models import PRESETS, ModelConfig, Policy, ResNetStage, small
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.image_encoder import FilmBlock, spatial_softmax
 from m2distill_policy.models.transformer import Layer, time_code
@@ -251,7 +251,7 @@ def test_a_wrong_config_is_rejected(change, message):
 
 def test_stages_determine_the_resolution_of_the_heatmaps():
     config = dataclasses.replace(
-        small(), stem_stride=2, stem_pool=True, stages=(StageConfig(8, 1, 1), StageConfig(8, 1, 2))
+        small(), stem_stride=2, stem_pool=True, stages=(ResNetStage(8, 1, 1), ResNetStage(8, 1, 2))
     )
     encoder = Policy(config, SPEC).image_encoders[0]
     seen = []

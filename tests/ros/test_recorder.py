@@ -64,6 +64,7 @@ def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, 
     assert {"instruction": KNOWN[0], "operator": "Ada", "success": "true"}.items() <= labels.items()
     assert PolicySpec.from_json(labels["spec"]) == PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
     assert labels["checkpoint_id"] == hashlib.sha256((checkpoint_path / "SHA256SUMS").read_bytes()).hexdigest()
+    assert labels["arm"] == "libero_sim" and json.loads(labels["arm_settings"])["linear_gain"] == 1.0
     assert json.loads(labels["arrivals"])["joint_states"]["lost"] == 0
 
 

@@ -72,10 +72,8 @@ class PolicySpec:
     cameras: tuple[CameraSpec, ...]
     joint_names: tuple[str, ...] = PANDA_JOINTS
     gripper_joint_names: tuple[str, ...] = PANDA_FINGERS
-    gripper_joint_signs: tuple[float, ...] = (
-        1.0,
-        -1.0,
-    )  # robosuite gives the second finger a negative sign; robots do not
+    # robosuite gives the second finger a negative sign; robots do not
+    gripper_joint_signs: tuple[float, ...] = (1.0, -1.0)
     history: int = 10  # steps of observation history, LIBERO's value
     rate_hz: float = 20.0  # control rate, LIBERO's value
     action: ActionSpec = ActionSpec()

@@ -11,9 +11,9 @@
 Invariant: a PolicySpec and a ModelConfig determine the shape of every weight. Nothing here imports the session or ROS.
 """
 
-from m2distill_policy.models.config import ModelConfig, StageConfig, libero, small
+from m2distill_policy.models.config import ModelConfig, ResNetStage, libero, small
 from m2distill_policy.models.policy import Batch, Policy, PolicyOutput
 
 PRESETS = {"libero": libero, "small": small}
 
-__all__ = ["PRESETS", "Batch", "ModelConfig", "Policy", "PolicyOutput", "StageConfig", "libero", "small"]
+__all__ = ["PRESETS", "Batch", "ModelConfig", "Policy", "PolicyOutput", "ResNetStage", "libero", "small"]

@@ -30,7 +30,7 @@ MAX_STAGES, MAX_STAGE_SIZES = 8, {"width": 4096, "blocks": 32, "stride": 64}
 
 
 @dataclass(frozen=True)
-class StageConfig:
+class ResNetStage:
     """Residual blocks of one width. The first block applies the stride."""
 
     width: int  # channels
@@ -50,7 +50,7 @@ class ModelConfig:
     stem_kernel: int  # side of its kernel, px
     stem_stride: int  # stride of the first convolution, px
     stem_pool: bool  # 3x3 maximum pooling with stride 2 after the first convolution
-    stages: tuple[StageConfig, ...]
+    stages: tuple[ResNetStage, ...]
     norm: str  # "batch", or "group", which has no statistics over the batch that mixed tasks could disturb
     keypoints: int  # per view
     gripper_gain: float  # multiplies finger positions (m) before their projection
@@ -96,7 +96,7 @@ class ModelConfig:
         return strict_from_json(ModelConfig, text)
 
 
-def _check_sizes(config: "StageConfig | ModelConfig", limits: Mapping[str, float], where: str) -> None:
+def _check_sizes(config: "ResNetStage | ModelConfig", limits: Mapping[str, float], where: str) -> None:
     for name, limit in limits.items():
         if not 0 < (value := getattr(config, name)) <= limit:
             raise SpecError(f"{where}.{name} is {value}, allowed above 0 up to {limit:g}")
@@ -112,7 +112,7 @@ def libero() -> ModelConfig:
         stem_kernel=7,
         stem_stride=2,
         stem_pool=True,
-        stages=(StageConfig(64, 2, 1), StageConfig(128, 2, 2)),
+        stages=(ResNetStage(64, 2, 1), ResNetStage(128, 2, 2)),
         norm="batch",
         keypoints=32,
         gripper_gain=1.0,
@@ -140,7 +140,7 @@ def small() -> ModelConfig:
         stem_kernel=7,
         stem_stride=4,
         stem_pool=False,
-        stages=(StageConfig(16, 1, 1), StageConfig(32, 1, 1)),
+        stages=(ResNetStage(16, 1, 1), ResNetStage(32, 1, 1)),
         norm="group",
         keypoints=32,
         gripper_gain=25.0,

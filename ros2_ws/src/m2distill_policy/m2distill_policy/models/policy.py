@@ -50,9 +50,8 @@ class Policy(nn.Module):
                     f"a camera is named {camera.name!r}, which is the name of another input; rename the camera"
                 )
         self.config, self.spec = config, spec
-        self.image_encoders = nn.ModuleList(
-            ImageEncoder(config, spec.text_width) for _ in spec.cameras
-        )  # in the spec's order
+        # In the order of the spec's cameras
+        self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
         self.text: nn.Module = nn.Linear(spec.text_width, config.width)
         self.joint = nn.Linear(len(spec.joint_names), config.width)
         self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)

@@ -55,9 +55,8 @@ ENCODINGS: dict[str, Encoding] = {  # the names are those of sensor_msgs/image_e
     "yuyv": _YUYV,
     "yuv422_yuy2": _YUYV,
     "nv21": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV21, multiple=(2, 2), rows=(3, 2)),
-    "nv12": Encoding(
-        1, 1, cv2.COLOR_YUV2RGB_NV12, multiple=(2, 2), rows=(3, 2)
-    ),  # not named in sensor_msgs, but in use
+    # Not named in sensor_msgs, but in use
+    "nv12": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV12, multiple=(2, 2), rows=(3, 2)),
 }
 
 

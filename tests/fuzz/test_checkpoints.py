@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reading import Link, Reader
 
 from m2distill_policy.checkpoint import FILES, SUMS, Checkpoint, load_checkpoint, save_checkpoint
-from m2distill_policy.models import Policy, StageConfig, libero, small
+from m2distill_policy.models import Policy, ResNetStage, libero, small
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.libero.libero_checkpoint import _constants, import_libero_checkpoint, module_names
 
@@ -24,7 +24,7 @@ SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
 CONFIG = dataclasses.replace(
     small(),
     stem_width=4,
-    stages=(StageConfig(4, 1, 1),),
+    stages=(ResNetStage(4, 1, 1),),
     keypoints=2,
     width=4,
     layers=1,

@@ -12,7 +12,7 @@ from reading import Link, Reader
 
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_policy.models import Policy, StageConfig, small
+from m2distill_policy.models import Policy, ResNetStage, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_jobs, run_jobs, versions
@@ -185,7 +185,7 @@ SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
 CONFIG = dataclasses.replace(
     small(),
     stem_width=4,
-    stages=(StageConfig(4, 1, 1),),
+    stages=(ResNetStage(4, 1, 1),),
     keypoints=2,
     width=4,
     layers=1,

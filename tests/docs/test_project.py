@@ -70,7 +70,7 @@ def test_the_ros_wheels_are_under_the_licence_that_the_notices_give():
 
 def test_the_project_is_under_one_licence():
     assert (ROOT / "LICENSE").read_text().split()[:4] == ["Apache", "License", "Version", "2.0,"]
-    assert 'text = "Apache-2.0"' in (ROOT / "training/pyproject.toml").read_text()
+    assert 'license = "Apache-2.0"' in (ROOT / "training/pyproject.toml").read_text()
     for manifest in (ROOT / "ros2_ws/src").glob("*/package.xml"):
         assert "<license>Apache-2.0</license>" in manifest.read_text(), manifest
 

@@ -1,4 +1,4 @@
-"""Builds of each ROS package alone in a foreign workspace: what is installed, what is written elsewhere, what starts."""
+"""Builds of each ROS package alone in a foreign workspace: what is installed, written elsewhere, and started."""
 
 import os
 import re

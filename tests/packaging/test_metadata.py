@@ -116,6 +116,18 @@ def test_declared_dependencies_are_what_the_code_imports(distribution):
     assert dependencies == expected | NEEDED_AT_RUN_TIME[distribution]
 
 
+def test_the_requirements_file_has_what_the_distributions_declare():
+    """Without what their extra `ros` brings, which is in requirements-ros.txt, and without tools."""
+    product = (ROOT / "requirements.txt").read_text().partition("# tests and checks")[0]
+    listed = names([line for line in product.splitlines() if re.match("[a-z]", line, re.I)])
+    declarations = [declared(distribution) for distribution in FOLDERS]
+    every = [text for found in declarations for text in found["install_requires"]]
+    every += [
+        text for found in declarations for name in ("train", "sim") for text in found["extras_require"].get(name, [])
+    ]
+    assert listed == {name for name in names(every) if not name.startswith("m2distill")}
+
+
 @pytest.mark.parametrize("distribution", FOLDERS)
 def test_the_extra_ros_has_the_ros_packages_that_the_code_imports(distribution):
     modules = {module for module in imported(*code(distribution)) if is_ros(module)} - NO_WHEEL

@@ -43,10 +43,10 @@ format: setup  ## format the code and fix what ruff can fix
 	@$(ENV) python -m ruff check --fix . && python -m ruff format .
 
 docs: setup  ## the documentation site in site/; fails on a warning
-	@$(ENV) python -m mkdocs build --strict
+	@$(ENV) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 docs-serve: setup  ## the documentation site at http://127.0.0.1:8000, rebuilt on changes
-	@$(ENV) python -m mkdocs serve
+	@$(ENV) NO_MKDOCS_2_WARNING=1 python -m mkdocs serve
 
 reference: setup  ## write docs/reference from the code
 	@$(ENV) python scripts/reference.py

@@ -52,15 +52,19 @@ NOTICES = dict(re.findall(r"^\| ([\w-]+) \| ([\w.-]+) \|", (ROOT / "THIRD_PARTY_
 @pytest.mark.parametrize("package", required("requirements.txt"))
 def test_a_dependency_has_the_licence_that_the_notices_give(package):
     assert package in NOTICES, "THIRD_PARTY_NOTICES.md lacks a row for it"
-    assert families(NOTICES[package]) <= families(declared(package)), declared(package)
+    try:
+        text = declared(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed here; `make setup` installs it")
+    assert families(NOTICES[package]) <= families(text), text
 
 
 def test_the_ros_wheels_are_under_the_licence_that_the_notices_give():
     assert {line for line in required("requirements-ros.txt") if not line.startswith("ros-")} <= NOTICES.keys()
     installed = {found.metadata["Name"]: found for found in importlib.metadata.distributions()}
-    wheels = [
-        installed[name] for name in required("requirements-ros.txt") if name.startswith("ros-") and name in installed
-    ]
+    # a ros-jazzy-X has no files of its own and brings ros-X
+    names = [name.replace("ros-jazzy-", "ros-") for name in required("requirements-ros.txt")]
+    wheels = [installed[name] for name in names if name.startswith("ros-") and name in installed]
     manifests = [file.locate() for wheel in wheels for file in wheel.files or [] if file.name == "package.xml"]
     if not wheels:
         pytest.skip("ROS 2 is a distribution's here")
@@ -70,9 +74,9 @@ def test_the_ros_wheels_are_under_the_licence_that_the_notices_give():
 
 def test_the_project_is_under_one_licence():
     assert (ROOT / "LICENSE").read_text().split()[:4] == ["Apache", "License", "Version", "2.0,"]
-    assert 'text = "Apache-2.0"' in (ROOT / "training/pyproject.toml").read_text()
+    assert 'license = "Apache-2.0"' in (ROOT / "training/pyproject.toml").read_text()
     for manifest in (ROOT / "ros2_ws/src").glob("*/package.xml"):
-        assert "<license>Apache-2.0</license>" in manifest.read_text(), manifest
+        assert "Apache-2.0</license>" in manifest.read_text(), manifest
 
 
 # --- links

@@ -148,6 +148,15 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         print(f"m2distill: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(f"{HERE}."):
+            raise
+        print(
+            f"m2distill: {name} needs the Python module {error.name}, which is not installed; "
+            "pip install 'm2distill[train,sim]' has all that needs no ROS 2",
+            file=sys.stderr,
+        )
+        return 2
     except OSError as error:
         if error.errno not in REFUSALS:
             raise

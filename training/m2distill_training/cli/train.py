@@ -1,5 +1,6 @@
 """The command `m2distill train`."""
 
+import dataclasses
 import shlex
 import sys
 from contextlib import nullcontext
@@ -9,11 +10,13 @@ from typing import Annotated
 
 import tyro
 
+from m2distill_policy.cameras import Camera, read_cameras
 from m2distill_policy.errors import UserError
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.protocols import with_protocol
 from m2distill_training.experiments.suite_files import in_suite_order
 from m2distill_training.presets import preset
+from m2distill_training.strategies.registry import check_options, checked_config, config_class, option_prefix
 from m2distill_training.utils.device import usable_device
 
 
@@ -24,6 +27,10 @@ class Arguments:
     --preset small (64 px, minutes on two CPU cores), libero (LIBERO's network and training) or debug (seconds,
     learns nothing) gives every value below; any of them can be overridden. --protocol ten_steps or base6_plus4
     sets those that the benchmark prescribes.
+
+    --strategy is finetune, er, ewc, packnet, m2distill, relabel, multitask, the name of an installed plug-in, or
+    module:Class for a class in a file of yours; its hyper-parameters are among the options below. --cameras FILE
+    lists the views, in YAML or JSON.
 
     Example: m2distill train --preset small --data data/demos/*.hdf5 --out runs/two_tasks --optim.budget 1000
 
@@ -45,18 +52,24 @@ class Arguments:
 def train_command(argv: list[str]) -> None:
     name, rest = _take_option(argv, "--preset", "small")
     protocol, rest = _take_option(rest, "--protocol", "custom")
-    settings = with_protocol(preset(name), protocol)
+    strategy, rest = _take_option(rest, "--strategy", "m2distill")
+    cameras, rest = _take_option(rest, "--cameras", "")
+    settings = with_protocol(preset(name, strategy), protocol)
+    if cameras:
+        settings = dataclasses.replace(settings, cameras=read_cameras(Path(cameras)))
+    check_options(strategy, rest)
     arguments = tyro.cli(
         Arguments,
         args=rest,
-        prog=f"m2distill train --preset {name}",
-        default=Arguments(tyro.MISSING, tyro.MISSING, settings),
+        prog=f"m2distill train --preset {name} --strategy {strategy}",
+        default=Arguments(tyro.MISSING, tyro.MISSING, _for_options(settings)),
     )
 
     from m2distill_training.cli.progress import show_training
     from m2distill_training.engine.distributed import started_by_torchrun
     from m2distill_training.engine.train import train
 
+    config = _from_options(arguments.config)
     files, instructions = _files(arguments.data), None
     if arguments.suite is not None:
         files, instructions = in_suite_order(files, arguments.suite, arguments.tasks)
@@ -65,11 +78,11 @@ def train_command(argv: list[str]) -> None:
     device = usable_device(arguments.device)
     ranks = started_by_torchrun()
     if ranks.leads:
-        print(f"training {arguments.config.strategy} ({name}) on {device}, {ranks.size} process(es)")
+        print(f"training {config.strategy} ({name}) on {device}, {ranks.size} process(es)")
     try:
-        with show_training(arguments.config.strategy) if ranks.leads else nullcontext(lambda progress: None) as on_step:
+        with show_training(config.strategy) if ranks.leads else nullcontext(lambda progress: None) as on_step:
             run = train(
-                arguments.config,
+                config,
                 files,
                 arguments.out,
                 resume=arguments.resume,
@@ -86,6 +99,29 @@ def train_command(argv: list[str]) -> None:
         raise
     if ranks.leads:
         print(f"done: {run.path}")
+
+
+def _for_options(settings: TrainConfig) -> TrainConfig:
+    """Return the settings as an instance of a class whose fields tyro can make options of.
+
+    The hyper-parameters of the strategy have its own type and the prefix of its options. Cameras come from a file, the
+    strategy from an option read before.
+    """
+    values = settings.strategy_config
+    checked = checked_config(settings.strategy)
+    fields = [
+        ("strategy", Annotated[str, tyro.conf.Suppress]),
+        ("strategy_config", Annotated[checked, tyro.conf.arg(name=option_prefix(type(values)))]),
+        ("cameras", Annotated[tuple[Camera, ...], tyro.conf.Suppress]),
+    ]
+    unchecked = {"__post_init__": lambda self: None}  # TrainConfig's own checks follow in _from_options
+    cls = dataclasses.make_dataclass("TrainConfig", fields, bases=(TrainConfig,), namespace=unchecked, frozen=True)
+    return cls(**{**vars(settings), "strategy_config": checked(**vars(values))})
+
+
+def _from_options(options: TrainConfig) -> TrainConfig:
+    values = config_class(options.strategy)(**vars(options.strategy_config))
+    return TrainConfig(**{**vars(options), "strategy_config": values})
 
 
 def _take_option(argv: list[str], option: str, default: str) -> tuple[str, list[str]]:

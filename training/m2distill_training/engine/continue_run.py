@@ -40,7 +40,7 @@ def learn(
     with open_run(path, config, data, resume=True) as run, deferred_interrupt() as interrupted:
         k = _steps(run)
         previous = load_checkpoint(run.checkpoint(k - 1))
-        store = open_store(dataset, previous.spec, config.pairing, cache)
+        store = open_store(dataset, previous.spec, config.pairing, cache, config.cameras)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
         if store.n_demos <= held_out:
             raise RunError(
@@ -55,7 +55,7 @@ def learn(
         old = [load_task_memory(run.memory(i, "replay"), d) for i, d in enumerate(earlier)]
         policy = Policy(previous.model_config, previous.spec)
         policy.load_state_dict(previous.state_dict)
-        config = dataclasses.replace(config, strategy=strategy)
+        config = config.with_strategy(strategy)
         learner = Trainer(
             config, previous.spec, device, k, [old, *([[]] * (k - 1)), [new]], policy, run, DistributedContext()
         )

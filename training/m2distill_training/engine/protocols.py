@@ -18,6 +18,7 @@ from pathlib import Path
 from m2distill_policy.errors import unknown_name
 from m2distill_training.config import ConfigError, ProtocolConfig, TrainConfig
 from m2distill_training.data.replay import choose_demos, random_order
+from m2distill_training.strategies import find_strategy
 
 TEN_STEPS = ProtocolConfig(name="ten_steps", step_tasks=(1,) * 10, step_demos=(50,))
 BASE6_PLUS4 = ProtocolConfig(name="base6_plus4", step_tasks=(6, 1, 1, 1, 1), step_demos=(50, 10, 10, 10, 10))
@@ -78,7 +79,7 @@ def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> 
                     "protocol.step_demos or replay.held_out_demos"
                 )
             steps[-1].append(lesson(task, n_demos[task], wanted, kept_back, config.seed))
-    return [[lesson for step in steps for lesson in step]] if config.strategy == "multitask" else steps
+    return [[lesson for step in steps for lesson in step]] if find_strategy(config.strategy).joint else steps
 
 
 def lesson(task: int, n_demos: int, learned: int, held_out: int, seed: int) -> TaskSplit:

@@ -10,7 +10,7 @@ from pathlib import Path
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.language.text_encoder import default_text_encoder, load_text_encoder
 from m2distill_policy.models import Policy
-from m2distill_policy.spec import PolicySpec, libero_spec
+from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.replay import random_order
@@ -21,7 +21,7 @@ from m2distill_training.engine.distributed import DistributedContext, joined
 from m2distill_training.engine.protocols import TaskSplit, plan
 from m2distill_training.engine.trainer import Progress, Trainer
 from m2distill_training.runs.run_folder import RunError, RunFolder, follow_run, open_run, read_run
-from m2distill_training.strategies import make_strategy
+from m2distill_training.strategies import find_strategy, make_strategy
 
 
 def train(
@@ -54,14 +54,12 @@ def train(
         )
     encoder = default_text_encoder() if config.text_encoder == "auto" else load_text_encoder(config.text_encoder)
     config = dataclasses.replace(config, text_encoder=encoder.name)
-    spec = libero_spec(config.image_px, config.history, encoder.name, encoder.width)
+    spec = config.policy_spec(encoder.name, encoder.width)
     embeddings = encoder.encode(instructions)
     with joined(device) as ranks:
         stores = [
             dataclasses.replace(store, instruction=text)
-            for store, text in zip(
-                _open_stores(datasets, spec, config.pairing, cache, ranks), instructions, strict=True
-            )
+            for store, text in zip(_open_stores(datasets, spec, config, cache, ranks), instructions, strict=True)
         ]
         steps = [[DemoSubset(stores[x.task], embeddings[x.task], x.demos) for x in step] for step in lessons]
         data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
@@ -97,12 +95,12 @@ def save_task(run: RunFolder, lesson: TaskSplit, part: DemoSubset, config: Train
 
 
 def _open_stores(
-    datasets: list[Path], spec: PolicySpec, pairing: str, cache: Path | None, ranks: DistributedContext
+    datasets: list[Path], spec: PolicySpec, config: TrainConfig, cache: Path | None, ranks: DistributedContext
 ) -> list[Store]:
     """The leader decodes what has not been decoded yet, the others find it done."""
     if not ranks.leads:
         ranks.wait()
-    stores = [open_store(path, spec, pairing, cache) for path in datasets]
+    stores = [open_store(path, spec, config.pairing, cache, config.cameras) for path in datasets]
     if ranks.leads:
         ranks.wait()
     return stores
@@ -158,7 +156,7 @@ def _start(source: Path, config: TrainConfig, spec: PolicySpec, data: list[dict]
             "give RUN/steps/0/checkpoint"
         )
     there, datasets = read_run(run)
-    n = None if config.strategy == "multitask" else 1  # entries of step_demos that the first step takes from
+    n = None if find_strategy(config.strategy).joint else 1  # entries of step_demos that the first step takes from
     choice = {  # there, here: what follows from it is which demonstrations are learned and which are held out
         "task_step": (checkpoint.metrics.get("task_step"), 0),
         "order of tasks": ([d["instruction"] for d in datasets[: len(data)]], instructions),

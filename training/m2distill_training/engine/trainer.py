@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from m2distill_policy.cameras import CAMERAS, camera_records
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.config import OptimConfig, TrainConfig
+from m2distill_training.config import ConfigError, OptimConfig, TrainConfig
 from m2distill_training.data.replay import choose_memory
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
@@ -202,6 +203,7 @@ class Trainer:
             "gradient_steps": self.step,
             "losses": self.losses,
             "replayed_demos": self.kept,
+            **({"cameras": camera_records(self.config.cameras)} if self.config.cameras != CAMERAS else {}),
             **self.folder.lineage(self.k, [part.store.instruction for part in (*self.old, *self.new)]),
         }
         return Checkpoint(
@@ -263,12 +265,23 @@ class Trainer:
             self._seed(self.step, part)
             samples = self._samples(self.step, part, self.batch_parts)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-                losses = self.strategy.loss(self.policy, samples)
+                losses = self._checked(self.strategy.loss(self.policy, samples))
             (losses["loss"] / self.batch_parts).backward()
             for name, x in losses.items():
                 mean[name] = mean.get(name, 0) + x.detach() / self.batch_parts
         self.ranks.add_up([*(p.grad for p in self.policy.parameters() if p.grad is not None), *mean.values()])
         return {name: x.item() for name, x in mean.items()}
+
+    def _checked(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the losses of a strategy if they can be minimised and logged. Raises ConfigError."""
+        scalars = isinstance(losses, dict) and all(isinstance(x, torch.Tensor) and x.ndim == 0 for x in losses.values())
+        if not scalars or "loss" not in losses:
+            got = {name: getattr(x, "shape", x) for name, x in losses.items()} if isinstance(losses, dict) else losses
+            raise ConfigError(
+                f"strategy {self.config.strategy}: loss() returned {got!r:.200}, expected a dict of scalar tensors "
+                'with the key "loss"'
+            )
+        return losses
 
     def _samples(self, step: int, part: int = 0, parts: int = 1, replay: bool = True) -> Samples:
         """The samples of gradient step `step` that part `part` of `parts` has."""

@@ -54,7 +54,7 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
             continue
         k, *later = knowing
         replayed = {demo for i in later for demo in _replayed(run.checkpoint(i), checkpoints[i]).get(text, [])}
-        store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache)
+        store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache, config.cameras)
         if store.key != d["key"]:
             raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
         batch = _batch(store, replayed, checkpoints[k].instructions[text], config.history)

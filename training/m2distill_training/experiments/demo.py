@@ -151,7 +151,7 @@ class _Clock:
 
 
 def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
-    config = dataclasses.replace(presets.preset(chosen.preset), strategy=strategy, seed=chosen.seed)
+    config = dataclasses.replace(presets.preset(chosen.preset, strategy), seed=chosen.seed)
     start_from = None
     if strategy == "finetune":
         start_from = chosen.folders["m2distill"] / "steps" / "0" / "checkpoint"

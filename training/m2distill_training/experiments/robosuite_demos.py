@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
@@ -60,7 +61,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
     }
     out.mkdir(parents=True, exist_ok=True)
     with (
-        LiftEnv(dict.fromkeys(("agentview", "wrist"), (size_px, size_px))) as env,
+        LiftEnv(square_sizes(size_px)) as env,
         tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder,
     ):
         files: list[Path] = []

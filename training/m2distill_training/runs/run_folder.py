@@ -33,13 +33,13 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.files import publish
-from m2distill_training.config import STRATEGY_NAMES, TrainConfig, differences
+from m2distill_training.config import SCHEMA, NewerSchema, TrainConfig, differences
 from m2distill_training.runs.provenance import ENVIRONMENT, environment
 from m2distill_training.runs.tensorboard import ScalarEvents
 from m2distill_training.utils.schemas import fits, is_anything, is_count, is_number, is_shallow, is_text, non_empty
 
 DATA = non_empty({"instruction": is_text, "key": str, "path": str, "demos": is_count})  # data.json
-CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": is_count}  # config.json, of earlier versions too
+CONFIG = {"schema": is_count, "strategy": is_text, "seed": is_count}  # config.json, as far as reports read it
 ENVIRONMENTS = [ENVIRONMENT]  # environment.json
 RESTORE = "restore it from a copy"
 
@@ -75,6 +75,8 @@ def read_json(path: Path, form: object = is_anything, mend: str = RESTORE) -> An
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); {mend}") from None
+    if isinstance(found, dict) and type(schema := found.get("schema")) is int and schema > SCHEMA:
+        raise RunError(f"{path}: {NewerSchema(schema)}")
     if not is_shallow(found) or not fits(found, form):
         raise RunError(f"{path} is damaged or of another version; {mend}")
     return found
@@ -87,7 +89,7 @@ def begin_folder(out: Path, kind: str, asked: dict) -> None:
     if not settings.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
-        write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
+        write_atomic(settings, (json.dumps({"schema": SCHEMA, **asked}, indent=2) + "\n").encode())
     begun = read_json(settings, {})
     if other := [
         f"{name} {begun.get(name)} (asked: {value})" for name, value in asked.items() if begun.get(name) != value
@@ -319,7 +321,9 @@ def _remove_unfinished(steps: Path) -> None:
 def _read_config(path: Path) -> TrainConfig:
     try:
         return TrainConfig.from_json((path / "config.json").read_text())
-    except (UserError, ValueError) as error:
+    except NewerSchema as error:
+        raise RunError(f"{path / 'config.json'}: {error}") from None
+    except (UserError, OSError, ValueError) as error:
         raise RunError(
             f"{path / 'config.json'} is damaged or of another version ({error}); restore it from a copy or "
             "choose another --out"

@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 
 from m2distill_policy.models import Policy
-from m2distill_training.config import EwcConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.consolidation import quadratic_penalty
 from m2distill_training.strategies.base import Samples, Strategy
+from m2distill_training.strategies.configs import EwcConfig
 
 
 class Ewc(Strategy):
+    """Elastic weight consolidation."""
+
+    Config = EwcConfig
     remembers = True
 
     def __init__(self, config: EwcConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.anchor: dict[str, Tensor] = {}
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:

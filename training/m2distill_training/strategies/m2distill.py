@@ -16,22 +16,24 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from m2distill_policy.models import Batch, Policy, PolicyOutput
 from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.optimize import fold_batch_norms
-from m2distill_training.config import DistillConfig
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import gaussians, policy_kl, reverse_policy_kl, sample_actions, token_distance
 from m2distill_training.strategies.base import Samples, Strategy
+from m2distill_training.strategies.configs import DistillConfig
 
 TERMS = ("image", "text", "extra", "policy")
 CPU_PIXELS = 20 * 128 * 128  # of one view that the teacher sees at a time
 
 
 class M2Distill(Strategy):
+    """Behaviour cloning with replay and distillation."""
+
+    Config = DistillConfig
     uses_replay = True
 
     def __init__(self, config: DistillConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.teacher: Policy | None = None
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:

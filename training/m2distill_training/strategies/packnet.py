@@ -13,19 +13,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from m2distill_policy.models import Policy
-from m2distill_training.config import PackNetConfig
 from m2distill_training.strategies.base import Strategy
+from m2distill_training.strategies.configs import PackNetConfig
 
 FREE, OURS, FIXED = 0, 1, 2  # states of a weight: given up for later steps, this step's, an earlier step's
 
 
 class PackNet(Strategy):
+    """PackNet: every stage owns a share of the weights."""
+
+    Config = PackNetConfig
     remembers = True
     knows_all = False
 
     def __init__(self, config: PackNetConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.phases = (1.0, config.retrain)
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:

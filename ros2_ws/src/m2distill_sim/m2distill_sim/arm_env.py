@@ -6,18 +6,19 @@ those before the last 2 ms of a step.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from m2distill_policy.cameras import CAMERA_NAMES, Camera, find_camera
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_sim.assets import AssetSource
 from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import Task
 
-CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name -> robosuite's
+ARENA_CAMERAS = ("frontview", "birdview", "sideview")  # of robosuite's and LIBERO's arenas, besides the table's
 SETTLE_STEPS = 5  # zero actions after a reset, LIBERO's evaluation protocol: objects fall onto the floor
 ARM_JITTER_RAD = 0.02  # robosuite's default start noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
@@ -42,15 +43,33 @@ class SimObservation:
 
 
 class ArmEnv:
-    """One task. `env` is robosuite's, made without renderer; `cameras` maps "agentview" and "wrist" to (height, width),
-    {} needs no renderer. `plain`: the arm by its collision shapes, and images as cheap as renderer.Renderer can."""
+    """One task.
 
-    def __init__(self, task: Task, assets: AssetSource, env, cameras: dict[str, tuple[int, int]], plain: bool):
+    Args:
+        task: The task.
+        assets: What it is drawn with.
+        env: robosuite's environment, made without a renderer.
+        cameras: {name: (height, width)} of the images; {} needs no renderer.
+        plain: Draw the arm by its collision shapes, and images as cheaply as renderer.Renderer can.
+        views: The simulator's names of cameras that the table m2distill_policy.cameras does not hold.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        assets: AssetSource,
+        env,
+        cameras: dict[str, tuple[int, int]],
+        plain: bool,
+        views: Sequence[Camera] = (),
+    ):
         self.task, self.assets, self.cameras = task, assets, dict(cameras)
+        self._sim_cameras = {name: find_camera(name, views).sim_camera for name in self.cameras}
         self._env = env
         self._sim = env.sim
         self.model: mujoco.MjModel = self._sim.model._model
         self.data: mujoco.MjData = self._sim.data._data
+        self._check_model_has_cameras()
         self._substeps = round(env.control_timestep / env.model_timestep)
         if plain:
             _draw_simple_robot(self.model)
@@ -124,7 +143,7 @@ class ArmEnv:
         """(H, W, 3) uint8 RGB, upright, of one of this environment's cameras."""
         if self._renderer is None or camera not in self.cameras:
             raise UserError(unknown_name("camera", camera, self.cameras))
-        return self._renderer.render(self.data, CAMERAS[camera], *self.cameras[camera])
+        return self._renderer.render(self.data, self._sim_cameras[camera], *self.cameras[camera])
 
     def success(self) -> bool:
         """The task's goal predicate, now."""
@@ -152,6 +171,12 @@ class ArmEnv:
     def _robot(self):
         return self._env.robots[0]
 
+    def _check_model_has_cameras(self) -> None:
+        there = [self.model.camera(i).name for i in range(self.model.ncam)]
+        for name, sim_camera in self._sim_cameras.items():
+            if sim_camera not in there:
+                raise UserError(f"camera {name}: {unknown_name(f'camera of {self.task.name}', sim_camera, there)}")
+
     def _after_step(self) -> None:
         """What a task keeps track of besides the simulation's state."""
 
@@ -167,11 +192,12 @@ class _SteppedSim:
         pass
 
 
-def check_cameras(cameras: dict[str, tuple[int, int]]) -> None:
-    """Before a task is built, which takes seconds. Raises UserError."""
+def check_cameras(cameras: dict[str, tuple[int, int]], views: Sequence[Camera] = ()) -> None:
+    """Check the names before a task is built, which takes seconds. Raises UserError."""
+    known = (*CAMERA_NAMES, *(view.name for view in views), *ARENA_CAMERAS)
     for name in cameras:
-        if name not in CAMERAS:
-            raise UserError(unknown_name("camera", name, CAMERAS))
+        if name not in known:
+            raise UserError(unknown_name("camera", name, known))
 
 
 @contextmanager

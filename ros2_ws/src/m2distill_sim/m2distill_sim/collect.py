@@ -28,6 +28,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera, camera_records, read_cameras, square_sizes
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
@@ -50,6 +51,12 @@ class CollectSettings:
     size_px: int
     assets: str  # AssetSource.identity
     format: int = 1
+    cameras: tuple[Camera, ...] = CAMERAS
+
+    def to_json(self) -> dict:
+        """Return the settings as JSON values; the cameras only if they are not those of the table."""
+        values = {name: value for name, value in asdict(self).items() if name != "cameras"}
+        return values if self.cameras == CAMERAS else {**values, "cameras": camera_records(self.cameras)}
 
 
 def collect(
@@ -62,6 +69,7 @@ def collect(
     seed: int = 0,
     size_px: int = 128,
     assets: AssetSource | None = None,
+    cameras: Sequence[Camera] = CAMERAS,
     progress: bool = True,
 ) -> list[Path]:
     """Write `episodes` successful demonstrations of each task to `out`; returns the files in the order of `tasks`.
@@ -74,7 +82,7 @@ def collect(
     if not 16 <= size_px <= 1024:
         raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
     assets = find_assets() if assets is None else assets
-    settings = CollectSettings(seed, size_px, assets.identity())
+    settings = CollectSettings(seed, size_px, assets.identity(), cameras=tuple(cameras))
     wanted = [find_task(suite, task) for task in tasks]
     if not wanted or len(set(wanted)) < len(wanted):
         raise UserError(f"tasks {list(tasks)} given, expected at least one and none twice")
@@ -102,6 +110,7 @@ def collect_command(
     seed: int = 0,
     size_px: int = 128,
     assets: str | None = None,
+    cameras: Path | None = None,
 ) -> None:
     """Let a scripted expert solve tasks in simulation, disturbed now and then, and keep its successes as
     demonstrations: one LIBERO-format HDF5 file per task. The same command goes on after Ctrl-C.
@@ -115,11 +124,20 @@ def collect_command(
         out: folder of the files, <task>_demo.hdf5.
         workers: processes, each with a simulator of its own; the result does not depend on it.
         seed: of the expert's variation, of the disturbances, and of placements beyond LIBERO's initial states.
-        size_px: side of the two cameras' images.
+        size_px: side of the images.
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
+        cameras: YAML or JSON file that lists the cameras; default: agentview and wrist.
     """
     for path in collect(
-        suite, tasks, episodes, out, workers=workers, seed=seed, size_px=size_px, assets=find_assets(assets)
+        suite,
+        tasks,
+        episodes,
+        out,
+        workers=workers,
+        seed=seed,
+        size_px=size_px,
+        assets=find_assets(assets),
+        cameras=CAMERAS if cameras is None else read_cameras(cameras),
     ):
         print(path)
 
@@ -137,11 +155,13 @@ def experts_source() -> str:
 
 def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
     """Where the attempts of a run that is not complete are kept: <attempt>.hdf5, or an empty <attempt>.failed."""
-    key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
+    key = hashlib.sha256(json.dumps(settings.to_json()).encode()).hexdigest()[:8]
     return out / ".unfinished" / f"{task.name}-{key}"
 
 
-def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> SimulatedEpisode | None:
+def record_attempt(
+    env: LiberoEnv, seed: int, attempt: int, cameras: Sequence[Camera] = CAMERAS
+) -> SimulatedEpisode | None:
     """One disturbed attempt, or None where it failed. Needs both cameras. They see successful attempts alone: those are
     executed once more for them, with the same outcome to the last bit."""
 
@@ -157,7 +177,7 @@ def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> SimulatedEpisode 
     rows: list[dict[str, np.ndarray]] = []
     for intent, added in steps:
         row = {"actions": intent, "disturbances": added, "states": env.state()}
-        rows.append(row | observed(env.step(intent + added)))
+        rows.append(row | observed(env.step(intent + added), cameras))
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
@@ -216,7 +236,7 @@ def _collect_task(
         [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
         settings.assets,
         True,
-        {"collect_settings": json.dumps(asdict(settings)), "experts": experts_source()},
+        {"collect_settings": json.dumps(settings.to_json()), "experts": experts_source()},
     )
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
@@ -238,14 +258,15 @@ def ignore_interrupt() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _worker_env(task: Task, assets: AssetSource, size_px: int) -> LiberoEnv:
+def _worker_env(task: Task, assets: AssetSource, size_px: int, cameras: tuple[Camera, ...]) -> LiberoEnv:
     """This worker process's environment: making one takes longer than an episode."""
-    return LiberoEnv(task.suite, task.index, assets, {"agentview": (size_px, size_px), "wrist": (size_px, size_px)})
+    return LiberoEnv(task.suite, task.index, assets, square_sizes(size_px, cameras), cameras)
 
 
 def _work(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
     """In a worker process: one attempt, stored in `folder`; whether it succeeded."""
-    episode = record_attempt(_worker_env(task, assets, settings.size_px), settings.seed, attempt)
+    env = _worker_env(task, assets, settings.size_px, settings.cameras)
+    episode = record_attempt(env, settings.seed, attempt, settings.cameras)
     if episode is None:
         temporary = folder / f"{attempt}.tmp"
         temporary.touch()
@@ -264,10 +285,12 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
             found = json.loads(attributes["collect_settings"]) | {"episodes": int(attributes["num_demos"])}
     except DAMAGE as error:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
-    asked = asdict(settings) | {"episodes": episodes}
+    asked = settings.to_json() | {"episodes": episodes}
     if found != asked:
         different = ", ".join(
-            f"{name} {found.get(name)} (asked: {asked[name]})" for name in asked if found.get(name) != asked[name]
+            f"{name} {found.get(name)} (asked: {asked.get(name)})"
+            for name in asked | found
+            if found.get(name) != asked.get(name)
         )
         raise DataError(f"{path} exists with other settings: {different}; choose another folder or remove the file")
     return True

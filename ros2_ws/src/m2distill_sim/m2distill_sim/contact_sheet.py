@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.files import write_whole
 from m2distill_sim.assets import AssetSource
@@ -53,7 +54,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
 
 def _cell(task: Task, assets: AssetSource) -> np.ndarray:
-    cameras = {"agentview": (VIEW_PX, VIEW_PX), "wrist": (VIEW_PX, VIEW_PX)}
+    cameras = square_sizes(VIEW_PX)
     with make_env(task.suite, task.index, assets, cameras) as env:
         views = env.reset(initial_states(task.suite, task.index)[0], settle_steps=SETTLE_STEPS).images
     caption = np.full((LINE_PX * LINES + 8, 2 * VIEW_PX, 3), 255, np.uint8)

@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
+from m2distill_policy.cameras import Camera
 from m2distill_policy.errors import AssetError
 from m2distill_sim import builtin
 from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras
@@ -20,7 +22,18 @@ NO_IMAGES = {"use_camera_obs": False, "has_offscreen_renderer": False, "hard_res
 
 
 class LiberoEnv(ArmEnv):
-    """One task of one suite. `cameras` maps "agentview" and "wrist" to (height, width); {} needs no renderer."""
+    """One task of one suite.
+
+    Args:
+        suite: Name of the suite.
+        task: Number or name of the task.
+        assets: What it is drawn with; default: the first source that is there.
+        cameras: {name: (height, width)} of the images; {} needs no renderer.
+        views: Cameras beyond the table of m2distill_policy.cameras, as a `--cameras` file describes them.
+
+    Raises:
+        UserError: The task or a camera is unknown, or assets are missing.
+    """
 
     def __init__(
         self,
@@ -28,9 +41,10 @@ class LiberoEnv(ArmEnv):
         task: int | str,
         assets: AssetSource | None = None,
         cameras: dict[str, tuple[int, int]] | None = None,
+        views: Sequence[Camera] = (),
     ):
         found, cameras = find_task(suite, task), cameras or {}
-        check_cameras(cameras)
+        check_cameras(cameras, views)
         assets = find_assets() if assets is None else assets
         if assets.is_builtin and suite not in builtin.SUITES:
             raise AssetError(
@@ -38,9 +52,8 @@ class LiberoEnv(ArmEnv):
                 f'LIBERO\'s assets, or "hub" to download them, as `assets` or in $M2DISTILL_ASSETS'
             )
         check_task_files(found.bddl_file, assets)
-        super().__init__(
-            found, assets, _make_env(found, assets, "ControlEnv", **NO_IMAGES).env, cameras, plain=assets.is_builtin
-        )
+        env = _make_env(found, assets, "ControlEnv", **NO_IMAGES).env
+        super().__init__(found, assets, env, cameras, assets.is_builtin, views)
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:

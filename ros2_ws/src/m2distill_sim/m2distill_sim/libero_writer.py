@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import publish
 from m2distill_sim import lift
@@ -30,12 +31,11 @@ class SimulatedEpisode:
     model_xml: str
 
 
-def observed(observation: SimObservation) -> dict[str, np.ndarray]:
-    """One step's datasets besides actions and states."""
+def observed(observation: SimObservation, cameras: Sequence[Camera] = CAMERAS) -> dict[str, np.ndarray]:
+    """Return the datasets of one step besides actions and states; `cameras` state the keys of the images."""
     orientation = _axis_angle(observation.ee_quat_xyzw)
     return {
-        "obs/agentview_rgb": observation.images["agentview"][::-1],
-        "obs/eye_in_hand_rgb": observation.images["wrist"][::-1],
+        **{f"obs/{camera.hdf5_key}": observation.images[camera.name][::-1] for camera in cameras},
         "obs/joint_states": observation.joint_positions,
         "obs/gripper_states": observation.gripper_positions,
         "obs/ee_pos": observation.ee_pos,

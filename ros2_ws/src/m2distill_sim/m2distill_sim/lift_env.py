@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
+from m2distill_policy.cameras import Camera
 from m2distill_sim import lift
 from m2distill_sim.arm_env import ArmEnv, check_cameras, global_seed
 from m2distill_sim.renderer import mujoco
@@ -12,13 +14,17 @@ from m2distill_sim.suites import find_task
 
 
 class LiftEnv(ArmEnv):
-    """`cameras` maps "agentview" and "wrist" to (height, width); {} needs no renderer. The goal is a cube 4 cm above
-    the table's top, as robosuite counts."""
+    """robosuite's Lift. The goal is a cube 4 cm above the top of the table, as robosuite counts.
 
-    def __init__(self, cameras: dict[str, tuple[int, int]] | None = None):
+    Args:
+        cameras: {name: (height, width)} of the images; {} needs no renderer.
+        views: Cameras beyond the table of m2distill_policy.cameras.
+    """
+
+    def __init__(self, cameras: dict[str, tuple[int, int]] | None = None, views: Sequence[Camera] = ()):
         cameras = cameras or {}
-        check_cameras(cameras)
-        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, plain=True)
+        check_cameras(cameras, views)
+        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, True, views)
         self.set_cube((lift.CUBE_HALF_M,) * 3)
 
     def set_cube(self, half_m: tuple[float, float, float]) -> None:

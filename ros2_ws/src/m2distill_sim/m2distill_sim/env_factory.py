@@ -1,4 +1,4 @@
-"""Any task as an environment: LIBERO's suites, and robosuite's own Lift."""
+"""Environment of any task: of LIBERO's suites, or robosuite's Lift."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def make_env(
     cameras: dict[str, tuple[int, int]] | None = None,
     views: Sequence[Camera] = (),
 ) -> ArmEnv:
-    """Return the environment of a task; the arguments are those of LiberoEnv. Raises UserError."""
+    """Create the environment of a task; arguments as in LiberoEnv. Raises UserError."""
     if suite == lift.SUITE:
         find_task(suite, task)
         return LiftEnv(cameras, views)

@@ -16,7 +16,7 @@ from m2distill_training.config import (
     TrainConfig,
 )
 
-_CUSTOM = ProtocolConfig(name="custom", step_tasks=(), step_demos=())
+_CUSTOM = ProtocolConfig(name="custom", stage_tasks=(), stage_demos=())
 _EWC = EwcConfig(weight=50000.0, decay=0.9)  # LIBERO's configs/lifelong/ewc.yaml
 _PACKNET = PackNetConfig(prune=0.75, retrain=1.0)  # LIBERO's configs/lifelong/packnet.yaml: 50 epochs, then 50 more
 

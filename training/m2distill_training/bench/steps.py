@@ -1,4 +1,4 @@
-"""A task step's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
+"""A stage's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
 states."""
 
 import dataclasses
@@ -18,7 +18,7 @@ from m2distill_training.runs.run_folder import RunFolder
 
 
 class Steps:
-    """A task step about to learn `current`, after a step for each of `earlier`; `step()` makes one gradient step."""
+    """A stage about to learn `current`, after a stage for each of `earlier`; `step()` makes one gradient step."""
 
     def __init__(self, config: TrainConfig, current: DemoSubset, earlier: Sequence[DemoSubset] = ()):
         self.spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
@@ -29,7 +29,7 @@ class Steps:
             config,
             self.spec,
             "cpu",
-            len(earlier),
+            len(earlier) + 1,
             [[part] for part in (*earlier, current)],
             previous,
             folder,

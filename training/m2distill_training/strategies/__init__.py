@@ -1,4 +1,4 @@
-"""How a task step learns without losing the earlier ones. A strategy is a loss and what it remembers between steps."""
+"""Lifelong-learning strategies: a loss, and a memory that passes from stage to stage."""
 
 from m2distill_training.config import TrainConfig
 from m2distill_training.strategies.base import Samples, Strategy
@@ -22,6 +22,7 @@ STRATEGIES = {
 
 
 def make_strategy(config: TrainConfig) -> Strategy:
+    """Return a new object of the configured strategy, for one stage."""
     return STRATEGIES[config.strategy](config)
 
 

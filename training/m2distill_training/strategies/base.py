@@ -1,8 +1,8 @@
-"""What the loop asks of a strategy. The base class is plain behaviour cloning; a strategy overrides what it does
-otherwise.
+"""Interface between the trainer and a strategy.
 
-One object serves one task step. What goes from one step to the next is the policy and `memory`: both have a size that
-does not depend on how many tasks have been learned.
+The base class is plain behaviour cloning; a strategy overrides the methods in which it differs. One object serves one
+stage. Only the policy and `memory` pass from one stage to the next, and the size of both is independent of the number
+of learned tasks.
 """
 
 from collections.abc import Iterable
@@ -19,32 +19,40 @@ from m2distill_training.losses.bc import bc_loss
 
 @dataclass(frozen=True)
 class Samples:
-    """One gradient step's samples: rows [:n_current] are of the current task, the others replayed."""
+    """Samples of one gradient step: rows [:n_current] belong to the current task, the other rows are replayed."""
 
     inputs: Batch
     action: Tensor  # (B, T, A)
     n_current: int
-    draws: SampleRng  # for its B samples
+    rng: SampleRng  # random numbers of its B samples
 
 
 class Strategy:
-    uses_replay: ClassVar[bool] = False  # old demos are mixed into every batch
-    remembers: ClassVar[bool] = False  # needs the `memory` of the step before
-    knows_all: ClassVar[bool] = True  # the policy after a step is meant for all tasks so far, not for the step's alone
+    """Plain behaviour cloning, and the base of all strategies."""
+
+    uses_replay: ClassVar[bool] = False  # mixes demos of earlier tasks into every batch
+    remembers: ClassVar[bool] = False  # needs the `memory` of the previous stage
+    knows_all: ClassVar[bool] = True  # the policy after a stage serves all tasks so far, not only the stage's own
 
     def __init__(self):
-        self.memory: dict[str, Tensor] = {}  # the loop saves and restores it, during a step and from step to step
-        self.phases: tuple[float, ...] = (1.0,)  # of a step, in budgets; each has its own optimiser and rate schedule
+        self.memory: dict[str, Tensor] = {}  # the trainer saves and restores it, during a stage and between stages
+        self.phases: tuple[float, ...] = (
+            1.0,
+        )  # lengths of a stage's phases, in budgets; each has its own optimiser and schedule
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
-        """Before the optimiser is made. `policy`: about to learn, in training mode, with the weights of `previous`: the
-        policy as the step before left it, None before the first step; keep it, do not change it."""
+        """Prepare a stage, before the optimiser is created.
+
+        Args:
+            policy: the policy to train, in training mode, with the weights of `previous`.
+            previous: the policy after the previous stage, None in the first stage; may be kept but not changed.
+        """
 
     def begin_phase(self, policy: Policy) -> None:
-        """Before every phase but the first; `policy` may be changed."""
+        """Prepare a phase after the first one; `policy` may be changed."""
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
-        """Scalars by name; "loss" is the one to minimise, the others are its unweighted terms."""
+        """Return scalars by name: "loss" is minimised, the others are its unweighted terms."""
         bc = bc_loss(policy(samples.inputs).dist, samples.action)
         return {"loss": bc, "bc": bc}
 
@@ -53,5 +61,9 @@ class Strategy:
         optimiser.step()
 
     def end_task(self, policy: Policy, epoch: Iterable[Samples]) -> None:
-        """After the last gradient step. `policy` holds the weights to be saved, which stay; `epoch`: one pass over the
-        step's own samples, augmented as in training."""
+        """Update `memory` after the last gradient step.
+
+        Args:
+            policy: holds the weights that are saved; they must not change.
+            epoch: one pass over the stage's own samples, augmented as in training.
+        """

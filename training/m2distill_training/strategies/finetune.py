@@ -1,4 +1,4 @@
-"""Plain fine-tuning (LIBERO's Sequential): what forgets. The control beside which the others are shown."""
+"""Plain fine-tuning (LIBERO's Sequential), the control: it forgets."""
 
 from m2distill_training.strategies.base import Strategy
 

@@ -149,8 +149,8 @@ def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp
     assert f"go on with: m2distill train --preset debug --optim.budget 100000 --data {tmp_path}" in errors
     assert errors.splitlines()[-2].endswith("--resume")
     assert errors.splitlines()[-1] == "m2distill: interrupted"
-    assert RunFolder(out).state(0).is_file()
-    done = RunFolder(out).load_state(0)["step"]
+    assert RunFolder(out).state(1).is_file()
+    done = RunFolder(out).load_state(1)["step"]
     assert done >= 1
     refused = subprocess.run(
         [*argv, "--resume", "--seed", "7"], check=False, capture_output=True, text=True, timeout=60

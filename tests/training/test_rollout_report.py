@@ -92,11 +92,11 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
         write_report(tmp_path / "report.html", [run])
     evaluation = evaluate_run(run, [SUITE], 1, sampling="mode", max_steps=2, workers=0)
     assert evaluation == json.loads((run / "evaluation.json").read_text())
-    assert [[t["task"] for t in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 0]]
+    assert [[t["task"] for t in stage["tasks"]] for stage in evaluation["stages"]] == [[1], [1, 0]]
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
-    episode = evaluation["steps"][1]["tasks"][0]["runs"][0]
+    episode = evaluation["stages"][1]["tasks"][0]["runs"][0]
     assert (episode["steps"], episode["held"], episode["state"]) == (2, "", HELD_OUT[0])
-    assert evaluation["steps"][0]["tasks"][0]["runs"][0]["video"] is None
+    assert evaluation["stages"][0]["tasks"][0]["runs"][0]["video"] is None
 
     assert main.run(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()

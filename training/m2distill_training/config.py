@@ -36,11 +36,11 @@ BUDGET_UNITS = ("steps", "epochs")
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, made anew at every task step; the rate falls along a cosine from lr to min_lr over the budget."""
+    """AdamW, created again for every stage; the rate falls along a cosine from lr to min_lr over the budget."""
 
     batch_size: int  # windows of the current task per gradient step
     accumulate: int  # parts of the batch that are learned one after the other: less memory, the same gradient
-    budget: int  # of a task step, in budget_unit
+    budget: int  # of a stage, in budget_unit
     budget_unit: str  # "steps": gradient steps per task that it learns; "epochs": the rate changes once per epoch
     lr: float  # after the warm-up
     min_lr: float  # at the end of the budget
@@ -85,20 +85,20 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """How the tasks are divided into steps, and how much of each is learned; see protocols.py."""
+    """How the tasks are divided into stages, and how much of each is learned; see protocols.py."""
 
     name: str  # a label; --protocol sets it and the values, any of which may be changed
-    step_tasks: tuple[int, ...]  # of every step, the tasks it learns jointly; empty: one task per step
-    step_demos: tuple[int, ...]  # of every step, the demos it learns of each task; one number: of all steps; empty: all
+    stage_tasks: tuple[int, ...]  # number of tasks that each stage learns jointly; empty: one task per stage
+    stage_demos: tuple[int, ...]  # demos of each task, per stage; one number: for all stages; empty: all demos
 
     def __post_init__(self):
-        for name in ("step_tasks", "step_demos"):
+        for name in ("stage_tasks", "stage_demos"):
             for value in getattr(self, name):
                 require_range(f"protocol.{name}", value, 1)
-        if len(self.step_demos) > 1 and self.step_tasks and len(self.step_demos) != len(self.step_tasks):
+        if len(self.stage_demos) > 1 and self.stage_tasks and len(self.stage_demos) != len(self.stage_tasks):
             raise ConfigError(
-                f"protocol.step_demos has {len(self.step_demos)} numbers for "
-                f"{len(self.step_tasks)} steps; give one per step, or one for all"
+                f"protocol.stage_demos has {len(self.stage_demos)} numbers for "
+                f"{len(self.stage_tasks)} stages; give one per stage, or one for all"
             )
 
 
@@ -109,7 +109,7 @@ class ReplayConfig:
     demos_per_task: int  # whole demos kept of every earlier task
     total_demos: int  # whole demos kept of all earlier tasks together; 0: no limit
     batch_size: int  # windows of earlier tasks added to every batch
-    held_out_demos: int  # whole demos of every task that no step learns: they judge later steps without a simulation
+    held_out_demos: int  # whole demos of every task that no stage learns; they test later stages without a simulation
 
     def __post_init__(self):
         require_range("replay.demos_per_task", self.demos_per_task, 1)
@@ -139,7 +139,7 @@ class TrainConfig:
     precision: str  # of the forward pass: bfloat16 (autocast) or float32
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
-    curve_points: int  # checkpoints kept while a step is learned, from its first to its last gradient step; 0: none
+    curve_points: int  # checkpoints saved during a stage, from its first to its last gradient step; 0: none
     model: ModelConfig
     optim: OptimConfig
     augment: AugmentConfig

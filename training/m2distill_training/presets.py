@@ -15,7 +15,7 @@ from m2distill_training.config import (
 )
 from m2distill_training.strategies.registry import config_values
 
-_CUSTOM = ProtocolConfig(name="custom", step_tasks=(), step_demos=())
+_CUSTOM = ProtocolConfig(name="custom", stage_tasks=(), stage_demos=())
 
 
 def libero() -> TrainConfig:

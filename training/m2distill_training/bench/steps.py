@@ -1,4 +1,4 @@
-"""A task step's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
+"""A stage's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
 states."""
 
 import dataclasses
@@ -17,7 +17,7 @@ from m2distill_training.runs.run_folder import RunFolder
 
 
 class Steps:
-    """A task step about to learn `current`, after a step for each of `earlier`; `step()` makes one gradient step."""
+    """A stage about to learn `current`, after a stage for each of `earlier`; `step()` makes one gradient step."""
 
     def __init__(self, config: TrainConfig, current: DemoSubset, earlier: Sequence[DemoSubset] = ()):
         self.spec = config.policy_spec(config.text_encoder, TEXT_WIDTH)
@@ -28,7 +28,7 @@ class Steps:
             config,
             self.spec,
             "cpu",
-            len(earlier),
+            len(earlier) + 1,
             [[part] for part in (*earlier, current)],
             previous,
             folder,

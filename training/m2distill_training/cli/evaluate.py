@@ -23,7 +23,7 @@ def evaluate_command(
 ) -> None:
     """Success rates in simulation, from initial states that no demonstration used.
 
-    Of a run folder: every step's checkpoint on every task learned so far, with success matrix and forgetting; kept
+    Of a run folder: every stage's checkpoint on every task learned so far, with success matrix and forgetting; kept
     in the run folder. Of a checkpoint: the tasks that it knows, or --tasks; kept in --out.
 
     Written are evaluation.json (success rates with 95 % Wilson intervals, steps to success, every episode, failures
@@ -34,7 +34,7 @@ def evaluate_command(
 
     Example: m2distill evaluate runs/two_tasks --episodes 10
 
-    Example: m2distill evaluate runs/two_tasks/steps/1/checkpoint --suite libero_object --tasks 0 1 --workers 2
+    Example: m2distill evaluate runs/two_tasks/stages/2/checkpoint --suite libero_object --tasks 0 1 --workers 2
 
     Args:
         path: a run folder or a checkpoint
@@ -69,9 +69,9 @@ def evaluate_command(
             )
         with show_episodes() as listener:
             result = evaluate_run(path, suite, episodes, **options, listener=listener)
-        for i, step in enumerate(result["steps"]):
-            print(f"after step {i + 1}")
-            _print_tasks(step["tasks"])
+        for i, stage in enumerate(result["stages"], 1):
+            print(f"after stage {i}")
+            _print_tasks(stage["tasks"])
         print("  ".join(f"{name} {value}" for name, value in result["metrics"].items()))
         print(path / "evaluation.json")
         return

@@ -32,11 +32,11 @@ def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress],
         tasks: dict[int, TaskID] = {}
 
         def on_step(p: TrainProgress) -> None:
-            if p.task_step not in tasks:
-                tasks[p.task_step] = bars.add_task(
-                    f"{label} step {p.task_step + 1}/{p.task_steps}", total=p.steps, losses="", rate=0.0
+            if p.stage not in tasks:
+                tasks[p.stage] = bars.add_task(
+                    f"{label} stage {p.stage}/{p.stages}", total=p.steps, losses="", rate=0.0
                 )
-            bars.update(tasks[p.task_step], completed=p.step, losses=_losses(p), rate=p.steps_per_s)
+            bars.update(tasks[p.stage], completed=p.step, losses=_losses(p), rate=p.steps_per_s)
 
         yield on_step
 
@@ -52,7 +52,7 @@ def _plain(label: str) -> Callable[[TrainProgress], None]:
         shown_at = now
         eta_s = (p.steps - p.step) / p.steps_per_s
         print(
-            f"{label} step {p.task_step + 1}/{p.task_steps}  {p.step}/{p.steps}  {_losses(p)}  "
+            f"{label} stage {p.stage}/{p.stages}  {p.step}/{p.steps}  {_losses(p)}  "
             f"{p.steps_per_s:.1f} it/s  eta {int(eta_s // 60)}:{int(eta_s % 60):02d}",
             flush=True,
         )

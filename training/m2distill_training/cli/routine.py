@@ -28,7 +28,7 @@ def learn_command(
     """Teach a run one more task from new demonstrations; the earlier tasks' files are not needed.
 
     The teacher is the run's last checkpoint, the replayed demonstrations come from the run's own memory. Nothing that
-    runs changes: the new checkpoint waits in RUN/steps/ until it is promoted. After Ctrl-C or a crash the same command
+    runs changes: the new checkpoint waits in RUN/stages/ until it is promoted. After Ctrl-C or a crash the same command
     goes on.
 
     Example: m2distill learn --run runs/kitchen --data data/new_task.hdf5
@@ -44,7 +44,7 @@ def learn_command(
     """
     require_at_least(0, held_out=held_out)
     with show_training(strategy) as on_step:
-        step = learn(
+        stage = learn(
             run,
             data,
             strategy=strategy,
@@ -54,13 +54,13 @@ def learn_command(
             cache=cache,
             on_step=on_step,
         )
-    print(f"learned: {run / 'steps' / str(step) / 'checkpoint'}\nnext: m2distill promote --run {run}")
+    print(f"learned: {run / 'stages' / str(stage) / 'checkpoint'}\nnext: m2distill promote --run {run}")
 
 
 def promote_command(
     run: Path,
     bars: Annotated[Thresholds, tyro.conf.arg(name="")] = Thresholds(),
-    step: int | None = None,
+    stage: int | None = None,
     suite: tuple[str, ...] = ("libero_object", "libero_goal", "libero_spatial", "libero_10"),
     episodes: int = 10,
     max_steps: int = 600,
@@ -79,7 +79,7 @@ def promote_command(
 
     Args:
         run: the run folder.
-        step: of the run, from 0; default: the last one learned.
+        stage: number of the stage in the run, from 1; default: the last one learned.
         suite: where the tasks' simulations are; none for a real arm whose instructions happen to be LIBERO's.
         episodes: per task and checkpoint.
         max_steps: after which an episode has failed.
@@ -92,7 +92,7 @@ def promote_command(
     with show_episodes() as listener:
         promotion = promote(
             run,
-            step,
+            stage,
             bars=bars,
             suites=suite,
             force=force,
@@ -105,7 +105,7 @@ def promote_command(
         )
     _show(promotion.findings)
     how = "promoted in spite of its proof" if promotion.forced else "promoted"
-    print(f"{how}: {run / 'current'} -> steps/{promotion.step}/checkpoint ({promotion.checkpoint_id[:12]})")
+    print(f"{how}: {run / 'current'} -> stages/{promotion.stage}/checkpoint ({promotion.checkpoint_id[:12]})")
 
 
 def rollback_command(run: Path) -> None:
@@ -116,7 +116,7 @@ def rollback_command(run: Path) -> None:
     Args:
         run: the run folder.
     """
-    print(f"rolled back: {run / 'current'} -> steps/{rollback(run)}/checkpoint")
+    print(f"rolled back: {run / 'current'} -> stages/{rollback(run)}/checkpoint")
 
 
 def _show(findings: list[TaskCheck]) -> None:

@@ -22,7 +22,7 @@ from m2distill_training.utils.device import usable_device
 
 @dataclass
 class Arguments:
-    """Learn the given tasks, one after the other, and keep a checkpoint after each in OUT/steps/.
+    """Learn the given tasks, one after the other, and keep a checkpoint after each in OUT/stages/.
 
     --preset small (64 px, minutes on two CPU cores), libero (LIBERO's network and training) or debug (seconds,
     learns nothing) gives every value below; any of them can be overridden. --protocol ten_steps or base6_plus4
@@ -42,7 +42,7 @@ class Arguments:
     out: Path  # run folder
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     resume: bool = False  # go on with the run in `out`
-    start_from: Path | None = None  # another run's checkpoint in place of the first step
+    start_from: Path | None = None  # another run's checkpoint in place of the first stage
     device: str = "auto"  # cpu, cuda, cuda:1 ...; auto takes a GPU when there is one, and says so
     cache: Path | None = None  # where decoded frames are kept; default: beside each data file
     suite: str | None = None  # learn the files in the order and with the instructions of this suite of LIBERO

@@ -1,8 +1,8 @@
-"""`m2distill study`: strategies and ablations on the same demonstrations, from the same first step.
+"""`m2distill study`: strategies and ablations on the same demonstrations, from the same first stage.
 
     OUT/study.json           what was asked for; another study in the same folder is refused
     OUT/data/                demonstrations, one file per task
-    OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first step, in which no strategy differs
+    OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first stage, in which no strategy differs
     OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
     OUT/results.md           the same as tables
     OUT/report.html          the same as images
@@ -44,7 +44,7 @@ from m2distill_training.runs.run_folder import (
 from m2distill_training.strategies import find_strategy, strategy_names
 from m2distill_training.utils.schemas import is_count
 
-FIRST = "first"  # the run that ends after the step which all others share
+FIRST = "first"  # the run that ends after the stage which all others share
 STUDY = {
     "suite": str,
     "tasks": [is_count],
@@ -138,7 +138,7 @@ def study(
     preset: str = "small",
     workers: int = 2,
 ) -> None:
-    """Learn the same tasks by several strategies, evaluate each after every step, and compare.
+    """Learn the same tasks by several strategies, evaluate each after every stage, and compare.
 
     Variants: the strategies finetune, er, m2distill, relabel and multitask; no_image, no_text, no_extra, no_policy:
     m2distill without one of its four terms; and strategies of your own, by name or as module:Class.
@@ -152,14 +152,14 @@ def study(
         variants: what to compare.
         seeds: of initial weights, draws and replayed demonstrations; the demonstrations are the same.
         suite: with a scripted expert: libero_object, libero_goal or libero_spatial.
-        tasks: task numbers in the order of learning, one step each.
+        tasks: task numbers in the order of learning, one stage each.
         demos: demonstrations per task.
         replay: demonstrations of every earlier task that er and m2distill keep.
         first_budget: gradient steps for the first task, which a network without knowledge learns.
         budget: gradient steps for each further task.
         episodes: per task and checkpoint, from starts that no demonstration used.
         max_steps: of an episode; a demonstration takes about 100.
-        curve_points: parts into which the learning of a step is divided for LIBERO's forward transfer; 0: none.
+        curve_points: parts into which the learning of a stage is divided for LIBERO's forward transfer; 0: none.
         preset: of training.
         workers: simulating processes; the results do not depend on it.
     """
@@ -216,7 +216,7 @@ def _learn_and_evaluate(
             files,
             run.path,
             resume=(run.path / "config.json").is_file(),
-            start_from=first.checkpoint(0) if first else None,
+            start_from=first.checkpoint(1) if first else None,
             on_step=on_step,
         )
     if first and not (run.path / EPISODES).is_file():
@@ -262,8 +262,8 @@ def _variants(out: Path) -> list[tuple[str, Path]]:
 
 def _result(variant: str, path: Path) -> dict:
     evaluation, config = read_evaluation(path), read_json(path / "config.json", CONFIG)
-    last = evaluation["steps"][-1]["tasks"]
-    rates = {line["task_step"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
+    last = evaluation["stages"][-1]["tasks"]
+    rates = {line["stage"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
     return {
         "variant": variant,
         "seed": config["seed"],
@@ -312,7 +312,7 @@ def _tables(asked: dict, results: list[dict]) -> str:
     for result in results:
         lines += [
             "",
-            f"Success after each step (row) on each task (column), {result['variant']}, seed {result['seed']}:",
+            f"Success after each stage (row) on each task (column), {result['variant']}, seed {result['seed']}:",
             "",
         ]
         size = len(result["matrix"][-1])

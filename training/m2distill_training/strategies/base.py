@@ -39,7 +39,7 @@ class Samples:
     inputs: Batch
     action: Tensor  # (B, T, A)
     n_current: int
-    draws: SampleRng  # for its B samples
+    rng: SampleRng  # random numbers of its B samples
 
 
 class Strategy:

@@ -1,4 +1,4 @@
-"""Plain fine-tuning (LIBERO's Sequential): the control that forgets."""
+"""Plain fine-tuning (LIBERO's Sequential), the control: it forgets."""
 
 from m2distill_training.strategies.base import Strategy
 

@@ -1,4 +1,4 @@
-"""All tasks learned together in one stage (LIBERO's Multitask): the upper bound."""
+"""Joint training on all tasks (LIBERO's Multitask), the upper bound: protocols.plan puts all tasks in one stage."""
 
 from m2distill_training.strategies.base import Strategy
 

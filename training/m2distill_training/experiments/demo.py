@@ -34,6 +34,7 @@ from rich.table import Table
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError, require_at_least
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -46,7 +47,7 @@ from m2distill_training.report import write_report
 from m2distill_training.runs.run_folder import RunError, begin_folder, read_json, write_atomic
 from m2distill_training.utils.schemas import is_count, optional
 
-SUITE = "libero_object"
+SUITE = DEFAULT_SUITE
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
 TRIALS = [{"task": is_count, "initial_state": is_count, "success": bool, "steps": is_count, "video": optional(str)}]
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.safety.arm_presets import ARMS
+from m2distill_policy.suites import DEFAULT_SUITE, LIBERO_SUITES, listed
 
 STARTER_CHECKPOINT = (
     Path(__file__).parents[1] / "starter"
@@ -93,7 +94,7 @@ class PolicyLaunchConfig(SharedLaunchConfig):
 @dataclass(frozen=True)
 class SimLaunchConfig(SharedLaunchConfig):
     suite: str = _option(
-        "libero_object", "LIBERO suite to simulate: libero_object, libero_goal, libero_spatial, libero_10 or libero_90"
+        DEFAULT_SUITE, f"LIBERO suite to simulate: {listed(LIBERO_SUITES)}"
     )
     task: int = _option(0, "index of the task within the suite, from 0")
     initial_state: int = _option(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.spec import strict_from_json
-from m2distill_training.data.libero.reader import PAIRINGS
 
 STRATEGY_NAMES = ("finetune", "er", "ewc", "packnet", "m2distill", "relabel", "multitask")
+PAIRINGS = ("before", "as_stored")
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
 DISTILL_ON = ("current", "replay", "both")

@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 
 from m2distill_policy.errors import DataError
+from m2distill_training.config import PAIRINGS
 from m2distill_training.data.libero.hdf5_checks import member, reading
 
-PAIRINGS = ("before", "as_stored")
 AGAIN = "copy or collect it again"
 CAMERA_KEYS = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
 JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7

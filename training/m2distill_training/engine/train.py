@@ -34,6 +34,7 @@ def train(
     start_from: Path | None = None,
     cache: Path | None = None,
     instructions: Sequence[str] | None = None,
+    on_ready: Callable[[], None] = lambda: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> RunFolder:
     """Learn the datasets' tasks, divided into stages by config.protocol; stages/<n>/checkpoint appears in `out` after
@@ -42,7 +43,7 @@ def train(
     `start_from` is another run's checkpoint that takes the place of the first stage: a strategy that remembers nothing
     but the policy learns its first stage like any other, so a control run need not repeat it. `instructions` replace
     those in the files. Ctrl-C saves the state after the gradient step in progress and raises KeyboardInterrupt;
-    `resume` goes on from there. Raises UserError.
+    `resume` goes on from there. `on_ready` is called when everything has been checked. Raises UserError.
     """
     own, n_demos = _survey(datasets, config)  # first: what is wrong with the files or the plan shows at once
     instructions = own if instructions is None else list(instructions)
@@ -65,6 +66,7 @@ def train(
         data = [{"path": str(s.source), "key": s.key, "instruction": s.instruction, "demos": s.n_demos} for s in stores]
         start = None if start_from is None else _start(start_from, config, spec, data[: len(lessons[0])])
         with _run_folder(out, config, data, resume, ranks) as run, deferred_interrupt() as interrupted:
+            on_ready()
             policy: Policy | None = None
             for stage in range(1, len(stages) + 1):
                 if stage == 1 and start is not None and start_from is not None and not run.checkpoint(1).is_dir():

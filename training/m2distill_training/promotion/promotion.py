@@ -22,6 +22,12 @@ from m2distill_training.runs.run_folder import RunError, RunFolder, locked, read
 from m2distill_training.utils.schemas import is_count
 
 
+class PromotionRejected(RunError):
+    """A checkpoint did not pass the check for forgetting."""
+
+    exit_status = 1
+
+
 @dataclass(frozen=True)
 class Promotion:
     stage: int
@@ -56,7 +62,7 @@ def promote(
         )
         failed = [f for f in findings if not f.passed]
         if failed and not force:
-            raise RunError(
+            raise PromotionRejected(
                 f"stage {stage} is not promoted: " + "; ".join(f.told() for f in failed) + f". The proof is "
                 f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
                 "record --force"

@@ -82,7 +82,8 @@ def _evaluate_run(options: argparse.Namespace) -> None:
     for i, stage in enumerate(result["stages"], 1):
         print(f"after stage {i}")
         _print_tasks(stage["tasks"])
-    print("  ".join(f"{name.upper()} {_percent(value)}" for name, value in result["metrics"].items()))
+    metrics = result["metrics"]
+    print("  ".join(f"{name.upper()} {_percent(metrics[name])}" for name in ("fwt", "nbt", "auc")))
     print(path / "evaluation.json")
     print(f"next: m2distill report {path}")
 

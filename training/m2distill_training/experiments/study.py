@@ -153,7 +153,7 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
         strategy, _ = strategy_of(variant)
         if find_strategy(strategy).remembers:
             raise UserError(
-                f"variant {variant!r} needs more of the first step than the checkpoint that all variants share; "
+                f"variant {variant!r} needs more of the first stage than the checkpoint that all variants share; "
                 "train it by itself with m2distill train"
             )
     for task in asked.tasks:

@@ -47,15 +47,15 @@ def test_a_policy_that_learned_nothing_fails_the_demo_in_one_line(demo):
     assert demo[2].stderr.splitlines()[-1] == line
 
 
-def test_the_summary_holds_every_trial_of_the_second_step(demo):
+def test_the_summary_holds_every_trial_of_the_second_stage(demo):
     out, _, _ = demo
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["evaluations"]) == {"m2distill", "finetune"}
     for evaluation in summary["evaluations"].values():
-        assert [[len(task["runs"]) for task in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 1]]
-        assert evaluation["steps"][1]["tasks"][0]["runs"][0]["steps"] == 20
-    ids = [evaluation["steps"][0]["checkpoint_id"] for evaluation in summary["evaluations"].values()]
-    assert ids[0] == ids[1]  # the control shares the first step
+        assert [[len(task["runs"]) for task in stage["tasks"]] for stage in evaluation["stages"]] == [[1], [1, 1]]
+        assert evaluation["stages"][1]["tasks"][0]["runs"][0]["steps"] == 20
+    ids = [evaluation["stages"][0]["checkpoint_id"] for evaluation in summary["evaluations"].values()]
+    assert ids[0] == ids[1]  # the control shares the first stage
 
 
 def test_the_report_is_one_file_with_a_video_of_each_task(demo):

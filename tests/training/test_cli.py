@@ -13,7 +13,6 @@ from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup import system
 from m2distill_training import presets
 from m2distill_training.cli import main, train
-from m2distill_training.cli.dataclass_options import read_dataclass_options
 from m2distill_training.cli.train import data_files
 from m2distill_training.promotion.promotion import PromotionRejected
 from m2distill_training.runs.run_folder import RunFolder
@@ -82,20 +81,20 @@ def test_budget_replay_and_image_size_have_their_short_names_in_train(tmp_path):
     words = ["--data", "x", "--out", "y", "--budget", "7", "--replay", "3", "--image-size-px", "32"]
     parser = main.make_parser("m2distill train", train, words)
     options = parser.parse_args()
-    config = read_dataclass_options(options.settings, options)
+    config = train.config_of(options)
     assert (config.optim.budget, config.replay.demos_per_task, config.image_px) == (7, 3, 32)
     dotted = ["--data", "x", "--out", "y", "--optim.budget", "7", "--replay.demos_per_task=3", "--image-px", "32"]
     options = main.make_parser("m2distill train", train, dotted).parse_args()
-    assert read_dataclass_options(options.settings, options) == config
+    assert train.config_of(options) == config
 
 
 def test_every_setting_of_a_preset_is_an_option_of_train():
     words = ["--data", "x", "--out", "y", "--preset", "libero", "--model.stages.1.width", "96", "--model.stem-pool"]
     options = main.make_parser("m2distill train", train, [*words, "false"]).parse_args()
-    config = read_dataclass_options(options.settings, options)
+    config = train.config_of(options)
     assert (config.model.stages[1].width, config.model.stem_pool) == (96, False)
     untouched = main.make_parser("m2distill train", train, words[:6]).parse_args()
-    assert read_dataclass_options(untouched.settings, untouched) == presets.libero()
+    assert train.config_of(untouched) == presets.libero()
 
 
 @pytest.mark.parametrize("words", [["--dry-run"], ["--dry-run", "true"], ["--dry-run=true"]])
@@ -216,8 +215,8 @@ def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "m2distill: interrupted; repeat the same command to continue"
-    assert RunFolder(out).state(0).is_file()
-    done = RunFolder(out).load_state(0)["step"]
+    assert RunFolder(out).state(1).is_file()
+    done = RunFolder(out).load_state(1)["step"]
     assert done >= 1
     refused = subprocess.run([*argv, "--seed", "7"], check=False, capture_output=True, text=True, timeout=60)
     assert (refused.returncode, "seed was 0, now 7" in refused.stderr) == (2, True)

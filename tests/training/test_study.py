@@ -26,17 +26,17 @@ SETTINGS = {
 }
 
 
-def test_a_study_compares_variants_from_one_first_step_and_may_be_added_to(tmp_path, capfd):
+def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_path, capfd):
     out = tmp_path / "study"
     study(out, Study(**SETTINGS), ("er", "no_text"), (3,), workers=1)
     folders = {name: RunFolder(out / "runs" / f"{name}-3") for name in ("first", "er", "no_text")}
-    shared = {load_checkpoint(folder.checkpoint(0)).id for folder in folders.values()}
+    shared = {load_checkpoint(folder.checkpoint(1)).id for folder in folders.values()}
     assert len(shared) == 1
     steps = {name: [line["step"] for line in folder.metrics()][-1] for name, folder in folders.items()}
     assert steps == {"first": 4, "er": 2, "no_text": 2}
     assert read_json(folders["no_text"].path / "config.json")["distill"]["text"] == 0.0
     ran = {name: len(read_lines(folder.path / "episodes.jsonl")) for name, folder in folders.items()}
-    # Before and after each step: the first run's 2 are not repeated, nor is the end of a curve.
+    # Before and after each stage: the first run's 2 are not repeated, nor is the end of a curve.
     assert ran == {"first": 2, "er": 5, "no_text": 5}
     assert read_json(folders["er"].path / "evaluation.json")["ran"]["episodes"] == 3
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.models import Batch
 from m2distill_policy.models.batch import to_model_input
@@ -59,7 +60,7 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
 def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
     """Random windows in batches, read by one process: as the store gives them (uint8), and as the network takes them
     and robomimic gives them (float32 in [0, 1])."""
-    size_px = plain_dataset(file, HISTORY)[0]["obs"]["agentview_rgb"].shape[-1]  # so that neither side resizes
+    size_px = plain_dataset(file, HISTORY)[0]["obs"][CAMERAS[0].hdf5_key].shape[-1]  # so that neither side resizes
     spec = libero_spec(size_px, HISTORY, text_width=TEXT_WIDTH)
     windows = Windows([_part(open_store(file, spec, PAIRING, cache), 0)], HISTORY)
     turn = itertools.count()

@@ -5,12 +5,12 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import require_at_least
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states
 from m2distill_training.bench.measure import Times, alternate, judged, machine, show
 
 COLUMNS = ("name", "assets", "ours_steps_s", "plain_steps_s", "ratio", "bar", "holds")
-CAMERAS = ("agentview", "wrist")
 AIM_STEPS_S, AIM_WORKERS = 20, 1.8
 
 
@@ -80,7 +80,7 @@ def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats:
     wrapper.reset()
     wrapper.set_init_state(state)
     try:
-        with make_env(task.suite, task.index, source, dict.fromkeys(CAMERAS, (size_px, size_px))) as env:
+        with make_env(task.suite, task.index, source, square_sizes(size_px)) as env:
             env.reset(state)
             return alternate(
                 lambda: _act(env, steps),
@@ -129,7 +129,7 @@ def one_and_two(task: Task, assets: str, steps: int, size_px: int, repeats: int)
 def _serve(pipe: Connection, suite: str, task: int, assets: str, size_px: int) -> None:
     from m2distill_sim.env_factory import make_env
 
-    with make_env(suite, task, assets_of(suite, assets), dict.fromkeys(CAMERAS, (size_px, size_px))) as env:
+    with make_env(suite, task, assets_of(suite, assets), square_sizes(size_px)) as env:
         env.reset(initial_states(suite, task)[0])
         while True:
             _act(env, pipe.recv())

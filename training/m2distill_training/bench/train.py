@@ -41,7 +41,7 @@ def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> No
             }
         )
     for on in ("both", "replay"):
-        distilling = dataclasses.replace(config, distill=dataclasses.replace(config.distill, on=on))
+        distilling = config.with_strategy("m2distill", on=on)
         for batch in batches:
             times = er_and_m2distill(distilling, batch, repeats)
             rows.append(
@@ -94,7 +94,7 @@ def precision_gap(config: TrainConfig, strategy: str, steps: int) -> dict:
     steps, as a share of how far the loss fell. A step's own loss is no measure: the paths part a little further with
     every step, as those of two orders of summation do."""
     config = dataclasses.replace(
-        config, strategy=strategy, optim=dataclasses.replace(config.optim, budget=steps, budget_unit="steps")
+        config.with_strategy(strategy), optim=dataclasses.replace(config.optim, budget=steps, budget_unit="steps")
     )
     blocks = {}
     for precision in PRECISIONS:

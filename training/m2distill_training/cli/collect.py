@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from m2distill_policy.utils.argument_parser import Parser
-from m2distill_training.cli.options import add_assets, add_demos, add_image_size, add_workers
+from m2distill_training.cli.options import add_assets, add_cameras, add_demos, add_image_size, add_workers
 
 DESCRIPTION = """Record demonstrations of a scripted expert in simulation: one LIBERO-format HDF5 file per task.
 
@@ -27,9 +27,11 @@ def add_arguments(parser: Parser) -> None:
     )
     add_image_size(parser)
     add_assets(parser)
+    add_cameras(parser)
 
 
 def run(options: argparse.Namespace) -> None:
+    from m2distill_policy.cameras import CAMERAS, read_cameras
     from m2distill_sim.assets import find_assets
     from m2distill_sim.collect import collect
 
@@ -42,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         size_px=options.image_size_px,
         assets=find_assets(options.assets),
+        cameras=CAMERAS if options.cameras is None else read_cameras(options.cameras),
     )
     for path in files:
         print(path)

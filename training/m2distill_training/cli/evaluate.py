@@ -26,7 +26,7 @@ the active mode) and episodes.jsonl, from which the same command continues after
 and seed determine the result, --workers does not."""
 EXAMPLES = (
     "m2distill evaluate runs/two_tasks --episodes 10",
-    "m2distill evaluate runs/two_tasks/steps/1/checkpoint --suite libero_object --tasks 0 1",
+    "m2distill evaluate runs/two_tasks/stages/2/checkpoint --suite libero_object --tasks 0 1",
 )
 
 
@@ -78,9 +78,9 @@ def _evaluate_run(options: argparse.Namespace) -> None:
         result = evaluate_run(
             path, options.suite, options.episodes, seed=options.seed, **simulation(options), listener=listener
         )
-    for i, step in enumerate(result["steps"]):
-        print(f"after stage {i + 1}")
-        _print_tasks(step["tasks"])
+    for i, stage in enumerate(result["stages"], 1):
+        print(f"after stage {i}")
+        _print_tasks(stage["tasks"])
     print("  ".join(f"{name.upper()} {_percent(value)}" for name, value in result["metrics"].items()))
     print(path / "evaluation.json")
     print(f"next: m2distill report {path}")

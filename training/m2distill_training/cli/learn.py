@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     device = usable_device(options.device)
     with show_training(options.strategy) as on_step:
-        step = learn(
+        stage = learn(
             options.run,
             options.data[0],
             strategy=options.strategy,
@@ -56,5 +56,5 @@ def run(options: argparse.Namespace) -> None:
             cache=options.cache,
             on_step=on_step,
         )
-    print(f"learned: {options.run / 'steps' / str(step) / 'checkpoint'}")
+    print(f"learned: {options.run / 'stages' / str(stage) / 'checkpoint'}")
     print(f"next: m2distill promote --run {options.run}")

@@ -59,6 +59,12 @@ def add_image_size(parser: Parser) -> None:
     parser.add_argument("--image-size-px", type=int, default=128, help="side of the images of both cameras")
 
 
+def add_cameras(parser: Parser) -> None:
+    parser.add_argument(
+        "--cameras", type=Path, help="YAML or JSON file that lists the cameras; default: agentview and wrist"
+    )
+
+
 def add_device(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto uses a GPU if there is one")
 

@@ -32,7 +32,7 @@ EXAMPLES = ("m2distill promote --run runs/kitchen --episodes 10",)
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     add_dataclass_options(parser, Thresholds())
-    parser.add_argument("--step", type=int, help="of the run, from 0; default: the last one that was learned")
+    parser.add_argument("--stage", type=int, help="number of the stage in the run, from 1; default: the last one")
     parser.add_argument(
         "--suite",
         nargs="*",
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     with show_episodes() as listener:
         promotion = promote(
             options.run,
-            options.step,
+            options.stage,
             bars=bars,
             suites=options.suite,
             force=options.force,
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         )
     _show(promotion.findings)
     how = "promoted although the check failed" if promotion.forced else "promoted"
-    print(f"{how}: {options.run / 'current'} -> steps/{promotion.step}/checkpoint ({promotion.checkpoint_id[:12]})")
+    print(f"{how}: {options.run / 'current'} -> stages/{promotion.stage}/checkpoint ({promotion.checkpoint_id[:12]})")
 
 
 def _show(findings: Sequence["TaskCheck"]) -> None:

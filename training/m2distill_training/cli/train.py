@@ -1,23 +1,29 @@
 """The command `m2distill train`."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from m2distill_policy.cameras import read_cameras
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.argument_parser import Parser
-from m2distill_training.cli.dataclass_options import add_dataclass_options, read_dataclass_options
-from m2distill_training.cli.options import add_cache, add_device
+from m2distill_training.cli.dataclass_options import add_dataclass_options, option_values, read_dataclass_options
+from m2distill_training.cli.options import add_cache, add_cameras, add_device
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.protocols import PROTOCOLS, with_protocol
 from m2distill_training.presets import PRESETS, preset
+from m2distill_training.strategies.registry import check_options, option_prefix
 
 DESCRIPTION = """Learn the given tasks one after the other, and keep a checkpoint after each in OUT/.
 
 --preset small (64 px, minutes on two CPU cores), libero (LIBERO's network and training) or debug (seconds, learns
 nothing) sets every value below; any of them can be overridden. --protocol ten_steps or base6_plus4 sets those that the
 benchmark prescribes.
+
+--strategy is finetune, er, ewc, packnet, m2distill, relabel, multitask, the name of an installed plug-in, or
+module:Class for a class in a file of yours; its hyper-parameters are among the options below.
 
 The same command continues after Ctrl-C or a crash; a finished run is left as it is."""
 EXAMPLES = (
@@ -56,12 +62,20 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--tasks", type=int, nargs="+", default=[], help="with --suite: only these of its tasks, in this order"
     )
-    parser.set_defaults(settings=with_protocol(preset(name), protocol))
-    add_dataclass_options(parser, parser.get_default("settings"), ALIASES, skip=("preset",))
+    add_cameras(parser)
+    strategy = _value_of(parser.words, "--strategy", "m2distill")
+    cameras = _value_of(parser.words, "--cameras", "")
+    settings = with_protocol(preset(name, strategy), protocol)
+    if cameras:
+        settings = dataclasses.replace(settings, cameras=read_cameras(Path(cameras)))
+    check_options(strategy, parser.words)
+    parser.set_defaults(settings=settings)
+    add_dataclass_options(parser, settings, aliases=ALIASES, skip=("preset", "strategy_config", "cameras"))
+    add_dataclass_options(parser, settings.strategy_config, option_prefix(type(settings.strategy_config)))
 
 
 def run(options: argparse.Namespace) -> None:
-    config: TrainConfig = read_dataclass_options(options.settings, options)
+    config = config_of(options)
 
     from m2distill_training.cli.progress import show_training
     from m2distill_training.engine.distributed import started_by_torchrun
@@ -98,6 +112,16 @@ def run(options: argparse.Namespace) -> None:
     if ranks.leads:
         print(f"done: {trained.path}")
         print(f"next: m2distill evaluate {trained.path}" + (f" --suite {options.suite}" if options.suite else ""))
+
+
+def config_of(options: argparse.Namespace) -> TrainConfig:
+    """The training configuration that parsed options describe. Raises ConfigError."""
+    settings: TrainConfig = options.settings
+    hyperparameters = settings.strategy_config
+    config: TrainConfig = read_dataclass_options(settings, options)
+    return config.with_strategy(
+        config.strategy, **option_values(hyperparameters, options, option_prefix(type(hyperparameters)))
+    )
 
 
 def _value_of(words: Sequence[str], option: str, default: str) -> str:

@@ -6,7 +6,7 @@ instruction on the topic, and counts successes from initial states that no demon
 
     OUT/data/            demonstrations
     OUT/m2distill/       run folder of the method: checkpoints, metrics, evaluation.json
-    OUT/finetune/        run folder of the control; its first step is the method's
+    OUT/finetune/        run folder of the control; its first stage is the method's
     OUT/trials/          results, videos and node logs of the trials over ROS 2
     OUT/demo.json        what was asked for; another demo in the same folder is refused
     OUT/summary.json     every number; its seconds are those of the last invocation
@@ -97,7 +97,7 @@ def demo(chosen: DemoPlan) -> int:
 
 def shortfall(evaluation: dict) -> str:
     """Where the policy that learned both tasks falls short of CRITERION; empty if it does not."""
-    tasks = zip(("old task", "new task"), evaluation["steps"][-1]["tasks"], strict=True)
+    tasks = zip(("old task", "new task"), evaluation["stages"][-1]["tasks"], strict=True)
     missed = [
         f"{kind} {task['successes']} of {task['episodes']}"
         for kind, task in tasks
@@ -151,10 +151,10 @@ class _Clock:
 
 
 def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
-    config = dataclasses.replace(presets.preset(chosen.preset), strategy=strategy, seed=chosen.seed)
+    config = dataclasses.replace(presets.preset(chosen.preset, strategy), seed=chosen.seed)
     start_from = None
     if strategy == "finetune":
-        start_from = chosen.folders["m2distill"] / "steps" / "0" / "checkpoint"
+        start_from = chosen.folders["m2distill"] / "stages" / "1" / "checkpoint"
         budget = round(config.optim.budget * CONTROL_BUDGET)
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, budget=budget))
     folder = chosen.folders[strategy]
@@ -165,11 +165,11 @@ def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
 def _examine(chosen: DemoPlan) -> dict[str, dict]:
     """Trials of three policies; the evaluation of each strategy, also written into its run folder."""
     first, second = chosen.tasks
-    m2distill, finetune = (folder / "steps" for folder in chosen.folders.values())
+    m2distill, finetune = (folder / "stages" for folder in chosen.folders.values())
     sessions = {  # name -> checkpoint, tasks; the two longest first, side by side on two cores
-        "m2distill": (m2distill / "1" / "checkpoint", [first, second]),
-        "finetune": (finetune / "1" / "checkpoint", [first, second]),
-        "first_step": (m2distill / "0" / "checkpoint", [first]),
+        "m2distill": (m2distill / "2" / "checkpoint", [first, second]),
+        "finetune": (finetune / "2" / "checkpoint", [first, second]),
+        "first_stage": (m2distill / "1" / "checkpoint", [first]),
     }
     clients: list[subprocess.Popen] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -191,7 +191,7 @@ def _examine(chosen: DemoPlan) -> dict[str, dict]:
         "episodes_per_task": chosen.episodes,
     }
     return {
-        strategy: write_evaluation(folder, [results["first_step"], results[strategy]], settings)
+        strategy: write_evaluation(folder, [results["first_stage"], results[strategy]], settings)
         for strategy, folder in chosen.folders.items()
     }
 
@@ -288,7 +288,7 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
     for kind, instruction in (("old task", old), ("new task", new)):
         table.add_column(f"{kind}\n{instruction}")
     for strategy, evaluation in evaluations.items():
-        table.add_row(strategy, *(_score(task) for task in evaluation["steps"][-1]["tasks"]))
+        table.add_row(strategy, *(_score(task) for task in evaluation["stages"][-1]["tasks"]))
     console.print(table)
     summary = {
         "tasks": list(chosen.tasks),

@@ -52,7 +52,7 @@ class TaskCheck:
 
 def check_forgetting(
     run: RunFolder,
-    step: int,
+    stage: int,
     before: int | None,
     bars: Thresholds,
     suite_names: Sequence[str],
@@ -60,17 +60,17 @@ def check_forgetting(
     episodes: int = 10,
     **simulation,
 ) -> list[TaskCheck]:
-    """One finding for each task that the checkpoint of `step` knows, new ones last. `before` is the step of the
+    """One finding for each task that the checkpoint of `stage` knows, new ones last. `before` is the stage of the
     checkpoint that it would replace; None: nothing to lose. Raises UserError."""
-    candidate = load_checkpoint(run.checkpoint(step))
+    candidate = load_checkpoint(run.checkpoint(stage))
     reference = None if before is None else load_checkpoint(run.checkpoint(before))
     old = set(reference.instructions) & set(candidate.instructions) if reference else set()
     if reference and (lost := set(reference.instructions) - set(candidate.instructions)):
-        raise RunError(f"step {step} does not know {min(lost)!r}, which step {before} does")
+        raise RunError(f"stage {stage} does not know {min(lost)!r}, which stage {before} does")
     instructions = sorted(candidate.instructions, key=lambda text: (text not in old, text))
     tasks = _simulated(instructions, suite_names)
     was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
-    now = _success(run, step, candidate, tasks, episodes, simulation)
+    now = _success(run, stage, candidate, tasks, episodes, simulation)
     datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
     return [
         _by_simulation(text, text not in old, bars, was.get(text), now[text])
@@ -86,14 +86,14 @@ def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[
 
 
 def _success(
-    run: RunFolder, step: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
+    run: RunFolder, stage: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
 ) -> dict[str, tuple[int, int]]:
     """{instruction: (successes, episodes)} of the tasks that the checkpoint knows; finished episodes are kept."""
     known = {text: task for text, task in tasks.items() if text in checkpoint.instructions}
     if not known:
         return {}
-    out = run.checkpoint(step).with_name("proof")
-    result = evaluate_checkpoint(run.checkpoint(step), list(known.values()), episodes, out, **options)
+    out = run.checkpoint(stage).with_name("proof")
+    result = evaluate_checkpoint(run.checkpoint(stage), list(known.values()), episodes, out, **options)
     return {text: (row["successes"], row["episodes"]) for text, row in zip(known, result["tasks"], strict=True)}
 
 

@@ -63,7 +63,7 @@ class SharedLaunchConfig:
 class PolicyLaunchConfig(SharedLaunchConfig):
     checkpoint: str = _option(
         "",
-        "directory of the policy's checkpoint, as in runs/demo/m2distill/steps/1/checkpoint; "
+        "directory of the policy's checkpoint, as in runs/demo/m2distill/stages/2/checkpoint; "
         "empty: the starter, for the first three tasks of LIBERO-OBJECT in simulation",
     )
     arm: str = _option(

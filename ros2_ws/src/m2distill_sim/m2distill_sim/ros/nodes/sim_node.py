@@ -26,6 +26,7 @@ from std_msgs.msg import Bool, Float64, String, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_policy.action import command_to_action
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import run_node
@@ -37,7 +38,6 @@ from m2distill_sim.ros.driver import ExpertDriver
 from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
 
-CAMERAS = ("agentview", "wrist")
 RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
@@ -105,7 +105,7 @@ class SimNode(Node):
 
         self._clock_pub = self.create_publisher(ClockMessage, "/clock", 1)
         self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
-        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
+        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERA_NAMES}
         self._success_pub = self.create_publisher(Bool, "~/success", conversions.LATCHED)
         self._over_pub = self.create_publisher(Bool, "~/episode_over", conversions.LATCHED)
         self._steps_pub = self.create_publisher(UInt32, "~/steps", conversions.LATCHED)
@@ -187,7 +187,7 @@ class SimNode(Node):
             return self._env
         size = (chosen.image_size_px, chosen.image_size_px)
         env = make_env(
-            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), dict.fromkeys(CAMERAS, size)
+            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), dict.fromkeys(CAMERA_NAMES, size)
         )
         if self._env is not None:
             self._env.close()
@@ -298,7 +298,7 @@ class SimNode(Node):
             image = conversions.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
             self._observation.append((publisher, image))
         if self._video:
-            self._film(np.hstack([observation.images[name] for name in CAMERAS]))
+            self._film(np.hstack([observation.images[name] for name in CAMERA_NAMES]))
         self._publish_observation()
 
     def _film(self, frame: np.ndarray) -> None:

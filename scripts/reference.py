@@ -19,6 +19,7 @@ from m2distill_policy.utils.argument_parser import HelpFormatter, default_text
 ROOT = Path(__file__).resolve().parents[1]
 NOTE = "Written by `make reference`; do not edit.\n"
 VARIANTS = {"train": ("small", "libero", "debug")}  # a preset gives other defaults
+OTHER_STRATEGIES = ("ewc", "packnet")  # with hyper-parameters of their own; the presets have m2distill's
 EXIT_STATUS = {
     0: "done",
     1: "the command ran, and its result does not meet its criterion (`demo`, `promote`)",
@@ -66,6 +67,10 @@ def _command(name: str, module: ModuleType) -> list[str]:
     for title in titles:
         groups = [next((g for g in p._action_groups if g.title == title), None) for p in parsers]
         lines += _group(title, groups, presets)
+    if name == "train":
+        for strategy in OTHER_STRATEGIES:
+            parser = main.make_parser("", module, ["--strategy", strategy])
+            lines += _group(strategy, [g for g in parser._action_groups if g.title == strategy], ())
     return lines
 
 

@@ -13,7 +13,6 @@ from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup import system
 from m2distill_training import presets
 from m2distill_training.cli import main, train
-from m2distill_training.cli.dataclass_options import read_dataclass_options
 from m2distill_training.cli.train import data_files
 from m2distill_training.promotion.promotion import PromotionRejected
 from m2distill_training.runs.run_folder import RunFolder
@@ -82,20 +81,20 @@ def test_budget_replay_and_image_size_have_their_short_names_in_train(tmp_path):
     words = ["--data", "x", "--out", "y", "--budget", "7", "--replay", "3", "--image-size-px", "32"]
     parser = main.make_parser("m2distill train", train, words)
     options = parser.parse_args()
-    config = read_dataclass_options(options.settings, options)
+    config = train.config_of(options)
     assert (config.optim.budget, config.replay.demos_per_task, config.image_px) == (7, 3, 32)
     dotted = ["--data", "x", "--out", "y", "--optim.budget", "7", "--replay.demos_per_task=3", "--image-px", "32"]
     options = main.make_parser("m2distill train", train, dotted).parse_args()
-    assert read_dataclass_options(options.settings, options) == config
+    assert train.config_of(options) == config
 
 
 def test_every_setting_of_a_preset_is_an_option_of_train():
     words = ["--data", "x", "--out", "y", "--preset", "libero", "--model.stages.1.width", "96", "--model.stem-pool"]
     options = main.make_parser("m2distill train", train, [*words, "false"]).parse_args()
-    config = read_dataclass_options(options.settings, options)
+    config = train.config_of(options)
     assert (config.model.stages[1].width, config.model.stem_pool) == (96, False)
     untouched = main.make_parser("m2distill train", train, words[:6]).parse_args()
-    assert read_dataclass_options(untouched.settings, untouched) == presets.libero()
+    assert train.config_of(untouched) == presets.libero()
 
 
 @pytest.mark.parametrize("words", [["--dry-run"], ["--dry-run", "true"], ["--dry-run=true"]])

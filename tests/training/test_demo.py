@@ -56,4 +56,4 @@ def test_a_demo_is_not_gone_on_with_under_other_settings(tmp_path, capsys):
 )
 def test_the_demo_requires_four_of_five_successes_on_old_and_new_task(old, new, missed):
     tasks = [{"successes": n, "episodes": 5} for n in (old, new)]
-    assert shortfall({"steps": [{"tasks": tasks[:1]}, {"tasks": tasks}]}) == missed
+    assert shortfall({"stages": [{"tasks": tasks[:1]}, {"tasks": tasks}]}) == missed

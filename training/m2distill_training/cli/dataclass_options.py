@@ -1,7 +1,7 @@
 """Command-line options made from a dataclass: its fields, their types, and their comments or metadata as help."""
 
 import argparse
-import ast
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -16,11 +16,7 @@ SIMPLE = (bool, int, float, str)
 
 
 def add_dataclass_options(
-    parser: Parser,
-    config: Any,
-    aliases: Mapping[str, Sequence[str]] = {},
-    skip: Sequence[str] = (),
-    groups: Mapping[str, str] = {},
+    parser: Parser, config: Any, prefix: str = "", aliases: Mapping[str, Sequence[str]] = {}, skip: Sequence[str] = ()
 ) -> None:
     """Add an option for each field of the dataclass instance `config`, whose values are the defaults.
 
@@ -30,16 +26,34 @@ def add_dataclass_options(
     Args:
         parser: receives the options.
         config: an instance, possibly nested.
+        prefix: of all names, as if `config` were a field of that name.
         aliases: dotted field name -> further names of its option.
         skip: dotted names of fields without an option.
-        groups: dotted name of a nested dataclass -> the prefix of its options in place of that name.
     """
-    _add(parser, parser, config, "", aliases, skip, groups)
+    if not prefix:
+        _add(parser, parser, config, "", aliases, skip)
+    elif dataclasses.fields(config):
+        _add(parser, parser.add_argument_group(prefix, _summary(type(config))), config, f"{prefix}.", aliases, skip)
 
 
-def read_dataclass_options(config: Any, options: argparse.Namespace, groups: Mapping[str, str] = {}) -> Any:
+def read_dataclass_options(config: Any, options: argparse.Namespace, prefix: str = "") -> Any:
     """`config` with the values that the command line gave. Raises what the dataclass raises for a wrong value."""
-    return _read(config, options, "", groups)
+    return dataclasses.replace(config, **option_values(config, options, prefix))
+
+
+def option_values(config: Any, options: argparse.Namespace, prefix: str = "") -> dict[str, Any]:
+    """The values that the command line gave, for the fields of `config` that have an option."""
+    values: dict[str, Any] = {}
+    start = f"{prefix}." if prefix else ""
+    for field in dataclasses.fields(config):
+        name, value = start + field.name, getattr(config, field.name)
+        if nested := _nested(name, value):
+            inner = tuple(read_dataclass_options(each, options, path) for path, each in nested)
+            values[field.name] = inner if isinstance(value, tuple) else inner[0]
+        elif hasattr(options, name):
+            given = getattr(options, name)
+            values[field.name] = tuple(given) if isinstance(given, list) else given
+    return values
 
 
 def field_help(kind: type) -> dict[str, str]:
@@ -47,18 +61,17 @@ def field_help(kind: type) -> dict[str, str]:
     comments: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if dataclasses.is_dataclass(each):
-            comments |= dict(COMMENT.findall(_source(each)))
+            with contextlib.suppress(OSError, TypeError):  # a class whose source is not in a file
+                comments |= dict(COMMENT.findall(inspect.getsource(each)))
     return {f.name: f.metadata.get("help", comments.get(f.name, "")) for f in dataclasses.fields(kind)}
 
 
-def _add(
-    parser: Parser, group: Any, config: Any, prefix: str, aliases: Mapping, skip: Sequence[str], groups: Mapping
-) -> None:
+def _add(parser: Parser, group: Any, config: Any, prefix: str, aliases: Mapping, skip: Sequence[str]) -> None:
     kind = type(config)
     helps, hints = field_help(kind), typing.get_type_hints(kind)
     nested = []
     for field in dataclasses.fields(kind):
-        name, value = _name(prefix, field, groups), getattr(config, field.name)
+        name, value = prefix + field.name, getattr(config, field.name)
         if name in skip:
             continue
         if inner := _nested(name, value):
@@ -77,11 +90,7 @@ def _add(
         group.add_argument(*names, **option)
     for name, value in nested:
         inner_group = parser.add_argument_group(name, _summary(type(value)))
-        _add(parser, inner_group, value, f"{name}.", aliases, skip, groups)
-
-
-def _name(prefix: str, field: dataclasses.Field, groups: Mapping[str, str]) -> str:
-    return groups.get(prefix + field.name, prefix + field.name)
+        _add(parser, inner_group, value, f"{name}.", aliases, skip)
 
 
 def _nested(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -96,6 +105,8 @@ def _nested(name: str, value: Any) -> list[tuple[str, Any]]:
 def _simple(hint: Any) -> tuple[type, str] | None:
     """The type of an option's value, and its number of values ("" for one); None for what no option can express."""
     arguments = [each for each in typing.get_args(hint) if each is not type(None)]
+    if typing.get_origin(hint) is typing.Literal:
+        return type(arguments[0]), ""
     if hint in SIMPLE:
         return hint, ""
     if typing.get_origin(hint) is tuple and arguments[0] in SIMPLE:
@@ -106,30 +117,6 @@ def _simple(hint: Any) -> tuple[type, str] | None:
 
 
 def _summary(kind: type) -> str:
-    """The docstring that the source holds; dataclasses write one themselves where there is none."""
-    body = ast.parse(inspect.cleandoc(_source(kind))).body
-    return (ast.get_docstring(body[0]) if body else None) or ""  # type: ignore[arg-type]
-
-
-def _source(kind: type) -> str:
-    """The source of a class; nothing for one that was made without a file."""
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return ""
-
-
-def _read(config: Any, options: argparse.Namespace, prefix: str, groups: Mapping[str, str]) -> Any:
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        name, value = _name(prefix, field, groups), getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            values[field.name] = _read(value, options, f"{name}.", groups)
-        elif _nested(name, value):
-            values[field.name] = tuple(
-                _read(each, options, f"{inner}.", groups) for inner, each in _nested(name, value)
-            )
-        elif hasattr(options, name):
-            given = getattr(options, name)
-            values[field.name] = tuple(given) if isinstance(given, list) else given
-    return dataclasses.replace(config, **values)
+    """The docstring, without the one that dataclasses write where there is none."""
+    text = inspect.getdoc(kind) or ""
+    return "" if text.startswith(f"{kind.__name__}(") else text.partition("\n\nAttributes:")[0]

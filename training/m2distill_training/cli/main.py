@@ -212,7 +212,7 @@ def complete() -> None:
     except ImportError:
         return
     words = os.environ.get("COMP_LINE", "").split()[1:]
-    argcomplete.autocomplete(_tree(words), always_complete_options="long")
+    argcomplete.autocomplete(_tree(words), always_complete_options=False)
 
 
 def _tree(words: Sequence[str]) -> Parser:

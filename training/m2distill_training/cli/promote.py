@@ -33,9 +33,7 @@ EXAMPLES = ("m2distill promote --run runs/kitchen --episodes 10",)
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="run folder")
     add_dataclass_options(parser, Thresholds())
-    parser.add_argument(
-        "--stage", type=int, help="number of the stage in the run, from 1; default: the last one that was learned"
-    )
+    parser.add_argument("--stage", type=int, help="number of the stage in the run, from 1; default: the last one")
     parser.add_argument(
         "--suite",
         nargs="*",

@@ -17,5 +17,4 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     from m2distill_training.promotion.promotion import rollback
 
-    stage = rollback(options.run)
-    print(f"rolled back: {options.run / 'current'} -> stages/{stage}/checkpoint")
+    print(f"rolled back: {options.run / 'current'} -> stages/{rollback(options.run)}/checkpoint")

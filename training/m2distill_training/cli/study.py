@@ -10,8 +10,10 @@ from m2distill_training.cli.options import add_demos, add_episodes, add_max_step
 DESCRIPTION = """Learn the same tasks by several strategies, evaluate each after every stage, and compare.
 
 Variants: the strategies finetune, er, m2distill, relabel and multitask; no_image, no_text, no_extra, no_policy:
-m2distill without one of its four terms; and your own strategies, by name or as module:Class. Every finished run and
-episode is kept, so the same command continues after Ctrl-C; another command can add variants or seeds to a study."""
+m2distill without one of its four terms; and strategies of your own, by name or as module:Class.
+
+Every finished run and episode is kept, so the same command continues after
+Ctrl-C; another command can add variants or seeds to a study."""
 EXAMPLES = ("m2distill study --out runs/study --variants finetune er m2distill --seeds 0 1",)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from m2distill_policy.cameras import read_cameras
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.argument_parser import Parser
-from m2distill_training.cli.dataclass_options import add_dataclass_options, read_dataclass_options
+from m2distill_training.cli.dataclass_options import add_dataclass_options, option_values, read_dataclass_options
 from m2distill_training.cli.options import add_cache, add_cameras, add_device
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.protocols import PROTOCOLS, with_protocol
 from m2distill_training.presets import PRESETS, preset
-from m2distill_training.strategies.registry import check_options, config_errors, option_prefix
+from m2distill_training.strategies.registry import check_options, option_prefix
 
 DESCRIPTION = """Learn the given tasks one after the other, and keep a checkpoint after each in OUT/.
 
@@ -22,8 +22,8 @@ DESCRIPTION = """Learn the given tasks one after the other, and keep a checkpoin
 nothing) sets every value below; any of them can be overridden. --protocol ten_steps or base6_plus4 sets those that the
 benchmark prescribes.
 
---strategy is a built-in one, the name of an installed plug-in, or module:Class for a class in a file of yours; its
-hyper-parameters are among the options below. --cameras FILE lists the views in YAML or JSON.
+--strategy is finetune, er, ewc, packnet, m2distill, relabel, multitask, the name of an installed plug-in, or
+module:Class for a class in a file of yours; its hyper-parameters are among the options below.
 
 The same command continues after Ctrl-C or a crash; a finished run is left as it is."""
 EXAMPLES = (
@@ -38,8 +38,6 @@ ALIASES = {"optim.budget": ["budget"], "replay.demos_per_task": ["replay"], "ima
 def add_arguments(parser: Parser) -> None:
     name = _value_of(parser.words, "--preset", "small")
     protocol = _value_of(parser.words, "--protocol", "custom")
-    strategy = _value_of(parser.words, "--strategy", "m2distill")
-    check_options(strategy, parser.words)
     parser.add_argument(
         "--data",
         type=Path,
@@ -65,13 +63,19 @@ def add_arguments(parser: Parser) -> None:
         "--tasks", type=int, nargs="+", default=[], help="with --suite: only these of its tasks, in this order"
     )
     add_cameras(parser)
+    strategy = _value_of(parser.words, "--strategy", "m2distill")
+    cameras = _value_of(parser.words, "--cameras", "")
     settings = with_protocol(preset(name, strategy), protocol)
+    if cameras:
+        settings = dataclasses.replace(settings, cameras=read_cameras(Path(cameras)))
+    check_options(strategy, parser.words)
     parser.set_defaults(settings=settings)
-    add_dataclass_options(parser, settings, ALIASES, skip=("preset", "cameras"), groups=_groups(settings))
+    add_dataclass_options(parser, settings, aliases=ALIASES, skip=("preset", "strategy_config", "cameras"))
+    add_dataclass_options(parser, settings.strategy_config, option_prefix(type(settings.strategy_config)))
 
 
 def run(options: argparse.Namespace) -> None:
-    config = _config(options)
+    config = config_of(options)
 
     from m2distill_training.cli.progress import show_training
     from m2distill_training.engine.distributed import started_by_torchrun
@@ -110,18 +114,14 @@ def run(options: argparse.Namespace) -> None:
         print(f"next: m2distill evaluate {trained.path}" + (f" --suite {options.suite}" if options.suite else ""))
 
 
-def _groups(settings: TrainConfig) -> dict[str, str]:
-    """The prefix of the strategy's hyper-parameters: `--distill.image`."""
-    return {"strategy_config": option_prefix(type(settings.strategy_config))}
-
-
-def _config(options: argparse.Namespace) -> TrainConfig:
-    settings = options.settings
-    if options.cameras is not None:
-        settings = dataclasses.replace(settings, cameras=read_cameras(options.cameras))
-    fixed = argparse.Namespace(**{name: value for name, value in vars(options).items() if name != "cameras"})
-    with config_errors(settings.strategy):
-        return read_dataclass_options(settings, fixed, _groups(settings))
+def config_of(options: argparse.Namespace) -> TrainConfig:
+    """The training configuration that parsed options describe. Raises ConfigError."""
+    settings: TrainConfig = options.settings
+    hyperparameters = settings.strategy_config
+    config: TrainConfig = read_dataclass_options(settings, options)
+    return config.with_strategy(
+        config.strategy, **option_values(hyperparameters, options, option_prefix(type(hyperparameters)))
+    )
 
 
 def _value_of(words: Sequence[str], option: str, default: str) -> str:

@@ -75,7 +75,8 @@ def train(
                     run.save_checkpoint(run.checkpoint(1), start)
                 elif not run.checkpoint(stage).is_dir():
                     learner = Trainer(config, spec, ranks.device, stage, stages[:stage], policy, run, ranks)
-                    learner.run(len(stages), on_step, interrupted)
+                    later_steps = sum(map(learner.steps_of, stages[stage:]))
+                    learner.run(len(stages), on_step, interrupted, later_steps)
                     learner.finish(interrupted)
                 if ranks.leads:
                     for lesson, part in zip(lessons[stage - 1], stages[stage - 1], strict=True):

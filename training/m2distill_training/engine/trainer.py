@@ -50,9 +50,15 @@ class Progress:
     stages: int
     step: int  # gradient steps done in this stage
     steps: int
+    later_steps: int  # gradient steps of the stages after this one
     losses: dict[str, float]
     lr: float
     steps_per_s: float
+
+    @property
+    def seconds_left(self) -> float:
+        """The estimated time until the end of the last stage, at the present rate."""
+        return (self.steps - self.step + self.later_steps) / self.steps_per_s
 
 
 class Trainer:
@@ -103,12 +109,21 @@ class Trainer:
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         o = config.optim
         self.per_epoch = math.ceil(len(self.current) / o.batch_size)
-        budget = o.budget * (len(self.new) if o.budget_unit == "steps" else self.per_epoch)
-        self.phases = [max(1, round(share * budget)) for share in self.strategy.phases]
+        self.phases = self._phase_lengths(len(self.new), self.per_epoch)
         self.steps = sum(self.phases)
         self.step = 0
         self.losses: dict[str, float] = {}
         self._begin_optimiser()
+
+    def _phase_lengths(self, tasks: int, per_epoch: int) -> list[int]:
+        o = self.config.optim
+        budget = o.budget * (tasks if o.budget_unit == "steps" else per_epoch)
+        return [max(1, round(share * budget)) for share in self.strategy.phases]
+
+    def steps_of(self, parts: list[DemoSubset]) -> int:
+        """The gradient steps of another stage, which learns `parts`."""
+        windows = len(Windows(parts, self.config.history))
+        return sum(self._phase_lengths(len(parts), math.ceil(windows / self.config.optim.batch_size)))
 
     def _check_divisible(self) -> None:
         sizes = {"optim.batch_size": self.config.optim.batch_size}
@@ -139,7 +154,9 @@ class Trainer:
         return start, length
 
     @freed_memory_kept()
-    def run(self, stages: int, on_step: Callable[[Progress], None], interrupted: threading.Event) -> None:
+    def run(
+        self, stages: int, on_step: Callable[[Progress], None], interrupted: threading.Event, later_steps: int = 0
+    ) -> None:
         run = self.folder
         if state := run.load_state(self.stage):
             self._restore(state)
@@ -164,7 +181,7 @@ class Trainer:
                     }
                 )
             self._keep_point(curve)
-            on_step(Progress(self.stage, stages, self.step, self.steps, self.losses, lr, rate))
+            on_step(Progress(self.stage, stages, self.step, self.steps, later_steps, self.losses, lr, rate))
             stop = self.ranks.any(interrupted.is_set())
             if stop or self.step % self.config.save_every == 0 or self.step == self.steps:
                 run.save_state(self.stage, self._state())

@@ -98,7 +98,7 @@ def demo(chosen: DemoPlan) -> int:
 
 def shortfall(evaluation: dict) -> str:
     """Where the policy that learned both tasks falls short of CRITERION; empty if it does not."""
-    tasks = zip(("old task", "new task"), evaluation["steps"][-1]["tasks"], strict=True)
+    tasks = zip(("old task", "new task"), evaluation["stages"][-1]["tasks"], strict=True)
     missed = [
         f"{kind} {task['successes']} of {task['episodes']}"
         for kind, task in tasks

@@ -128,7 +128,7 @@ def study(out: Path, asked: Study, variants: tuple[str, ...], seeds: tuple[int, 
     Args:
         out: folder of everything that is written.
         asked: what all runs have in common.
-        variants: names of VARIANTS.
+        variants: names of VARIANTS, or strategies.
         seeds: of initial weights, random draws and replayed demonstrations.
         workers: simulating processes; the results do not depend on their number.
 

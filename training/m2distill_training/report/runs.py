@@ -67,7 +67,7 @@ def _checkpoint(path: Path) -> ReportedRun:
     unknown = dict.fromkeys(METRICS)
     as_run = {
         "episodes_per_task": evaluation["episodes_per_task"],
-        "steps": [{"checkpoint_id": evaluation["checkpoint_id"], "tasks": tasks}],
+        "stages": [{"checkpoint_id": evaluation["checkpoint_id"], "tasks": tasks}],
         "matrix": [[sum(task["success_rate"] for task in tasks) / len(tasks)]],
         "metrics": unknown,
         "intervals_95": unknown,

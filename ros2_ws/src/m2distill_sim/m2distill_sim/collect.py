@@ -288,8 +288,8 @@ def _progress(visible: bool):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console()
-    bars: dict = {}  # by task
-    printed: dict[Task, tuple[float, str]] = {}  # when the last line was printed, and the line
+    bars: dict = {}  # task -> bar
+    printed: dict[Task, tuple[float, str]] = {}  # task -> time and text of its last line
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,6 +1,6 @@
 """The network. Read policy.py first; config.py holds every size and the presets `libero` and `small`.
 
-torch is imported when a name of policy.py is first used, so that reading a configuration does not pay for it.
+The sizes are imported without torch, the network when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any

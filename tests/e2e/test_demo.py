@@ -21,9 +21,9 @@ def demo(tmp_path_factory):
         "demo",
         "--out",
         str(out),
-        "--episodes",
+        "--demos",
         "1",
-        "--trials",
+        "--episodes",
         "1",
         "--max-steps",
         "20",
@@ -32,25 +32,30 @@ def demo(tmp_path_factory):
     ]
     environment = {**os.environ, "COLUMNS": "120"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out, command, done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
+    return out, command, done
 
 
 def test_the_table_counts_old_and_new_task_for_method_and_control(demo):
-    _, _, printed = demo
+    printed = demo[2].stdout
     assert "old task" in printed and "new task" in printed
     assert printed.count("0 of 1  (0% to 79%)") == 4
 
 
-def test_the_summary_holds_every_trial_of_the_second_step(demo):
+def test_a_policy_that_learned_nothing_fails_the_demo_in_one_line(demo):
+    line = "m2distill: demo failed: old task 0 of 1, new task 0 of 1, expected at least 80% of each task"
+    assert demo[2].stderr.splitlines()[-1] == line
+
+
+def test_the_summary_holds_every_trial_of_the_second_stage(demo):
     out, _, _ = demo
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["evaluations"]) == {"m2distill", "finetune"}
     for evaluation in summary["evaluations"].values():
-        assert [[len(task["runs"]) for task in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 1]]
-        assert evaluation["steps"][1]["tasks"][0]["runs"][0]["steps"] == 20
-    ids = [evaluation["steps"][0]["checkpoint_id"] for evaluation in summary["evaluations"].values()]
-    assert ids[0] == ids[1]  # the control shares the first step
+        assert [[len(task["runs"]) for task in stage["tasks"]] for stage in evaluation["stages"]] == [[1], [1, 1]]
+        assert evaluation["stages"][1]["tasks"][0]["runs"][0]["steps"] == 20
+    ids = [evaluation["stages"][0]["checkpoint_id"] for evaluation in summary["evaluations"].values()]
+    assert ids[0] == ids[1]  # the control shares the first stage
 
 
 def test_the_report_is_one_file_with_a_video_of_each_task(demo):
@@ -65,5 +70,5 @@ def test_a_second_run_repeats_nothing(demo):
     made = [path for path in out.rglob("*") if path.name in ("trials.json", "weights.safetensors")]
     before = {path: path.stat().st_mtime_ns for path in made}
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}

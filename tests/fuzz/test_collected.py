@@ -38,7 +38,7 @@ def files(tmp_path_factory):
         [attempt],
         ASSETS.label,
         True,
-        {"collect_settings": json.dumps(asdict(SETTINGS)), "experts": "x"},
+        {"collect_settings": json.dumps(SETTINGS.to_json()), "experts": "x"},
     )
     return {path: (folder / path).read_bytes() for path in (FINISHED, str(attempt.relative_to(folder)))}
 

@@ -34,17 +34,17 @@ TASK = {
 }
 EVALUATION = {
     "episodes_per_task": 2,
-    "steps": [{"checkpoint_id": "x", "tasks": [TASK]}] * 2,
+    "stages": [{"checkpoint_id": "x", "tasks": [TASK]}] * 2,
     "matrix": [[0.5, None], [0.5, 0.5]],
     "metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
     "intervals_95": {"fwt": [0.1, 0.9], "nbt": [-0.2, 0.2], "auc": [0.1, 0.9]},
     "libero_metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
 }  # optional
-DRIFT = {"entries": [{"learned_in": 0, "step": 1, "policy_kl": 0.1, "relative": {"text": 0.2}}]}
+DRIFT = {"entries": [{"learned_in_stage": 1, "stage": 2, "policy_kl": 0.1, "relative": {"text": 0.2}}]}
 ENVIRONMENTS = [
     {"python": "3", "cpu": "x", "cores": 2, "threads": 1, "gpus": ["y"], "source": None, "packages": {"torch": "2"}}
 ] * 2
-METRICS = [{"task_step": k, "step": step, "bc": 0.5, "steps_per_s": 9.0} for k in (0, 1) for step in (1, 2)]
+METRICS = [{"stage": k, "step": step, "bc": 0.5, "steps_per_s": 9.0} for k in (1, 2) for step in (1, 2)]
 STUDY = dataclasses.asdict(Study("libero_object", (0, 1), 2, 1, 2, 2, 2, 9, 0, "debug"))
 DOCUMENTS = {
     "study.json": STUDY,
@@ -123,8 +123,8 @@ def test_damaged_bytes_of_runs(runs, name, edits):
         {"matrix": [[0.5]]},
         {"matrix": [[0.5], [0.5, 0.5]]},
         {"intervals_95": {"fwt": None, "nbt": None, "auc": None}},
-        {"steps": []},
-        {"steps": [{"checkpoint_id": "x", "tasks": [{**TASK, "successes": 3}]}] * 2},
+        {"stages": []},
+        {"stages": [{"checkpoint_id": "x", "tasks": [{**TASK, "successes": 3}]}] * 2},
     ],
 )
 def test_an_inconsistent_evaluation_is_rejected(runs, change):
@@ -150,11 +150,11 @@ def test_the_largest_values_and_longest_texts_are_drawn(report):
     task = {**TASK, "instruction": long, "wilson_95": [-large, large]}
     evaluation = {
         **EVALUATION,
-        "steps": [{"checkpoint_id": "x", "tasks": [task]}] * 2,
+        "stages": [{"checkpoint_id": "x", "tasks": [task]}] * 2,
         "metrics": dict.fromkeys(("fwt", "nbt", "auc"), large),
         "intervals_95": {name: [-large, large] for name in ("fwt", "nbt", "auc")},
     }
-    moved = {"learned_in": 10**11, "step": 0, "policy_kl": -large, "relative": {long: large, "": -large}}
+    moved = {"learned_in_stage": 10**11, "stage": 0, "policy_kl": -large, "relative": {long: large, "": -large}}
     assert (
         report.judge(
             {
@@ -162,7 +162,7 @@ def test_the_largest_values_and_longest_texts_are_drawn(report):
                 f"{RUN}/evaluation.json": to_json(evaluation),
                 f"{RUN}/drift.json": to_json({"entries": [moved, *DRIFT["entries"]]}),
                 f"{RUN}/data.json": to_json([{"path": "\0", "key": "\ud800", "instruction": long, "demos": 10**11}]),
-                f"{RUN}/metrics.jsonl": lines([{"task_step": 10**11, "step": 10**11, long: 0}, *METRICS]),
+                f"{RUN}/metrics.jsonl": lines([{"stage": 10**11, "step": 10**11, long: 0}, *METRICS]),
             }
         )
         == ""
@@ -172,7 +172,7 @@ def test_the_largest_values_and_longest_texts_are_drawn(report):
 @pytest.mark.parametrize("video", ["/etc/passwd", "../study.json", "x" * 300 + ".mp4", "a\0.mp4", "/a.mp4"])
 def test_a_video_path_outside_the_run_is_rejected(report, video):
     task = {**TASK, "runs": [{**TASK["runs"][0], "video": video}]}
-    evaluation = {**EVALUATION, "steps": [{"checkpoint_id": "x", "tasks": [task]}] * 2}
+    evaluation = {**EVALUATION, "stages": [{"checkpoint_id": "x", "tasks": [task]}] * 2}
     assert f"again: m2distill evaluate {report.folder}/case/{RUN}" in report.judge(
         {**GOOD, f"{RUN}/evaluation.json": to_json(evaluation)}
     )

@@ -17,8 +17,8 @@ from m2distill_training.promotion.promotion import current, rollback
 from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
 
 DATA = [{"path": f"{name}.hdf5", "key": name, "instruction": f"task {name}", "demos": 3} for name in "ab"]
-LINES = [{"task_step": k, "step": step, "loss": 0.5} for k in (0, 1) for step in (0, 1)]
-PROMOTIONS = [{"action": "promote", "at": "x", "step": k, "checkpoint_id": "x", "forced": False} for k in (0, 1)]
+LINES = [{"stage": k, "step": step, "loss": 0.5} for k in (1, 2) for step in (0, 1)]
+PROMOTIONS = [{"action": "promote", "at": "x", "stage": k, "checkpoint_id": "x", "forced": False} for k in (1, 2)]
 TASK = {"instruction": "task a", "source": "a.hdf5", "key": "a", "demos": [0]}
 KEPT = "memory/0/replay"
 ARRAYS = {
@@ -47,7 +47,7 @@ GOOD = {
     "data.json": to_json(DATA),
     "metrics.jsonl": lines(LINES),
     "promotions.jsonl": lines(PROMOTIONS),
-    "current": Link("steps/1/checkpoint"),
+    "current": Link("stages/2/checkpoint"),
     f"{KEPT}/task.json": to_json(TASK),
     **{f"{KEPT}/{name}.npy": npy(array) for name, array in ARRAYS.items()},
 }
@@ -59,7 +59,7 @@ def read(case):
     read_run(case)
     run = RunFolder(case)
     run.metrics()
-    run.load_state(0)
+    run.load_state(1)
     part = load_task_memory(run.memory(0, "replay"), run.data()[0])
     assert len(part.store.action[:]) == part.store.bounds[-1]
     current(case)
@@ -110,7 +110,7 @@ def test_arrays_of_wrong_shape_or_type(reader, name):
         reader.judge({**GOOD, f"{KEPT}/{name}.npy": npy(array)})
 
 
-@pytest.mark.parametrize("target", ["steps/x/checkpoint", "/etc/passwd", "..", "current", "steps/99999/checkpoint"])
+@pytest.mark.parametrize("target", ["stages/x/checkpoint", "/etc/passwd", "..", "current", "stages/99999/checkpoint"])
 def test_links_outside_the_run(reader, target):
     reader.judge({**GOOD, "current": Link(target)})
 
@@ -121,4 +121,4 @@ def test_damaged_bytes_of_a_saved_state(reader, edits):
     torch.save({"policy": {"a": torch.zeros(3)}, "step": 1}, buffer)
     content = edit_bytes(buffer.getvalue(), edits)
     digest = hashlib.sha256(content).hexdigest().encode()
-    reader.judge({**GOOD, "steps/0/state.pt": digest + b"\n" + content})
+    reader.judge({**GOOD, "stages/1/state.pt": digest + b"\n" + content})

@@ -62,7 +62,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Lab:
-    """A run whose last step is promoted; the demonstrations it learned from are not needed."""
+    """A run whose last stage is promoted; the demonstrations it learned from are not needed."""
     folder = tmp_path_factory.mktemp("lab")
     lab = _learned(folder) if GIVEN else _quick(folder)
     shutil.copytree(lab.run, lab.before, symlinks=True)
@@ -204,13 +204,13 @@ def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(
     lab, nodes, teacher, simulator, demonstrations
 ):
     teacher.wait(lambda: teacher.status and teacher.status.checkpoint_id, "the policy node", START_LIMIT_S)
-    before, step = teacher.status.checkpoint_id, current(lab.run)
+    before, stage = teacher.status.checkpoint_id, current(lab.run)
     run = ["--run", str(lab.run)]
     assert main.run(["learn", *run, "--data", str(demonstrations), "--held-out", "0", "--device", "cpu"]) == 0
-    assert current(lab.run) == step  # nothing that runs has changed
+    assert current(lab.run) == stage  # nothing that runs has changed
     if not GIVEN:
         assert promotes(lab.run, lab) == 2  # a network that has learned nothing
-        assert current(lab.run) == step
+        assert current(lab.run) == stage
     assert promotes(lab.run, lab, "--success", str(lab.success)) == 0
     promoted = load_checkpoint(lab.run / "current")
     instructions = {task: find_task(SUITE, task).instruction for task in (lab.new, *lab.old)}
@@ -245,7 +245,7 @@ def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, caps
     config = read_json(lab.before / "config.json")
     config["optim"]["budget"] = round(config["optim"]["budget"] * CONTROL_BUDGET)
     (lab.before / "config.json").write_text(json.dumps(config))
-    step = current(lab.before)
+    stage = current(lab.before)
     assert (
         main.run(
             [
@@ -265,12 +265,12 @@ def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, caps
         == 0
     )
     capsys.readouterr()
-    assert promotes(lab.before, lab) == 2
+    assert promotes(lab.before, lab) == 1
     refusal = capsys.readouterr().err
     print(refusal)
-    assert f"step {step + 1} is not promoted" in refusal
+    assert f"stage {stage + 1} is not promoted" in refusal
     assert any(f"earlier task {find_task(SUITE, task).instruction!r} has success" in refusal for task in lab.old)
-    assert current(lab.before) == step
+    assert current(lab.before) == stage
 
 
 def promotes(run: Path, lab: Lab, *bars: str) -> int:

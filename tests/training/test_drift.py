@@ -21,26 +21,26 @@ SHIFT = 0.25
 
 @pytest.fixture
 def run(libero_file, tmp_path) -> RunFolder:
-    """Three steps; the second policy is the first, the third differs from it by SHIFT in one bias of the text token."""
+    """Three stages; the second policy equals the first, the third differs by SHIFT in one bias of the text token."""
     files = [libero_file(text, instruction=text, seed=seed) for seed, text in enumerate(("milk", "soup", "juice"))]
     config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
     run = train(config, files, tmp_path / "run")
-    first = load_checkpoint(run.checkpoint(0))
-    for k in (1, 2):
-        later = load_checkpoint(run.checkpoint(k))
+    first = load_checkpoint(run.checkpoint(1))
+    for stage in (2, 3):
+        later = load_checkpoint(run.checkpoint(stage))
         state = {name: x.clone() for name, x in first.state_dict.items()}
-        state["text.bias"][0] += SHIFT * (k == 2)
-        save_checkpoint(run.checkpoint(k), dataclasses.replace(later, state_dict=state))
+        state["text.bias"][0] += SHIFT * (stage == 3)
+        save_checkpoint(run.checkpoint(stage), dataclasses.replace(later, state_dict=state))
     return run
 
 
 def test_only_what_moved_has_drifted_and_by_the_known_distance(run):
     drift = measure_drift(run.path)
     assert drift == json.loads((run.path / "drift.json").read_text())
-    entries = {(e["instruction"], e["step"]): e for e in drift["entries"]}
-    assert set(entries) == {("milk", 1), ("milk", 2), ("soup", 2)}
-    assert [entries[key]["learned_in"] for key in entries] == [0, 0, 1]
-    same, moved = entries["milk", 1], entries["milk", 2]
+    entries = {(e["instruction"], e["stage"]): e for e in drift["entries"]}
+    assert set(entries) == {("milk", 2), ("milk", 3), ("soup", 3)}
+    assert [entries[key]["learned_in_stage"] for key in entries] == [1, 1, 2]
+    same, moved = entries["milk", 2], entries["milk", 3]
     assert set(same["distance"].values()) == {0.0}
     assert same["policy_kl"] == 0.0
     assert moved["distance"].pop("text") == pytest.approx(SHIFT**2 / debug().model.width, rel=1e-4)
@@ -50,11 +50,11 @@ def test_only_what_moved_has_drifted_and_by_the_known_distance(run):
 
 
 def test_relative_drift_is_over_the_teacher_s_mean_square(run):
-    checkpoint = load_checkpoint(run.checkpoint(0))
+    checkpoint = load_checkpoint(run.checkpoint(1))
     text = checkpoint.instructions["milk"]
     token = checkpoint.state_dict["text.weight"] @ torch.from_numpy(text) + checkpoint.state_dict["text.bias"]
     expected = SHIFT**2 / token.square().sum().item()
-    moved = next(e for e in measure_drift(run.path)["entries"] if (e["instruction"], e["step"]) == ("milk", 2))
+    moved = next(e for e in measure_drift(run.path)["entries"] if (e["instruction"], e["stage"]) == ("milk", 3))
     assert moved["relative"]["text"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -80,7 +80,7 @@ def test_data_that_changed_since_is_refused(run, libero_file):
 
 @pytest.mark.parametrize("metrics", [{}, {"replayed_demos": {"milk": ["0"]}}])
 def test_a_checkpoint_that_does_not_say_what_was_replayed_is_refused(run, metrics):
-    path = run.checkpoint(1)
+    path = run.checkpoint(2)
     save_checkpoint(path, dataclasses.replace(load_checkpoint(path), metrics=metrics))
-    with pytest.raises(RunError, match="1/checkpoint does not say which demonstrations were replayed"):
+    with pytest.raises(RunError, match="2/checkpoint does not say which demonstrations were replayed"):
         measure_drift(run.path)

@@ -16,7 +16,7 @@ from m2distill_policy.errors import AssetError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.engine.train import train
-from m2distill_training.evaluation.evaluate import evaluate_run, serving_steps, write_evaluation
+from m2distill_training.evaluation.evaluate import evaluate_run, serving_stages, write_evaluation
 from m2distill_training.evaluation.metrics import sum_interval
 from m2distill_training.evaluation.rollout_jobs import (
     ProgressCallbacks,
@@ -40,7 +40,7 @@ def run(libero_file, tmp_path) -> RunFolder:
 
 
 def evaluate(run: RunFolder, assets: str | None = None) -> tuple[dict, list[tuple[int, int, int]]]:
-    """The evaluation but for how it was come by, and (step, task, state) of the episodes that were run for it."""
+    """The evaluation but for how it was come by, and (stage, task, state) of the episodes that were run for it."""
     ran = []
 
     def note(result: RolloutResult) -> None:
@@ -56,7 +56,7 @@ def evaluate(run: RunFolder, assets: str | None = None) -> tuple[dict, list[tupl
 def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(run):
     first, ran = evaluate(run)
     a, b = HELD_OUT[:2]
-    assert sorted(ran) == sorted((step, task, state) for step, task in ((0, 1), (1, 1), (1, 0)) for state in (a, b))
+    assert sorted(ran) == sorted((stage, task, state) for stage, task in ((1, 1), (2, 1), (2, 0)) for state in (a, b))
     kept = run.path / "episodes.jsonl"
     lines = kept.read_text().splitlines(keepends=True)
     assert len(lines) == 6
@@ -66,9 +66,9 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
     filmed = next(json.loads(line) for line in lines[1:5] if json.loads(line)["video"])
     (run.path / filmed["video"]).unlink()
     again, ran = evaluate(run)
-    ids = [load_checkpoint(run.checkpoint(k)).id for k in (0, 1)]
+    ids = [load_checkpoint(run.checkpoint(stage)).id for stage in (1, 2)]
     gone = [json.loads(lines[0]), filmed, json.loads(lines[5])]
-    assert sorted(ran) == sorted((ids.index(x["checkpoint_id"]), x["task"], x["state"]) for x in gone)
+    assert sorted(ran) == sorted((1 + ids.index(x["checkpoint_id"]), x["task"], x["state"]) for x in gone)
     assert again == first
     assert len(read_lines(kept)) == 4 + len(ran)
     assert sorted(path.name for path in (run.path / "videos").iterdir()) == videos
@@ -76,7 +76,7 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
 
 def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_own(run):
     assert held_out(12) == (*HELD_OUT, 50, 51)
-    *_, a, b = make_jobs(run.checkpoint(0), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
+    *_, a, b = make_jobs(run.checkpoint(1), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
     ends = []
     for job in (a, b, a):
         run_job(job)
@@ -86,11 +86,11 @@ def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_ow
 
 def test_other_settings_or_weights_are_not_taken_for_finished(run):
     evaluate(run)
-    checkpoint = load_checkpoint(run.checkpoint(0))
+    checkpoint = load_checkpoint(run.checkpoint(1))
     state = {name: x + 0.01 if name == "text.bias" else x for name, x in checkpoint.state_dict.items()}
-    save_checkpoint(run.checkpoint(0), dataclasses.replace(checkpoint, state_dict=state))
+    save_checkpoint(run.checkpoint(1), dataclasses.replace(checkpoint, state_dict=state))
     _, ran = evaluate(run)
-    assert sorted(ran) == [(0, 1, state) for state in HELD_OUT[:2]]
+    assert sorted(ran) == [(1, 1, state) for state in HELD_OUT[:2]]
 
 
 def test_episodes_of_other_assets_are_run_again_wherever_the_same_ones_lie(run, tmp_path):
@@ -103,10 +103,10 @@ def test_episodes_of_other_assets_are_run_again_wherever_the_same_ones_lie(run, 
     assert evaluate(run, str(moved)) == (first, [])
     second, ran = evaluate(run, str(b))
     assert len(ran) == 6
-    assert {task["assets"] for step in second["steps"] for task in step["tasks"]} == {"libero"}  # what people read
+    assert {task["assets"] for stage in second["stages"] for task in stage["tasks"]} == {"libero"}  # what people read
     again, ran = evaluate(run, str(a))
     assert again == first
-    assert [step for step, _, _ in ran] == [1] * 4  # those whose films the others took the place of
+    assert [stage for stage, _, _ in ran] == [2] * 4  # those whose films the others took the place of
 
 
 def test_assets_that_cannot_be_read_are_refused_by_name(run, tmp_path):
@@ -133,32 +133,33 @@ def test_episodes_of_other_versions_and_of_unknown_ones_are_run_again(run):
 def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
     """LIBERO's FWT needs the success while a task is learned."""
     assert "libero_metrics" not in evaluate(run)[0]
-    for k in (0, 1):
+    for stage in (1, 2):
         for step in (0, 8, 16):
-            save_checkpoint(run.checkpoint(k).parent / "curve" / str(step), load_checkpoint(run.checkpoint(k)))
+            path = run.checkpoint(stage)
+            save_checkpoint(path.parent / "curve" / str(step), load_checkpoint(path))
     evaluation, ran = evaluate(run)
     assert ran == []  # the same weights under other names
     assert evaluation["curves"] == [[0.0] * 3, [0.0] * 3]
     assert evaluation["libero_metrics"] == {"variant": "LIBERO", "fwt": 0.0, "nbt": 0.0, "auc": 0.0}
-    assert [path.name for path in run.curve(1)] == ["0", "8", "16"]
+    assert [path.name for path in run.curve(2)] == ["0", "8", "16"]
 
 
 def test_a_checkpoint_that_serves_its_own_task_alone_goes_on_serving_it():
     tasks = [find_task(SUITE, k) for k in range(7)]
     a, b, c, d = tasks[3:]
-    assert serving_steps([{a, b}, {a, b, c}, {a, b, c, d}]) == [
+    assert serving_stages([{a, b}, {a, b, c}, {a, b, c, d}]) == [
         {a: 0, b: 0},
         {a: 1, b: 1, c: 1},
         {a: 2, b: 2, c: 2, d: 2},
     ]
-    assert serving_steps([{a}, {b}, {c}]) == [{a: 0}, {a: 0, b: 1}, {a: 0, b: 1, c: 2}]
+    assert serving_stages([{a}, {b}, {c}]) == [{a: 0}, {a: 0, b: 1}, {a: 0, b: 1, c: 2}]
 
 
-def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10) -> list[RolloutResult]:
+def results(run: RunFolder, stage: int, wins: dict[int, int], episodes: int = 10) -> list[RolloutResult]:
     """Made-up episodes: the first `wins[task]` of each task succeed."""
     return [
         RolloutResult(
-            RolloutSpec(run.checkpoint(step), SUITE, task, state, "stochastic", 0, 600, None), n < won, 100, ""
+            RolloutSpec(run.checkpoint(stage), SUITE, task, state, "stochastic", 0, 600, None), n < won, 100, ""
         )
         for task, won in wins.items()
         for n, state in enumerate(HELD_OUT[:episodes])
@@ -167,7 +168,7 @@ def results(run: RunFolder, step: int, wins: dict[int, int], episodes: int = 10)
 
 def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
     settings = {"episodes_per_task": 10, "sampling": "stochastic", "seed": 0, "max_steps": 600}
-    evaluation = write_evaluation(run.path, [results(run, 0, {1: 8}), results(run, 1, {1: 4, 0: 10})], settings)
+    evaluation = write_evaluation(run.path, [results(run, 1, {1: 8}), results(run, 2, {1: 4, 0: 10})], settings)
     assert evaluation["metrics"] == {
         "variant": "final success",
         "fwt": pytest.approx(0.9),
@@ -179,13 +180,13 @@ def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
         assert low < value < high
     assert evaluation["intervals_95"]["fwt"] == pytest.approx(list(sum_interval([0.5, 0.5], [(8, 10), (10, 10)])))
     assert evaluation["intervals_95"]["nbt"] == pytest.approx(list(sum_interval([1, -1], [(8, 10), (4, 10)])))
-    fewer = write_evaluation(run.path, [results(run, 0, {1: 4}, 5), results(run, 1, {1: 2, 0: 5}, 5)], settings)
+    fewer = write_evaluation(run.path, [results(run, 1, {1: 4}, 5), results(run, 2, {1: 2, 0: 5}, 5)], settings)
     assert fewer["metrics"]["fwt"] == pytest.approx(0.9)
     assert fewer["intervals_95"]["nbt"][0] < evaluation["intervals_95"]["nbt"][0]
 
 
 def test_a_task_served_by_the_same_checkpoint_cannot_be_forgotten(run):
-    first = results(run, 0, {1: 8})
-    evaluation = write_evaluation(run.path, [first, [*first, *results(run, 1, {0: 5})]], {})
+    first = results(run, 1, {1: 8})
+    evaluation = write_evaluation(run.path, [first, [*first, *results(run, 2, {0: 5})]], {})
     assert evaluation["metrics"]["nbt"] == 0
     assert evaluation["intervals_95"]["nbt"] == [0, 0]

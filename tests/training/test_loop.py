@@ -25,8 +25,8 @@ def files(libero_file) -> list[Path]:
     return [libero_file("a", instruction="pick up the milk"), libero_file("b", instruction="open the drawer", seed=1)]
 
 
-def weights(run: Path, k: int) -> dict[str, torch.Tensor]:
-    return load_checkpoint(RunFolder(run).checkpoint(k)).state_dict
+def weights(run: Path, stage: int) -> dict[str, torch.Tensor]:
+    return load_checkpoint(RunFolder(run).checkpoint(stage)).state_dict
 
 
 def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -36,7 +36,7 @@ def assert_equal_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor])
 
 def interrupt_at(*moments):
     def on_step(progress):
-        if (progress.task_step, progress.step) in moments:
+        if (progress.stage, progress.step) in moments:
             signal.raise_signal(signal.SIGINT)
 
     return on_step
@@ -47,19 +47,19 @@ def test_interrupted_and_resumed_ends_in_the_very_weights_of_the_uninterrupted_r
     train(debug(), files, whole)
     parts = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
-        train(debug(), files, parts, on_step=interrupt_at((0, 3)))
+        train(debug(), files, parts, on_step=interrupt_at((1, 3)))
     with pytest.raises(KeyboardInterrupt):
-        train(debug(), files, parts, resume=True, on_step=interrupt_at((1, 8)))  # only the checkpoint is missing
+        train(debug(), files, parts, resume=True, on_step=interrupt_at((2, 8)))  # only the checkpoint is missing
     train(debug(), files, parts, resume=True)
-    for k in (0, 1):
-        assert_equal_weights(weights(whole, k), weights(parts, k))
-        assert len({load_checkpoint(RunFolder(run).checkpoint(k)).id for run in (whole, parts)}) == 1
+    for stage in (1, 2):
+        assert_equal_weights(weights(whole, stage), weights(parts, stage))
+        assert len({load_checkpoint(RunFolder(run).checkpoint(stage)).id for run in (whole, parts)}) == 1
 
     def lines(run):  # all but the speed
         return [{name: x for name, x in line.items() if name != "steps_per_s"} for line in RunFolder(run).metrics()]
 
     assert lines(parts) == lines(whole)
-    assert [(line["task_step"], line["step"]) for line in lines(parts)] == [(k, s) for k in (0, 1) for s in range(1, 9)]
+    assert [(line["stage"], line["step"]) for line in lines(parts)] == [(k, s) for k in (1, 2) for s in range(1, 9)]
 
 
 def test_a_crash_goes_on_from_the_last_saved_state(files, tmp_path):
@@ -73,26 +73,26 @@ def test_a_crash_goes_on_from_the_last_saved_state(files, tmp_path):
     train(debug(), files[:1], tmp_path / "run", resume=True, on_step=lambda p: steps.append(p.step))
     assert steps == [5, 6, 7, 8]  # debug saves every 4
     train(debug(), files[:1], tmp_path / "whole")
-    assert_equal_weights(weights(tmp_path / "run", 0), weights(tmp_path / "whole", 0))
+    assert_equal_weights(weights(tmp_path / "run", 1), weights(tmp_path / "whole", 1))
 
 
 def test_the_run_folder_tells_what_was_done(files, tmp_path):
     run = train(debug(), files, tmp_path / "run")
-    checkpoint = load_checkpoint(run.checkpoint(1))
+    checkpoint = load_checkpoint(run.checkpoint(2))
     assert set(checkpoint.instructions) == {"pick up the milk", "open the drawer"}
-    assert set(load_checkpoint(run.checkpoint(0)).instructions) == {"pick up the milk"}
+    assert set(load_checkpoint(run.checkpoint(1)).instructions) == {"pick up the milk"}
     kept = list(choose_demos(3, 1, seed=0, task=0))
     assert checkpoint.metrics["replayed_demos"] == {"pick up the milk": kept}
-    assert json.loads((run.path / "steps/1/replay.json").read_text()) == {"pick up the milk": kept}
+    assert json.loads((run.path / "stages/2/replay.json").read_text()) == {"pick up the milk": kept}
     assert json.loads((run.path / "config.json").read_text())["text_encoder"] == checkpoint.spec.text_encoder != "auto"
-    assert not list(run.path.glob("steps/*/state.pt"))
+    assert not list(run.path.glob("stages/*/state.pt"))
     terms = [set(line) & {"bc", "image", "text", "extra", "policy"} for line in run.metrics()]
     assert terms == [{"bc"}] * 8 + [{"bc", "image", "text", "extra", "policy"}] * 8
 
 
 def test_a_changed_setting_or_file_is_refused_on_resume(files, tmp_path, libero_file):
     with pytest.raises(KeyboardInterrupt):
-        train(debug(), files, tmp_path / "run", on_step=interrupt_at((0, 2)))
+        train(debug(), files, tmp_path / "run", on_step=interrupt_at((1, 2)))
     other = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, lr=0.5))
     with pytest.raises(RunError, match=r"optim.lr was 0.0007, now 0.5"):
         train(other, files, tmp_path / "run", resume=True)
@@ -120,7 +120,7 @@ def test_divergence_stops_with_the_reason_and_keeps_the_saved_state(files, tmp_p
     )
     with pytest.raises(RunError, match="training diverged at gradient step"):
         train(wild, files[:1], tmp_path / "run")
-    assert not RunFolder(tmp_path / "run").checkpoint(0).exists()
+    assert not RunFolder(tmp_path / "run").checkpoint(1).exists()
 
 
 def test_weights_that_an_update_has_spoiled_are_not_saved(files, tmp_path):
@@ -130,42 +130,42 @@ def test_weights_that_an_update_has_spoiled_are_not_saved(files, tmp_path):
         save_every=1,
         optim=dataclasses.replace(debug().optim, lr=3e38, min_lr=3e38, warmup_steps=0, weight_decay=1e9, ema_decay=0.0),
     )
-    with pytest.raises(RunError, match="diverged at gradient step 1 of task step 0: weight .* is not finite after it"):
+    with pytest.raises(RunError, match="diverged at gradient step 1 of stage 1: weight .* is not finite after it"):
         train(wild, files[:1], tmp_path / "run")
-    assert RunFolder(tmp_path / "run").load_state(0) is None
+    assert RunFolder(tmp_path / "run").load_state(1) is None
 
 
-def test_a_control_run_starts_from_another_run_s_first_step(files, tmp_path):
+def test_a_control_run_starts_from_another_run_s_first_stage(files, tmp_path):
     first = train(debug(), files, tmp_path / "m2distill")
-    finetune = dataclasses.replace(debug(), strategy="finetune")
-    steps = []
+    finetune = debug().with_strategy("finetune")
+    stages = []
     train(
         finetune,
         files,
         tmp_path / "control",
-        start_from=first.checkpoint(0),
-        on_step=lambda p: steps.append(p.task_step),
+        start_from=first.checkpoint(1),
+        on_step=lambda p: stages.append(p.stage),
     )
-    assert set(steps) == {1}
-    assert_equal_weights(weights(tmp_path / "control", 0), weights(tmp_path / "m2distill", 0))
+    assert set(stages) == {2}
+    assert_equal_weights(weights(tmp_path / "control", 1), weights(tmp_path / "m2distill", 1))
     train(finetune, files, tmp_path / "alone")
-    assert_equal_weights(weights(tmp_path / "control", 1), weights(tmp_path / "alone", 1))
+    assert_equal_weights(weights(tmp_path / "control", 2), weights(tmp_path / "alone", 2))
     assert any(
         not torch.equal(a, b)
         for a, b in zip(
-            weights(tmp_path / "control", 1).values(), weights(tmp_path / "m2distill", 1).values(), strict=True
+            weights(tmp_path / "control", 2).values(), weights(tmp_path / "m2distill", 2).values(), strict=True
         )
     )
-    with pytest.raises(RunError, match="the first step here is"):
-        train(finetune, files[::-1], tmp_path / "wrong", start_from=first.checkpoint(0))
+    with pytest.raises(RunError, match="the first stage here is"):
+        train(finetune, files[::-1], tmp_path / "wrong", start_from=first.checkpoint(1))
 
 
-def test_a_start_is_refused_unless_it_has_learned_what_the_first_step_would(files, tmp_path, libero_file):
+def test_a_start_is_refused_unless_it_has_learned_what_the_first_stage_would(files, tmp_path, libero_file):
     """Else it might know what is held out here, or be recorded as learned from another file."""
-    joint = ProtocolConfig("custom", step_tasks=(2,), step_demos=())
+    joint = ProtocolConfig("custom", stage_tasks=(2,), stage_demos=())
     one = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
-    start = train(one, files, tmp_path / "one").checkpoint(0)
-    both = train(dataclasses.replace(one, protocol=joint), files, tmp_path / "both").checkpoint(0)
+    start = train(one, files, tmp_path / "one").checkpoint(1)
+    both = train(dataclasses.replace(one, protocol=joint), files, tmp_path / "both").checkpoint(1)
 
     def refused(why, config=one, data=files[:1], start_from=start):
         with pytest.raises(RunError, match=why):
@@ -176,38 +176,38 @@ def test_a_start_is_refused_unless_it_has_learned_what_the_first_step_would(file
     refused(r"seed 0 \(here: 5\)", dataclasses.replace(one, seed=5))
     refused(r"replay.held_out_demos 0 \(here: 1\)", dataclasses.replace(one, replay=held_out))
     refused(
-        r"protocol.step_demos \[\] \(here: \[2\]\)",
-        dataclasses.replace(one, protocol=ProtocolConfig("custom", step_tasks=(), step_demos=(2,))),
+        r"protocol.stage_demos \[\] \(here: \[2\]\)",
+        dataclasses.replace(one, protocol=ProtocolConfig("custom", stage_tasks=(), stage_demos=(2,))),
     )
     refused("other files", data=[libero_file("other", instruction="pick up the milk", seed=7)])
     refused("order of tasks", dataclasses.replace(one, protocol=joint), files[::-1], both)
     refused(
-        r"task_step 1 \(here: 0\)",
+        r"stage 2 \(here: 1\)",
         dataclasses.replace(one, protocol=joint),
         files,
-        start.parents[1] / "1" / "checkpoint",
+        start.parents[1] / "2" / "checkpoint",
     )
     twice, less = (
-        dataclasses.replace(one, strategy="multitask", protocol=ProtocolConfig("custom", (), demos))
+        dataclasses.replace(one.with_strategy("multitask"), protocol=ProtocolConfig("custom", (), demos))
         for demos in ((2, 2), (2, 1))
     )
     refused(
-        r"protocol.step_demos \[2, 2\] \(here: \[2, 1\]\)",
+        r"protocol.stage_demos \[2, 2\] \(here: \[2, 1\]\)",
         less,
         files,
-        train(twice, files, tmp_path / "all").checkpoint(0),
+        train(twice, files, tmp_path / "all").checkpoint(1),
     )
     copy = Path(shutil.copytree(start, tmp_path / "copy"))
     refused("is not in the run folder that it was learned in", start_from=copy)
 
 
-def test_a_joint_first_step_learns_several_tasks(files, tmp_path, libero_file):
-    config = dataclasses.replace(debug(), protocol=ProtocolConfig("custom", step_tasks=(2, 1), step_demos=()))
+def test_a_joint_first_stage_learns_several_tasks(files, tmp_path, libero_file):
+    config = dataclasses.replace(debug(), protocol=ProtocolConfig("custom", stage_tasks=(2, 1), stage_demos=()))
     run = train(config, [*files, libero_file("c", instruction="close it", seed=2)], tmp_path / "run")
-    assert len(load_checkpoint(run.checkpoint(0)).instructions) == 2
-    assert len(load_checkpoint(run.checkpoint(1)).instructions) == 3
-    assert not run.checkpoint(2).exists()
-    steps = [load_checkpoint(run.checkpoint(k)).metrics["gradient_steps"] for k in (0, 1)]
+    assert len(load_checkpoint(run.checkpoint(1)).instructions) == 2
+    assert len(load_checkpoint(run.checkpoint(2)).instructions) == 3
+    assert not run.checkpoint(3).exists()
+    steps = [load_checkpoint(run.checkpoint(k)).metrics["gradient_steps"] for k in (1, 2)]
     assert steps == [2 * debug().optim.budget, debug().optim.budget]  # a budget of gradient steps is one per task
 
 
@@ -217,7 +217,7 @@ def test_averaged_weights_are_what_is_saved(files, tmp_path):
     def after_one_step(decay: float, name: str) -> dict[str, torch.Tensor]:
         config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1, ema_decay=decay))
         train(config, files[:1], tmp_path / name)
-        return weights(tmp_path / name, 0)
+        return weights(tmp_path / name, 1)
 
     last, averaged = after_one_step(0.0, "last"), after_one_step(0.99, "averaged")
     moved = [(last[name] - averaged[name]).abs().max().item() for name in last]
@@ -250,7 +250,7 @@ def test_repeated_instructions_and_unknown_names_are_refused(files, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'small'"):
         preset("smal")
     with pytest.raises(ConfigError, match="did you mean 'm2distill'"):
-        dataclasses.replace(debug(), strategy="m2distil")
+        debug().with_strategy("m2distil")
 
 
 @pytest.mark.parametrize("name", ["libero", "small", "debug"])
@@ -260,16 +260,16 @@ def test_presets_survive_json(name):
 
 
 def test_base6_plus4_from_ten_files(libero_file, tmp_path):
-    """Six tasks jointly with 50 demos each, then four steps of one task with 10, 5 kept of every earlier task."""
+    """Six tasks jointly with 50 demos each, then four stages of one task with 10, 5 kept of every earlier task."""
     names = [f"task {i}" for i in range(10)]
     ten = [libero_file(f"{i}", instruction=name, seed=i, demos=50, steps=2, size_px=16) for i, name in enumerate(names)]
     config = with_protocol(dataclasses.replace(debug(), save_every=1000), "base6_plus4")
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, budget=1))
     run = train(config, ten, tmp_path / "run")
-    assert [len(load_checkpoint(run.checkpoint(k)).instructions) for k in range(5)] == [6, 7, 8, 9, 10]
-    assert [max(line["step"] for line in run.metrics() if line["task_step"] == k) for k in range(5)] == [6, 1, 1, 1, 1]
-    for k in range(1, 5):
-        kept = read_json(tmp_path / "run" / "steps" / str(k) / "replay.json")
-        assert {name: len(demos) for name, demos in kept.items()} == dict.fromkeys(names[: 5 + k], 5)
+    assert [len(load_checkpoint(run.checkpoint(k)).instructions) for k in range(1, 6)] == [6, 7, 8, 9, 10]
+    assert [max(line["step"] for line in run.metrics() if line["stage"] == k) for k in range(1, 6)] == [6, 1, 1, 1, 1]
+    for k in range(2, 6):
+        kept = read_json(tmp_path / "run" / "stages" / str(k) / "replay.json")
+        assert {name: len(demos) for name, demos in kept.items()} == dict.fromkeys(names[: 4 + k], 5)
     learned = choose_demos(50, 10, config.seed, 6)  # of the first task that is learned alone
     assert set(kept["task 6"]) <= set(learned)

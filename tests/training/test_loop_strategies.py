@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.config import STRATEGY_NAMES, ProtocolConfig, TrainConfig
+from m2distill_training.config import ProtocolConfig, TrainConfig
 from m2distill_training.data.replay import choose_demos
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
 from m2distill_training.runs.run_folder import RunError, RunFolder
+from m2distill_training.strategies.registry import BUILT_IN
 
 
 @pytest.fixture
@@ -24,8 +25,7 @@ def files(libero_file) -> list[Path]:
 
 def quick(strategy: str, budget: int = 3, **changes) -> TrainConfig:
     return dataclasses.replace(
-        debug(),
-        strategy=strategy,
+        debug().with_strategy(strategy),
         save_every=2,
         optim=dataclasses.replace(debug().optim, budget=budget, warmup_steps=1),
         **changes,
@@ -34,26 +34,26 @@ def quick(strategy: str, budget: int = 3, **changes) -> TrainConfig:
 
 def outcome(run: RunFolder) -> dict:
     """All that a run leaves, but for its speed."""
-    steps = sorted((run.path / "steps").iterdir())
+    stages = sorted((run.path / "stages").iterdir())
     return {
-        "ids": [load_checkpoint(step / "checkpoint").id for step in steps],
-        "memories": [path.read_bytes() for step in steps for path in step.glob("memory.safetensors")],
+        "ids": [load_checkpoint(stage / "checkpoint").id for stage in stages],
+        "memories": [path.read_bytes() for stage in stages for path in stage.glob("memory.safetensors")],
         "metrics": [{name: x for name, x in line.items() if name != "steps_per_s"} for line in run.metrics()],
-        "files": sorted(path.name for step in steps for path in step.iterdir()),
+        "files": sorted(path.name for stage in stages for path in stage.iterdir()),
     }
 
 
-@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+@pytest.mark.parametrize("strategy", BUILT_IN)
 def test_interrupted_or_killed_at_every_gradient_step_ends_like_the_uninterrupted_run(strategy, files, tmp_path):
     """Ctrl-C after one gradient step, a crash without a word after the next that is new, and so on to the end."""
     config, whole, broken = quick(strategy), tmp_path / "whole", tmp_path / "broken"
     seen = []
-    train(config, files[:2], whole, on_step=lambda p: seen.append((p.task_step, p.step)))
+    train(config, files[:2], whole, on_step=lambda p: seen.append((p.stage, p.step)))
     stops = itertools.cycle([lambda: signal.raise_signal(signal.SIGINT), _crash])
     for moment, stop in zip(seen, stops, strict=False):
 
         def on_step(progress, moment=moment, stop=stop):
-            if (progress.task_step, progress.step) == moment:
+            if (progress.stage, progress.step) == moment:
                 stop()
 
         with pytest.raises((KeyboardInterrupt, MemoryError)):
@@ -66,35 +66,35 @@ def _crash() -> None:
     raise MemoryError
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGY_NAMES if name != "multitask"])
-def test_what_a_step_leaves_does_not_grow_with_the_tasks_learned(strategy, files, tmp_path):
+@pytest.mark.parametrize("strategy", [name for name in BUILT_IN if name != "multitask"])
+def test_what_a_stage_leaves_does_not_grow_with_the_tasks_learned(strategy, files, tmp_path):
     run = train(quick(strategy, budget=1), files, tmp_path / "run")
 
-    def size(k: int, name: str) -> int:
-        return sum(path.stat().st_size for path in (run.path / "steps" / str(k)).rglob(name))
+    def size(stage: int, name: str) -> int:
+        return sum(path.stat().st_size for path in (run.path / "stages" / str(stage)).rglob(name))
 
     for name in ("weights.safetensors", "memory.safetensors"):
-        assert len({size(k, name) for k in range(len(files))}) == 1, name
-    assert (size(0, "memory.safetensors") > 0) == (strategy in ("ewc", "packnet"))
-    width = load_checkpoint(run.checkpoint(0)).spec.text_width
-    known = [len(load_checkpoint(run.checkpoint(k)).instructions) for k in range(len(files))]
+        assert len({size(stage, name) for stage in range(1, 5)}) == 1, name
+    assert (size(1, "memory.safetensors") > 0) == (strategy in ("ewc", "packnet"))
+    width = load_checkpoint(run.checkpoint(1)).spec.text_width
+    known = [len(load_checkpoint(run.checkpoint(stage)).instructions) for stage in range(1, 5)]
     assert known == ([1] * 4 if strategy == "packnet" else [1, 2, 3, 4])
-    grown = size(3, "instructions.safetensors") - size(0, "instructions.safetensors")
+    grown = size(4, "instructions.safetensors") - size(1, "instructions.safetensors")
     assert grown <= (known[3] - known[0]) * (4 * width + 200)  # one embedding each, and its name
 
 
 def test_packnet_keeps_every_earlier_network_within_the_present_one(files, tmp_path):
     config = quick("packnet", budget=4)
     run = train(config, files[:2], tmp_path / "run")
-    first, second = (load_checkpoint(run.checkpoint(k)).state_dict for k in (0, 1))
+    first, second = (load_checkpoint(run.checkpoint(stage)).state_dict for stage in (1, 2))
     moved = 0
     for name, x in first.items():
         kept = x != 0
         assert torch.equal(second[name][kept], x[kept]), name
         moved += int((second[name] != x).sum())
     assert moved > 0
-    assert [line["step"] for line in run.metrics() if line["task_step"] == 0] == list(range(1, 9))  # and retrained
-    rates = [line["lr"] for line in run.metrics() if line["task_step"] == 0]
+    assert [line["step"] for line in run.metrics() if line["stage"] == 1] == list(range(1, 9))  # and retrained
+    rates = [line["lr"] for line in run.metrics() if line["stage"] == 1]
     assert rates[:4] == rates[4:]
 
 
@@ -103,10 +103,10 @@ def test_the_learning_curve_has_a_checkpoint_at_equal_distances_from_first_to_la
     strategy, files, tmp_path
 ):
     run = train(quick(strategy, budget=6, curve_points=3), files[:1], tmp_path / "run")
-    points = [load_checkpoint(path) for path in run.curve(0)]
+    points = [load_checkpoint(path) for path in run.curve(1)]
     assert [point.metrics["gradient_steps"] for point in points] == [0, 2, 4, 6]
     assert len({point.id for point in points}) == 4
-    last = load_checkpoint(run.checkpoint(0)).state_dict
+    last = load_checkpoint(run.checkpoint(1)).state_dict
     same = all(torch.equal(x, last[name]) for name, x in points[-1].state_dict.items())
     assert same == (strategy == "finetune")  # packnet prunes and retrains after the last point
 
@@ -115,17 +115,17 @@ def test_er_and_m2distill_replay_the_same_demos_within_the_total_budget(files, t
     config = quick("er", budget=1)
     config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, demos_per_task=2, total_demos=3))
     er = train(config, files, tmp_path / "er")
-    m2distill = train(dataclasses.replace(config, strategy="m2distill"), files, tmp_path / "m2distill")
-    for k in range(len(files)):
-        kept = load_checkpoint(er.checkpoint(k)).metrics["replayed_demos"]
-        assert kept == load_checkpoint(m2distill.checkpoint(k)).metrics["replayed_demos"]
-        assert sorted(len(demos) for demos in kept.values()) == [[], [2], [1, 2], [1, 1, 1]][k]
+    m2distill = train(config.with_strategy("m2distill"), files, tmp_path / "m2distill")
+    for stage in range(1, 5):
+        kept = load_checkpoint(er.checkpoint(stage)).metrics["replayed_demos"]
+        assert kept == load_checkpoint(m2distill.checkpoint(stage)).metrics["replayed_demos"]
+        assert sorted(len(demos) for demos in kept.values()) == [[], [2], [1, 2], [1, 1, 1]][stage - 1]
 
 
-def test_a_step_learns_only_the_demos_that_its_protocol_gives_it(files, tmp_path):
+def test_a_stage_learns_only_the_demos_that_its_protocol_gives_it(files, tmp_path):
     config = quick("er", budget=1, protocol=ProtocolConfig("custom", (2, 1), (2, 1)))
     run = train(config, files[:3], tmp_path / "run")
-    kept = load_checkpoint(run.checkpoint(1)).metrics["replayed_demos"]
+    kept = load_checkpoint(run.checkpoint(2)).metrics["replayed_demos"]
     learned = {"pick up the milk": choose_demos(3, 2, seed=0, task=0), "open the drawer": choose_demos(3, 2, 0, 1)}
     assert kept.keys() == learned.keys()
     assert all(set(kept[text]) < set(demos) for text, demos in learned.items())
@@ -133,15 +133,15 @@ def test_a_step_learns_only_the_demos_that_its_protocol_gives_it(files, tmp_path
 
 def test_multitask_learns_all_at_once(files, tmp_path):
     run = train(quick("multitask"), files[:3], tmp_path / "run")
-    checkpoint = load_checkpoint(run.checkpoint(0))
+    checkpoint = load_checkpoint(run.checkpoint(1))
     assert len(checkpoint.instructions) == 3
     assert checkpoint.metrics["gradient_steps"] == 3 * 3  # the budget of every task
-    assert not run.checkpoint(1).exists()
+    assert not run.checkpoint(2).exists()
 
 
 def test_instructions_given_replace_those_of_the_files(files, tmp_path):
     run = train(quick("er", budget=1), files[:2], tmp_path / "run", instructions=["lift the milk", "pull the drawer"])
-    checkpoint = load_checkpoint(run.checkpoint(1))
+    checkpoint = load_checkpoint(run.checkpoint(2))
     assert list(checkpoint.metrics["replayed_demos"]) == ["lift the milk"]
     assert set(checkpoint.instructions) == {"lift the milk", "pull the drawer"}
     with pytest.raises(RunError, match="changed or missing: 'lift the milk' from .*0_demo.hdf5"):
@@ -149,8 +149,8 @@ def test_instructions_given_replace_those_of_the_files(files, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["ewc", "packnet"])
-def test_a_strategy_that_remembers_begins_with_its_own_first_step(strategy, files, tmp_path):
-    with pytest.raises(RunError, match=f"{strategy} needs more of the first step than a checkpoint holds"):
+def test_a_strategy_that_remembers_begins_with_its_own_first_stage(strategy, files, tmp_path):
+    with pytest.raises(RunError, match=f"{strategy} needs more of the first stage than a checkpoint holds"):
         train(quick(strategy), files[:2], tmp_path / "run", start_from=tmp_path)
 
 
@@ -158,15 +158,15 @@ def test_a_lost_or_damaged_memory_is_named(files, tmp_path):
     out = tmp_path / "run"
 
     def stop(progress):
-        if progress.task_step == 1:
+        if progress.stage == 2:
             raise MemoryError
 
     with pytest.raises(MemoryError):
         train(quick("ewc", budget=1), files[:2], out, on_step=stop)
-    memory = out / "steps" / "0" / "memory.safetensors"
+    memory = out / "stages" / "1" / "memory.safetensors"
     memory.write_bytes(memory.read_bytes()[:-10])
-    with pytest.raises(RunError, match=r"memory.safetensors, which the next step needs, cannot be read"):
+    with pytest.raises(RunError, match=r"memory.safetensors, which the next stage needs, cannot be read"):
         train(quick("ewc", budget=1), files[:2], out, resume=True)
     memory.unlink()
-    with pytest.raises(RunError, match=r"memory.safetensors, which the next step needs, cannot be read"):
+    with pytest.raises(RunError, match=r"memory.safetensors, which the next stage needs, cannot be read"):
         train(quick("ewc", budget=1), files[:2], out, resume=True)

@@ -17,12 +17,12 @@ from m2distill_training.presets import debug
 from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
 
 
-def weights(run: Path, k: int = 1) -> dict[str, torch.Tensor]:
-    return load_checkpoint(RunFolder(run).checkpoint(k)).state_dict
+def weights(run: Path, stage: int = 2) -> dict[str, torch.Tensor]:
+    return load_checkpoint(RunFolder(run).checkpoint(stage)).state_dict
 
 
 def config(strategy="m2distill", accumulate=1):
-    base = dataclasses.replace(debug(), strategy=strategy, model=dataclasses.replace(debug().model, dropout=0.0))
+    base = dataclasses.replace(debug().with_strategy(strategy), model=dataclasses.replace(debug().model, dropout=0.0))
     return dataclasses.replace(base, optim=dataclasses.replace(base.optim, accumulate=accumulate))
 
 
@@ -87,7 +87,7 @@ def test_two_processes_learn_what_one_learns(libero_file, tmp_path):
     train(config(), files, tmp_path / "one")
     assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"))
     lines = [RunFolder(tmp_path / name).metrics() for name in ("one", "two")]
-    assert [(x["task_step"], x["step"]) for x in lines[0]] == [(x["task_step"], x["step"]) for x in lines[1]]
+    assert [(x["stage"], x["step"]) for x in lines[0]] == [(x["stage"], x["step"]) for x in lines[1]]
     assert lines[1][0]["loss"] == pytest.approx(lines[0][0]["loss"], rel=1e-5)
     assert read_json(tmp_path / "two" / "environment.json")[0]["processes"] == 2
 
@@ -102,9 +102,9 @@ def test_two_processes_stop_together_and_go_on_as_one(libero_file, tmp_path):
             break
     output, _ = process.communicate(timeout=180)
     run = RunFolder(tmp_path / "run")
-    assert run.load_state(0)["step"] > 0, output
+    assert run.load_state(1)["step"] > 0, output
     assert "Traceback" not in output.split("state saved")[0]
-    saved = run.load_state(0)["step"]
+    saved = run.load_state(1)["step"]
     assert run.metrics()[-1]["step"] == saved
     base = config()
     longer = dataclasses.replace(base, optim=dataclasses.replace(base.optim, budget=4000))

@@ -17,13 +17,13 @@ from m2distill_training.runs.run_folder import RunFolder
 TEN = [Path(f"{i}.hdf5") for i in range(10)]
 
 
-def custom(step_tasks=(), step_demos=(), **changes):
-    return dataclasses.replace(debug(), protocol=ProtocolConfig("custom", step_tasks, step_demos), **changes)
+def custom(stage_tasks=(), stage_demos=(), **changes):
+    return dataclasses.replace(debug(), protocol=ProtocolConfig("custom", stage_tasks, stage_demos), **changes)
 
 
-def shape(steps) -> list[list[tuple[int, int]]]:
-    """Of every step, (task, number of demos)."""
-    return [[(lesson.task, len(lesson.demos)) for lesson in step] for step in steps]
+def shape(stages) -> list[list[tuple[int, int]]]:
+    """List (task, number of demos) for every stage."""
+    return [[(split.task, len(split.demos)) for split in stage] for stage in stages]
 
 
 def test_ten_steps_learns_fifty_demos_of_one_task_after_the_other():
@@ -43,26 +43,26 @@ def test_base6_plus4_learns_six_jointly_then_four_with_ten_demos_and_keeps_five(
     assert config.replay.batch_size == small().replay.batch_size
 
 
-def test_without_a_protocol_every_task_is_a_step_and_every_demo_is_learned():
+def test_without_a_protocol_every_task_is_a_stage_and_every_demo_is_learned():
     assert with_protocol(small(), "custom") == small()
     assert shape(plan(small(), TEN[:3], [3, 50, 7])) == [[(0, 3)], [(1, 50)], [(2, 7)]]
 
 
-def test_custom_steps_and_demos():
+def test_custom_stages_and_demos():
     assert shape(plan(custom((2, 1), (4, 2)), TEN[:3], [9, 4, 3])) == [[(0, 4), (1, 4)], [(2, 2)]]
     assert shape(plan(custom((2, 1), (3,)), TEN[:3], [9, 4, 3])) == [[(0, 3), (1, 3)], [(2, 3)]]
     assert shape(plan(custom((), (3, 2)), TEN[:2], [9, 4])) == [[(0, 3)], [(1, 2)]]
 
 
-def test_multitask_learns_the_same_demos_in_one_step():
-    config = with_protocol(dataclasses.replace(small(), strategy="multitask"), "base6_plus4")
+def test_multitask_learns_the_same_demos_in_one_stage():
+    config = with_protocol(small().with_strategy("multitask"), "base6_plus4")
     jointly = plan(config, TEN, [50] * 10)
-    apart = plan(dataclasses.replace(config, strategy="er"), TEN, [50] * 10)
-    assert jointly == [[lesson for step in apart for lesson in step]]
+    apart = plan(config.with_strategy("er"), TEN, [50] * 10)
+    assert jointly == [[split for stage in apart for split in stage]]
 
 
 def test_the_demos_learned_are_whole_distinct_and_chosen_by_the_seed():
-    first, again, other = (plan(custom(step_demos=(10,), seed=seed), TEN[:2], [50, 50]) for seed in (0, 0, 1))
+    first, again, other = (plan(custom(stage_demos=(10,), seed=seed), TEN[:2], [50, 50]) for seed in (0, 0, 1))
     assert first == again != other
     for [lesson] in first:
         assert list(lesson.demos) == sorted(set(lesson.demos)) and set(lesson.demos) <= set(range(50))
@@ -77,9 +77,9 @@ def test_the_demos_learned_are_whole_distinct_and_chosen_by_the_seed():
         (
             with_protocol(small(), "base6_plus4"),
             [50] * 3 + [40] + [50] * 6,
-            "3.hdf5 holds 40 demos, step 0 of protocol base6_plus4 learns 50",
+            "3.hdf5 holds 40 demos, stage 1 of protocol base6_plus4 learns 50",
         ),
-        (custom((), (3, 2)), [9] * 3, "step_demos has 2 numbers for 3 steps"),
+        (custom((), (3, 2)), [9] * 3, "stage_demos has 2 numbers for 3 stages"),
     ],
 )
 def test_what_the_data_cannot_give_is_said(config, n_demos, said):
@@ -91,9 +91,9 @@ def test_what_the_data_cannot_give_is_said(config, n_demos, said):
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ConfigError, match="unknown protocol 'base6plus4'; did you mean 'base6_plus4'"):
         with_protocol(small(), "base6plus4")
-    with pytest.raises(ConfigError, match="step_tasks is 0"):
+    with pytest.raises(ConfigError, match="stage_tasks is 0"):
         ProtocolConfig("custom", (2, 0), ())
-    with pytest.raises(ConfigError, match="step_demos has 2 numbers for 3 steps"):
+    with pytest.raises(ConfigError, match="stage_demos has 2 numbers for 3 stages"):
         ProtocolConfig("custom", (1, 1, 1), (5, 5))
 
 
@@ -139,9 +139,9 @@ def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_refused(libero_
         (["--protocol", "base7"], "unknown protocol 'base7' (allowed: base6_plus4, custom, ten_steps)"),
         (
             ["--protocol=base6_plus4"],
-            "protocol base6_plus4 learns 10 tasks in steps of [6, 1, 1, 1, 1], got 1 datasets",
+            "protocol base6_plus4 learns 10 tasks in stages of [6, 1, 1, 1, 1], got 1 datasets",
         ),
-        (["--protocol.step-demos", "4"], "holds 3 demos, step 0 of protocol custom learns 4"),
+        (["--protocol.stage-demos", "4"], "holds 3 demos, stage 1 of protocol custom learns 4"),
         (["--suite", "libero_goals"], "unknown suite 'libero_goals'"),
         (["--suite", "libero_object"], "libero_object needs one file for task 0"),
         (["--tasks", "3"], "name the suite with --suite"),
@@ -176,7 +176,7 @@ def test_a_suite_s_tasks_jointly_from_the_command_line(libero_file, tmp_path):
         "--tasks",
         "7",
         "4",
-        "--protocol.step-demos",
+        "--protocol.stage-demos",
         "2",
         "--optim.budget",
         "1",
@@ -191,4 +191,4 @@ def test_a_suite_s_tasks_jointly_from_the_command_line(libero_file, tmp_path):
         f"{tasks[7].name}_demo.hdf5",
         f"{tasks[4].name}_demo.hdf5",
     ]
-    assert set(load_checkpoint(run.checkpoint(0)).instructions) == {tasks[7].instruction, tasks[4].instruction}
+    assert set(load_checkpoint(run.checkpoint(1)).instructions) == {tasks[7].instruction, tasks[4].instruction}

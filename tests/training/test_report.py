@@ -1,7 +1,6 @@
 """The page, from runs really trained and episodes made up; and as a browser lays it out, where one is installed."""
 
 import base64
-import dataclasses
 import html.parser
 import json
 import re
@@ -34,29 +33,29 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, write_libero) -> dict[str, Path]:
-    """Two strategies trained on three tasks, with episodes of which the first WINS[strategy][step][task] succeed."""
+    """Two strategies trained on three tasks; the first WINS[strategy][stage - 1][task] episodes succeed."""
     root = tmp_path_factory.mktemp("runs")
     files = [write_libero(root / f"{task}_demo.hdf5", find_task(SUITE, task).instruction, seed=task) for task in TASKS]
     folders = {}
     for strategy, wins in WINS.items():
-        config = dataclasses.replace(debug(), strategy=strategy)
+        config = debug().with_strategy(strategy)
         run = train(config, files, root / strategy)
         folders[strategy] = run.path
-        write_evaluation(run.path, [episodes(run, step, won) for step, won in enumerate(wins)], SETTINGS)
+        write_evaluation(run.path, [episodes(run, stage, won) for stage, won in enumerate(wins, 1)], SETTINGS)
         measure_drift(run.path)
     return folders
 
 
-def episodes(run: RunFolder, step: int, wins: list[int]) -> list[RolloutResult]:
+def episodes(run: RunFolder, stage: int, wins: list[int]) -> list[RolloutResult]:
     results = []
     for task, won in zip(TASKS, wins, strict=False):
         for n, state in enumerate(HELD_OUT):
-            video = run.path / "videos" / f"{task}.mp4" if n == 0 and step == len(TASKS) - 1 else None
+            video = run.path / "videos" / f"{task}.mp4" if n == 0 and stage == len(TASKS) else None
             if video:
                 frames = [np.full((48, 64, 3), 40 * i, np.uint8) for i in range(5)]
                 video.parent.mkdir(exist_ok=True)
                 write_video(video, frames, 20.0)
-            job = RolloutSpec(run.checkpoint(step), SUITE, task, state, "stochastic", 0, 600, None)
+            job = RolloutSpec(run.checkpoint(stage), SUITE, task, state, "stochastic", 0, 600, None)
             results.append(RolloutResult(job, n < won, 100, "", video))
     return results
 
@@ -181,7 +180,7 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
 def test_libero_s_variant_is_shown_under_its_name(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["m2distill"], run)
-    results = [episodes(RunFolder(run), step, won) for step, won in enumerate(WINS["m2distill"])]
+    results = [episodes(RunFolder(run), stage, won) for stage, won in enumerate(WINS["m2distill"], 1)]
     write_evaluation(run, results, SETTINGS, curves=[[0.0, 0.9], [0.0, 1.0], [0.5, 0.7]])
     write_report(tmp_path / "report.html", [run])
     rows = Reader((tmp_path / "report.html").read_text()).rows

@@ -28,7 +28,7 @@ SOURCE = lift.assets().path / "demonstrations/lift/demo.hdf5"
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     out = tmp_path_factory.mktemp("lift")
-    assert main.run(["import", "robosuite-demos", str(out), "--size-px", "16"]) == 0
+    assert main.run(["import", "robosuite-demos", str(out), "--image-size-px", "16"]) == 0
     assert [path.name for path in out.iterdir()] == ["lift_demo.hdf5"]
     return out / "lift_demo.hdf5"
 
@@ -97,11 +97,11 @@ def test_they_are_a_step_of_a_run_and_its_task_is_evaluated(imported, libero_fil
     files = [libero_file(instruction=find_task("libero_object", 3).instruction), imported]
     run = train(config, files, tmp_path / "run", cache=tmp_path / "cache").path
     evaluation = evaluate_run(run, ["libero_object", "robosuite"], 1, max_steps=2, workers=0)
-    assert [(t["suite"], t["task"], t["episodes"]) for t in evaluation["steps"][1]["tasks"]] == [
+    assert [(t["suite"], t["task"], t["episodes"]) for t in evaluation["stages"][1]["tasks"]] == [
         ("libero_object", 3, 1),
         ("robosuite", 0, 1),
     ]
-    assert evaluation["steps"][1]["tasks"][1]["assets"] == lift.assets().label
+    assert evaluation["stages"][1]["tasks"][1]["assets"] == lift.assets().label
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
 
 

@@ -92,11 +92,11 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
         write_report(tmp_path / "report.html", [run])
     evaluation = evaluate_run(run, [SUITE], 1, sampling="mode", max_steps=2, workers=0)
     assert evaluation == json.loads((run / "evaluation.json").read_text())
-    assert [[t["task"] for t in step["tasks"]] for step in evaluation["steps"]] == [[1], [1, 0]]
+    assert [[t["task"] for t in stage["tasks"]] for stage in evaluation["stages"]] == [[1], [1, 0]]
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
-    episode = evaluation["steps"][1]["tasks"][0]["runs"][0]
+    episode = evaluation["stages"][1]["tasks"][0]["runs"][0]
     assert (episode["steps"], episode["held"], episode["state"]) == (2, "", HELD_OUT[0])
-    assert evaluation["steps"][0]["tasks"][0]["runs"][0]["video"] is None
+    assert evaluation["stages"][0]["tasks"][0]["runs"][0]["video"] is None
 
     assert main.run(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()
@@ -104,6 +104,16 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     assert page.count("data:image/svg+xml;base64,") == 4  # comparison, success, forgetting, losses
     assert find_task(SUITE, 0).instruction in page
     assert not any(link in page for link in ('src="http', 'href="http', "<script"))
+
+    capsys.readouterr()
+    words = ["--suite", SUITE, "--tasks", "1", "--episodes", "1", "--max-steps", "2", "--workers", "1"]
+    assert main.run(["evaluate", str(run / "stages/2/checkpoint"), *words, "--out", str(tmp_path / "alone")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: m2distill report {tmp_path / 'alone'}"
+    assert main.run(["report", str(tmp_path / "alone"), str(run), "--out", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert "run/stages/2" in page and page.count("data:video/mp4;base64,") == 3
+    assert main.run(["report", str(tmp_path / "alone")]) == 0
+    assert find_task(SUITE, 1).instruction in (tmp_path / "alone/report.html").read_text()
 
 
 def test_only_held_out_states_are_used(tmp_path):

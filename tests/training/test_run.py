@@ -28,9 +28,9 @@ class Killed(BaseException):
     """Ends a run between two gradient steps as abruptly as a Python process can end itself."""
 
 
-def kill_at(task_step: int, step: int):
+def kill_at(stage: int, step: int):
     def on_step(progress):
-        if (progress.task_step, progress.step) == (task_step, step):
+        if (progress.stage, progress.step) == (stage, step):
             raise Killed
 
     return on_step
@@ -57,7 +57,7 @@ def events(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 def test_checkpoints_name_their_parent_and_their_datasets(files, tmp_path):
     run = train(SHORT, files, tmp_path / "run")
-    first, second = (load_checkpoint(run.checkpoint(k)) for k in (0, 1))
+    first, second = (load_checkpoint(run.checkpoint(stage)) for stage in (1, 2))
     keys = {d["instruction"]: d["key"] for d in json.loads((run.path / "data.json").read_text())}
     assert (first.metrics["parent"], second.metrics["parent"]) == (None, first.id)
     assert first.metrics["data"] == {"pick up the milk": keys["pick up the milk"]}
@@ -67,7 +67,7 @@ def test_checkpoints_name_their_parent_and_their_datasets(files, tmp_path):
 
 def test_the_environment_is_recorded_at_every_start(files, tmp_path):
     with pytest.raises(Killed):
-        train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(0, 5))
+        train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(1, 5))
     train(SHORT, files[:1], tmp_path / "run", resume=True)
     entries = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert len(entries) == 2
@@ -84,37 +84,39 @@ def test_the_environment_is_recorded_at_every_start(files, tmp_path):
 
 def test_a_start_with_nothing_to_learn_leaves_no_environment(files, tmp_path):
     with pytest.raises(Killed):
-        train(SHORT, files, tmp_path / "run", on_step=kill_at(1, 2))
+        train(SHORT, files, tmp_path / "run", on_step=kill_at(2, 2))
     train(SHORT, files, tmp_path / "run", resume=True)
     entries = (tmp_path / "run" / "environment.json").read_text()
-    assert len(json.loads(entries)) == 2  # starts, not steps
+    assert len(json.loads(entries)) == 2  # starts, not stages
     train(SHORT, files, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "environment.json").read_text() == entries
 
 
-def test_a_run_that_took_its_only_step_from_another_one_names_no_environment(files, tmp_path):
+def test_a_run_that_took_its_only_stage_from_another_one_names_no_environment(files, tmp_path):
     first = train(SHORT, files[:1], tmp_path / "first")
-    run = train(SHORT, files[:1], tmp_path / "run", start_from=first.checkpoint(0))
+    run = train(SHORT, files[:1], tmp_path / "run", start_from=first.checkpoint(1))
     assert json.loads((run.path / "environment.json").read_text()) == []
 
 
 def test_tensorboard_shows_every_logged_line_once_also_after_a_kill(files, tmp_path):
     with pytest.raises(Killed):
-        train(SHORT, files, tmp_path / "run", on_step=kill_at(1, 6))  # step 5 and 6 come again
+        train(SHORT, files, tmp_path / "run", on_step=kill_at(2, 6))  # step 5 and 6 come again
     run = train(SHORT, files, tmp_path / "run", resume=True)
-    for k in (0, 1):
-        lines = [line for line in run.metrics() if line["task_step"] == k]
-        shown = events(run.path / "tensorboard" / f"step_{k}")
+    for stage in (1, 2):
+        lines = [line for line in run.metrics() if line["stage"] == stage]
+        shown = events(run.path / "tensorboard" / f"stage_{stage}")
         assert [step for step, _ in shown] == [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
         for (_, values), line in zip(shown, lines, strict=True):
             assert values == pytest.approx(
-                {name: x for name, x in line.items() if name not in ("task_step", "step")}, rel=1e-6
+                {name: x for name, x in line.items() if name not in ("stage", "step")}, rel=1e-6
             )
 
 
 def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_path):
-    """A real process, killed where it happens to be in the second step; leftovers of a write that it did not finish are
-    put there by hand, since no kill can be aimed at one."""
+    """Kill a real process somewhere in the second stage.
+
+    The leftovers of an unfinished write are created by hand, because no kill can be timed to hit one.
+    """
 
     def command(out: Path) -> list[str]:
         return [
@@ -136,13 +138,13 @@ def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_pa
     subprocess.run(command(whole), check=True, capture_output=True, timeout=300)
     process = subprocess.Popen(command(killed), stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if "step 2/2" in line:
+        if "stage 2/2" in line:
             break
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    (killed / "steps" / "1" / ".state.pt.1").write_bytes(b"half")
-    (killed / "steps" / "1" / ".checkpoint.x" / "new").mkdir(parents=True)
+    (killed / "stages" / "2" / ".state.pt.1").write_bytes(b"half")
+    (killed / "stages" / "2" / ".checkpoint.x" / "new").mkdir(parents=True)
     subprocess.run([*command(killed), "--resume"], check=True, capture_output=True, timeout=300)
 
     def lines(run: Path) -> list[dict]:
@@ -153,10 +155,10 @@ def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_pa
 
     assert lines(killed) == lines(whole)
     assert names(killed) == names(whole)
-    for k in (0, 1):
-        sums = [(RunFolder(run).checkpoint(k) / "SHA256SUMS").read_bytes() for run in (whole, killed)]
+    for stage in (1, 2):
+        sums = [(RunFolder(run).checkpoint(stage) / "SHA256SUMS").read_bytes() for run in (whole, killed)]
         assert sums[0] == sums[1]
-        steps = [step for step, _ in events(killed / "tensorboard" / f"step_{k}")]
+        steps = [step for step, _ in events(killed / "tensorboard" / f"stage_{stage}")]
         assert steps == list(range(1, 61))
 
 
@@ -166,10 +168,10 @@ from pathlib import Path
 from m2distill_training.cli import main
 from m2distill_training.engine import train as loop
 
-def fill(self, k, state, save=loop.RunFolder.save_state):
-    if self.state(k).is_file():  # the second save of the step finds a disk with 2 kB left in every file
+def fill(self, stage, state, save=loop.RunFolder.save_state):
+    if self.state(stage).is_file():  # the second save of the stage finds a disk with 2 kB left in every file
         resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
-    save(self, k, state)
+    save(self, stage, state)
 
 loop.RunFolder.save_state = fill
 sys.exit(main.run(sys.argv[1:]))
@@ -187,11 +189,11 @@ def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(files, tmp_pa
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert "state.pt cannot be written (File too large); what was saved before is untouched" in done.stderr
-    assert RunFolder(out).load_state(0)["step"] == 4
+    assert RunFolder(out).load_state(1)["step"] == 4
     assert not list(out.rglob(".state*"))
     resumed = train(config, files[:1], out, resume=True)
     whole = train(config, files[:1], tmp_path / "whole")
-    assert load_checkpoint(resumed.checkpoint(0)).id == load_checkpoint(whole.checkpoint(0)).id
+    assert load_checkpoint(resumed.checkpoint(1)).id == load_checkpoint(whole.checkpoint(1)).id
 
 
 def test_a_write_that_fails_keeps_what_was_there(tmp_path):
@@ -214,12 +216,12 @@ def test_a_write_that_fails_keeps_what_was_there(tmp_path):
     ],
     ids=["last byte", "half", "empty", "one bit"],
 )
-def test_a_damaged_state_is_refused_and_removing_it_repeats_the_step(damage, files, tmp_path):
+def test_a_damaged_state_is_refused_and_removing_it_repeats_the_stage(damage, files, tmp_path):
     with pytest.raises(Killed):
-        train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(0, 5))
-    state = RunFolder(tmp_path / "run").state(0)
+        train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(1, 5))
+    state = RunFolder(tmp_path / "run").state(1)
     state.write_bytes(damage(state.read_bytes()))
-    with pytest.raises(RunError, match="state.pt is damaged; .*remove it to repeat task step 0"):
+    with pytest.raises(RunError, match="state.pt is damaged; .*remove it to repeat stage 1"):
         train(SHORT, files[:1], tmp_path / "run", resume=True)
     state.unlink()
     steps = []
@@ -229,8 +231,8 @@ def test_a_damaged_state_is_refused_and_removing_it_repeats_the_step(damage, fil
 
 def test_a_truncated_checkpoint_is_refused_and_nothing_is_written(files, tmp_path):
     with pytest.raises(Killed):
-        train(SHORT, files, tmp_path / "run", on_step=kill_at(1, 5))
-    weights = RunFolder(tmp_path / "run").checkpoint(0) / "weights.safetensors"
+        train(SHORT, files, tmp_path / "run", on_step=kill_at(2, 5))
+    weights = RunFolder(tmp_path / "run").checkpoint(1) / "weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
     before = fingerprint(tmp_path / "run")
@@ -238,7 +240,7 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_written(files, tmp_pat
         train(SHORT, files, tmp_path / "run", resume=True)
     assert fingerprint(tmp_path / "run") == before
     weights.write_bytes(whole)
-    assert train(SHORT, files, tmp_path / "run", resume=True).checkpoint(1).is_dir()
+    assert train(SHORT, files, tmp_path / "run", resume=True).checkpoint(2).is_dir()
 
 
 @pytest.mark.parametrize(

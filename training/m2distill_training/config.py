@@ -4,44 +4,43 @@ Frozen, written to the run folder as strict JSON, and compared field by field on
 """
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.models.config import ModelConfig
-from m2distill_policy.spec import strict_from_json
-from m2distill_training.data.libero.reader import PAIRINGS
+from m2distill_policy.spec import PolicySpec, libero_spec
+from m2distill_training.strategies.registry import config_class, config_values, read_config
+from m2distill_training.utils.checks import ConfigError, require_one_of, require_range
+from m2distill_training.utils.dataclass_json import read_dataclass
 
-STRATEGY_NAMES = ("finetune", "er", "ewc", "packnet", "m2distill", "relabel", "multitask")
+__all__ = [
+    "PAIRINGS",
+    "AugmentConfig",
+    "ConfigError",
+    "OptimConfig",
+    "ProtocolConfig",
+    "ReplayConfig",
+    "TrainConfig",
+    "differences",
+]
+
+SCHEMA = 1  # of config.json; counts up when a change makes older versions misread it
+PAIRINGS = ("before", "as_stored")  # of observation and action, see data/libero/reader.py
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
-DISTILL_ON = ("current", "replay", "both")
-KL_DIRECTIONS = ("teacher_student", "student_teacher")
-
-
-class ConfigError(UserError):
-    """A training configuration holds a value that is not allowed."""
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(unknown_name(name, value, allowed))
-
-
-def _in_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        limit = f"{low} to {high}" if math.isfinite(high) else f"at least {low}"
-        raise ConfigError(f"{name} is {value}, allowed {limit}")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, made anew at every task step; the rate falls along a cosine from lr to min_lr over the budget."""
+    """AdamW, created again for every stage; the rate falls along a cosine from lr to min_lr over the budget."""
 
     batch_size: int  # windows of the current task per gradient step
     accumulate: int  # parts of the batch that are learned one after the other: less memory, the same gradient
-    budget: int  # of a task step, in budget_unit
+    budget: int  # of a stage, in budget_unit
     budget_unit: str  # "steps": gradient steps per task that it learns; "epochs": the rate changes once per epoch
     lr: float  # after the warm-up
     min_lr: float  # at the end of the budget
@@ -53,7 +52,7 @@ class OptimConfig:
     ema_decay: float  # of the averaged weights that are saved and rolled out; 0 saves the last weights themselves
 
     def __post_init__(self):
-        _one_of("optim.budget_unit", self.budget_unit, BUDGET_UNITS)
+        require_one_of("optim.budget_unit", self.budget_unit, BUDGET_UNITS)
         for name, low, high in (
             ("batch_size", 1, math.inf),
             ("accumulate", 1, math.inf),
@@ -67,7 +66,7 @@ class OptimConfig:
             ("grad_clip", 1e-6, math.inf),
             ("ema_decay", 0, 0.99999),
         ):
-            _in_range(f"optim.{name}", getattr(self, name), low, high)
+            require_range(f"optim.{name}", getattr(self, name), low, high)
 
 
 @dataclass(frozen=True)
@@ -79,27 +78,27 @@ class AugmentConfig:
     crop_pad_px: int  # replicate padding before a random crop back to size
 
     def __post_init__(self):
-        _in_range("augment.color", self.color, 0, 0.5)
-        _in_range("augment.color_probability", self.color_probability, 0, 1)
-        _in_range("augment.crop_pad_px", self.crop_pad_px, 0, 64)
+        require_range("augment.color", self.color, 0, 0.5)
+        require_range("augment.color_probability", self.color_probability, 0, 1)
+        require_range("augment.crop_pad_px", self.crop_pad_px, 0, 64)
 
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """How the tasks are divided into steps, and how much of each is learned; see protocols.py."""
+    """How the tasks are divided into stages, and how much of each is learned; see protocols.py."""
 
     name: str  # a label; --protocol sets it and the values, any of which may be changed
-    step_tasks: tuple[int, ...]  # of every step, the tasks it learns jointly; empty: one task per step
-    step_demos: tuple[int, ...]  # of every step, the demos it learns of each task; one number: of all steps; empty: all
+    stage_tasks: tuple[int, ...]  # number of tasks that each stage learns jointly; empty: one task per stage
+    stage_demos: tuple[int, ...]  # demos of each task, per stage; one number: for all stages; empty: all demos
 
     def __post_init__(self):
-        for name in ("step_tasks", "step_demos"):
+        for name in ("stage_tasks", "stage_demos"):
             for value in getattr(self, name):
-                _in_range(f"protocol.{name}", value, 1)
-        if len(self.step_demos) > 1 and self.step_tasks and len(self.step_demos) != len(self.step_tasks):
+                require_range(f"protocol.{name}", value, 1)
+        if len(self.stage_demos) > 1 and self.stage_tasks and len(self.stage_demos) != len(self.stage_tasks):
             raise ConfigError(
-                f"protocol.step_demos has {len(self.step_demos)} numbers for "
-                f"{len(self.step_tasks)} steps; give one per step, or one for all"
+                f"protocol.stage_demos has {len(self.stage_demos)} numbers for "
+                f"{len(self.stage_tasks)} stages; give one per stage, or one for all"
             )
 
 
@@ -110,59 +109,28 @@ class ReplayConfig:
     demos_per_task: int  # whole demos kept of every earlier task
     total_demos: int  # whole demos kept of all earlier tasks together; 0: no limit
     batch_size: int  # windows of earlier tasks added to every batch
-    held_out_demos: int  # whole demos of every task that no step learns: they judge later steps without a simulation
+    held_out_demos: int  # whole demos of every task that no stage learns; they test later stages without a simulation
 
     def __post_init__(self):
-        _in_range("replay.demos_per_task", self.demos_per_task, 1)
-        _in_range("replay.total_demos", self.total_demos, 0)
-        _in_range("replay.batch_size", self.batch_size, 1)
-        _in_range("replay.held_out_demos", self.held_out_demos, 0)
+        require_range("replay.demos_per_task", self.demos_per_task, 1)
+        require_range("replay.total_demos", self.total_demos, 0)
+        require_range("replay.batch_size", self.batch_size, 1)
+        require_range("replay.held_out_demos", self.held_out_demos, 0)
 
 
-@dataclass(frozen=True)
-class EwcConfig:
-    weight: float  # of the penalty
-    decay: float  # of the Fisher information at every further step
+class NewerSchema(ConfigError):
+    """A file was written by a newer version."""
 
-    def __post_init__(self):
-        _in_range("ewc.weight", self.weight, 0)
-        _in_range("ewc.decay", self.decay, 0, 1)
-
-
-@dataclass(frozen=True)
-class PackNetConfig:
-    prune: float  # share of a step's weights that is given up for later steps
-    retrain: float  # gradient steps after pruning, as a share of the budget
-
-    def __post_init__(self):
-        _in_range("packnet.prune", self.prune, 0.01, 0.99)
-        _in_range("packnet.retrain", self.retrain, 0.01, 10)
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """Weights of the four distillation terms, see losses/distill.py; a term of weight 0 is not computed."""
-
-    image: float  # of the views' tokens
-    text: float  # of the projected text tokens
-    extra: float  # of the joint and the gripper tokens
-    policy: float  # of the divergence between the mixtures
-    kl_samples: int  # actions drawn per (b, t)
-    kl_direction: str  # "teacher_student" is KL(teacher || student)
-    on: str  # which samples of the batch the terms see
-
-    def __post_init__(self):
-        for name in ("image", "text", "extra", "policy"):
-            _in_range(f"distill.{name}", getattr(self, name), 0)
-        _in_range("distill.kl_samples", self.kl_samples, 1)
-        _one_of("distill.kl_direction", self.kl_direction, KL_DIRECTIONS)
-        _one_of("distill.on", self.on, DISTILL_ON)
+    def __init__(self, schema: int):
+        super().__init__(f"made by a newer m2distill (schema {schema}, this version reads up to {SCHEMA}); update it")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """All settings of a training run."""
+
     preset: str  # where the values come from: libero, small or debug; any may have been changed since
-    strategy: str  # finetune, er, ewc, packnet, m2distill, relabel or multitask (docs/method.md)
+    strategy: str  # finetune, er, ewc, packnet, m2distill, relabel, multitask (docs/method.md) or module:Class
     seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
     image_px: int  # side of the images that the network sees
@@ -171,32 +139,75 @@ class TrainConfig:
     precision: str  # of the forward pass: bfloat16 (autocast) or float32
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
-    curve_points: int  # checkpoints kept while a step is learned, from its first to its last gradient step; 0: none
+    curve_points: int  # checkpoints saved during a stage, from its first to its last gradient step; 0: none
     model: ModelConfig
     optim: OptimConfig
     augment: AugmentConfig
     protocol: ProtocolConfig
     replay: ReplayConfig
-    distill: DistillConfig
-    ewc: EwcConfig
-    packnet: PackNetConfig
+    strategy_config: Any  # hyper-parameters of the strategy: an instance of its Config
+    cameras: tuple[Camera, ...] = CAMERAS  # views of the policy, in encoder order
 
     def __post_init__(self):
-        _one_of("strategy", self.strategy, STRATEGY_NAMES)
-        _one_of("pairing", self.pairing, PAIRINGS)
-        _one_of("precision", self.precision, PRECISIONS)
-        _in_range("seed", self.seed, 0, 2**31 - 1)
-        _in_range("curve_points", self.curve_points, 0)
+        expected = config_class(self.strategy)
+        if type(self.strategy_config) is not expected:
+            raise ConfigError(
+                f"strategy {self.strategy} takes a {expected.__name__}, got {type(self.strategy_config).__name__}; "
+                "change the strategy with TrainConfig.with_strategy"
+            )
+        require_one_of("pairing", self.pairing, PAIRINGS)
+        require_one_of("precision", self.precision, PRECISIONS)
+        require_range("seed", self.seed, 0, 2**31 - 1)
+        require_range("curve_points", self.curve_points, 0)
         for name in ("log_every", "save_every"):
-            _in_range(name, getattr(self, name), 1)
+            require_range(name, getattr(self, name), 1)
+
+    def with_strategy(self, name: str, **values: Any) -> "TrainConfig":
+        """Return this configuration with another strategy.
+
+        Hyper-parameters are kept if both strategies have the same Config; otherwise they are those of the preset.
+
+        Args:
+            name: As for `--strategy`.
+            **values: Hyper-parameters of the strategy to change.
+
+        Raises:
+            ConfigError: The strategy or a hyper-parameter is unknown, or a value is out of range.
+        """
+        same = config_class(name) is type(self.strategy_config)
+        kept = vars(self.strategy_config) if same else {}
+        chosen = config_values(name, self.preset, **(kept | values))
+        return dataclasses.replace(self, strategy=name, strategy_config=chosen)
+
+    def policy_spec(self, text_encoder: str, text_width: int) -> PolicySpec:
+        """Return the spec of the policy that this configuration trains."""
+        return libero_spec(self.image_px, self.history, text_encoder, text_width, self.cameras)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Return the content of config.json."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "TrainConfig":
-        """Strict inverse of `to_json`; raises SpecError."""
-        return strict_from_json(TrainConfig, text)
+        """Return the configuration of a config.json.
+
+        A key with a default may be missing: a later version added it. Anything else that differs raises UserError.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:  # the second: nested without end
+            raise ConfigError(f"it is not JSON ({error})") from None
+        if not isinstance(data, dict) or type(data.get("schema")) is not int:
+            raise ConfigError("it has no schema number")
+        if (schema := data.pop("schema")) > SCHEMA:
+            raise NewerSchema(schema)
+        if schema != SCHEMA:
+            raise ConfigError(f"its schema is {schema}, this version reads {SCHEMA}")
+        name = data.get("strategy")
+        if not isinstance(name, str):
+            raise ConfigError(f"strategy is {name!r:.80}, expected a name")
+        readers = {"strategy_config": functools.partial(read_config, name)}
+        return read_dataclass(TrainConfig, data, "config", readers)
 
 
 def differences(old: TrainConfig, new: TrainConfig) -> list[str]:

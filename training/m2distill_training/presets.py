@@ -1,24 +1,21 @@
 """Presets: functions returning a complete TrainConfig."""
 
 import dataclasses
+from typing import Any
 
-from m2distill_policy import models
 from m2distill_policy.errors import unknown_name
+from m2distill_policy.models import config as models
 from m2distill_training.config import (
     AugmentConfig,
     ConfigError,
-    DistillConfig,
-    EwcConfig,
     OptimConfig,
-    PackNetConfig,
     ProtocolConfig,
     ReplayConfig,
     TrainConfig,
 )
+from m2distill_training.strategies.registry import config_values
 
-_CUSTOM = ProtocolConfig(name="custom", step_tasks=(), step_demos=())
-_EWC = EwcConfig(weight=50000.0, decay=0.9)  # LIBERO's configs/lifelong/ewc.yaml
-_PACKNET = PackNetConfig(prune=0.75, retrain=1.0)  # LIBERO's configs/lifelong/packnet.yaml: 50 epochs, then 50 more
+_CUSTOM = ProtocolConfig(name="custom", stage_tasks=(), stage_demos=())
 
 
 def libero() -> TrainConfig:
@@ -54,11 +51,7 @@ def libero() -> TrainConfig:
         augment=AugmentConfig(color=0.3, color_probability=0.9, crop_pad_px=4),
         protocol=_CUSTOM,
         replay=ReplayConfig(demos_per_task=5, total_demos=0, batch_size=32, held_out_demos=0),
-        distill=DistillConfig(
-            image=1.0, text=1.0, extra=1.0, policy=1.0, kl_samples=16, kl_direction="teacher_student", on="both"
-        ),
-        ewc=_EWC,
-        packnet=_PACKNET,
+        strategy_config=config_values("m2distill", "libero"),
     )
 
 
@@ -95,11 +88,7 @@ def small() -> TrainConfig:
         augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0),
         protocol=_CUSTOM,
         replay=ReplayConfig(demos_per_task=10, total_demos=0, batch_size=24, held_out_demos=0),
-        distill=DistillConfig(
-            image=1.0, text=1.0, extra=1.0, policy=1.0, kl_samples=16, kl_direction="teacher_student", on="replay"
-        ),
-        ewc=_EWC,
-        packnet=_PACKNET,
+        strategy_config=config_values("m2distill", "small"),
     )
 
 
@@ -137,7 +126,8 @@ def debug() -> TrainConfig:
 PRESETS = {"libero": libero, "small": small, "debug": debug}
 
 
-def preset(name: str) -> TrainConfig:
+def preset(name: str, strategy: str = "m2distill", **values: Any) -> TrainConfig:
+    """Return a preset with another strategy, and with some of the strategy's hyper-parameters. Raises ConfigError."""
     if name not in PRESETS:
         raise ConfigError(unknown_name("preset", name, PRESETS))
-    return PRESETS[name]()
+    return PRESETS[name]().with_strategy(strategy, **values)

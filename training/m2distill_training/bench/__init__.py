@@ -3,7 +3,7 @@
 measure.py    alternating timing, rows, tables
 synthetic.py  stand-ins for recorded demonstrations, of LIBERO's shapes
 plain.py      the plain path: LIBERO's training step and reader, put together from public libraries
-steps.py      a task step's own gradient step, apart from the loop
+steps.py      a stage's own gradient step, apart from the loop
 train.py      bench train: milliseconds per training step
 data.py       bench data: windows per second, and the trainer's memory over many tasks
 sim.py        bench sim: control steps per second with two images each

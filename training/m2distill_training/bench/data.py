@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.models import Batch
 from m2distill_policy.models.batch import to_model_input
@@ -45,17 +46,7 @@ COLUMNS = (
 
 @freed_memory_kept()  # as the trainer does
 def bench_data(data: Path | None = None, json: bool = False, quick: bool = False, repeats: int = 20) -> None:
-    """Windows per second of the frame store against robomimic's SequenceDataset on the same file, and the memory of a
-    trainer that has 1, 10 and 100 tasks behind it.
-
-    Example: m2distill bench data --data data/demos/task.hdf5 --json > data.json
-
-    Args:
-        data: a demonstration file to read; default: noise of 10 demos of 120 steps, 128 px, in a temporary folder.
-        json: print JSON instead of a table.
-        quick: tiny images and few tasks, in seconds: shows that it runs, says nothing about speed.
-        repeats: batches of 32 windows each, after one to warm up; their median counts.
-    """
+    """Run the benchmark and print its rows; `m2distill bench data --help` describes it. Raises UserError."""
     require_at_least(1, repeats=repeats)
     with tempfile.TemporaryDirectory() as folder:
         file = data or write_file(Path(folder, "read.hdf5"), *((2, 40, 16) if quick else (10, 120, 128)))
@@ -69,7 +60,7 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
 def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
     """Random windows in batches, read by one process: as the store gives them (uint8), and as the network takes them
     and robomimic gives them (float32 in [0, 1])."""
-    size_px = plain_dataset(file, HISTORY)[0]["obs"]["agentview_rgb"].shape[-1]  # so that neither side resizes
+    size_px = plain_dataset(file, HISTORY)[0]["obs"][CAMERAS[0].hdf5_key].shape[-1]  # so that neither side resizes
     spec = libero_spec(size_px, HISTORY, text_width=TEXT_WIDTH)
     windows = Windows([_part(open_store(file, spec, PAIRING, cache), 0)], HISTORY)
     turn = itertools.count()

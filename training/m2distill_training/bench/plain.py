@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, RandomSampler
 
+from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import DataError
 from m2distill_policy.language.torchvision_workaround import patch_torchvision
 from m2distill_policy.models import Batch, Policy
 from m2distill_policy.models.image_encoder import ImageEncoder, spatial_softmax
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import AugmentConfig, TrainConfig
-from m2distill_training.data.libero.reader import CAMERA_KEYS
 from m2distill_training.losses.bc import bc_loss
 
 patch_torchvision()
@@ -89,7 +89,7 @@ class PlainTrainer:
 
 def plain_dataset(path: Path, length: int) -> SequenceDataset:
     """The windows of one file as LIBERO reads them: images from the file, the rest from memory. Raises DataError."""
-    modalities = {"rgb": list(CAMERA_KEYS.values()), "low_dim": list(LOW_DIM_KEYS)}
+    modalities = {"rgb": [camera.hdf5_key for camera in CAMERAS], "low_dim": list(LOW_DIM_KEYS)}
     with redirect_stdout(sys.stderr):
         obs_utils.initialize_obs_utils_with_obs_specs({"obs": modalities})
         try:

@@ -5,12 +5,13 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import require_at_least
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states
 from m2distill_training.bench.measure import Times, alternate, judged, machine, show
 
 COLUMNS = ("name", "assets", "ours_steps_s", "plain_steps_s", "ratio", "bar", "holds")
-CAMERAS = ("agentview", "wrist")
 AIM_STEPS_S, AIM_WORKERS = 20, 1.8
 
 
@@ -20,26 +21,11 @@ def bench_sim(
     repeats: int = 5,
     steps: int = 40,
     size_px: int = 128,
-    suite: str = "libero_object",
+    suite: str = DEFAULT_SUITE,
     task: int = 0,
     assets: tuple[str, ...] = ("builtin",),
 ) -> None:
-    """Control steps per second, each with an image from both cameras: ours and LIBERO's OffScreenRenderEnv on the same
-    assets, in turns; then two processes of ours against one, in turns as well.
-
-    Example: m2distill bench sim --json > sim.json
-
-    Args:
-        json: print JSON instead of a table.
-        quick: few steps of small images: shows that it runs, says nothing about speed.
-        repeats: blocks of each kind, after one to warm up; their median counts.
-        steps: control steps in a block.
-        size_px: side of the images.
-        suite: where the task is from.
-        task: its number.
-        assets: builtin, installed, hub or folders, each compared with LIBERO's wrapper; the first is used for the two
-            processes.
-    """
+    """Run the benchmark and print its rows; `m2distill bench sim --help` describes it. Raises UserError."""
     require_at_least(1, repeats=repeats, steps=steps)
     if quick:
         steps, size_px = 3, 32
@@ -95,7 +81,7 @@ def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats:
     wrapper.reset()
     wrapper.set_init_state(state)
     try:
-        with make_env(task.suite, task.index, source, dict.fromkeys(CAMERAS, (size_px, size_px))) as env:
+        with make_env(task.suite, task.index, source, square_sizes(size_px)) as env:
             env.reset(state)
             return alternate(
                 lambda: _act(env, steps),
@@ -144,7 +130,7 @@ def one_and_two(task: Task, assets: str, steps: int, size_px: int, repeats: int)
 def _serve(pipe: Connection, suite: str, task: int, assets: str, size_px: int) -> None:
     from m2distill_sim.env_factory import make_env
 
-    with make_env(suite, task, assets_of(suite, assets), dict.fromkeys(CAMERAS, (size_px, size_px))) as env:
+    with make_env(suite, task, assets_of(suite, assets), square_sizes(size_px)) as env:
         env.reset(initial_states(suite, task)[0])
         while True:
             _act(env, pipe.recv())

@@ -1,4 +1,4 @@
-"""A task step's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
+"""A stage's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
 states."""
 
 import dataclasses
@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from m2distill_policy.models import Policy
-from m2distill_policy.spec import libero_spec
 from m2distill_training.bench.synthetic import TEXT_WIDTH
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.windows import DemoSubset, Windows
@@ -18,10 +17,10 @@ from m2distill_training.runs.run_folder import RunFolder
 
 
 class Steps:
-    """A task step about to learn `current`, after a step for each of `earlier`; `step()` makes one gradient step."""
+    """A stage about to learn `current`, after a stage for each of `earlier`; `step()` makes one gradient step."""
 
     def __init__(self, config: TrainConfig, current: DemoSubset, earlier: Sequence[DemoSubset] = ()):
-        self.spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
+        self.spec = config.policy_spec(config.text_encoder, TEXT_WIDTH)
         torch.manual_seed(config.seed)
         previous = Policy(config.model, self.spec) if earlier else None
         folder = RunFolder(Path("not-written"))  # gradient steps write nothing
@@ -29,7 +28,7 @@ class Steps:
             config,
             self.spec,
             "cpu",
-            len(earlier),
+            len(earlier) + 1,
             [[part] for part in (*earlier, current)],
             previous,
             folder,
@@ -58,8 +57,7 @@ class Steps:
 def with_batch(config: TrainConfig, strategy: str, current: int, replayed: int = 1) -> TrainConfig:
     """The same training with so many windows of the current task, and of earlier ones, in every batch."""
     return dataclasses.replace(
-        config,
-        strategy=strategy,
+        config.with_strategy(strategy),
         optim=dataclasses.replace(config.optim, batch_size=current),
         replay=dataclasses.replace(config.replay, batch_size=replayed),
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from m2distill_training.data.libero.reader import ACTION_WIDTH, CAMERA_KEYS, GRIPPER_WIDTH, JOINT_WIDTH
+from m2distill_policy.cameras import CAMERAS
+from m2distill_training.data.libero.reader import ACTION_WIDTH, GRIPPER_WIDTH, JOINT_WIDTH
 from m2distill_training.data.store import Store
 
 TEXT_WIDTH = 768  # BERT's
@@ -20,7 +21,7 @@ def text(seed: int) -> np.ndarray:
 def demonstration(rng: np.random.Generator, steps: int, size_px: int) -> dict[str, np.ndarray]:
     """LIBERO's keys within a demo -> arrays of `steps` rows; images (steps, size_px, size_px, 3) uint8."""
     images = {
-        f"obs/{key}": rng.integers(0, 256, (steps, size_px, size_px, 3), np.uint8) for key in CAMERA_KEYS.values()
+        f"obs/{camera.hdf5_key}": rng.integers(0, 256, (steps, size_px, size_px, 3), np.uint8) for camera in CAMERAS
     }
     return {
         "actions": rng.uniform(-1, 1, (steps, ACTION_WIDTH)),
@@ -36,7 +37,7 @@ def memory_store(steps: int, size_px: int, seed: int) -> Store:
     joint, gripper, action = (
         demo[key].astype(np.float32) for key in ("obs/joint_states", "obs/gripper_states", "actions")
     )
-    images = {camera: demo[f"obs/{key}"] for camera, key in CAMERA_KEYS.items()}
+    images = {camera.name: demo[f"obs/{camera.hdf5_key}"] for camera in CAMERAS}
     return Store(Path("synthetic"), "synthetic", f"task {seed}", images, joint, gripper, action, np.array([0, steps]))
 
 

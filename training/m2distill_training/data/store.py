@@ -10,16 +10,18 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError, SpecError
 from m2distill_policy.observations.observation import prepare_image
 from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import publish_folder
-from m2distill_training.data.libero.reader import CAMERA_KEYS, LiberoFile, open_libero
+from m2distill_training.data.libero.reader import LiberoFile, open_libero
 
 STORE_VERSION = 1  # counts up when the same source would give other arrays
 
@@ -43,13 +45,28 @@ class Store:
         return len(self.bounds) - 1
 
 
-def open_store(source: Path, spec: PolicySpec, pairing: str, cache: Path | None = None) -> Store:
-    """The store of `source`, made now if there is none. `cache` defaults to a hidden folder beside the source."""
-    missing = [camera.name for camera in spec.cameras if camera.name not in CAMERA_KEYS]
-    if missing:
-        raise DataError(f"{source}: LIBERO files hold no camera {missing[0]!r} (allowed: {', '.join(CAMERA_KEYS)})")
-    with open_libero(source, pairing) as file:
-        key = _content_key(source, spec, pairing)
+def open_store(
+    source: Path,
+    spec: PolicySpec,
+    pairing: str,
+    cache: Path | None = None,
+    cameras: Sequence[Camera] = CAMERAS,
+) -> Store:
+    """Return the store of `source`, built if there is none.
+
+    Args:
+        source: LIBERO-format file.
+        spec: The views and their sizes.
+        pairing: As for `open_libero`.
+        cache: Folder of stores; default: a hidden folder beside the source.
+        cameras: The names of the cameras in the file.
+
+    Raises:
+        DataError: The file lacks a camera of the spec, or is damaged.
+    """
+    read = [find_camera(view.name, cameras) for view in spec.cameras]
+    with open_libero(source, pairing, read) as file:
+        key = _content_key(source, spec, pairing, read)
         folder = (cache or source.parent / ".m2distill_cache") / key
         if not folder.is_dir():
             _build(folder, file, spec)
@@ -64,9 +81,11 @@ def open_store(source: Path, spec: PolicySpec, pairing: str, cache: Path | None 
     )
 
 
-def _content_key(source: Path, spec: PolicySpec, pairing: str) -> str:
+def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence[Camera]) -> str:
     digest = hashlib.sha256()
     shape = {"version": STORE_VERSION, "pairing": pairing, "cameras": [dataclasses.asdict(c) for c in spec.cameras]}
+    if other := {c.name: c.hdf5_key for c in cameras if c.hdf5_key != find_camera(c.name).hdf5_key}:
+        shape["hdf5_keys"] = other
     digest.update(json.dumps(shape, sort_keys=True).encode())
     with source.open("rb") as file:
         while block := file.read(1 << 22):

@@ -1,7 +1,7 @@
 """What a run keeps of its tasks, so that it can learn further ones without the files it learned from.
 
-    memory/<task>/replay/    the demos that later steps may replay: a beginning of the task's random order (replay.py)
-    memory/<task>/held_out/  demos that no step learned, by which later ones are judged where there is no simulation
+    memory/<task>/replay/    the demos that later stages may replay: a beginning of the task's random order (replay.py)
+    memory/<task>/held_out/  demos that no stage learned, by which later ones are judged where there is no simulation
 
 Each is a store (data/store.py) with two files more: task.json and the instruction's embedding.
 """

@@ -1,9 +1,9 @@
-"""One more task for a run: the step that continual retraining repeats.
+"""One more task for a run: the stage that continual retraining repeats.
 
 The teacher is the run's last checkpoint, and what is replayed comes from the run's own memory: the files of earlier
 tasks are not needed any more. A killed process goes on where its last saved state was when the command is repeated.
 
-    steps/<k>/learn.json   what the step was begun with; a repeated command must agree with it
+    stages/<n>/learn.json   what the stage was begun with; a repeated command must agree with it
 """
 
 import dataclasses
@@ -34,13 +34,26 @@ def learn(
     cache: Path | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> int:
-    """The run `path` learns the task of `dataset`; the number of the step, whose checkpoint is in steps/. Of the demos
-    `held_out` are kept back, to judge this and later steps by. `instruction` replaces the file's. Raises UserError."""
+    """Learn the task of `dataset` in the run `path` and return the number of the stage.
+
+    Args:
+        path: run folder; the new checkpoint is in its stages/.
+        dataset: LIBERO-format file with demonstrations of the new task.
+        strategy: name of the strategy for this stage.
+        held_out: number of demos to hold out, to test this and later stages.
+        instruction: replaces the instruction in the file.
+        device: device of the training.
+        cache: folder of the decoded frames; default: beside the file.
+        on_step: called after every gradient step.
+
+    Raises:
+        UserError: the data, the settings or the run folder do not permit it.
+    """
     config, data = read_run(path)
     with open_run(path, config, data, resume=True) as run, deferred_interrupt() as interrupted:
-        k = _steps(run)
-        previous = load_checkpoint(run.checkpoint(k - 1))
-        store = open_store(dataset, previous.spec, config.pairing, cache)
+        stage = _finished_stages(run) + 1
+        previous = load_checkpoint(run.checkpoint(stage - 1))
+        store = open_store(dataset, previous.spec, config.pairing, cache, config.cameras)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
         if store.n_demos <= held_out:
             raise RunError(
@@ -48,35 +61,35 @@ def learn(
                 "or lower --held-out"
             )
         begun = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
-        earlier = _begin(run, k, begun, [d for d in data if d["instruction"] in previous.instructions], data, store)
+        earlier = _begin(run, stage, begun, [d for d in data if d["instruction"] in previous.instructions], data, store)
         chosen = lesson(len(earlier), store.n_demos, store.n_demos - held_out, held_out, config.seed)
         text = load_text_encoder(config.text_encoder).encode([store.instruction])[0]
         new = DemoSubset(store, text, chosen.demos)
         old = [load_task_memory(run.memory(i, "replay"), d) for i, d in enumerate(earlier)]
         policy = Policy(previous.model_config, previous.spec)
         policy.load_state_dict(previous.state_dict)
-        config = dataclasses.replace(config, strategy=strategy)
+        config = config.with_strategy(strategy)
         learner = Trainer(
-            config, previous.spec, device, k, [old, *([[]] * (k - 1)), [new]], policy, run, DistributedContext()
+            config, previous.spec, device, stage, [old, *([[]] * (stage - 2)), [new]], policy, run, DistributedContext()
         )
-        learner.run(k + 1, on_step, interrupted)
+        learner.run(stage, on_step, interrupted)
         save_task(run, chosen, new, config)
         learner.finish(interrupted)
-        return k
+        return stage
 
 
-def _steps(run: RunFolder) -> int:
-    k = 0
-    while run.checkpoint(k).is_dir():
-        k += 1
-    if k == 0:
+def _finished_stages(run: RunFolder) -> int:
+    n = 0
+    while run.checkpoint(n + 1).is_dir():
+        n += 1
+    if n == 0:
         raise RunError(f"{run.path} has learned nothing yet; finish its training with m2distill train --resume")
-    return k
+    return n
 
 
-def _begin(run: RunFolder, k: int, begun: dict, learned: list[dict], data: list[dict], store: Store) -> list[dict]:
-    """Check that step k can be the one asked for, and record it; the datasets of the earlier tasks."""
-    record = run.path / "steps" / str(k) / "learn.json"
+def _begin(run: RunFolder, stage: int, begun: dict, learned: list[dict], data: list[dict], store: Store) -> list[dict]:
+    """Check that the stage can be the one asked for, and record it; the datasets of the earlier tasks."""
+    record = run.folder(stage) / "learn.json"
     unlearned = [d["instruction"] for d in data if d not in learned]
     if record.is_file():
         if (before := read_json(record, {"instruction": str})) != begun:
@@ -88,7 +101,7 @@ def _begin(run: RunFolder, k: int, begun: dict, learned: list[dict], data: list[
     if unlearned:
         raise RunError(
             f"{run.path} has not learned {unlearned[0]!r} yet; finish its training with m2distill train "
-            "--resume. (A packnet run cannot learn further tasks so: its checkpoints know one step's each.)"
+            "--resume. (A packnet run cannot learn further tasks so: its checkpoints know one stage's each.)"
         )
     if any(d["instruction"] == begun["instruction"] for d in learned):
         raise RunError(

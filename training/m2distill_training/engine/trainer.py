@@ -1,13 +1,13 @@
-"""One task step: data, network, optimiser. Nothing else owns an optimiser.
+"""One stage: data, network, optimiser. Nothing else owns an optimiser.
 
-Everything random in gradient step s of task step k is a function of (seed, k, s): the order of samples
+Everything random in gradient step s of stage k + 1 is a function of (seed, k, s): the order of samples
 (windows.batch_ids), what is drawn for each sample (draws.py) and, by re-seeding torch before every step, dropout. So
 the saved state needs no generator, and a run that was interrupted ends in the same weights as one that was not.
 
 A batch is learned in parts, one after the other (optim.accumulate) and side by side (ranks.py): part i of n has every
 n-th sample from the i-th on, of the current task as of the replayed ones, and the parts' mean gradient is the batch's.
 
-A task step has one phase of gradient steps or, where its strategy says so, several: each begins like a task step, from
+A stage has one phase of gradient steps or, where its strategy says so, several: each begins like a stage, from
 the weights that would have been saved, with a new optimiser, average and schedule.
 """
 
@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from m2distill_policy.cameras import CAMERAS, camera_records
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.config import OptimConfig, TrainConfig
+from m2distill_training.config import ConfigError, OptimConfig, TrainConfig
 from m2distill_training.data.replay import choose_memory
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
@@ -38,39 +39,46 @@ from m2distill_training.strategies import Samples, make_strategy
 from m2distill_training.strategies.memory import load_memory, save_memory
 from m2distill_training.utils.allocator import freed_memory_kept
 
-CURRENT_ORDER, REPLAY_ORDER = 0, 1  # tell the two sample orders of one task step apart
+CURRENT_ORDER, REPLAY_ORDER = 0, 1  # tell the two sample orders of one stage apart
 
 
 @dataclass(frozen=True)
 class Progress:
     """Given to `on_step` after every gradient step."""
 
-    task_step: int  # k, from 0
-    task_steps: int
-    step: int  # gradient steps done in this task step
+    stage: int  # from 1
+    stages: int
+    step: int  # gradient steps done in this stage
     steps: int
+    later_steps: int  # gradient steps of the stages after this one
     losses: dict[str, float]
     lr: float
     steps_per_s: float
 
+    @property
+    def seconds_left(self) -> float:
+        """The estimated time until the end of the last stage, at the present rate."""
+        return (self.steps - self.step + self.later_steps) / self.steps_per_s
+
 
 class Trainer:
-    """Of task step `k`; `steps` are the parts of the data of this step and of all before it."""
+    """Of stage `stage`, from 1; `stages` are the parts of the data of this stage and of all before it."""
 
     def __init__(
         self,
         config: TrainConfig,
         spec: PolicySpec,
         device: str,
-        k: int,
-        steps: list[list[DemoSubset]],
+        stage: int,
+        stages: list[list[DemoSubset]],
         previous: Policy | None,
         run: RunFolder,
         ranks: DistributedContext,
     ):
-        self.config, self.device, self.k, self.folder, self.ranks = config, torch.device(device), k, run, ranks
+        self.config, self.device, self.folder, self.ranks = config, torch.device(device), run, ranks
+        self.stage, self.stage_index = stage, stage - 1  # the random streams count from 0
         self.strategy = make_strategy(config)
-        self.new, self.old = steps[k], [part for step in steps[:k] for part in step]
+        self.new, self.old = stages[-1], [part for stage in stages[:-1] for part in stage]
         self.current = Windows(self.new, config.history)
         self.replay, self.kept = None, {}
         if self.old and self.strategy.uses_replay:
@@ -97,16 +105,25 @@ class Trainer:
             self.policy = nn.SyncBatchNorm.convert_sync_batchnorm(self.policy)  # statistics, and the leader's are kept
         self.policy.to(self.device).train()
         if previous is not None and self.strategy.remembers:
-            self._set_memory(load_memory(self._memory_path(k - 1)))
+            self._set_memory(load_memory(self._memory_path(stage - 1)))
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         o = config.optim
         self.per_epoch = math.ceil(len(self.current) / o.batch_size)
-        budget = o.budget * (len(self.new) if o.budget_unit == "steps" else self.per_epoch)
-        self.phases = [max(1, round(share * budget)) for share in self.strategy.phases]
+        self.phases = self._phase_lengths(len(self.new), self.per_epoch)
         self.steps = sum(self.phases)
         self.step = 0
         self.losses: dict[str, float] = {}
         self._begin_optimiser()
+
+    def _phase_lengths(self, tasks: int, per_epoch: int) -> list[int]:
+        o = self.config.optim
+        budget = o.budget * (tasks if o.budget_unit == "steps" else per_epoch)
+        return [max(1, round(share * budget)) for share in self.strategy.phases]
+
+    def steps_of(self, parts: list[DemoSubset]) -> int:
+        """The gradient steps of another stage, which learns `parts`."""
+        windows = len(Windows(parts, self.config.history))
+        return sum(self._phase_lengths(len(parts), math.ceil(windows / self.config.optim.batch_size)))
 
     def _check_divisible(self) -> None:
         sizes = {"optim.batch_size": self.config.optim.batch_size}
@@ -137,13 +154,15 @@ class Trainer:
         return start, length
 
     @freed_memory_kept()
-    def run(self, task_steps: int, on_step: Callable[[Progress], None], interrupted: threading.Event) -> None:
+    def run(
+        self, stages: int, on_step: Callable[[Progress], None], interrupted: threading.Event, later_steps: int = 0
+    ) -> None:
         run = self.folder
-        if state := run.load_state(self.k):
+        if state := run.load_state(self.stage):
             self._restore(state)
         run.record_environment(self.ranks.size)
-        run.forget_metrics_after(self.k, self.step)
-        run.write_json(f"steps/{self.k}/replay.json", self.kept)
+        run.forget_metrics_after(self.stage, self.step)
+        run.write_json(f"stages/{self.stage}/replay.json", self.kept)
         curve = self._curve_points()
         self._keep_point(curve)
         began, begun_at = time.monotonic(), self.step
@@ -153,7 +172,7 @@ class Trainer:
             if self.step % self.config.log_every == 0 or self.step == self.steps:
                 run.log(
                     {
-                        "task_step": self.k,
+                        "stage": self.stage,
                         "step": self.step,
                         **self.losses,
                         "lr": lr,
@@ -162,22 +181,22 @@ class Trainer:
                     }
                 )
             self._keep_point(curve)
-            on_step(Progress(self.k, task_steps, self.step, self.steps, self.losses, lr, rate))
+            on_step(Progress(self.stage, stages, self.step, self.steps, later_steps, self.losses, lr, rate))
             stop = self.ranks.any(interrupted.is_set())
             if stop or self.step % self.config.save_every == 0 or self.step == self.steps:
-                run.save_state(self.k, self._state())
+                run.save_state(self.stage, self._state())
             if stop:
                 raise KeyboardInterrupt
 
     def finish(self, interrupted: threading.Event) -> None:
-        """Write the step's checkpoint, and before it what else the next step needs; then its state is not needed."""
+        """Write the stage's checkpoint, and before it what else the next stage needs; then its state is not needed."""
         self._load_average()
         self.strategy.end_task(self.policy, self._epoch(interrupted))
         if self.ranks.leads:
             if self.strategy.remembers:
-                save_memory(self._memory_path(self.k), self.strategy.memory)
-            self.folder.save_checkpoint(self.folder.checkpoint(self.k), self._checkpoint())
-            self.folder.state(self.k).unlink(missing_ok=True)
+                save_memory(self._memory_path(self.stage), self.strategy.memory)
+            self.folder.save_checkpoint(self.folder.checkpoint(self.stage), self._checkpoint())
+            self.folder.state(self.stage).unlink(missing_ok=True)
 
     def _curve_points(self) -> dict[int, int]:
         """Gradient step -> number of the curve's point. LIBERO's forward transfer is the mean success over epochs 0, 5,
@@ -187,14 +206,14 @@ class Trainer:
 
     def _keep_point(self, curve: dict[int, int]) -> None:
         if self.step in curve:
-            path = self.folder.checkpoint(self.k).with_name("curve") / str(curve[self.step])
+            path = self.folder.checkpoint(self.stage).with_name("curve") / str(curve[self.step])
             self.folder.save_checkpoint(path, self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
         weights = self.policy.state_dict() if self.average is None else self.average
         known = [*self.old, *self.new] if self.strategy.knows_all else self.new
         metrics = {
-            "task_step": self.k,
+            "stage": self.stage,
             "strategy": self.config.strategy,
             "preset": self.config.preset,
             "protocol": self.config.protocol.name,
@@ -202,7 +221,8 @@ class Trainer:
             "gradient_steps": self.step,
             "losses": self.losses,
             "replayed_demos": self.kept,
-            **self.folder.lineage(self.k, [part.store.instruction for part in (*self.old, *self.new)]),
+            **({"cameras": camera_records(self.config.cameras)} if self.config.cameras != CAMERAS else {}),
+            **self.folder.lineage(self.stage, [part.store.instruction for part in (*self.old, *self.new)]),
         }
         return Checkpoint(
             spec=self.policy.spec,
@@ -224,14 +244,14 @@ class Trainer:
         if self.average is not None:
             self.policy.load_state_dict(self.average)
 
-    def _memory_path(self, k: int) -> Path:
-        return self.folder.checkpoint(k).with_name("memory.safetensors")
+    def _memory_path(self, stage: int) -> Path:
+        return self.folder.checkpoint(stage).with_name("memory.safetensors")
 
     def _set_memory(self, memory: dict[str, torch.Tensor]) -> None:
         self.strategy.memory = {name: x.to(self.device) for name, x in memory.items()}
 
     def _seed(self, step: int, part: int = 0) -> None:
-        torch.manual_seed(_seed_of(self.config.seed, self.k, step, part))
+        torch.manual_seed(_seed_of(self.config.seed, self.stage_index, step, part))
 
     def gradient_step(self) -> tuple[float, float]:
         """The learning rate and the gradient's norm."""
@@ -263,16 +283,27 @@ class Trainer:
             self._seed(self.step, part)
             samples = self._samples(self.step, part, self.batch_parts)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-                losses = self.strategy.loss(self.policy, samples)
+                losses = self._checked(self.strategy.loss(self.policy, samples))
             (losses["loss"] / self.batch_parts).backward()
             for name, x in losses.items():
                 mean[name] = mean.get(name, 0) + x.detach() / self.batch_parts
         self.ranks.add_up([*(p.grad for p in self.policy.parameters() if p.grad is not None), *mean.values()])
         return {name: x.item() for name, x in mean.items()}
 
+    def _checked(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the losses of a strategy if they can be minimised and logged. Raises ConfigError."""
+        scalars = isinstance(losses, dict) and all(isinstance(x, torch.Tensor) and x.ndim == 0 for x in losses.values())
+        if not scalars or "loss" not in losses:
+            got = {name: getattr(x, "shape", x) for name, x in losses.items()} if isinstance(losses, dict) else losses
+            raise ConfigError(
+                f"strategy {self.config.strategy}: loss() returned {got!r:.200}, expected a dict of scalar tensors "
+                'with the key "loss"'
+            )
+        return losses
+
     def _samples(self, step: int, part: int = 0, parts: int = 1, replay: bool = True) -> Samples:
         """The samples of gradient step `step` that part `part` of `parts` has."""
-        seed, size = (self.config.seed, self.k), self.config.optim.batch_size
+        seed, size = (self.config.seed, self.stage_index), self.config.optim.batch_size
         rows = torch.arange(part, size, parts)
         batch = self.current.gather(batch_ids(len(self.current), size, step, (*seed, CURRENT_ORDER))[part::parts])
         n_current, total = len(rows), size
@@ -317,7 +348,7 @@ class Trainer:
 
     def _diverged(self, how: str) -> RunError:
         return RunError(
-            f"training diverged at gradient step {self.step} of task step {self.k}: {how}; lower optim.lr "
+            f"training diverged at gradient step {self.step} of stage {self.stage}: {how}; lower optim.lr "
             "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
             "checkpoints are untouched"
         )

@@ -1,6 +1,6 @@
 """Latent drift: how far the policy's latents of an old task have moved since that task was learned.
 
-The teacher is the checkpoint of the step that learned the task, the student every later checkpoint that obeys it; both
+The teacher is the checkpoint of the stage that learned the task, the student every later checkpoint that obeys it; both
 see the same windows, without augmentation, of demos that no replay memory of the run held: there the distillation terms
 have not acted, so the numbers say what became of the task and not of its kept samples. Any strategy can be measured so,
 afterwards, from what a run folder holds.
@@ -34,41 +34,48 @@ def _is_demos(replayed: Any) -> bool:
     return fits(replayed, {}) and fits([*replayed.values()], [[is_count]])
 
 
-DRIFT = {"entries": [{"learned_in": is_count, "step": is_count, "policy_kl": is_number, "relative": _is_moved}]}
+DRIFT = {"entries": [{"learned_in_stage": is_count, "stage": is_count, "policy_kl": is_number, "relative": _is_moved}]}
 
 
 def measure_drift(path: Path, cache: Path | None = None) -> dict:
-    """drift.json of the run folder `path`, and its content: one entry per old task and later step. Raises UserError.
+    """drift.json of the run folder `path`, and its content: one entry per old task and later stage. Raises UserError.
 
     "distance" is the loss's own: squared L2, mean over windows, time and width; "relative" divides it by the mean
     square of the teacher's latents, so that modalities compare. "policy_kl" is KL(teacher || student) in nats.
     """
     run = RunFolder(path)
     config, data = read_run(path)
-    checkpoints = [load_checkpoint(run.checkpoint(k)) for k in range(len(data)) if run.checkpoint(k).is_dir()]
+    folders = [run.checkpoint(stage) for stage in range(1, len(data) + 1)]
+    checkpoints = {stage: load_checkpoint(x) for stage, x in enumerate(folders, 1) if x.is_dir()}
     entries = []
     for d in data:
         text = d["instruction"]
-        knowing = [i for i, c in enumerate(checkpoints) if text in c.instructions]
+        knowing = [stage for stage, checkpoint in checkpoints.items() if text in checkpoint.instructions]
         if len(knowing) < 2:
             continue
-        k, *later = knowing
-        replayed = {demo for i in later for demo in _replayed(run.checkpoint(i), checkpoints[i]).get(text, [])}
-        store = open_store(Path(d["path"]), checkpoints[k].spec, config.pairing, cache)
+        first, *later = knowing
+        replayed = {
+            demo for stage in later for demo in _replayed(run.checkpoint(stage), checkpoints[stage]).get(text, [])
+        }
+        store = open_store(Path(d["path"]), checkpoints[first].spec, config.pairing, cache, config.cameras)
         if store.key != d["key"]:
             raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
-        batch = _batch(store, replayed, checkpoints[k].instructions[text], config.history)
-        teacher = _forward(checkpoints[k], batch)
-        for i in later:
-            distances = _distances(_forward(checkpoints[i], batch), teacher)
-            entries.append({"instruction": text, "learned_in": k, "step": i, **distances})
-    drift = {"windows_per_task": WINDOWS, "checkpoint_ids": [c.id for c in checkpoints], "entries": entries}
+        batch = _batch(store, replayed, checkpoints[first].instructions[text], config.history)
+        teacher = _forward(checkpoints[first], batch)
+        for stage in later:
+            distances = _distances(_forward(checkpoints[stage], batch), teacher)
+            entries.append({"instruction": text, "learned_in_stage": first, "stage": stage, **distances})
+    drift = {
+        "windows_per_task": WINDOWS,
+        "checkpoint_ids": [checkpoint.id for checkpoint in checkpoints.values()],
+        "entries": entries,
+    }
     run.write_json("drift.json", drift)
     return drift
 
 
 def _replayed(path: Path, checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """Instruction -> demos of it in the step's replay memory."""
+    """Instruction -> demos of it in the stage's replay memory."""
     if not fits(checkpoint.metrics, {"replayed_demos": _is_demos}):
         raise RunError(f"{path} does not say which demonstrations were replayed; it was not made by m2distill train")
     return checkpoint.metrics["replayed_demos"]

@@ -64,16 +64,22 @@ def is_evaluation(value: Any) -> bool:
         value,
         {
             "episodes_per_task": is_count,
-            "steps": non_empty({"checkpoint_id": str, "tasks": non_empty(_is_task)}),
+            "stages": non_empty({"checkpoint_id": str, "tasks": non_empty(_is_task)}),
             "matrix": [[optional(is_rate)]],
             "metrics": METRICS,
             "intervals_95": dict.fromkeys(METRICS, optional(_is_pair)),
         },
     ) and (
-        {len(value["steps"])} == {len(value["matrix"]), *map(len, value["matrix"])}
+        {len(value["stages"])} == {len(value["matrix"]), *map(len, value["matrix"])}
         and all((value["metrics"][name] is None) == (value["intervals_95"][name] is None) for name in METRICS)
         and fits(value.get("libero_metrics", dict.fromkeys(METRICS, 0)), dict.fromkeys(METRICS, is_number))
     )
+
+
+def is_checkpoint_evaluation(value: Any) -> bool:
+    """Check evaluation.json of one checkpoint, as far as it is read again."""
+    form = {"checkpoint": is_text, "checkpoint_id": str, "episodes_per_task": is_count, "tasks": non_empty(_is_task)}
+    return fits(value, form)
 
 
 def evaluate_checkpoint(
@@ -220,30 +226,30 @@ def evaluate_run(
     assets: str | None = None,
     listener: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
-    """Every task learned so far after every step; see `write_evaluation`. Videos show every failure after the last
-    step, and each task's first state.
+    """Every task learned so far after every stage; see `write_evaluation`. Videos show every failure after the last
+    stage, and each task's first state.
 
-    After step i a task is served by the newest checkpoint up to i that knows its instruction: by checkpoint i itself,
-    except for a strategy (packnet) whose checkpoints serve the tasks of their own step alone. Finished episodes are
+    After stage i a task is served by the newest checkpoint up to i that knows its instruction: by checkpoint i itself,
+    except for a strategy (packnet) whose checkpoints serve the tasks of their own stage alone. Finished episodes are
     kept in episodes.jsonl, so a repeated command runs only those that are missing.
     """
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
     instructions = [d["instruction"] for d in RunFolder(run).data()]
     tasks = dict(zip(instructions, find_tasks(suite_names, instructions), strict=True))
-    folders = [RunFolder(run).checkpoint(k) for k in range(len(tasks))]
+    folders = [RunFolder(run).checkpoint(stage) for stage in range(1, len(tasks) + 1)]
     checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
     if not checkpoints:
-        raise RunError(f"{run} holds no finished step yet; train on with --resume")
+        raise RunError(f"{run} holds no finished stage yet; train on with --resume")
     known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
-    serving = serving_steps(known)
+    serving = serving_stages(known)
 
     def jobs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
         return make_jobs(
             folder, chosen, episodes, sampling, seed, max_steps, assets, run / "videos" if filmed else None
         )
 
-    steps = [
+    stages = [
         [
             job
             for task in tasks.values()
@@ -255,11 +261,11 @@ def evaluate_run(
     curves = [
         [
             jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
-            for folder in RunFolder(run).curve(k)
+            for folder in RunFolder(run).curve(k + 1)
         ]
         for k, served in enumerate(serving)
     ]
-    jobs = [*_flat(_flat(curves)), *_flat(steps)]  # a curve ends in its step's checkpoint, whose episodes are filmed
+    jobs = [*_flat(_flat(curves)), *_flat(stages)]  # a curve ends in its stage's checkpoint, whose episodes are filmed
     done, ran = _run(jobs, workers, run, listener)
     results = dict(zip(jobs, done, strict=True))
 
@@ -269,7 +275,7 @@ def evaluate_run(
     settings = _settings(episodes, sampling, seed, max_steps) | {"ran": ran}
     return write_evaluation(
         run,
-        [results_of(jobs) for jobs in steps],
+        [results_of(jobs) for jobs in stages],
         settings,
         [[float(np.mean([r.success for r in results_of(jobs)])) for jobs in curve] for curve in curves]
         if all(curves)
@@ -277,8 +283,8 @@ def evaluate_run(
     )
 
 
-def serving_steps(known: list[set[Task]]) -> list[dict[Task, int]]:
-    """For every step, {task: step whose checkpoint serves it}, from the tasks that each step's checkpoint knows."""
+def serving_stages(known: list[set[Task]]) -> list[dict[Task, int]]:
+    """For every stage, {task: index of the stage whose checkpoint serves it}, from the tasks each checkpoint knows."""
     serving: list[dict[Task, int]] = []
     for i, tasks in enumerate(known):
         serving.append((serving[-1] if serving else {}) | dict.fromkeys(tasks, i))
@@ -292,20 +298,20 @@ def _flat(lists: list[list]) -> list:
 def write_evaluation(
     run: Path, results: list[list[RolloutResult]], settings: dict, curves: list[list[float]] | None = None
 ) -> dict:
-    """evaluation.json in the run folder, and its content, from the episodes after each step.
+    """evaluation.json in the run folder, and its content, from the episodes after each stage.
 
-    "matrix" is S[i][k] over steps, null above the diagonal; where a step learns several tasks, their mean. "metrics"
-    are the final-success variant's, "intervals_95" theirs. `curves`: for every step, the success on its own tasks at
+    "matrix" is S[i][k] over stages, null above the diagonal; where a stage learns several tasks, their mean. "metrics"
+    are the final-success variant's, "intervals_95" theirs. `curves`: for every stage, the success on its own tasks at
     equal distances while it learned, from before to after: they alone give LIBERO's variant, "libero_metrics".
     """
-    steps: list[dict[str, Any]] = [
-        {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(i)).id, "tasks": _task_summaries(after, run)}
-        for i, after in enumerate(results)
+    stages: list[dict[str, Any]] = [
+        {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(stage)).id, "tasks": _task_summaries(after, run)}
+        for stage, after in enumerate(results, 1)
     ]
-    S = success_matrix([{t["instruction"]: t["success_rate"] for t in step["tasks"]} for step in steps])
+    S = success_matrix([{t["instruction"]: t["success_rate"] for t in stage["tasks"]} for stage in stages])
     evaluation = {
         **settings,
-        "steps": steps,
+        "stages": stages,
         "matrix": [[None if np.isnan(x) else float(x) for x in row] for row in S],
         "metrics": asdict(final_success_metrics(S)),
         "intervals_95": _intervals(results),
@@ -320,7 +326,7 @@ def _intervals(results: list[list[RolloutResult]]) -> dict[str, list[float] | No
     """95 % intervals of the final-success metrics: what the number of episodes leaves open, and no more.
 
     The metrics are weighted sums of success rates, so a rate's weight is the metric of a run in which it alone is 1. A
-    checkpoint's rate on a task counts once, however many steps it serves.
+    checkpoint's rate on a task counts once, however many stages it serves.
     """
 
     def cell(job: RolloutSpec) -> tuple[Path, tuple[str, int]]:
@@ -331,7 +337,7 @@ def _intervals(results: list[list[RolloutResult]]) -> dict[str, list[float] | No
         trials.setdefault(cell(result.job), []).append(result.success)
     cells = [dict.fromkeys(cell(r.job) for r in after) for after in results]
     alone = [
-        asdict(final_success_metrics(success_matrix([{x[1]: float(x == one) for x in step} for step in cells])))
+        asdict(final_success_metrics(success_matrix([{x[1]: float(x == one) for x in stage} for stage in cells])))
         for one in trials
     ]
     counts = [(sum(won), len(won)) for won in trials.values()]
@@ -342,8 +348,10 @@ def _intervals(results: list[list[RolloutResult]]) -> dict[str, list[float] | No
 
 
 def success_matrix(rates: list[dict[Hashable, float]]) -> np.ndarray:
-    """S (K, K), NaN above the diagonal, from each step's {task: success rate}. Column k is the mean over the tasks that
-    are new in step k."""
+    """Return S (K, K), NaN above the diagonal, from each stage's {task: success rate}.
+
+    Column k is the mean over the tasks that are new in stage k.
+    """
     K = len(rates)
     new = [rate.keys() - (rates[k - 1].keys() if k else set()) for k, rate in enumerate(rates)]
     S = np.full((K, K), np.nan)

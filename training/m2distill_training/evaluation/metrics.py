@@ -1,7 +1,7 @@
-"""Lifelong-learning metrics. S[i, k] is the success rate on task k after step i; only i >= k is read. K steps.
+"""Lifelong-learning metrics. S[i, k] is the success rate on task k after stage i; only i >= k is read. K stages.
 
 Two variants are in use and differ; both are here under their names. A value without a definition (forgetting in a run
-of one step) is None.
+of one stage) is None.
 """
 
 import math
@@ -21,7 +21,7 @@ class LifelongMetrics:
 
 def final_success_metrics(S: np.ndarray) -> LifelongMetrics:
     """Final-success variant of later papers: FWT = mean S[k,k]; NBT_k = mean over i > k of S[k,k] - S[i,k], averaged
-    over the K - 1 tasks that have a later step; AUC_k = mean over i >= k of S[i,k]."""
+    over the K - 1 tasks that have a later stage; AUC_k = mean over i >= k of S[i,k]."""
     S = _checked(S)
     K = len(S)
     forgetting = [np.mean(S[k, k] - S[k + 1 :, k]) for k in range(K - 1)]
@@ -35,7 +35,7 @@ def final_success_metrics(S: np.ndarray) -> LifelongMetrics:
 
 def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> LifelongMetrics:
     """LIBERO's variant (its notebooks/quick_guide_algo.ipynb). `curves[k]`: success on task k at the evaluated epochs
-    of step k.
+    of stage k.
 
     FWT_k = mean of curve k with the values after its best set to the best; NBT as above but averaged over all K, the
     last counting 0; AUC_k = (FWT_k + sum over i > k of S[i,k]) / (K - k), k from 0.
@@ -43,7 +43,7 @@ def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> Lifelong
     S = _checked(S)
     K = len(S)
     if len(curves) != K:
-        raise ValueError(f"{len(curves)} curves for {K} steps")
+        raise ValueError(f"{len(curves)} curves for {K} stages")
     fwt = []
     for curve in curves:
         held = np.array(curve, dtype=np.float64)

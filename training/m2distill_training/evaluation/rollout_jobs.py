@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m2distill_policy.cameras import recorded_cameras
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError, require_at_least
@@ -197,12 +198,13 @@ def run_job(job: RolloutSpec) -> RolloutResult:
         _Stage.checkpoint, _Stage.checkpoint_path = load_checkpoint(job.checkpoint), job.checkpoint
     checkpoint = _Stage.checkpoint
     cameras = {camera.name: render_size(camera) for camera in checkpoint.spec.cameras}
-    key = (job.suite, job.task, job.assets, tuple(cameras.items()))
+    views = recorded_cameras(checkpoint.metrics)
+    key = (job.suite, job.task, job.assets, tuple(cameras.items()), views)
     if _Stage.env is None or _Stage.env_key != key:
         if _Stage.env is not None:
             _Stage.env.close()
         _Stage.env_key = None
-        _Stage.env = make_env(job.suite, job.task, assets_of(job.suite, job.assets), cameras)
+        _Stage.env = make_env(job.suite, job.task, assets_of(job.suite, job.assets), cameras, views)
         _Stage.env_key = key
     policy = InferencePolicy(checkpoint, job.sampling, seed=job.seed * 1000 + job.state)
     session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
@@ -47,7 +48,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
     """The file `lift_demo.hdf5` in the folder `out`, from robosuite's `demo.hdf5` or the one in its wheel. Raises
     DataError for a file of another task, robot or controller, and for actions that are not finite or out of range."""
     if not 16 <= size_px <= 1024:
-        raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+        raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     source = source or lift.assets().path / "demonstrations" / "lift" / "demo.hdf5"
     task = find_task(lift.SUITE, lift.NAME)
     path = out / f"{task.name}_demo.hdf5"
@@ -60,7 +61,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
     }
     out.mkdir(parents=True, exist_ok=True)
     with (
-        LiftEnv(dict.fromkeys(("agentview", "wrist"), (size_px, size_px))) as env,
+        LiftEnv(square_sizes(size_px)) as env,
         tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder,
     ):
         files: list[Path] = []

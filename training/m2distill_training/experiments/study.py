@@ -1,8 +1,8 @@
-"""`m2distill study`: strategies and ablations on the same demonstrations, from the same first step.
+"""`m2distill study`: strategies and ablations on the same demonstrations, from the same first stage.
 
     OUT/study.json           what was asked for; another study in the same folder is refused
     OUT/data/                demonstrations, one file per task
-    OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first step, in which no strategy differs
+    OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first stage, in which no strategy differs
     OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
     OUT/results.md           the same as tables
     OUT/report.html          the same as images
@@ -13,10 +13,9 @@ seeds adds to the study.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -42,10 +41,10 @@ from m2distill_training.runs.run_folder import (
     write_atomic,
     write_lines,
 )
+from m2distill_training.strategies import find_strategy, strategy_names
 from m2distill_training.utils.schemas import is_count
 
-FIRST = "first"  # the run that ends after the step which all others share
-MULTITASK = "multitask"
+FIRST = "first"  # the run that ends after the stage which all others share
 STUDY = {
     "suite": str,
     "tasks": [is_count],
@@ -54,32 +53,44 @@ STUDY = {
 }  # what is read of study.json
 
 
-def _distilling(**weights: Any) -> Callable[[TrainConfig], TrainConfig]:
-    return lambda config: dataclasses.replace(
-        config, strategy="m2distill", distill=dataclasses.replace(config.distill, **weights)
-    )
-
-
-def _strategy(name: str) -> Callable[[TrainConfig], TrainConfig]:
-    return lambda config: dataclasses.replace(config, strategy=name)
-
-
-VARIANTS = {
-    "finetune": _strategy("finetune"),
-    "er": _strategy("er"),
-    "m2distill": _strategy("m2distill"),
-    "relabel": _strategy("relabel"),
-    MULTITASK: _strategy(MULTITASK),
-    "no_image": _distilling(image=0.0),
-    "no_text": _distilling(text=0.0),
-    "no_extra": _distilling(extra=0.0),
-    "no_policy": _distilling(policy=0.0),
+VARIANTS: dict[str, tuple[str, dict[str, float]]] = {  # strategy and hyper-parameters; a strategy is its own variant
+    "finetune": ("finetune", {}),
+    "er": ("er", {}),
+    "m2distill": ("m2distill", {}),
+    "relabel": ("relabel", {}),
+    "multitask": ("multitask", {}),
+    "no_image": ("m2distill", {"image": 0.0}),
+    "no_text": ("m2distill", {"text": 0.0}),
+    "no_extra": ("m2distill", {"extra": 0.0}),
+    "no_policy": ("m2distill", {"policy": 0.0}),
 }
+
+
+def strategy_of(variant: str) -> tuple[str, dict[str, float]]:
+    """Return the strategy of a variant, and its hyper-parameters that differ from the preset. Raises UserError."""
+    if variant in (*VARIANTS, FIRST):
+        return VARIANTS.get(variant, ("finetune", {}))
+    if ":" not in variant and variant not in strategy_names():
+        raise UserError(
+            f"{unknown_name('variant', variant, (*VARIANTS, *strategy_names()))}; "
+            "a strategy of your own is a variant too: --variants module:Class"
+        )
+    return variant, {}
+
+
+def is_joint(variant: str) -> bool:
+    """Return True if a variant learns all tasks in one step."""
+    return find_strategy(strategy_of(variant)[0]).joint
+
+
+def folder_name(variant: str, seed: int) -> str:
+    """Return the name of a run's folder: ffmpeg and Windows reject a colon in a path."""
+    return f"{variant.replace(':', '.')}-{seed}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What all runs have in common; see `study`."""
+    """What all runs have in common: options of `m2distill study`."""
 
     suite: str
     tasks: tuple[int, ...]
@@ -93,82 +104,58 @@ class Study:
     preset: str
 
     def config(self, variant: str, seed: int) -> TrainConfig:
-        base = presets.preset(self.preset)
-        strategy = VARIANTS.get(variant, _strategy("finetune"))
-        return strategy(
-            dataclasses.replace(
-                base,
-                seed=seed,
-                curve_points=self.curve_points,
-                replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
-                optim=dataclasses.replace(base.optim, budget=self._steps_per_task(variant)),
-            )
+        strategy, values = strategy_of(variant)
+        base = presets.preset(self.preset, strategy, **values)
+        return dataclasses.replace(
+            base,
+            seed=seed,
+            curve_points=self.curve_points,
+            replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
+            optim=dataclasses.replace(base.optim, budget=self._steps_per_task(variant)),
         )
 
     def _steps_per_task(self, variant: str) -> int:
         """Learning all at once takes as many gradient steps as learning one after the other."""
         total = self.first_budget + (len(self.tasks) - 1) * self.budget
-        return {FIRST: self.first_budget, MULTITASK: total // len(self.tasks)}.get(variant, self.budget)
+        if variant == FIRST:
+            return self.first_budget
+        return total // len(self.tasks) if is_joint(variant) else self.budget
 
 
-def study(
-    out: Path = Path("runs/study"),
-    variants: tuple[str, ...] = ("finetune", "er", "m2distill"),
-    seeds: tuple[int, ...] = (0, 1),
-    suite: str = "libero_object",
-    tasks: tuple[int, ...] = (0, 1, 2, 3, 4),
-    demos: int = 40,
-    replay: int = 2,
-    first_budget: int = 4000,
-    budget: int = 1000,
-    episodes: int = 20,
-    max_steps: int = 200,
-    curve_points: int = 2,
-    preset: str = "small",
-    workers: int = 2,
-) -> None:
-    """Learn the same tasks by several strategies, evaluate each after every step, and compare.
-
-    Variants: the strategies finetune, er, m2distill, relabel and multitask, and no_image, no_text, no_extra, no_policy:
-    m2distill without one of its four terms. Every run and episode that is finished is kept, so the same command goes on
-    after Ctrl-C; further variants or seeds may be added to a study by another command.
-
-    Example: m2distill study --out runs/study --variants finetune er m2distill --seeds 0 1
+def study(out: Path, asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int = 2) -> None:
+    """Learn, evaluate and compare; what is finished in `out` is not repeated.
 
     Args:
-        out: folder of everything it writes.
-        variants: what to compare.
-        seeds: of initial weights, draws and replayed demonstrations; the demonstrations are the same.
-        suite: with a scripted expert: libero_object, libero_goal or libero_spatial.
-        tasks: task numbers in the order of learning, one step each.
-        demos: demonstrations per task.
-        replay: demonstrations of every earlier task that er and m2distill keep.
-        first_budget: gradient steps for the first task, which a network without knowledge learns.
-        budget: gradient steps for each further task.
-        episodes: per task and checkpoint, from starts that no demonstration used.
-        max_steps: of an episode; a demonstration takes about 100.
-        curve_points: parts into which the learning of a step is divided for LIBERO's forward transfer; 0: none.
-        preset: of training.
-        workers: simulating processes; the results do not depend on it.
+        out: folder of everything that is written.
+        asked: what all runs have in common.
+        variants: names of VARIANTS, or strategies.
+        seeds: of initial weights, random draws and replayed demonstrations.
+        workers: simulating processes; the results do not depend on their number.
+
+    Raises:
+        UserError: for settings that cannot be studied, and for a folder with another study.
     """
-    asked = Study(suite, tasks, demos, replay, first_budget, budget, episodes, max_steps, curve_points, preset)
     _check(asked, variants, seeds, workers)
     begin_folder(out, "study", json.loads(json.dumps(asdict(asked))))
     console = Console()
-    files = collect(suite, tasks, demos, out / "data", workers=workers, assets=find_assets("builtin"))
+    files = collect(asked.suite, asked.tasks, asked.demos, out / "data", workers=workers, assets=find_assets("builtin"))
     for seed in seeds:
         for variant in variants:
             console.rule(f"{variant}, seed {seed}", align="left")
-            first = None if variant == MULTITASK else _learn_and_evaluate(out, asked, files[:1], FIRST, seed, workers)
+            first = None if is_joint(variant) else _learn_and_evaluate(out, asked, files[:1], FIRST, seed, workers)
             _learn_and_evaluate(out, asked, files, variant, seed, workers, first)
             write_results(out)
-    console.print((out / "results.md").read_text(), markup=False)
+    print((out / "results.md").read_text())
 
 
 def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> None:
     for variant in variants:
-        if variant not in VARIANTS:
-            raise UserError(unknown_name("variant", variant, VARIANTS))
+        strategy, _ = strategy_of(variant)
+        if find_strategy(strategy).remembers:
+            raise UserError(
+                f"variant {variant!r} needs more of the first stage than the checkpoint that all variants share; "
+                "train it by itself with m2distill train"
+            )
     for task in asked.tasks:
         find_task(asked.suite, task)
     if len(set(asked.tasks)) < max(2, len(asked.tasks)):
@@ -193,14 +180,14 @@ def _learn_and_evaluate(
     out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int, first: RunFolder | None = None
 ) -> RunFolder:
     """`first`: the run to go on from, whose episodes need no repetition."""
-    run = RunFolder(out / "runs" / f"{variant}-{seed}")
+    run = RunFolder(out / "runs" / folder_name(variant, seed))
     with show_training(variant) as on_step:
         train(
             asked.config(variant, seed),
             files,
             run.path,
             resume=(run.path / "config.json").is_file(),
-            start_from=first.checkpoint(0) if first else None,
+            start_from=first.checkpoint(1) if first else None,
             on_step=on_step,
         )
     if first and not (run.path / EPISODES).is_file():
@@ -223,10 +210,7 @@ def _learn_and_evaluate(
 def write_results(out: Path) -> None:
     """results.json, results.md and report.html of a study's evaluated runs."""
     evaluated = [
-        (variant, path)
-        for variant in VARIANTS
-        for path in sorted((out / "runs").glob(f"{variant}-*"))
-        if (path / "evaluation.json").is_file()
+        (variant, path) for variant, path in _variants(out) if variant != FIRST and (path / "evaluation.json").is_file()
     ]
     results = [_result(variant, path) for variant, path in evaluated]
     asked = read_json(out / "study.json", STUDY)
@@ -235,10 +219,22 @@ def write_results(out: Path) -> None:
     write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
 
 
+def _variants(out: Path) -> list[tuple[str, Path]]:
+    """Return the variant and folder of every run of a study: first those of VARIANTS, in its order."""
+    runs = []
+    for path in sorted((out / "runs").glob("*-*")):
+        variant = path.name.rpartition("-")[0]
+        if variant not in (*VARIANTS, FIRST) and (path / "config.json").is_file():
+            variant = read_json(path / "config.json", CONFIG)["strategy"]
+        runs.append((variant, path))
+    order = {name: number for number, name in enumerate(VARIANTS)}
+    return sorted(runs, key=lambda run: order.get(run[0], len(order)))
+
+
 def _result(variant: str, path: Path) -> dict:
     evaluation, config = read_evaluation(path), read_json(path / "config.json", CONFIG)
-    last = evaluation["steps"][-1]["tasks"]
-    rates = {line["task_step"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
+    last = evaluation["stages"][-1]["tasks"]
+    rates = {line["stage"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
     return {
         "variant": variant,
         "seed": config["seed"],
@@ -287,7 +283,7 @@ def _tables(asked: dict, results: list[dict]) -> str:
     for result in results:
         lines += [
             "",
-            f"Success after each step (row) on each task (column), {result['variant']}, seed {result['seed']}:",
+            f"Success after each stage (row) on each task (column), {result['variant']}, seed {result['seed']}:",
             "",
         ]
         size = len(result["matrix"][-1])

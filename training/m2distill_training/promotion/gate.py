@@ -17,32 +17,16 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
 from m2distill_sim.suites import Task, find_task, suites
-from m2distill_training.config import ConfigError
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import Windows
 from m2distill_training.evaluation.evaluate import evaluate_checkpoint, known_tasks
 from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import token_distance
+from m2distill_training.promotion.thresholds import Thresholds
 from m2distill_training.runs.run_folder import RunError, RunFolder
 
 WINDOWS = 64  # of a task's held-out demos, spread evenly
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What a checkpoint must hold to be promoted."""
-
-    drop: float = 0.05  # an earlier task's success may fall by so much, or by the width of its 95 % interval
-    success: float = 0.5  # of the new task, in simulation
-    nats: float = 1.0  # the log-likelihood of an earlier task's held-out actions may fall by so much a step
-    drift: float = 0.5  # an earlier task's latents may move by this share of their own mean square
-
-    def __post_init__(self):
-        for name in ("drop", "success", "nats", "drift"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"bars.{name} is {value}, allowed at least 0")
 
 
 @dataclass(frozen=True)
@@ -68,7 +52,7 @@ class TaskCheck:
 
 def check_forgetting(
     run: RunFolder,
-    step: int,
+    stage: int,
     before: int | None,
     bars: Thresholds,
     suite_names: Sequence[str],
@@ -76,17 +60,17 @@ def check_forgetting(
     episodes: int = 10,
     **simulation,
 ) -> list[TaskCheck]:
-    """One finding for each task that the checkpoint of `step` knows, new ones last. `before` is the step of the
+    """One finding for each task that the checkpoint of `stage` knows, new ones last. `before` is the stage of the
     checkpoint that it would replace; None: nothing to lose. Raises UserError."""
-    candidate = load_checkpoint(run.checkpoint(step))
+    candidate = load_checkpoint(run.checkpoint(stage))
     reference = None if before is None else load_checkpoint(run.checkpoint(before))
     old = set(reference.instructions) & set(candidate.instructions) if reference else set()
     if reference and (lost := set(reference.instructions) - set(candidate.instructions)):
-        raise RunError(f"step {step} does not know {min(lost)!r}, which step {before} does")
+        raise RunError(f"stage {stage} does not know {min(lost)!r}, which stage {before} does")
     instructions = sorted(candidate.instructions, key=lambda text: (text not in old, text))
     tasks = _simulated(instructions, suite_names)
     was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
-    now = _success(run, step, candidate, tasks, episodes, simulation)
+    now = _success(run, stage, candidate, tasks, episodes, simulation)
     datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
     return [
         _by_simulation(text, text not in old, bars, was.get(text), now[text])
@@ -102,14 +86,14 @@ def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[
 
 
 def _success(
-    run: RunFolder, step: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
+    run: RunFolder, stage: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
 ) -> dict[str, tuple[int, int]]:
     """{instruction: (successes, episodes)} of the tasks that the checkpoint knows; finished episodes are kept."""
     known = {text: task for text, task in tasks.items() if text in checkpoint.instructions}
     if not known:
         return {}
-    out = run.checkpoint(step).with_name("proof")
-    result = evaluate_checkpoint(run.checkpoint(step), list(known.values()), episodes, out, **options)
+    out = run.checkpoint(stage).with_name("proof")
+    result = evaluate_checkpoint(run.checkpoint(stage), list(known.values()), episodes, out, **options)
     return {text: (row["successes"], row["episodes"]) for text, row in zip(known, result["tasks"], strict=True)}
 
 

@@ -13,8 +13,8 @@ from m2distill_training.report.runs import ReportedRun
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito: for all eyes
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
-NOT_A_TERM = {"task_step", "step", "loss", "lr", "grad_norm", "steps_per_s"}
-METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all steps"}
+NOT_A_TERM = {"stage", "step", "loss", "lr", "grad_norm", "steps_per_s"}
+METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all stages"}
 
 
 def comparison(runs: list[ReportedRun]) -> Figure:
@@ -38,7 +38,7 @@ def comparison(runs: list[ReportedRun]) -> Figure:
 
 
 def matrix(run: ReportedRun) -> Figure:
-    """Heat map of S[i, k]: success on the tasks of step k after step i."""
+    """Heat map of S[i, k]: success on the tasks of stage k after stage i."""
     S = np.array(run.evaluation["matrix"], dtype=float)  # None becomes NaN
     K = len(S)
     figure = Figure(figsize=(max(2.6, 1.0 + 0.46 * K), 1.0 + 0.4 * K), layout="constrained")
@@ -51,8 +51,8 @@ def matrix(run: ReportedRun) -> Figure:
     numbers = [str(k) for k in range(1, K + 1)]
     axes.set_xticks(range(K), numbers, fontsize=8)
     axes.set_yticks(range(K), numbers, fontsize=8)
-    axes.set_xlabel("tasks of step", fontsize=8)
-    axes.set_ylabel("after step", fontsize=8)
+    axes.set_xlabel("tasks of stage", fontsize=8)
+    axes.set_ylabel("after stage", fontsize=8)
     axes.set_xticks(np.arange(K + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(K + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
@@ -63,17 +63,17 @@ def matrix(run: ReportedRun) -> Figure:
 
 
 def forgetting(runs: list[ReportedRun]) -> Figure:
-    """Success on each task after every step since it was learned, with 95 % Wilson intervals; one panel per task."""
+    """Success on each task after every stage since it was learned, with 95 % Wilson intervals; one panel per task."""
     instructions = list(dict.fromkeys(d["instruction"] for run in runs for d in run.data))
     figure, panels = _panels(len(instructions), width=3.2, height=2.2)
-    steps = max(len(run.evaluation["steps"]) for run in runs)
+    stages = max(len(run.evaluation["stages"]) for run in runs)
     for axes, text in zip(panels, instructions, strict=True):
         for n, (run, color) in enumerate(zip(runs, _colors(len(runs)), strict=True)):
             shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # intervals side by side
             points = [
-                (i + 1 + shift, t["success_rate"], *t["wilson_95"])
-                for i, step in enumerate(run.evaluation["steps"])
-                for t in step["tasks"]
+                (i + shift, t["success_rate"], *t["wilson_95"])
+                for i, stage in enumerate(run.evaluation["stages"], 1)
+                for t in stage["tasks"]
                 if t["instruction"] == text
             ]
             if points:
@@ -91,44 +91,44 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
                     label=run.label,
                 )
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlim(0.6, steps + 0.4)
-        axes.set_xticks(range(1, steps + 1))
+        axes.set_xlim(0.6, stages + 0.4)
+        axes.set_xticks(range(1, stages + 1))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
         axes.set_title(textwrap.fill(text, 44), fontsize=8)
         _plain(axes, "y")
-    figure.supxlabel("after step", fontsize=8)
+    figure.supxlabel("after stage", fontsize=8)
     _legend(figure, panels)
     return figure
 
 
 def losses(run: ReportedRun) -> Figure | None:
-    """Every loss term over gradient steps, the task steps one after the other; None for a run that logged nothing."""
+    """Every loss term over gradient steps, the stages one after the other; None for a run that logged nothing."""
     names = list(dict.fromkeys(name for line in run.metrics for name in line if name not in NOT_A_TERM))
     if not names:
         return None
-    last = {line["task_step"]: line["step"] for line in run.metrics}
+    last = {line["stage"]: line["step"] for line in run.metrics}
     starts = dict(zip(last, np.cumsum([0, *last.values()])[:-1].tolist(), strict=True))
     figure, panels = _panels(len(names), width=2.3, height=1.9, columns=5)
     for axes, name in zip(panels, names, strict=True):
         for start in list(starts.values())[1:]:
             axes.axvline(start, color="#b8c1cc", linewidth=0.8, linestyle=":")
-        for k, start in starts.items():
-            lines = [line for line in run.metrics if line["task_step"] == k and name in line]
+        for stage, start in starts.items():
+            lines = [line for line in run.metrics if line["stage"] == stage and name in line]
             axes.plot(
                 [start + line["step"] for line in lines],
                 [line[name] for line in lines],
                 linewidth=1,
-                color=COLORS[k % len(COLORS)],
+                color=COLORS[(stage - 1) % len(COLORS)],
             )
         axes.set_xlim(0, starts[max(starts)] + last[max(last)])
         axes.set_title(name, fontsize=9)
         _plain(axes, "y")
-    figure.supxlabel("gradient steps; a dotted line begins a task step", fontsize=8)
+    figure.supxlabel("gradient steps; a dotted line begins a stage", fontsize=8)
     return figure
 
 
 def drift(runs: list[ReportedRun]) -> Figure | None:
-    """How far latents of old tasks have moved, by steps since the task was learned; None when no run measured it."""
+    """How far latents of old tasks have moved, by stages since the task was learned; None when no run measured it."""
     measured = [(run, color) for run, color in zip(runs, _colors(len(runs)), strict=True) if run.drift]
     if not measured:
         return None
@@ -141,7 +141,7 @@ def drift(runs: list[ReportedRun]) -> Figure | None:
                 if name is not None and name not in entry["relative"]:  # of a run with other cameras
                     continue
                 value = entry["policy_kl"] if name is None else entry["relative"][name]
-                by_age.setdefault(entry["step"] - entry["learned_in"], []).append(value)
+                by_age.setdefault(entry["stage"] - entry["learned_in_stage"], []).append(value)
             ages = sorted(by_age)
             axes.plot(ages, [np.mean(by_age[age]) for age in ages], color=color, linewidth=1.2, label=run.label)
             axes.plot(
@@ -156,7 +156,7 @@ def drift(runs: list[ReportedRun]) -> Figure | None:
         axes.set_ylim(bottom=0)
         cast(MaxNLocator, axes.xaxis.get_major_locator()).set_params(integer=True)
         _plain(axes, "y")
-    figure.supxlabel("steps since the task was learned", fontsize=8)
+    figure.supxlabel("stages since the task was learned", fontsize=8)
     _legend(figure, panels)
     return figure
 

@@ -101,11 +101,11 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
         )
     parts = [
         "<h2>Result</h2>",
-        _table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task and step"], rows),
+        _table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task and stage"], rows),
         gallery.show("comparison", "Thresholds of FWT, NBT and AUC of every run", figures.comparison(runs)),
         _note(
             "FWT: success on a task when it is learned (higher is better). NBT: success lost later (lower is "
-            "better). AUC: success averaged over all later steps. Final-success variant. Intervals: 95 %, what "
+            "better). AUC: success averaged over all later stages. Final-success variant. Intervals: 95 %, what "
             "the number of episodes leaves open; training with another seed varies on top of it."
         ),
     ]
@@ -155,29 +155,29 @@ def _over_seeds(runs: list[ReportedRun]) -> list[list]:
 def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     maps = [gallery.show(f"success_{run.label}", f"Success matrix of {run.label}", figures.matrix(run)) for run in runs]
     return [
-        "<h2>Success after every step</h2>",
+        "<h2>Success after every stage</h2>",
         '<div class="row">',
         *maps,
         "</div>",
         _note(
-            "Row: after which step. Column: the tasks that were learned in which step. Episodes start from "
+            "Row: after which stage. Column: the tasks that were learned in which stage. Episodes start from "
             "initial states that no demonstration used."
         ),
         "<h2>Forgetting, task by task</h2>",
-        gallery.show("forgetting", "Success on every task after every step", figures.forgetting(runs)),
+        gallery.show("forgetting", "Success on every task after every stage", figures.forgetting(runs)),
         _note("Thresholds: 95 % Wilson intervals."),
     ]
 
 
 def _tasks(runs: list[ReportedRun]) -> list[str]:
-    last = [{task["instruction"]: task for task in run.evaluation["steps"][-1]["tasks"]} for run in runs]
+    last = [{task["instruction"]: task for task in run.evaluation["stages"][-1]["tasks"]} for run in runs]
     rows = [
         [text, *(_successes(tasks[text]) if text in tasks else "-" for tasks in last)]
         for text in dict.fromkeys(text for tasks in last for text in tasks)
     ]
     videos = [_videos(run) for run in runs]
     return [
-        "<h2>Each task after the last step</h2>",
+        "<h2>Each task after the last stage</h2>",
         _table(["instruction", *(run.label for run in runs)], rows),
         _note("Successes of episodes, with the 95 % Wilson interval."),
         "<h2>Videos</h2>",
@@ -192,7 +192,7 @@ def _successes(task: dict) -> str:
 
 def _videos(run: ReportedRun) -> str:
     shown = []
-    for task in run.evaluation["steps"][-1]["tasks"]:
+    for task in run.evaluation["stages"][-1]["tasks"]:
         filmed = [e for e in task["runs"] if e["video"] and (run.path / e["video"]).is_file()]
         for episode in filmed[:1]:  # a failure where there is one; the others are beside the evaluation
             data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
@@ -222,7 +222,7 @@ def _drift(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
         return [
             "<h2>Latent drift</h2>",
             _note(
-                "Not measured, or no task had a later step; m2distill report --drift "
+                "Not measured, or no task had a later stage; m2distill report --drift "
                 "measures it from the checkpoints and the demonstrations."
             ),
         ]
@@ -240,14 +240,14 @@ def _drift(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
 
 def _settings(run: ReportedRun) -> str:
     tasks = [[d["instruction"], d["demos"], Path(d["path"]).name, d["key"]] for d in run.data]
-    steps = [[i + 1, step["checkpoint_id"][:12]] for i, step in enumerate(run.evaluation["steps"])]
+    stages = [[i, stage["checkpoint_id"][:12]] for i, stage in enumerate(run.evaluation["stages"], 1)]
     trained = [
         _note(f"Trained{f' in {starts} starts' if starts > 1 else ''} with {where}.")
         for where, starts in Counter(map(_environment, run.environments)).items()
     ]
     return (
         f"<h3>{html.escape(run.label)}</h3>{_table(['task', 'demos', 'file', 'content key'], tasks)}"
-        f"{_table(['step', 'checkpoint'], steps)}"
+        f"{_table(['stage', 'checkpoint'], stages)}"
         f"{''.join(trained)}"
         f"<details><summary>configuration</summary><pre>{html.escape(json.dumps(run.config, indent=1))}</pre>"
         "</details><details><summary>environment</summary>"

@@ -4,13 +4,13 @@
     data.json            the datasets in task order, with their content keys
     environment.json     versions, machine, threads and source: one entry for each start that had something to learn
     metrics.jsonl        one line per logged gradient step
-    tensorboard/step_<k> the same as events
-    steps/<k>/checkpoint the policy after task step k; its metrics.json names its parent and its datasets
-    steps/<k>/replay.json  demos kept for step k
+    tensorboard/stage_<n>  the same as events
+    stages/<n>/checkpoint  the policy after stage n, from 1; its metrics.json names its parent and its datasets
+    stages/<n>/replay.json  demos replayed in stage n
     memory/<task>/         demos of every task, for further steps (data/kept.py)
-    steps/<k>/state.pt   of the step in progress: weights, average, optimiser, gradient step
+    stages/<n>/state.pt    of the stage in progress: weights, average, optimiser, gradient step
     episodes.jsonl       one line per episode of m2distill evaluate
-    evaluation.json      success after every step, success matrix, metrics
+    evaluation.json      success after every stage, success matrix, metrics
     lock                 held while a process trains here
 
 Every file is written under a temporary name, flushed and renamed, except the .jsonl and the events: they grow by
@@ -33,20 +33,20 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.files import publish
-from m2distill_training.config import STRATEGY_NAMES, TrainConfig, differences
+from m2distill_training.config import SCHEMA, NewerSchema, TrainConfig, differences
 from m2distill_training.runs.provenance import ENVIRONMENT, environment
 from m2distill_training.runs.tensorboard import ScalarEvents
 from m2distill_training.utils.schemas import fits, is_anything, is_count, is_number, is_shallow, is_text, non_empty
 
 DATA = non_empty({"instruction": is_text, "key": str, "path": str, "demos": is_count})  # data.json
-CONFIG = {"strategy": STRATEGY_NAMES.__contains__, "seed": is_count}  # config.json, of earlier versions too
+CONFIG = {"schema": is_count, "strategy": is_text, "seed": is_count}  # config.json, as far as reports read it
 ENVIRONMENTS = [ENVIRONMENT]  # environment.json
 RESTORE = "restore it from a copy"
 
 
 def _LOGGED(line: Any) -> bool:
     """Of metrics.jsonl. A loss may be of any size."""
-    return fits(line, {"task_step": is_count, "step": is_count}) and all(
+    return fits(line, {"stage": is_count, "step": is_count}) and all(
         is_text(name) and (type(value) is float or is_number(value)) for name, value in line.items()
     )
 
@@ -75,6 +75,8 @@ def read_json(path: Path, form: object = is_anything, mend: str = RESTORE) -> An
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); {mend}") from None
+    if isinstance(found, dict) and type(schema := found.get("schema")) is int and schema > SCHEMA:
+        raise RunError(f"{path}: {NewerSchema(schema)}")
     if not is_shallow(found) or not fits(found, form):
         raise RunError(f"{path} is damaged or of another version; {mend}")
     return found
@@ -87,7 +89,7 @@ def begin_folder(out: Path, kind: str, asked: dict) -> None:
     if not settings.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
-        write_atomic(settings, (json.dumps(asked, indent=2) + "\n").encode())
+        write_atomic(settings, (json.dumps({"schema": SCHEMA, **asked}, indent=2) + "\n").encode())
     begun = read_json(settings, {})
     if other := [
         f"{name} {begun.get(name)} (asked: {value})" for name, value in asked.items() if begun.get(name) != value
@@ -157,17 +159,21 @@ class RunFolder:
         """The datasets in the order of learning. Raises RunError."""
         return read_json(self.path / "data.json", DATA)
 
-    def checkpoint(self, k: int) -> Path:
-        return self.path / "steps" / str(k) / "checkpoint"
+    def folder(self, stage: int) -> Path:
+        """The folder of a stage. Stages count from 1."""
+        return self.path / "stages" / str(stage)
 
-    def curve(self, k: int) -> list[Path]:
-        """Checkpoints made while step k was learned, at equal distances from its first to its last gradient step;
-        none where the run keeps none."""
-        return self.curve_beside(self.checkpoint(k))
+    def checkpoint(self, stage: int) -> Path:
+        return self.folder(stage) / "checkpoint"
+
+    def curve(self, stage: int) -> list[Path]:
+        """Checkpoints saved during a stage, at equal distances from its first to its last gradient step; empty if the
+        run keeps none."""
+        return self.curve_beside(self.checkpoint(stage))
 
     @staticmethod
     def curve_beside(checkpoint: Path) -> list[Path]:
-        """The curve of the step that ended in a checkpoint."""
+        """The curve of the stage that ended in a checkpoint."""
         folders = checkpoint.with_name("curve").glob("*")
         return sorted((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
@@ -181,15 +187,15 @@ class RunFolder:
             if folder.is_dir():
                 shutil.rmtree(folder)
 
-    def state(self, k: int) -> Path:
-        return self.path / "steps" / str(k) / "state.pt"
+    def state(self, stage: int) -> Path:
+        return self.folder(stage) / "state.pt"
 
-    def lineage(self, k: int, instructions: list[str]) -> dict:
-        """What the checkpoint of step k comes from, JSON-ready: the id of the one before it, null for the first, and
+    def lineage(self, stage: int, instructions: list[str]) -> dict:
+        """What the checkpoint of a stage comes from, JSON-ready: the id of the one before it, null for the first, and
         the content key of every dataset learned so far."""
         keys = {d["instruction"]: d["key"] for d in self.data()}
         return {
-            "parent": load_checkpoint(self.checkpoint(k - 1)).id if k > 0 else None,
+            "parent": load_checkpoint(self.checkpoint(stage - 1)).id if stage > 1 else None,
             "data": {text: keys[text] for text in instructions},
         }
 
@@ -203,27 +209,27 @@ class RunFolder:
             self.write_json("environment.json", [*entries, environment() | {"processes": processes}])
             self._environment_is_recorded = True
 
-    def save_state(self, k: int, state: dict) -> None:
+    def save_state(self, stage: int, state: dict) -> None:
         """A line with the sha256 of all that follows, then torch's format."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        write_atomic(self.state(k), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        write_atomic(self.state(stage), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
-    def load_state(self, k: int) -> dict | None:
-        """The saved state of step k on the CPU, or None when it has not begun. Raises RunError for a damaged one."""
-        if not self.state(k).is_file():
+    def load_state(self, stage: int) -> dict | None:
+        """The saved state of a stage on the CPU, or None when it has not begun. Raises RunError for a damaged one."""
+        if not self.state(stage).is_file():
             return None
-        digest, _, content = self.state(k).read_bytes().partition(b"\n")
+        digest, _, content = self.state(stage).read_bytes().partition(b"\n")
         if digest != hashlib.sha256(content).hexdigest().encode():
             raise RunError(
-                f"{self.state(k)} is damaged; restore it from a copy, or remove it to repeat task step {k} "
+                f"{self.state(stage)} is damaged; restore it from a copy, or remove it to repeat stage {stage} "
                 "from its beginning. Earlier checkpoints are untouched"
             )
         try:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:  # a right sum over bytes that no run has written: they fail in whatever way
-            raise RunError(f"{self.state(k)} is no saved state of this version; restore it from a copy") from None
+            raise RunError(f"{self.state(stage)} is no saved state of this version; restore it from a copy") from None
 
     def save_checkpoint(self, path: Path, checkpoint: Checkpoint) -> None:
         save_checkpoint(path, checkpoint)
@@ -231,25 +237,25 @@ class RunFolder:
     def metrics(self) -> list[dict]:
         return read_lines(self.path / "metrics.jsonl", _LOGGED)
 
-    def forget_metrics_after(self, k: int, step: int) -> None:
-        """Task step k goes on after gradient step `step`: drop the lines and events that it writes again."""
-        kept = [line for line in self.metrics() if (line["task_step"], line["step"]) <= (k, step)]
+    def forget_metrics_after(self, stage: int, step: int) -> None:
+        """Drop the lines and events that a stage continued after gradient step `step` writes again."""
+        kept = [line for line in self.metrics() if (line["stage"], line["step"]) <= (stage, step)]
         write_lines(self.path / "metrics.jsonl", kept)
         self.close()
         with _writing(self.path / "tensorboard"):
-            self._events = ScalarEvents(self.path / "tensorboard" / f"step_{k}")
+            self._events = ScalarEvents(self.path / "tensorboard" / f"stage_{stage}")
         for line in kept:
-            if line["task_step"] == k:
+            if line["stage"] == stage:
                 self._write_events(line)
 
     def log(self, line: dict) -> None:
-        """One line of "task_step", "step" and named numbers; `forget_metrics_after` has begun that task step."""
+        """One line of "stage", "step" and named numbers; `forget_metrics_after` has begun that stage."""
         append_line(self.path / "metrics.jsonl", line)
         self._write_events(line)
 
     def _write_events(self, line: dict) -> None:
         assert self._events is not None  # forget_metrics_after came first
-        values = {name: x for name, x in line.items() if name not in ("task_step", "step")}
+        values = {name: x for name, x in line.items() if name not in ("stage", "step")}
         with _writing(self.path / "tensorboard"):
             self._events.write(line["step"], values)
 
@@ -296,7 +302,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         run = RunFolder(path)
         if begun:
             _check_unchanged(path, config, data)
-            _remove_unfinished(path / "steps")
+            _remove_unfinished(path / "stages")
         else:
             run.write_json("environment.json", [])
             run.write_json("data.json", data)
@@ -307,9 +313,9 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
             run.close()
 
 
-def _remove_unfinished(steps: Path) -> None:
+def _remove_unfinished(stages: Path) -> None:
     """What a killed process was writing: hidden until it would have been renamed."""
-    for leftover in list(steps.rglob(".*")):
+    for leftover in list(stages.rglob(".*")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -319,7 +325,9 @@ def _remove_unfinished(steps: Path) -> None:
 def _read_config(path: Path) -> TrainConfig:
     try:
         return TrainConfig.from_json((path / "config.json").read_text())
-    except (UserError, ValueError) as error:
+    except NewerSchema as error:
+        raise RunError(f"{path / 'config.json'}: {error}") from None
+    except (UserError, OSError, ValueError) as error:
         raise RunError(
             f"{path / 'config.json'} is damaged or of another version ({error}); restore it from a copy or "
             "choose another --out"

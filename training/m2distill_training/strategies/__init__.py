@@ -1,28 +1,22 @@
-"""How a task step learns without losing the earlier ones. A strategy is a loss and what it remembers between steps."""
+"""Strategies: how a stage learns without losing the earlier ones.
 
-from m2distill_training.config import TrainConfig
-from m2distill_training.strategies.base import Samples, Strategy
-from m2distill_training.strategies.er import ExperienceReplay
-from m2distill_training.strategies.ewc import Ewc
-from m2distill_training.strategies.finetune import FineTune
-from m2distill_training.strategies.m2distill import M2Distill
-from m2distill_training.strategies.multitask import MultiTask
-from m2distill_training.strategies.packnet import PackNet
-from m2distill_training.strategies.relabel import Relabel
+A strategy is a loss and what it keeps from stage to stage. base.py holds the interface, registry.py finds a strategy
+by its name, configs.py holds the hyper-parameters of the built-in ones. Importing this package imports no torch.
+"""
 
-STRATEGIES = {
-    "finetune": lambda config: FineTune(),
-    "er": lambda config: ExperienceReplay(),
-    "ewc": lambda config: Ewc(config.ewc),
-    "packnet": lambda config: PackNet(config.packnet),
-    "m2distill": lambda config: M2Distill(config.distill),
-    "relabel": lambda config: Relabel(config.distill),
-    "multitask": lambda config: MultiTask(),
-}
+from typing import TYPE_CHECKING, Any
+
+from m2distill_training.strategies.registry import find_strategy, make_strategy, register_strategy, strategy_names
+
+if TYPE_CHECKING:
+    from m2distill_training.strategies.base import Samples, Strategy
+
+__all__ = ["Samples", "Strategy", "find_strategy", "make_strategy", "register_strategy", "strategy_names"]
 
 
-def make_strategy(config: TrainConfig) -> Strategy:
-    return STRATEGIES[config.strategy](config)
+def __getattr__(name: str) -> Any:
+    if name in ("Samples", "Strategy"):
+        from m2distill_training.strategies import base
 
-
-__all__ = ["STRATEGIES", "Samples", "Strategy", "make_strategy"]
+        return getattr(base, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,27 @@
-"""What the loop asks of a strategy. The base class is plain behaviour cloning; a strategy overrides what it does
-otherwise.
+"""The interface of a strategy. The base class is plain behaviour cloning; a strategy overrides what it changes.
 
-One object serves one task step. What goes from one step to the next is the policy and `memory`: both have a size that
-does not depend on how many tasks have been learned.
+One object serves one stage. The next stage receives the policy and `memory`: the size of both does not depend on the
+number of tasks learned.
+
+    @dataclass(frozen=True)
+    class MyConfig:
+        alpha: float = 0.3  # weight of the new term
+
+
+    class MyStrategy(Strategy):
+        Config = MyConfig
+        uses_replay = True
+
+        def loss(self, policy, samples):
+            losses = super().loss(policy, samples)
+            return {**losses, "loss": losses["bc"] * (1 + self.config.alpha)}
+
+`m2distill train --strategy my_module:MyStrategy --my.alpha 0.5` uses it from the folder of my_module.py.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,36 +29,54 @@ from torch.optim import Optimizer
 from m2distill_policy.models import Batch, Policy
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
+from m2distill_training.strategies.configs import NoConfig
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One gradient step's samples: rows [:n_current] are of the current task, the others replayed."""
+    """The samples of one gradient step: rows [:n_current] are of the current task, the others are replayed."""
 
     inputs: Batch
     action: Tensor  # (B, T, A)
     n_current: int
-    draws: SampleRng  # for its B samples
+    rng: SampleRng  # random numbers of its B samples
 
 
 class Strategy:
-    uses_replay: ClassVar[bool] = False  # old demos are mixed into every batch
-    remembers: ClassVar[bool] = False  # needs the `memory` of the step before
-    knows_all: ClassVar[bool] = True  # the policy after a step is meant for all tasks so far, not for the step's alone
+    """Behaviour cloning, and the base class of all strategies.
 
-    def __init__(self):
-        self.memory: dict[str, Tensor] = {}  # the loop saves and restores it, during a step and from step to step
-        self.phases: tuple[float, ...] = (1.0,)  # of a step, in budgets; each has its own optimiser and rate schedule
+    Attributes:
+        Config: Frozen dataclass of the hyper-parameters, all with defaults. `self.config` is an instance of it.
+        memory: Tensors by name. The trainer saves and restores them during a stage and between stages.
+        phases: Lengths of the phases of a stage, as shares of the budget. Each phase has its own optimiser and rate
+            schedule.
+    """
+
+    Config: ClassVar[type] = NoConfig
+    uses_replay: ClassVar[bool] = False  # earlier demos are mixed into every batch
+    remembers: ClassVar[bool] = False  # a stage needs the `memory` of the previous one
+    knows_all: ClassVar[bool] = True  # the policy after a stage serves all tasks so far, not those of the stage alone
+    joint: ClassVar[bool] = False  # all tasks are learned together in one stage
+
+    def __init__(self, config: Any):
+        self.config = config
+        self.memory: dict[str, Tensor] = {}
+        self.phases: tuple[float, ...] = (1.0,)
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
-        """Before the optimiser is made. `policy`: about to learn, in training mode, with the weights of `previous`: the
-        policy as the step before left it, None before the first step; keep it, do not change it."""
+        """Prepare a stage, before the optimiser is made.
+
+        Args:
+            policy: The policy that will learn, in training mode, with the weights of `previous`.
+            previous: The policy at the end of the previous stage, None in the first one. It may be kept and must not
+                be changed.
+        """
 
     def begin_phase(self, policy: Policy) -> None:
-        """Before every phase but the first; `policy` may be changed."""
+        """Prepare a phase other than the first one. `policy` may be changed."""
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
-        """Scalars by name; "loss" is the one to minimise, the others are its unweighted terms."""
+        """Return scalars by name: "loss" is minimised, the others are its unweighted terms, for the log."""
         bc = bc_loss(policy(samples.inputs).dist, samples.action)
         return {"loss": bc, "bc": bc}
 
@@ -53,5 +85,9 @@ class Strategy:
         optimiser.step()
 
     def end_task(self, policy: Policy, epoch: Iterable[Samples]) -> None:
-        """After the last gradient step. `policy` holds the weights to be saved, which stay; `epoch`: one pass over the
-        step's own samples, augmented as in training."""
+        """Finish a stage, after the last gradient step.
+
+        Args:
+            policy: The policy with the weights that will be saved. They must not be changed.
+            epoch: One pass over the samples of the stage, augmented as in training.
+        """

@@ -4,4 +4,6 @@ from m2distill_training.strategies.base import Strategy
 
 
 class ExperienceReplay(Strategy):
+    """Experience replay."""
+
     uses_replay = True

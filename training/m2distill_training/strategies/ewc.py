@@ -1,11 +1,12 @@
-"""Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796) as LIBERO's EWC: weights that mattered to
-earlier tasks are held where they were, each by its diagonal Fisher information F.
+"""Elastic weight consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796) as LIBERO's EWC.
 
-    loss = bc + weight * sum F (p - p_previous)^2        F <- decay * F + F of the step just learned
+A quadratic penalty holds each weight near its earlier value, in proportion to its diagonal Fisher information F.
+
+    loss = bc + weight * sum F (p - p_previous)^2        F <- decay * F + F of the stage just learned
 
 F is LIBERO's estimate: the mean over one epoch's batches of the squared gradient of the batch's mean log-likelihood.
-One summed F serves all earlier tasks. Ours: the network is in evaluation mode for it and in full precision, for it is
-the acting policy that has to stay.
+One summed F serves all earlier tasks. In contrast to LIBERO, F is computed in evaluation mode and in full precision,
+because the penalty protects the policy as it runs on the robot.
 """
 
 from collections.abc import Iterable
@@ -14,18 +15,20 @@ import torch
 from torch import Tensor
 
 from m2distill_policy.models import Policy
-from m2distill_training.config import EwcConfig
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.consolidation import quadratic_penalty
 from m2distill_training.strategies.base import Samples, Strategy
+from m2distill_training.strategies.configs import EwcConfig
 
 
 class Ewc(Strategy):
+    """Behaviour cloning with the quadratic penalty; `memory` holds F."""
+
+    Config = EwcConfig
     remembers = True
 
     def __init__(self, config: EwcConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.anchor: dict[str, Tensor] = {}
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:

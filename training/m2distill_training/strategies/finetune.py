@@ -1,7 +1,7 @@
-"""Plain fine-tuning (LIBERO's Sequential): what forgets. The control beside which the others are shown."""
+"""Plain fine-tuning (LIBERO's Sequential), the control: it forgets."""
 
 from m2distill_training.strategies.base import Strategy
 
 
 class FineTune(Strategy):
-    pass
+    """Behaviour cloning on the current task alone."""

@@ -1,8 +1,8 @@
-"""M2Distill: behaviour cloning on current and replayed samples, held near a frozen teacher by four distillation terms.
+"""M2Distill: behaviour cloning on current and replayed samples, with four distillation terms to a frozen teacher.
 
-The student makes one forward pass over the mixed batch, so that a BatchNorm network normalises by, and remembers,
-statistics of all tasks together rather than of one half after the other. The teacher is in eval mode (running
-statistics, no dropout) and sees the very same augmented tensors.
+The student makes one forward pass through the mixed batch: a BatchNorm network then uses and keeps the statistics of
+all tasks together. The teacher is in evaluation mode (running statistics, no dropout) and receives the same augmented
+tensors.
 """
 
 import copy
@@ -16,22 +16,24 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from m2distill_policy.models import Batch, Policy, PolicyOutput
 from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.optimize import fold_batch_norms
-from m2distill_training.config import DistillConfig
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import gaussians, policy_kl, reverse_policy_kl, sample_actions, token_distance
 from m2distill_training.strategies.base import Samples, Strategy
+from m2distill_training.strategies.configs import DistillConfig
 
 TERMS = ("image", "text", "extra", "policy")
-CPU_PIXELS = 20 * 128 * 128  # of one view that the teacher sees at a time
+CPU_PIXELS = 20 * 128 * 128  # pixels of one view in one chunk of the teacher
 
 
 class M2Distill(Strategy):
+    """Replay with distillation of the image, text, proprioception and policy terms."""
+
+    Config = DistillConfig
     uses_replay = True
 
     def __init__(self, config: DistillConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.teacher: Policy | None = None
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
@@ -57,15 +59,17 @@ class M2Distill(Strategy):
             "image": lambda: sum((distance(camera) for camera in inputs["images"]), start=torch.zeros(())),
             "text": lambda: distance("text"),
             "extra": lambda: distance("joint") + distance("gripper"),
-            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.draws, drawn),
+            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.rng, drawn),
         }
         terms = {name: compute[name]() for name in weights}
         total = sum((weights[name] * term for name, term in terms.items()), start=bc)
         return {"loss": total, "bc": bc, **terms}
 
     def distillation_inputs(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
-        """What the student is shown: the samples, first; which rows of it the teacher is shown too; and the samples
-        whose draws are those rows'."""
+        """Return the inputs of the student, the rows of them that the teacher receives too, and their rows of `rng`.
+
+        The first rows of the inputs are the samples.
+        """
         rows = {
             "current": slice(None, samples.n_current),
             "replay": slice(samples.n_current, None),
@@ -74,21 +78,24 @@ class M2Distill(Strategy):
         return samples.inputs, rows, rows
 
     def _policy_term(
-        self, student: MixtureSameFamily, teacher: MixtureSameFamily, draws: SampleRng, rows: slice | Tensor
+        self, student: MixtureSameFamily, teacher: MixtureSameFamily, rng: SampleRng, rows: slice | Tensor
     ) -> Tensor:
         steps, n = teacher.batch_shape[1], self.config.kl_samples
         mean = teacher.component_distribution.mean  # (B, T, K, A)
         modes, actions = mean.shape[2:]
         if self.config.kl_direction == "student_teacher":
-            return reverse_policy_kl(student, teacher, draws.normal(steps, n, modes, actions)[rows].to(mean.device))
-        uniform, normal = draws.uniform(steps, n)[rows], draws.normal(steps, n, actions)[rows]
+            return reverse_policy_kl(student, teacher, rng.normal(steps, n, modes, actions)[rows].to(mean.device))
+        uniform, normal = rng.uniform(steps, n)[rows], rng.normal(steps, n, actions)[rows]
         return policy_kl(student, teacher, sample_actions(teacher, uniform.to(mean.device), normal.to(mean.device)))
 
 
 @torch.no_grad()
 def teacher_forward(teacher: Policy, batch: Batch) -> PolicyOutput:
-    """teacher(batch) for an evaluation-mode teacher. Without a gradient nothing has to be kept, so a CPU takes few
-    images at a time and finds them in its cache: 160 of 128 px take 1.2 s instead of 1.7 s of one core."""
+    """Return teacher(batch) for a teacher in evaluation mode.
+
+    Without gradients no activations are stored, so a CPU can process few images at a time within its cache: 160 images
+    of 128 px take 1.2 s instead of 1.7 s of one core.
+    """
     n, steps = batch["joint"].shape[:2]
     pixels = steps * max(x.shape[-2] * x.shape[-1] for x in batch["images"].values())  # of a sample
     size = max(1, CPU_PIXELS // pixels) if batch["joint"].device.type == "cpu" else n
@@ -97,6 +104,7 @@ def teacher_forward(teacher: Policy, batch: Batch) -> PolicyOutput:
 
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
+    """Return some rows of a batch."""
     return Batch(
         images={name: x[rows] for name, x in batch["images"].items()},
         joint=batch["joint"][rows],
@@ -106,7 +114,7 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
 
 
 def _mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
-    """The mixtures of some rows of the batch; torch's distributions cannot be indexed."""
+    """Return the mixtures of some rows of the batch; torch's distributions cannot be indexed."""
     parts = gaussians(dist)
     return MixtureSameFamily(
         Categorical(logits=dist.mixture_distribution.logits[rows], validate_args=False),

@@ -1,4 +1,4 @@
-"""A strategy's memory on disk: one safetensors file beside the checkpoint of the step that left it."""
+"""Memory of a strategy on disk: one safetensors file beside the checkpoint of its stage."""
 
 from pathlib import Path
 
@@ -10,15 +10,16 @@ from m2distill_training.runs.run_folder import RunError, write_atomic
 
 
 def save_memory(path: Path, memory: dict[str, Tensor]) -> None:
+    """Write the tensors to `path`. Raises RunError."""
     write_atomic(path, safetensors.torch.save({name: x.cpu().contiguous() for name, x in memory.items()}))
 
 
 def load_memory(path: Path) -> dict[str, Tensor]:
-    """What `save_memory` wrote, on the CPU; raises RunError."""
+    """Return what `save_memory` wrote, on the CPU. Raises RunError."""
     try:
         return safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise RunError(
-            f"{path}, which the next step needs, cannot be read ({error}); restore it, or remove the "
-            f"checkpoint beside it and --resume to learn that step again"
+            f"{path}, which the next stage needs, cannot be read ({error}); restore it, or remove the "
+            f"checkpoint beside it and --resume to learn that stage again"
         ) from None

@@ -1,7 +1,9 @@
-"""All tasks jointly (LIBERO's Multitask), the upper bound: protocols.plan gives it one step that holds them all."""
+"""Joint training on all tasks (LIBERO's Multitask), the upper bound: protocols.plan puts all tasks in one stage."""
 
 from m2distill_training.strategies.base import Strategy
 
 
 class MultiTask(Strategy):
-    pass
+    """Behaviour cloning on all tasks together."""
+
+    joint = True

@@ -1,11 +1,13 @@
-"""PackNet (Mallya and Lazebnik 2018, arXiv 1711.05769) as LIBERO's PackNet: every step learns with the weights that are
-still free, gives up the smallest of them in each layer, learns on with the rest, and fixes what it kept for ever.
+"""PackNet (Mallya and Lazebnik 2018, arXiv 1711.05769) as LIBERO's PackNet.
 
-Only the weights of convolutions and linear layers are packed. All else (biases, norms and their statistics) stays as
-the network was initialised. After a step the free weights are 0, and later steps change nothing else: so the network
-that serves a task is, bit for bit, the checkpoint of the step that learned it, and each checkpoint obeys the
-instructions of its own step alone. PackNet has to be told which task it is doing; forgetting is impossible, capacity
-runs out.
+Every stage learns with the free weights, frees the smallest of them in each layer, continues with the rest, and then
+fixes what it kept.
+
+Only the weights of convolutions and linear layers are packed. All else (biases, norms and their statistics) keeps its
+initial values. After a stage the free weights are 0, and later stages change nothing else: the network
+that serves a task is, bit for bit, the checkpoint of the stage that learned it, and each checkpoint serves only the
+instructions of its own stage. PackNet must know which task it executes. Forgetting is impossible, but the capacity is
+limited.
 """
 
 import torch
@@ -13,19 +15,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from m2distill_policy.models import Policy
-from m2distill_training.config import PackNetConfig
 from m2distill_training.strategies.base import Strategy
+from m2distill_training.strategies.configs import PackNetConfig
 
-FREE, OURS, FIXED = 0, 1, 2  # states of a weight: given up for later steps, this step's, an earlier step's
+FREE, OURS, FIXED = 0, 1, 2  # states of a weight: freed for later stages, this stage's, an earlier stage's
 
 
 class PackNet(Strategy):
+    """One phase of learning, pruning, and one phase of retraining per stage."""
+
+    Config = PackNetConfig
     remembers = True
     knows_all = False
 
     def __init__(self, config: PackNetConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.phases = (1.0, config.retrain)
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
@@ -40,14 +44,14 @@ class PackNet(Strategy):
             self.memory[name] = torch.where(state == FREE, OURS, FIXED).to(torch.uint8)
 
     def begin_phase(self, policy: Policy) -> None:
-        """Give up the smallest of this step's weights."""
+        """Free the smallest of this stage's weights."""
         for name, weight in packed_weights(policy).items():
             given_up = smallest(weight.detach().abs(), self.memory[name] == OURS, self.config.prune)
             self.memory[name][given_up] = FREE
             weight.data[given_up] = 0
 
     def update(self, policy: Policy, optimiser: Optimizer) -> None:
-        """Weight decay and momentum would move weights without a gradient too: those not ours are put back."""
+        """Update, then restore all other weights: weight decay and momentum move weights without a gradient too."""
         weights = packed_weights(policy)
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         optimiser.step()
@@ -56,6 +60,7 @@ class PackNet(Strategy):
 
 
 def packed_weights(policy: Policy) -> dict[str, Tensor]:
+    """Return the weights of all convolutions and linear layers by name."""
     return {
         f"{name}.weight": module.weight
         for name, module in policy.named_modules()
@@ -64,8 +69,10 @@ def packed_weights(policy: Policy) -> dict[str, Tensor]:
 
 
 def smallest(size: Tensor, among: Tensor, share: float) -> Tensor:
-    """Mask of the round(share * n) smallest of the n entries of `size` where `among`, with ties of the largest of them
-    (LIBERO's rank, at which equal values go together)."""
+    """Return a mask of the round(share * n) smallest of the n entries of `size` where `among` is true.
+
+    Entries equal to the largest of them are included, as in LIBERO.
+    """
     candidates = size[among]
     rank = round(share * len(candidates))
     if rank == 0:

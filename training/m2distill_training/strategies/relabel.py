@@ -1,6 +1,7 @@
-"""M2Distill that asks the teacher about more than the few replayed demonstrations: what would it do in a scene of the
-new task, were it told an old instruction? The new demonstrations are shown to teacher and student a second time, under
-the instructions of replayed samples, and the four terms hold there as well. Nothing more has to be stored.
+"""M2Distill with relabelled samples: the teacher also answers old instructions in scenes of the new task.
+
+Teacher and student receive the new demonstrations a second time, with the instructions of replayed samples, and the
+four terms apply there as well. Nothing more has to be stored.
 """
 
 import torch
@@ -12,12 +13,12 @@ from m2distill_training.strategies.m2distill import M2Distill, rows_of
 
 
 class Relabel(M2Distill):
-    """The teacher is asked about replayed and relabelled samples, whatever `distill.on` says."""
+    """Distillation on replayed and relabelled samples, independent of `distill.on`."""
 
     def distillation_inputs(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
         n, text = samples.n_current, samples.inputs["text"]
-        told = text[n:][:n]  # one current sample for each
-        shown = torch.cat([torch.arange(len(text)), torch.arange(len(told))])
-        inputs = rows_of(samples.inputs, shown)
-        inputs["text"] = torch.cat([text, told])
-        return inputs, slice(n, None), shown[n:]
+        replayed = text[n:][:n]  # one current sample for each
+        rows = torch.cat([torch.arange(len(text)), torch.arange(len(replayed))])
+        inputs = rows_of(samples.inputs, rows)
+        inputs["text"] = torch.cat([text, replayed])
+        return inputs, slice(n, None), rows[n:]

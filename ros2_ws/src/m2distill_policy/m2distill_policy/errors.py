@@ -12,6 +12,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A problem outside the program; the message states how to fix it."""
 
+    exit_status = 2  # of a command that ends with this error; 1 where the command ran and its criterion was not met
+
 
 class SpecError(UserError):
     """A malformed PolicySpec, or data that does not match one."""

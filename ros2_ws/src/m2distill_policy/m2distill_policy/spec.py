@@ -10,16 +10,18 @@ import json
 import math
 import sys
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2distill_policy.cameras import CAMERAS, MAX_CAMERAS, Camera, square_sizes
 from m2distill_policy.errors import CheckpointError, SpecError
 
 SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
-MAX_CAMERAS, MAX_JOINTS, MAX_TEXT_WIDTH = 16, 128, 65536  # far above any real robot or text encoder
+MAX_JOINTS, MAX_TEXT_WIDTH = 128, 65536  # far above any real robot or text encoder
 
 
 def _require(condition: bool, message: str) -> None:
@@ -127,11 +129,15 @@ class PolicySpec:
 
 
 def libero_spec(
-    size_px: int = 128, history: int = 10, text_encoder: str = "bert-base-cased", text_width: int = 768
+    size_px: int = 128,
+    history: int = 10,
+    text_encoder: str = "bert-base-cased",
+    text_width: int = 768,
+    cameras: Sequence[Camera] = CAMERAS,
 ) -> PolicySpec:
-    """Return the spec of a policy trained on LIBERO data: two cameras, bottom row first, a Panda at 20 Hz."""
-    cameras = tuple(CameraSpec(name, size_px, size_px, upside_down=True) for name in ("agentview", "wrist"))
-    return PolicySpec(cameras=cameras, history=history, text_encoder=text_encoder, text_width=text_width)
+    """Return the spec of a policy trained on LIBERO data: square images, bottom row first, a Panda at 20 Hz."""
+    views = tuple(CameraSpec(name, *size, upside_down=True) for name, size in square_sizes(size_px, cameras).items())
+    return PolicySpec(cameras=views, history=history, text_encoder=text_encoder, text_width=text_width)
 
 
 def strict_from_json(cls, text: str):

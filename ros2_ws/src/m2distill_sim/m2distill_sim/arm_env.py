@@ -10,17 +10,18 @@ import logging
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from m2distill_policy.cameras import CAMERA_NAMES, Camera, find_camera
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_sim.assets import AssetSource
 from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import Task
 
-CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name -> robosuite's
+ARENA_CAMERAS = ("frontview", "birdview", "sideview")  # of robosuite's and LIBERO's arenas, besides the table's
 SETTLE_STEPS = 5  # zero actions after a reset, during which objects fall onto the floor (LIBERO's evaluation)
 ARM_JITTER_RAD = 0.02  # robosuite's default initialization noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
@@ -48,21 +49,32 @@ class SimObservation:
 class ArmEnv:
     """Environment of one task."""
 
-    def __init__(self, task: Task, assets: AssetSource, env, cameras: dict[str, tuple[int, int]], plain: bool):
+    def __init__(
+        self,
+        task: Task,
+        assets: AssetSource,
+        env,
+        cameras: dict[str, tuple[int, int]],
+        plain: bool,
+        views: Sequence[Camera] = (),
+    ):
         """Wrap an environment of robosuite.
 
         Args:
             task: the task of `env`.
             assets: the assets of `env`.
             env: robosuite's environment, created without a renderer.
-            cameras: maps "agentview" and "wrist" to (height, width) of their images; {} needs no renderer.
+            cameras: maps names of cameras to (height, width) of their images; {} needs no renderer.
             plain: draw the arm by its collision shapes, and images without costly effects (see Renderer).
+            views: cameras beyond the table of m2distill_policy.cameras.
         """
         self.task, self.assets, self.cameras = task, assets, dict(cameras)
+        self._sim_cameras = {name: find_camera(name, views).sim_camera for name in self.cameras}
         self._env = env
         self._sim = env.sim
         self.model: mujoco.MjModel = self._sim.model._model
         self.data: mujoco.MjData = self._sim.data._data
+        self._check_model_has_cameras()
         self._substeps = round(env.control_timestep / env.model_timestep)
         if plain:
             _draw_collision_shapes(self.model)
@@ -155,7 +167,7 @@ class ArmEnv:
         """Return the image of one of this environment's cameras, (H, W, 3) uint8 RGB, upright."""
         if self._renderer is None or camera not in self.cameras:
             raise UserError(unknown_name("camera", camera, self.cameras))
-        return self._renderer.render(self.data, CAMERAS[camera], *self.cameras[camera])
+        return self._renderer.render(self.data, self._sim_cameras[camera], *self.cameras[camera])
 
     def success(self) -> bool:
         """Return True if the task's goal predicate holds in the current state."""
@@ -189,6 +201,12 @@ class ArmEnv:
     def _robot(self):
         return self._env.robots[0]
 
+    def _check_model_has_cameras(self) -> None:
+        present = [self.model.camera(i).name for i in range(self.model.ncam)]
+        for name, sim_camera in self._sim_cameras.items():
+            if sim_camera not in present:
+                raise UserError(f"camera {name}: {unknown_name(f'camera of {self.task.name}', sim_camera, present)}")
+
     def _after_step(self) -> None:
         """Update what a task tracks besides the simulator's state."""
 
@@ -207,11 +225,12 @@ class _UpdatedSim:
         pass
 
 
-def check_cameras(cameras: dict[str, tuple[int, int]]) -> None:
+def check_cameras(cameras: dict[str, tuple[int, int]], views: Sequence[Camera] = ()) -> None:
     """Raise UserError for an unknown camera, before a task is built, which takes seconds."""
+    known = (*CAMERA_NAMES, *(view.name for view in views), *ARENA_CAMERAS)
     for name in cameras:
-        if name not in CAMERAS:
-            raise UserError(unknown_name("camera", name, CAMERAS))
+        if name not in known:
+            raise UserError(unknown_name("camera", name, known))
 
 
 @contextlib.contextmanager

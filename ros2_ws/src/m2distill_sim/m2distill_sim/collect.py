@@ -27,6 +27,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera, camera_records, square_sizes
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
@@ -49,6 +50,12 @@ class CollectSettings:
     size_px: int
     assets: str  # AssetSource.identity
     format: int = 1
+    cameras: tuple[Camera, ...] = CAMERAS
+
+    def to_json(self) -> dict:
+        """Return the settings as JSON values; the cameras only if they are not those of the table."""
+        values = {name: value for name, value in asdict(self).items() if name != "cameras"}
+        return values if self.cameras == CAMERAS else {**values, "cameras": camera_records(self.cameras)}
 
 
 def collect(
@@ -61,6 +68,7 @@ def collect(
     seed: int = 0,
     size_px: int = 128,
     assets: AssetSource | None = None,
+    cameras: Sequence[Camera] = CAMERAS,
     progress: bool = True,
 ) -> list[Path]:
     """Collect demonstrations. An interrupted run with the same arguments resumes; finished files are not changed.
@@ -72,8 +80,9 @@ def collect(
         out: folder of the files.
         workers: processes, each with a simulator.
         seed: of the experts' variation, of the disturbances and of drawn placements.
-        size_px: side of both cameras' images.
+        size_px: side of the images of cameras that state no size.
         assets: None: see find_assets.
+        cameras: views that are recorded.
         progress: print progress.
 
     Returns:
@@ -87,9 +96,9 @@ def collect(
     require_at_least(1, episodes=episodes, workers=workers)
     require_at_least(0, seed=seed)
     if not 16 <= size_px <= 1024:
-        raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+        raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     assets = find_assets() if assets is None else assets
-    settings = CollectSettings(seed, size_px, assets.identity())
+    settings = CollectSettings(seed, size_px, assets.identity(), cameras=tuple(cameras))
     requested = [find_task(suite, task) for task in tasks]
     if not requested or len(set(requested)) < len(requested):
         raise UserError(f"tasks {list(tasks)} given, expected at least one and no duplicates")
@@ -108,38 +117,6 @@ def collect(
     return paths
 
 
-def collect_command(
-    suite: str = "libero_object",
-    tasks: tuple[int, ...] = (0, 1),
-    episodes: int = 50,
-    out: Path = Path("data/demos"),
-    workers: int = 2,
-    seed: int = 0,
-    size_px: int = 128,
-    assets: str | None = None,
-) -> None:
-    """Collect demonstrations of a scripted expert in simulation: one LIBERO-format HDF5 file per task.
-
-    The arm is disturbed at random, and successful attempts are kept. The same command resumes after Ctrl-C.
-
-    Example: m2distill collect --suite libero_object --tasks 0 1 --episodes 40 --out data/demos
-
-    Args:
-        suite: libero_object, libero_goal or libero_spatial.
-        tasks: task numbers in the suite, from 0.
-        episodes: successful demonstrations of each task.
-        out: folder of the files, <task>_demo.hdf5.
-        workers: processes, each with its own simulator; the result does not depend on it.
-        seed: of the expert's variation, of the disturbances, and of placements beyond LIBERO's initial states.
-        size_px: side of the two cameras' images.
-        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
-    """
-    for path in collect(
-        suite, tasks, episodes, out, workers=workers, seed=seed, size_px=size_px, assets=find_assets(assets)
-    ):
-        print(path)
-
-
 def start_state(task: Task, attempt: int) -> np.ndarray | None:
     """Return the initial state of an attempt, or None if a new placement is drawn."""
     return initial_states(task.suite, task.name)[DEMO_STATES[attempt]] if attempt < len(DEMO_STATES) else None
@@ -153,12 +130,14 @@ def expert_digest() -> str:
 
 def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
     """Return the folder of an incomplete run's attempts: <attempt>.hdf5, or an empty <attempt>.failed."""
-    key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
+    key = hashlib.sha256(json.dumps(settings.to_json()).encode()).hexdigest()[:8]
     return out / ".unfinished" / f"{task.name}-{key}"
 
 
-def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> SimulatedEpisode | None:
-    """Return one disturbed attempt, or None if it failed. The environment must have both cameras.
+def record_attempt(
+    env: LiberoEnv, seed: int, attempt: int, cameras: Sequence[Camera] = CAMERAS
+) -> SimulatedEpisode | None:
+    """Return one disturbed attempt, or None if it failed. The environment must have the `cameras`.
 
     Successful attempts alone are rendered: they are executed a second time, with bit-identical states.
     """
@@ -175,7 +154,7 @@ def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> SimulatedEpisode 
     rows: list[dict[str, np.ndarray]] = []
     for intent, added in steps:
         row = {"actions": intent, "disturbances": added, "states": env.state()}
-        rows.append(row | observation_datasets(env.step(intent + added)))
+        rows.append(row | observation_datasets(env.step(intent + added), cameras))
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
@@ -235,7 +214,7 @@ def _collect_task(
         [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
         settings.assets,
         True,
-        {"collect_settings": json.dumps(asdict(settings)), "experts": expert_digest()},
+        {"collect_settings": json.dumps(settings.to_json()), "experts": expert_digest()},
     )
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
@@ -258,23 +237,23 @@ def ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-_worker_envs: dict[tuple[Task, AssetSource, int], LiberoEnv] = {}  # at most one per worker process
+_worker_envs: dict[tuple, LiberoEnv] = {}  # at most one per worker process
 
 
-def _worker_env(task: Task, assets: AssetSource, size_px: int) -> LiberoEnv:
+def _worker_env(task: Task, assets: AssetSource, size_px: int, cameras: tuple[Camera, ...]) -> LiberoEnv:
     """Return this worker process's environment, whose creation takes longer than an episode."""
-    key = (task, assets, size_px)
+    key = (task, assets, size_px, cameras)
     if key not in _worker_envs:
         while _worker_envs:
             _worker_envs.popitem()[1].close()
-        cameras = {"agentview": (size_px, size_px), "wrist": (size_px, size_px)}
-        _worker_envs[key] = LiberoEnv(task.suite, task.index, assets, cameras)
+        _worker_envs[key] = LiberoEnv(task.suite, task.index, assets, square_sizes(size_px, cameras), cameras)
     return _worker_envs[key]
 
 
 def _attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
     """Run one attempt in a worker process and store it in `folder`; return True on success."""
-    episode = record_attempt(_worker_env(task, assets, settings.size_px), settings.seed, attempt)
+    env = _worker_env(task, assets, settings.size_px, settings.cameras)
+    episode = record_attempt(env, settings.seed, attempt, settings.cameras)
     if episode is None:
         temporary = folder / f"{attempt}.tmp"
         temporary.touch()
@@ -294,12 +273,12 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
             found = json.loads(attributes["collect_settings"]) | {"episodes": int(attributes["num_demos"])}
     except READ_ERRORS as error:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
-    requested = asdict(settings) | {"episodes": episodes}
+    requested = settings.to_json() | {"episodes": episodes}
     if found != requested:
         different = ", ".join(
-            f"{name} {found.get(name)} (requested: {requested[name]})"
-            for name in requested
-            if found.get(name) != requested[name]
+            f"{name} {found.get(name)} (requested: {requested.get(name)})"
+            for name in requested | found
+            if found.get(name) != requested.get(name)
         )
         raise DataError(f"{path} exists with other settings: {different}; choose another folder or remove the file")
     return True
@@ -316,7 +295,7 @@ def _progress(visible: bool):
 
     console = Console()
     bars: dict = {}  # task -> bar
-    lines: dict[Task, float] = {}  # task -> time of its last line
+    printed: dict[Task, tuple[float, str]] = {}  # task -> time and text of its last line
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -330,13 +309,11 @@ def _progress(visible: bool):
             if task not in bars:
                 bars[task] = progress.add_task(task.instruction, total=episodes)
             progress.update(bars[task], completed=successes)
-            now = time.monotonic()
-            if (
-                visible
-                and not console.is_terminal
-                and (successes == episodes or now > lines.get(task, 0) + LINE_EVERY_S)
-            ):
-                lines[task] = now
-                print(f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed", flush=True)
+            now, line = time.monotonic(), f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed"
+            before_s, before = printed.get(task, (0.0, ""))
+            due = successes == episodes or now > before_s + LINE_EVERY_S
+            if visible and not console.is_terminal and due and line != before:
+                printed[task] = now, line
+                print(line, flush=True)
 
         yield show

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
+from m2distill_policy.cameras import Camera
 from m2distill_policy.errors import AssetError
 from m2distill_sim import builtin
 from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras, quiet_robosuite
@@ -26,6 +28,7 @@ class LiberoEnv(ArmEnv):
         task: int | str,
         assets: AssetSource | None = None,
         cameras: dict[str, tuple[int, int]] | None = None,
+        views: Sequence[Camera] = (),
     ):
         """Load a task.
 
@@ -33,7 +36,8 @@ class LiberoEnv(ArmEnv):
             suite: suite of LIBERO.
             task: index or name.
             assets: None: see find_assets.
-            cameras: maps "agentview" and "wrist" to (height, width) of their images; none needs no renderer.
+            cameras: maps names of cameras to (height, width) of their images; none needs no renderer.
+            views: cameras beyond the table of m2distill_policy.cameras, as read_cameras returns them.
 
         Raises:
             UserError: a name is unknown.
@@ -41,7 +45,7 @@ class LiberoEnv(ArmEnv):
             RendererError: no image can be drawn.
         """
         found, cameras = find_task(suite, task), cameras or {}
-        check_cameras(cameras)
+        check_cameras(cameras, views)
         assets = find_assets() if assets is None else assets
         if assets.is_builtin and suite not in builtin.SUITES:
             raise AssetError(
@@ -49,9 +53,8 @@ class LiberoEnv(ArmEnv):
                 f'LIBERO\'s assets, or "hub" to download them, as `assets` or in $M2DISTILL_ASSETS'
             )
         check_task_files(found.bddl_file, assets)
-        super().__init__(
-            found, assets, _make_env(found, assets, "ControlEnv", **NO_IMAGES).env, cameras, plain=assets.is_builtin
-        )
+        env = _make_env(found, assets, "ControlEnv", **NO_IMAGES).env
+        super().__init__(found, assets, env, cameras, assets.is_builtin, views)
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import publish
 from m2distill_sim import lift
@@ -31,12 +32,11 @@ class SimulatedEpisode:
     model_xml: str
 
 
-def observation_datasets(observation: SimObservation) -> dict[str, np.ndarray]:
-    """Return one step's datasets besides actions and states."""
+def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] = CAMERAS) -> dict[str, np.ndarray]:
+    """Return one step's datasets besides actions and states; `cameras` state the keys of the images."""
     orientation = _axis_angle(observation.ee_quat_xyzw)
     return {
-        "obs/agentview_rgb": observation.images["agentview"][::-1],
-        "obs/eye_in_hand_rgb": observation.images["wrist"][::-1],
+        **{f"obs/{camera.hdf5_key}": observation.images[camera.name][::-1] for camera in cameras},
         "obs/joint_states": observation.joint_positions,
         "obs/gripper_states": observation.gripper_positions,
         "obs/ee_pos": observation.ee_pos,

@@ -1,7 +1,10 @@
 """LiftEnv: robosuite's Lift with the observations and actions of LiberoEnv, in the style of the built-in assets."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from m2distill_policy.cameras import Camera
 from m2distill_sim import lift
 from m2distill_sim.arm_env import ArmEnv, check_cameras, global_seed, quiet_robosuite
 from m2distill_sim.renderer import mujoco
@@ -11,11 +14,11 @@ from m2distill_sim.suites import find_task
 class LiftEnv(ArmEnv):
     """Environment of robosuite's Lift. The goal is a cube 4 cm above the table top, as in robosuite."""
 
-    def __init__(self, cameras: dict[str, tuple[int, int]] | None = None):
-        """Load the task. `cameras` maps "agentview" and "wrist" to (height, width); none needs no renderer."""
+    def __init__(self, cameras: dict[str, tuple[int, int]] | None = None, views: Sequence[Camera] = ()):
+        """Load the task. `cameras` maps names to (height, width), none needs no renderer; `views` as in LiberoEnv."""
         cameras = cameras or {}
-        check_cameras(cameras)
-        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, plain=True)
+        check_cameras(cameras, views)
+        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, True, views)
         self.set_cube((lift.CUBE_HALF_M,) * 3)
 
     def set_cube(self, half_m: tuple[float, float, float]) -> None:

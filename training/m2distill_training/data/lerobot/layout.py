@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from m2distill_policy import cameras as table
 from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.videos import Coding
@@ -29,7 +30,7 @@ VIDEO_PATH = f"videos/{{video_key}}/{_FILE}.mp4"
 FILES_PER_CHUNK, DATA_FILE_MB, VIDEO_FILE_MB = 1000, 100, 200  # LeRobot's defaults
 
 STATE, ACTION = "observation.state", "action"
-CAMERAS = {"agentview": "observation.images.agentview", "wrist": "observation.images.wrist"}
+CAMERAS = {camera.name: camera.lerobot_key for camera in table.CAMERAS}  # name -> feature
 COUNTERS = {
     "timestamp": "float32",
     "frame_index": "int64",

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m2distill_policy import cameras as table
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import CheckpointError
 from m2distill_policy.language.text_encoder import BERT, WIDTHS
@@ -23,7 +24,7 @@ from m2distill_policy.models import ModelConfig, Policy, libero
 from m2distill_policy.models.transformer import time_frequencies
 from m2distill_policy.spec import CameraSpec, PolicySpec
 
-CAMERAS = {"agentview_rgb": "agentview", "eye_in_hand_rgb": "wrist"}  # LIBERO's name -> ours, in encoder order
+CAMERAS = {camera.hdf5_key: camera.name for camera in table.CAMERAS}  # LIBERO's name -> ours, in encoder order
 # What this network can express of LIBERO's configuration; anything else is refused, not approximated.
 REQUIRED = {
     "policy.policy_type": "BCTransformerPolicy",

@@ -12,7 +12,7 @@ LIBERO's convention holds.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
+from m2distill_training.config import PAIRINGS
 from m2distill_training.data.libero.hdf5_checks import member, reading
 
-PAIRINGS = ("before", "as_stored")
 AGAIN = "copy or collect it again"
-CAMERA_KEYS = {"agentview": "agentview_rgb", "wrist": "eye_in_hand_rgb"}
 JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7
 
 
@@ -43,10 +43,10 @@ class Demo:
 class LiberoFile:
     """One task's demonstrations, open for reading. Made by `open_libero`."""
 
-    def __init__(self, path: Path, file: h5py.File, pairing: str):
+    def __init__(self, path: Path, file: h5py.File, pairing: str, cameras: Sequence[Camera] = CAMERAS):
         if pairing not in PAIRINGS:
             raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
-        self.path = path
+        self.path, self.cameras = path, tuple(cameras)
         data = member(file, "data")
         if not isinstance(data, h5py.Group):
             raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
@@ -115,7 +115,7 @@ class LiberoFile:
             raise DataError(f"{self.path}: {demo}/actions reaches {np.abs(action).max():.4g}, allowed -1 to 1")
         joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
         gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
-        images = {camera: self._images(demo, f"obs/{key}", steps) for camera, key in CAMERA_KEYS.items()}
+        images = {camera.name: self._images(demo, f"obs/{camera.hdf5_key}", steps) for camera in self.cameras}
         until = steps - self._shift  # obs[j-1] -> actions[j] when shifted
         return Demo(
             demo,
@@ -153,8 +153,8 @@ class LiberoFile:
 
 
 @contextmanager
-def open_libero(path: Path, pairing: str) -> Iterator[LiberoFile]:
-    """Open one task's file. `pairing` as in the module's docstring. Raises DataError."""
+def open_libero(path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS) -> Iterator[LiberoFile]:
+    """Open the file of one task. `pairing` is as in the module's docstring. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; give LIBERO-format HDF5 files, for example from `m2distill collect`")
     try:
@@ -163,5 +163,5 @@ def open_libero(path: Path, pairing: str) -> Iterator[LiberoFile]:
         raise DataError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from None
     with file:
         with reading(f"{path}", AGAIN):
-            demos = LiberoFile(path, file, pairing)
+            demos = LiberoFile(path, file, pairing, cameras)
         yield demos

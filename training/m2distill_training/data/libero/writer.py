@@ -7,16 +7,17 @@ model, is m2distill_sim.libero_writer.)
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import publish
-from m2distill_training.data.libero.reader import CAMERA_KEYS, Demo
+from m2distill_training.data.libero.reader import Demo
 
 MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
 
@@ -43,7 +44,7 @@ def file_names(instructions: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:
+def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras: Sequence[Camera] = CAMERAS) -> None:
     """One task's file; it appears whole or not at all. Demos are taken one by one."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -66,7 +67,7 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo]) -> None:
                     group.create_dataset(name, data=array)
                 for camera, images in demo.images.items():
                     group.create_dataset(
-                        f"obs/{CAMERA_KEYS[camera]}",
+                        f"obs/{find_camera(camera, cameras).hdf5_key}",
                         data=images[:, ::-1],
                         chunks=(1, *images.shape[1:]),
                         compression="lzf",

@@ -16,7 +16,7 @@ from m2distill_policy.recording.episode import FAILURE, UNKNOWN
 from m2distill_policy.safety.arm_presets import arm_names, load_arm, settings_from_json
 from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import write_atomically
-from m2distill_training.data.libero.reader import CAMERA_KEYS, GRIPPER_WIDTH, JOINT_WIDTH, Demo
+from m2distill_training.data.libero.reader import GRIPPER_WIDTH, JOINT_WIDTH, Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
 from m2distill_training.data.rosbag.episode_reader import Step, resample, without_idleness
@@ -175,12 +175,10 @@ def _recorded_arm(bag: EpisodeBag) -> dict[str, Any]:
 
 
 def _demo(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any], report: EpisodeReport) -> NewDemo:
-    unknown = [camera.name for camera in spec.cameras if camera.name not in CAMERA_KEYS]
-    if unknown or len(spec.joint_names) != JOINT_WIDTH or len(spec.gripper_joint_names) != GRIPPER_WIDTH:
+    if len(spec.joint_names) != JOINT_WIDTH or len(spec.gripper_joint_names) != GRIPPER_WIDTH:
         raise DataError(
-            f"the spec has the cameras {[c.name for c in spec.cameras]}, {len(spec.joint_names)} joints "
-            f"and {len(spec.gripper_joint_names)} fingers; LIBERO's format holds {', '.join(CAMERA_KEYS)}, "
-            f"{JOINT_WIDTH} and {GRIPPER_WIDTH}"
+            f"the spec has {len(spec.joint_names)} joints and {len(spec.gripper_joint_names)} fingers; "
+            f"LIBERO's format holds {JOINT_WIDTH} and {GRIPPER_WIDTH}"
         )
     everything = resample(bag, spec, arm)
     steps = without_idleness(everything)

@@ -26,10 +26,12 @@ from std_msgs.msg import Bool, Float64, String, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_policy.action import command_to_action
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.parameters import parameter
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.env_factory import make_env
@@ -38,7 +40,6 @@ from m2distill_sim.ros.driver import ExpertDriver
 from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
 
-CAMERAS = ("agentview", "wrist")
 RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
@@ -48,7 +49,7 @@ FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robot
 
 @dataclass(frozen=True)
 class SimParameters:
-    suite: str = parameter("libero_object", "suite of tasks; taken up by ~/reset")
+    suite: str = parameter(DEFAULT_SUITE, "suite of tasks; taken up by ~/reset")
     task: int = parameter(0, "index of the task within the suite; taken up by ~/reset", at_least=0, at_most=129)
     initial_state: int = parameter(
         0,
@@ -106,7 +107,7 @@ class SimNode(Node):
 
         self._clock_pub = self.create_publisher(ClockMessage, "/clock", 1)
         self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
-        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
+        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERA_NAMES}
         self._success_pub = self.create_publisher(Bool, "~/success", conversions.LATCHED)
         self._over_pub = self.create_publisher(Bool, "~/episode_over", conversions.LATCHED)
         self._steps_pub = self.create_publisher(UInt32, "~/steps", conversions.LATCHED)
@@ -190,7 +191,7 @@ class SimNode(Node):
             return self._env
         size = (chosen.image_size_px, chosen.image_size_px)
         env = make_env(
-            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), dict.fromkeys(CAMERAS, size)
+            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), dict.fromkeys(CAMERA_NAMES, size)
         )
         if self._env is not None:
             self._env.close()
@@ -301,7 +302,7 @@ class SimNode(Node):
             image = conversions.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
             self._observation.append((publisher, image))
         if self._video:
-            self._film(np.hstack([observation.images[name] for name in CAMERAS]))
+            self._film(np.hstack([observation.images[name] for name in CAMERA_NAMES]))
         self._publish_observation()
 
     def _film(self, frame: np.ndarray) -> None:

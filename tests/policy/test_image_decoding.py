@@ -120,7 +120,7 @@ GOOD = {"encoding": "rgb8", "height": 6, "width": 4, "step": 12, "big_endian": F
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "problem"),
     [
         ({"encoding": "32FC1"}, "image encoding '32FC1' is not supported \\(allowed: rgb8, bgr8"),
         ({"encoding": "8UC3"}, "image encoding '8UC3' is not supported"),  # its channel order is undefined
@@ -139,9 +139,9 @@ GOOD = {"encoding": "rgb8", "height": 6, "width": 4, "step": 12, "big_endian": F
         ({"encoding": "nv21"}, "image has 72 bytes, expected 108: 9 rows of 12"),
     ],
 )
-def test_a_malformed_image_is_rejected_with_the_reason(change, complaint):
+def test_a_malformed_image_is_rejected_with_the_reason(change, problem):
     assert decode_raw(**GOOD).shape == (6, 4, 3)
-    with pytest.raises(MessageError, match=complaint):
+    with pytest.raises(MessageError, match=problem):
         decode_raw(**{**GOOD, **change})
 
 
@@ -227,7 +227,7 @@ def jpeg(height: int, width: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "complaint"),
+    ("data", "problem"),
     [
         (b"", "begins with nothing, cannot be decoded; expected JPEG or PNG"),
         (b"GIF89a" + bytes(40), "begins with 47494638, cannot be decoded"),
@@ -243,8 +243,8 @@ def jpeg(height: int, width: int) -> bytes:
         (encoded(".png")[:20], "cannot be decoded"),
     ],
 )
-def test_an_unusable_compressed_image_is_rejected_with_the_reason(data, complaint):
-    with pytest.raises(MessageError, match=complaint):
+def test_an_unusable_compressed_image_is_rejected_with_the_reason(data, problem):
+    with pytest.raises(MessageError, match=problem):
         decode_compressed(data, "jpeg")
 
 

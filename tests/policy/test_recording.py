@@ -37,7 +37,7 @@ recordings = Recordings(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
     episode = recordings.begin({TOPICS}, types, {{"operator": "Ada"}})
-    print("begun", episode.name, flush=True)
+    print("started", episode.name, flush=True)
     for number in range(20):
         pixels = np.full(60_000, number, np.uint8)
         image = Image(Header(Time(0, number), ""), 100, 200, "rgb8", 0, 600, pixels)
@@ -58,23 +58,23 @@ def numbers(path: Path) -> list[int]:
 
 
 def test_a_kill_at_any_moment_loses_no_kept_episode_and_no_flushed_message(tmp_path):
-    moments = random.Random(0)
+    rng = random.Random(0)
     for kill in range(KILLS):
         root = tmp_path / str(kill)
         with subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True) as writer:
-            said = [writer.stdout.readline() for _ in range(moments.randrange(2, 40))]
-            for _ in range(moments.randrange(200_000)):  # somewhere between two lines
+            lines = [writer.stdout.readline() for _ in range(rng.randrange(2, 40))]
+            for _ in range(rng.randrange(200_000)):  # somewhere between two lines
                 pass
             os.kill(writer.pid, signal.SIGKILL)
-            said = [line.split() for line in [*said, *writer.stdout] if line.endswith("\n")]
+            lines = [line.split() for line in [*lines, *writer.stdout] if line.endswith("\n")]
         recovered = {each.name: each for each in recover_episodes(root)}
         assert not any((root / "open").iterdir()) and len(recovered) <= 1
-        kept = [rest[0] for word, *rest in said if word == "kept"]
+        kept = [rest[0] for word, *rest in lines if word == "kept"]
         for name in kept:
             assert numbers(root / name) == list(range(20))
-        begun = [rest[0] for word, *rest in said if word == "begun"]
-        for name in set(begun) - set(kept):  # the open one
-            since = said[said.index(["begun", name]) :]
+        started = [rest[0] for word, *rest in lines if word == "started"]
+        for name in set(started) - set(kept):  # the open one
+            since = lines[lines.index(["started", name]) :]
             flushed = max((int(rest[0]) for word, *rest in since if word == "flushed"), default=-1)
             found = numbers(root / name) if (root / name).exists() else []
             assert found == list(range(len(found))) and len(found) >= flushed + 1

@@ -147,7 +147,7 @@ def test_the_unknown_arm_has_the_default_limits():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"max_linear_m_s": -1.0}, "max_linear_m_s is -1.0, allowed 0.0 to 10.0"),
         ({"max_age_s": math.nan}, "max_age_s is nan"),
@@ -170,8 +170,8 @@ def test_the_unknown_arm_has_the_default_limits():
         ),
     ],
 )
-def test_limits_out_of_range_are_rejected(wrong, said):
-    with pytest.raises(UserError, match=said):
+def test_limits_out_of_range_are_rejected(wrong, message):
+    with pytest.raises(UserError, match=message):
         SafetyLimits(**wrong)
 
 

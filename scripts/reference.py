@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: what every command's --help says, and what the running nodes declare.
+"""Writes docs/reference/ from the code: the options of every command, and what the running nodes declare.
 
     make reference
 
@@ -39,7 +39,10 @@ def cli_page() -> str:
         "# Commands",
         "",
         NOTE,
-        "Each command's `--help` prints the same. `m2distill --version` prints the version.",
+        "Each command's `--help` prints the same. `m2distill --version` prints the version, `m2distill info` what an "
+        "issue needs. Options may be completed by the shell: `pip install argcomplete`, then in bash or zsh:",
+        "",
+        '    eval "$(register-python-argcomplete m2distill)"',
         "",
         *_table(["exit status", ""]),
         *(f"| {status} | {meaning} |" for status, meaning in EXIT_STATUS.items()),

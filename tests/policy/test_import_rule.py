@@ -154,7 +154,7 @@ def test_the_rule_is_what_the_architecture_says(room, name, allowed):
         ("m2distill_policy.bringup.system", ["torch", "rclpy"]),
         ("m2distill_policy.language.text_encoder", ["torch", "transformers"]),
         ("m2distill_sim.libero_env", ["torch", "rclpy", "robosuite", "libero"]),
-        ("m2distill_training.cli.main", ["torch", "mujoco", "tyro"]),
+        ("m2distill_training.cli.main", ["torch", "mujoco", "argcomplete"]),
     ],
 )
 def test_importing_a_light_module_stays_light(module, absent):

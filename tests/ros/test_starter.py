@@ -1,5 +1,7 @@
 """What a newcomer does in the first minute: run the checkpoint that comes with the package, and tell it what to do."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -52,3 +54,23 @@ def test_a_real_arm_wants_a_checkpoint_of_its_own():
     with pytest.raises(UserError, match="no checkpoint for franka_servo"):
         system_nodes(SystemLaunchConfig(arm="franka_servo"))
     assert system.main(["--arm", "franka_servo"]) == 2
+
+
+def test_a_client_whose_reader_closes_the_pipe_ends_without_a_traceback():
+    """As in `m2distill service | head -1`: the client finds no node, and prints to a closed pipe."""
+    command = [sys.executable, "-m", "m2distill_training", "service"]
+    environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        client.stdout.close()
+        assert client.stderr.read() == b""
+    assert client.returncode == 0
+
+
+def test_ctrl_c_ends_the_starter_with_status_130(tmp_path):
+    command = [sys.executable, "-m", "m2distill_training", "run", "--log-dir", str(tmp_path)]
+    environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert "Ctrl-C ends them" in run.stdout.readline()
+        run.send_signal(signal.SIGINT)
+        errors = run.stderr.read()
+    assert (run.returncode, errors) == (130, "m2distill: interrupted\n")

@@ -34,7 +34,7 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_
     assert len(shared) == 1
     steps = {name: [line["step"] for line in folder.metrics()][-1] for name, folder in folders.items()}
     assert steps == {"first": 4, "er": 2, "no_text": 2}
-    assert read_json(folders["no_text"].path / "config.json")["distill"]["text"] == 0.0
+    assert read_json(folders["no_text"].path / "config.json")["strategy_config"]["text"] == 0.0
     ran = {name: len(read_lines(folder.path / "episodes.jsonl")) for name, folder in folders.items()}
     # Before and after each stage: the first run's 2 are not repeated, nor is the end of a curve.
     assert ran == {"first": 2, "er": 5, "no_text": 5}

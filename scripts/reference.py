@@ -156,7 +156,7 @@ def ros_page() -> str:
     """Needs ROS 2, the built messages and the simulator: the nodes are made, and asked."""
     import rclpy
 
-    from m2distill_policy.bringup.system import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
+    from m2distill_policy.bringup.launch_config import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
     from m2distill_policy.ros.nodes.policy_node import PolicyNode
     from m2distill_policy.ros.nodes.recorder_node import RecorderNode
     from m2distill_policy.ros.nodes.teleop_node import TeleopNode
@@ -364,7 +364,7 @@ WRITERS = {"commands.md": cli_page, "nodes.md": ros_page}
 
 
 def main() -> None:
-    from m2distill_policy.bringup.system import environment
+    from m2distill_policy.bringup.processes import environment
     from m2distill_policy.utils.files import write_whole
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -148,7 +148,7 @@ def test_low_noise_draws_the_mode_and_hardly_anything_else(checkpoint, observati
 
 
 def test_an_unknown_way_of_acting_is_refused_with_a_suggestion(checkpoint):
-    with pytest.raises(UserError, match="did you mean 'sample'"):
+    with pytest.raises(UserError, match="did you mean 'stochastic'"):
         InferencePolicy(checkpoint, sampling="stochastik")
 
 

@@ -227,7 +227,7 @@ def test_a_pose_that_is_none_holds(position, quat):
     session.set_instruction(SOUP)
     _feed(session, 0)
     _feed_pose(session, position, 0, quat)
-    assert "ee_pose is no pose" in _reason(session.tick(0))
+    assert "ee_pose is not a valid pose" in _reason(session.tick(0))
 
 
 def test_a_joint_near_its_end_is_a_fault_that_comes_back_until_the_arm_was_moved():
@@ -236,7 +236,7 @@ def test_a_joint_near_its_end_is_a_fault_that_comes_back_until_the_arm_was_moved
     positions = [0.0, 0, 0, -1.5, 0, 1.5, 0, 0.04, 0.04]
     _feed(session, 0)
     session.observe_joints(JOINTS, [*positions[:5], 3.70, *positions[6:]], 0)
-    assert "panda_joint6 is at 3.700 rad, nearer than 0.1" in _reason(session.tick(0))
+    assert "panda_joint6 is at 3.700 rad, closer than 0.1" in _reason(session.tick(0))
     session.reset_fault()
     assert "panda_joint6" in _reason(session.tick(0)) and policy.steps == 0
     session.observe_joints(JOINTS, positions, 0)
@@ -250,7 +250,7 @@ def test_another_policy_takes_over_between_two_ticks_without_a_hold():
     _feed(session, 0)
     session.tick(0)
     new = LinearPolicy()
-    with pytest.raises(UserError, match="does not know the instruction that is followed"):
+    with pytest.raises(UserError, match="does not know the current instruction"):
         session.adopt(SPEC, new, {"wave": np.zeros(768, np.float32)})
     with pytest.raises(UserError, match="its spec has rate_hz 10.0, this robot's is 20.0"):
         session.adopt(replace(SPEC, rate_hz=10.0), new, {SOUP: np.zeros(768, np.float32)})

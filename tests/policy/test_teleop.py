@@ -14,7 +14,7 @@ STILL, HELD = [0.0] * 6, [0, 0, 0, 0, 1]
 
 def operator(axes=STILL, buttons=HELD, now_s=0.0) -> Teleoperator:
     teleoperator = Teleoperator(SETTINGS)
-    teleoperator.hear(axes, buttons, now_s)
+    teleoperator.receive(axes, buttons, now_s)
     return teleoperator
 
 
@@ -38,19 +38,19 @@ def test_silence_lets_go_until_the_joystick_speaks_again():
     assert teleoperator.motion(0.3) is not None
     assert teleoperator.motion(0.31) is None
     assert teleoperator.motion(0.2) is None  # let go stays let go
-    teleoperator.hear(STILL, HELD, 0.4)
+    teleoperator.receive(STILL, HELD, 0.4)
     assert teleoperator.motion(0.4) is not None
 
 
 def test_the_gripper_keeps_what_it_was_told_and_hears_only_a_held_deadman():
     teleoperator = operator()
     assert teleoperator.motion(0.0).gripper_width_m == 0.08
-    teleoperator.hear(STILL, [1, 0, 0, 0, 1], 0.0)
+    teleoperator.receive(STILL, [1, 0, 0, 0, 1], 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.0
-    teleoperator.hear(STILL, [0, 1, 0, 0, 0], 0.0)  # open, without the deadman
-    teleoperator.hear(STILL, HELD, 0.0)
+    teleoperator.receive(STILL, [0, 1, 0, 0, 0], 0.0)  # open, without the deadman
+    teleoperator.receive(STILL, HELD, 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.0
-    teleoperator.hear(STILL, [0, 1, 0, 0, 1], 0.0)
+    teleoperator.receive(STILL, [0, 1, 0, 0, 1], 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.08
 
 
@@ -71,7 +71,7 @@ def test_whatever_a_joystick_sends_the_arm_stays_below_its_speeds(axes, buttons)
 )
 def test_another_joystick_is_named_and_lets_go(axes, buttons, said):
     teleoperator = operator()
-    teleoperator.hear(axes, buttons, 0.0)
+    teleoperator.receive(axes, buttons, 0.0)
     assert said in teleoperator.problem
     assert teleoperator.motion(0.0) is None
 

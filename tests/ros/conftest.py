@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2distill_policy.bringup.system import environment
+from m2distill_policy.bringup.processes import environment
 
 # before rclpy starts: a domain of our own, away from every other ROS system on this machine
 os.environ.update(

@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
-from m2distill_policy.bringup.system import NodeDescription
+from m2distill_policy.bringup.processes import NodeDescription
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 

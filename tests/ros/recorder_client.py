@@ -11,7 +11,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup.system import NodeDescription
+from m2distill_policy.bringup.processes import NodeDescription
 
 VERBS = ("start", "keep", "discard", "success", "failure")
 

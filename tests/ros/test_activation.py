@@ -15,7 +15,7 @@ from std_msgs.msg import Bool, String
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 Result = ExecuteInstruction.Result
 PERIOD_NS = 50_000_000
@@ -57,7 +57,7 @@ def test_a_robot_that_does_not_fit_is_not_activated_and_one_that_fits_is(configu
     assert not configured.transition(Transition.TRANSITION_ACTIVATE)
     assert configured.state() == "inactive"
     said = node.log_path("policy").read_text()
-    assert "the robot is not the one that the checkpoint was trained for: camera wrist: got 32x32 px" in said
+    assert "the robot does not match the one of the checkpoint: camera wrist: got 32x32 px" in said
     configured.sizes["wrist"] = 64
     sense(configured, 25)
     assert configured.transition(Transition.TRANSITION_ACTIVATE)
@@ -79,7 +79,7 @@ def test_what_is_missing_or_cannot_be_heard_is_named(configured, node, another_c
     stranger.create_publisher(Bool, "joint_states", 1)
     sense(configured, 25)
     assert configured.transition(Transition.TRANSITION_ACTIVATE)
-    assert "agentview: nothing heard in the last second" in node.log_path("policy").read_text()
+    assert "agentview: no message in the last second" in node.log_path("policy").read_text()
     topics = configured.wait(
         lambda: next(
             (
@@ -92,7 +92,7 @@ def test_what_is_missing_or_cannot_be_heard_is_named(configured, node, another_c
         ),
         "the diagnostics",
     )
-    assert "/instruction: /stranger cannot be heard: " in topics and "reliab" in topics.lower()
+    assert "/instruction: /stranger is not received: " in topics and "reliab" in topics.lower()
     assert "/joint_states: /stranger publishes std_msgs/msg/Bool, expected sensor_msgs/msg/JointState" in topics
     stranger.destroy_node()
 

@@ -9,7 +9,7 @@ from harness import KNOWN, Client, policy_node
 from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 from m2distill_policy.safety.arm_presets import limits_of
 
@@ -90,7 +90,7 @@ def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(
         client.wait_until_active()
         impedance.run()
         client.hand = [math.nan, 0.0, 0.3]
-        client.wait_for_state(PolicyStatus.HOLDING, "ee_pose is no pose")
+        client.wait_for_state(PolicyStatus.HOLDING, "ee_pose is not a valid pose")
         impedance.wait_for_stop(hand)
         client.hand = hand
         impedance.run()

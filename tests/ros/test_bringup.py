@@ -12,26 +12,17 @@ import pytest
 from harness import KNOWN, START_LIMIT_S, policy_node
 from rclpy.parameter_client import AsyncParameterClient
 
-from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import (
-    NodeDescription,
-    NodeProcesses,
-    PolicyLaunchConfig,
-    SystemLaunchConfig,
-    command_line,
-    policy_nodes,
-    read_arguments,
-    system_nodes,
-)
+from m2distill_policy.bringup import processes, system
+from m2distill_policy.bringup.launch_config import PolicyLaunchConfig, SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, command_line
+from m2distill_policy.bringup.system import policy_nodes, read_arguments, system_nodes
 from m2distill_policy.errors import UserError
 
 
 def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_type():
-    from m2distill_policy.ros.nodes.recorder_node import RecorderParameters
-    from m2distill_policy.ros.policy.parameters import GROUPS, ArmParameters
-    from m2distill_sim.ros.nodes.sim_node import SimParameters
+    from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, RecorderParameters, SimParameters
 
-    declared = {"policy": (ArmParameters, *GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
+    declared = {"policy": (ArmParameters, *POLICY_GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
     for node in system_nodes(SystemLaunchConfig(record="r")):
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
         for name, value in node.parameters.items():
@@ -40,10 +31,10 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
 
 
 def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_and_range():
-    from m2distill_policy.ros.policy.parameters import GROUPS
+    from m2distill_policy.bringup.parameters import POLICY_GROUPS
     from m2distill_policy.safety.arm_presets import ARMS
 
-    declared = {field.name: field for group in GROUPS for field in fields(group)}
+    declared = {field.name: field for group in POLICY_GROUPS for field in fields(group)}
     for arm, preset in ARMS.items():
         for name, value in preset.items():
             low, high = declared[name].metadata["bounds"]
@@ -217,10 +208,10 @@ signal.pause()
 
 
 def test_stop_kills_a_node_that_ignores_it_and_its_children(tmp_path, monkeypatch):
-    (tmp_path / "stubborn" / "ros").mkdir(parents=True)
-    (tmp_path / "stubborn" / "ros" / "node.py").write_text(STUBBORN)
+    (tmp_path / "stubborn" / "ros" / "nodes").mkdir(parents=True)
+    (tmp_path / "stubborn" / "ros" / "nodes" / "node.py").write_text(STUBBORN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(system, "STOP_SIGNALS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr(processes, "STOP_SIGNALS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
     with NodeProcesses([NodeDescription("stubborn", "node", "n", "", {})], tmp_path) as nodes:
         log = nodes.log_path("n")
         child = psutil.Process(_first_line(log))
@@ -243,7 +234,7 @@ def _first_line(log: Path) -> int:
 STARTER = """
 import signal, sys
 from pathlib import Path
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 node = NodeDescription("m2distill_policy", "policy_node", "policy", "", {})
 with NodeProcesses([node], Path(sys.argv[1])) as nodes:
     print(nodes.pids["policy"], flush=True)

@@ -9,7 +9,7 @@ from harness import CAMERAS, KNOWN, START_LIMIT_S, policy_node
 from sensor_msgs.msg import CompressedImage
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 

@@ -12,7 +12,7 @@ from rosgraph_msgs.msg import Clock
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.ros.common.conversions import stamp_from_ns
 

@@ -8,7 +8,7 @@ import pytest
 from harness import Client, assert_stops, policy_node, run
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 
 @pytest.fixture(scope="module")

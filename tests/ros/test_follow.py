@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from harness import START_LIMIT_S, policy_node
 
-from m2distill_policy.bringup.system import NodeProcesses, command_line
+from m2distill_policy.bringup.processes import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 
 

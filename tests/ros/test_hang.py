@@ -12,12 +12,12 @@ import pytest
 from harness import STOP_MS, TRIALS, Client, policy_node, run, stopped, told
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses, command_line
+from m2distill_policy.bringup.parameters import PolicyParameters
+from m2distill_policy.bringup.processes import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.errors import PolicyLate
 from m2distill_policy.ros.policy import checkpoint_reloader
-from m2distill_policy.ros.policy.parameters import PolicyParameters
 from m2distill_policy.safety.limits import SafetyLimits
 
 REASON = "the policy has not answered within 0.12 s"
@@ -90,7 +90,7 @@ def test_another_checkpoint_takes_over_from_a_policy_that_hangs(client, checkpoi
 
 
 def test_a_checkpoint_that_hangs_when_it_is_tried_out_is_refused(checkpoint_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_reloader, "TRIAL_PATIENCE_S", 0.2)
+    monkeypatch.setattr(checkpoint_reloader, "VALIDATION_TIMEOUT_S", 0.2)
     monkeypatch.setattr(InferencePolicy, "step", lambda policy, observation: threading.Event().wait())
     loaded = checkpoint_reloader.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
     with pytest.raises(PolicyLate):

@@ -12,7 +12,7 @@ import pytest
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
-from m2distill_policy.bringup.system import environment
+from m2distill_policy.bringup.processes import environment
 from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 IGNORING = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does, which takes the terminal away too

@@ -8,7 +8,13 @@ import pytest
 import yaml
 
 from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
+from m2distill_policy.bringup.launch_config import (
+    PolicyLaunchConfig,
+    SimLaunchConfig,
+    SystemLaunchConfig,
+    choices_of,
+    read_option,
+)
 from m2distill_policy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +70,7 @@ def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, n
     chosen["params_file"] = str(file)
     config = config_class(
         **{
-            option.name: system.read_option(option, chosen[option.name])
+            option.name: read_option(option, chosen[option.name])
             for option in fields(config_class)
             if option.name in chosen
         }
@@ -89,8 +95,8 @@ def test_show_args_explains_every_argument(name, config_class, nodes):
     arguments = {e.name: e for e in entities(name) if isinstance(e, DeclareLaunchArgument)}
     assert arguments.keys() - {"rviz"} == config_class.__dataclass_fields__.keys()
     for option in fields(config_class):
-        assert option.metadata["help"] in arguments[option.name].description
-        assert (arguments[option.name].choices or ()) == (list(option.metadata["choices"]) or ())
+        assert option.metadata["description"] == arguments[option.name].description
+        assert (arguments[option.name].choices or []) == list(choices_of(option))
 
 
 @needs_launch

@@ -14,7 +14,9 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Command, command_to_action
-from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
+from m2distill_policy.bringup.launch_config import SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import system_nodes
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.session import PolicySession
@@ -132,7 +134,7 @@ def test_reset_takes_up_another_task_refuses_what_does_not_exist_and_leaves_a_vi
     refused = episode.reset(suite="libero_objects")
     assert not refused.success and "did you mean 'libero_object'?" in refused.message
     refused = episode.reset(suite=SUITE, initial_state=40, video="/dev/null/film.mp4")
-    assert not refused.success and "video: /dev/null is no folder to write to" in refused.message
+    assert not refused.success and "video: the folder /dev/null is not writable" in refused.message
     answer = episode.reset(suite=SUITE, task=1, initial_state=40, video="")
     assert answer.success and answer.message == "pick up the cream cheese and place it in the basket"
     client.wait(lambda: episode.tasks[-1] == answer.message and not episode.over[-1], "the new episode")

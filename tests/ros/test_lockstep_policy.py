@@ -8,7 +8,7 @@ import pytest
 from harness import KNOWN, Client, ask, moving, policy_node
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 PERIOD_NS = 50_000_000
 

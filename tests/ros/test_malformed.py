@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image, JointState
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Hold
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities

@@ -11,7 +11,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, UInt32
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.ros.common.conversions import stamp_to_ns
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -47,7 +47,7 @@ def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, distu
             spinner.spin_once(timeout_sec=0.1)
             nodes.check()
             assert node.get_clock().now().nanoseconds < deadline, "no simulator in time"
-        chosen = [Parameter("operator", value="expert"), Parameter("disturbed", value=disturbed)]
+        chosen = [Parameter("driver", value="expert"), Parameter("disturbed", value=disturbed)]
         for answer in (parameters.set_parameters(chosen), reset.call_async(Trigger.Request())):
             spinner.spin_until_future_complete(answer, timeout_sec=LIMIT_S)
         while not (success and success[-1] and steps and active and not active[-1]):

@@ -20,6 +20,7 @@ from rclpy.task import Future
 from std_msgs.msg import Float64, Float64MultiArray
 
 from m2distill_policy.action import ActionSample, Command
+from m2distill_policy.bringup.parameters import OutputParameters
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions
@@ -28,7 +29,6 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 from m2distill_policy.ros.policy import gripper
 from m2distill_policy.ros.policy.outputs import Outputs
-from m2distill_policy.ros.policy.parameters import OutputParameters
 from m2distill_policy.ros.policy.watchdog import Watchdog
 from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import libero_spec
@@ -269,21 +269,21 @@ def test_the_gripper_is_told_again_what_it_may_not_have_done_or_what_others_undi
 
 
 def test_the_watchdog_bites_once_when_it_is_not_fed_and_never_while_it_rests():
-    bitten = threading.Event()
-    watchdog = Watchdog(0.05, bitten.set)
+    tripped = threading.Event()
+    watchdog = Watchdog(0.05, tripped.set)
     watchdog.feed()
     watchdog.rest()
-    assert not bitten.wait(0.15)  # asleep
+    assert not tripped.wait(0.15)  # asleep
     fed_s = time.monotonic()
     watchdog.feed()
-    assert bitten.wait(LIMIT_S)
+    assert tripped.wait(LIMIT_S)
     assert time.monotonic() - fed_s >= 0.05
-    bitten.clear()
-    assert not bitten.wait(0.15) and watchdog.bites == 1
+    tripped.clear()
+    assert not tripped.wait(0.15) and watchdog.trips == 1
     watchdog.feed()
-    assert bitten.wait(LIMIT_S)
+    assert tripped.wait(LIMIT_S)
     watchdog.end()
-    assert watchdog.bites == 2 and not any(t.name == "watchdog" for t in threading.enumerate())
+    assert watchdog.trips == 2 and not any(t.name == "watchdog" for t in threading.enumerate())
 
 
 def test_work_in_the_background_is_handed_over_on_the_callers_thread():
@@ -320,7 +320,7 @@ def test_an_error_in_a_transition_leaves_no_thread_and_no_publisher(ros, checkpo
     def fail() -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(node._made, "stop_timers", fail)
+    monkeypatch.setattr(node._entities, "stop_timers", fail)
     node.trigger_deactivate()
     assert not any(t.name == "watchdog" for t in threading.enumerate())
     assert not {p.topic_name.strip("/") for p in node.publishers} & set(KINDS)

@@ -113,7 +113,7 @@ def test_two_goals_at_once_each_have_their_own_end(node, client):
 
 def test_an_activation_forgets_an_instruction_that_reached_the_node_while_it_was_inactive(node, client):
     node.trigger_deactivate()
-    node._runner.follow(KNOWN[0])  # nothing calls it then: this is the second bolt on that door
+    node._parts.controller.instructions.follow(KNOWN[0])  # nothing calls it then: this is the second bolt on that door
     node.trigger_activate()
     client.spinner.add_node(node)
     client.sensors.reset()

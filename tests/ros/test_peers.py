@@ -14,7 +14,7 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rosgraph_msgs.msg import Clock
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 NO_SUCH_TYPE = 200
 

@@ -11,7 +11,7 @@ from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 
 Result = ExecuteInstruction.Result
@@ -127,7 +127,7 @@ def test_pause_start_and_stop(running):
     assert running.call("stop").success
     running.wait_for_state(PolicyStatus.IDLE, "stopped")
     refused = running.call("pause")
-    assert not refused.success and "nothing to pause" in refused.message
+    assert not refused.success and "cannot pause" in refused.message
 
 
 def test_limits_are_those_of_configure_and_a_later_change_is_refused(running):
@@ -138,10 +138,10 @@ def test_limits_are_those_of_configure_and_a_later_change_is_refused(running):
         ("seed", 7),
         ("min_similarity", 0.5),
     ):
-        assert "`configure` has read it" in running.refusal(name, value), name
+        assert "it is read by `configure` only" in running.refusal(name, value), name
     assert running.refusal("seed", 0) == ""  # what it is already
     assert running.transition(Transition.TRANSITION_DEACTIVATE)
-    assert "`configure` has read it" in running.refusal("max_linear_m_s", 0.01)
+    assert "it is read by `configure` only" in running.refusal("max_linear_m_s", 0.01)
     assert running.transition(Transition.TRANSITION_CLEANUP)
     running.set_parameter("max_linear_m_s", 0.01)
     running.heard.clear()

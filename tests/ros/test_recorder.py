@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CameraInfo, JointState
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.spec import PolicySpec
 
 TORN = b"\x00\x01\x00\x00"  # a head, and nothing of the message
@@ -99,14 +99,12 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     assert recorder("start").success
     client.sensors.reset()
     client.wait(
-        lambda: any(
-            "wrist/image_raw: nothing heard" in text and "joint_states" not in text for text in recorder.diagnoses()
-        ),
+        lambda: any("wrist/image_raw: no" in text and "joint_states" not in text for text in recorder.diagnoses()),
         "the warning",
     )
     client.sensors.cancel()
     answer = recorder("keep").message
-    assert "wrist/image_raw: nothing heard" in answer and "twist_cmd: nothing heard" in answer
+    assert "wrist/image_raw: no" in answer and "twist_cmd: no message received" in answer
 
 
 def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing(client, recorder, node):
@@ -128,7 +126,7 @@ def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing
         assert bag.readers[0].storage.metadata.custom["instruction"] == KNOWN[0]
     assert torn == {"/instruction", "/policy/status", *(f"/{camera}/camera_info" for camera in CAMERAS)}
     node.check()
-    assert node.log_path("recorder").read_text().count("cannot be read") == 1
+    assert node.log_path("recorder").read_text().count("cannot be decoded") == 1
 
 
 def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, directory):
@@ -140,7 +138,7 @@ def test_a_full_disk_ends_the_episode_and_keeps_it_unjudged(client, recorder, di
     with Reader(directory / folder.name) as bag:
         assert bag.storage.metadata.custom["success"] == "unknown"
     refused = recorder("start")
-    assert not refused.success and "needed are 100000000 (min_free_mib); make room" in refused.message
+    assert not refused.success and "required are 100000000 (min_free_mib); free some space" in refused.message
     client.result(recorder.parameters.set_parameters([Parameter("min_free_mib", value=10)]), "a parameter")
 
 

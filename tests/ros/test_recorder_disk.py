@@ -12,7 +12,7 @@ from harness import KNOWN, START_LIMIT_S
 from recorder_client import Recorder, recorder_node
 from rosbags.rosbag2 import Reader
 
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.recording.recovery import Recovered, recover
 
 SIZE = psutil.RLIMIT_FSIZE
@@ -67,14 +67,16 @@ def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder,
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
         client.sensors.reset()
-        client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
+        client.wait(lambda: "writing to the disk failed" in recorder("success").message, "the end of the episode")
         client.sensors.cancel()
     told = len(recorder.diagnoses())
     client.wait(
-        lambda: any(text.startswith("waiting") and "the disk refuses" in text for text in recorder.diagnoses()[told:]),
+        lambda: any(
+            text.startswith("waiting") and "writing to the disk failed" in text for text in recorder.diagnoses()[told:]
+        ),
         "the diagnosis",
     )
-    assert "the disk refuses: [Errno 27] File too large" in nodes.log_path("recorder").read_text()
+    assert "writing to the disk failed: [Errno 27] File too large" in nodes.log_path("recorder").read_text()
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
         refused = recorder("keep")
@@ -94,7 +96,7 @@ def test_a_disk_that_goes_ends_the_episode_and_the_recorder_goes_on(client, reco
     directory = tmp_path / "episodes"
     begin(client, recorder, directory)
     directory.rename(tmp_path / "gone")
-    client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
+    client.wait(lambda: "writing to the disk failed" in recorder("success").message, "the end of the episode")
     assert "0 MiB left" in recorder("start").message
     (tmp_path / "gone").rename(directory)
     begin(client, recorder, directory)
@@ -111,7 +113,7 @@ def test_a_disk_that_refuses_at_the_end_of_the_node_is_told(client, recorder, no
     (directory / file.stem).touch()  # in the way
     os.kill(nodes.pids["recorder"], signal.SIGTERM)
     assert psutil.Process(nodes.pids["recorder"]).wait(START_LIMIT_S) == 0
-    assert "the disk refuses: [Errno 20] Not a directory" in nodes.log_path("recorder").read_text()
+    assert "writing to the disk failed: [Errno 20] Not a directory" in nodes.log_path("recorder").read_text()
     (directory / file.stem).unlink()
     (episode,) = recover(directory)
     assert_whole(episode)

@@ -11,7 +11,7 @@ from harness import KNOWN
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.recording.recovery import recover
 
 KILLS = int(os.environ.get("KILLS", "3"))

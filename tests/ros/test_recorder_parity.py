@@ -12,7 +12,9 @@ from recorder_client import Recorder
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, command_line, system_nodes
+from m2distill_policy.bringup.launch_config import SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses, command_line
+from m2distill_policy.bringup.system import system_nodes
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.rosbag.bag_import import import_bags

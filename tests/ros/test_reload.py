@@ -11,7 +11,7 @@ import torch
 from harness import KNOWN, Client, policy_node, run
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.ros.common.conversions import stamp_to_ns
@@ -65,7 +65,7 @@ def test_a_swap_in_mid_run_leaves_no_gap_is_announced_and_can_be_rolled_back(run
     swapped = running.wait(lambda: running.status if running.status.checkpoint_id != old else None, "the swap")
     assert swapped.state == PolicyStatus.RUNNING and swapped.previous_checkpoint_id == old
     assert list(swapped.known_instructions) == sorted([*KNOWN, "bow"])
-    assert swapped.notice == f"reloaded: {swapped.checkpoint_id[:12]} in the place of {old[:12]}"
+    assert swapped.notice == f"reloaded: {swapped.checkpoint_id[:12]} replaces {old[:12]}"
     running.wait(lambda: len(ids(running)) == 2 and len(running.of("policy/action")) > 10, "actions of the new one")
 
     answer = running.call("rollback")
@@ -106,8 +106,8 @@ def bad(kind: str, checkpoint_path: Path, tmp_path: Path) -> str:
         ("missing", "it is not a directory"),
         ("corrupt", "weights.safetensors does not match SHA256SUMS"),
         ("another robot", "its spec has joint_names ('fr3_joint1'"),
-        ("other instructions", "does not know the instruction that is followed"),
-        ("overflows", "with numbers that are not finite"),
+        ("other instructions", "does not know the current instruction"),
+        ("overflows", "an action that is not finite"),
     ],
 )
 def test_a_bad_checkpoint_is_refused_and_nothing_changes(kind, said, running, checkpoint_path, tmp_path):
@@ -125,4 +125,4 @@ def test_a_bad_checkpoint_is_refused_and_nothing_changes(kind, said, running, ch
 
 def test_the_service_answers_when_the_swap_is_done(running, checkpoint_path):
     answer = running.call("reload")
-    assert answer.success and answer.message.endswith("acts already")
+    assert answer.success and answer.message.endswith("is already active")

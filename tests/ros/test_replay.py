@@ -5,7 +5,7 @@ from harness import KNOWN, ask, policy_node
 from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 PERIOD_NS = 50_000_000
 

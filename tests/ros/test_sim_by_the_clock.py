@@ -11,7 +11,9 @@ from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String, UInt32
 
-from m2distill_policy.bringup.system import NodeProcesses, SimLaunchConfig, sim_nodes
+from m2distill_policy.bringup.launch_config import SimLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import sim_nodes
 from m2distill_policy.ros.clients.service import parameter_value
 from m2distill_policy.ros.common import conversions
 from m2distill_sim.ros.nodes import sim_node
@@ -94,7 +96,7 @@ def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
         (["sim/reset", "--set", "initial_state=77"], "sim/reset refused: initial_state is 77"),
         (["sim/rest"], "unknown service 'sim/rest'"),
         (["sim/reset", "--set", "task"], "expected NAME=VALUE"),
-        (["--set", "task=1"], "--set needs a service"),
+        (["--set", "task=1"], "--set requires a service"),
     ):
         refused = call(*words)
         assert refused.returncode == 2 and complaint in refused.stderr, refused
@@ -126,7 +128,7 @@ def test_a_name_that_no_service_can_have_is_one_line_and_status_2():
 
 def test_the_video_of_an_endless_episode_stops_at_a_bound(made, monkeypatch, tmp_path):
     frame = np.zeros((64, 128, 3), np.uint8)
-    monkeypatch.setattr(sim_node, "FILM_BYTES", 3 * frame.nbytes)
+    monkeypatch.setattr(sim_node, "VIDEO_BYTES", 3 * frame.nbytes)
     node = made(sim_node.SimNode)
     node._video = str(tmp_path / "film.mp4")
     for _ in range(5):

@@ -8,7 +8,9 @@ from harness import LATCHED, START_LIMIT_S
 from std_msgs.msg import Bool
 
 from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
+from m2distill_policy.bringup.launch_config import SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import system_nodes
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import find_task
 
@@ -30,9 +32,15 @@ def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_pa
     ):
         client.wait(lambda: client.status and client.status.checkpoint_id, "the policy node", START_LIMIT_S)
         asked = instruct()
-        assert asked.returncode == 0 and asked.stdout.startswith("idle: ") and f"  knows: {CHEESE}\n" in asked.stdout
+        assert (
+            asked.returncode == 0
+            and asked.stdout.startswith("idle: ")
+            and f"  known instruction: {CHEESE}\n" in asked.stdout
+        )
         refused = instruct("sing", "a", "song")
-        assert refused.returncode == 2 and "it does not act, idle: " in refused.stderr and CHEESE in refused.stderr
+        assert (
+            refused.returncode == 2 and "the policy does not act, idle: " in refused.stderr and CHEESE in refused.stderr
+        )
 
         told = instruct(*SOUP.split())
         assert (told.returncode, told.stdout) == (0, f"running: {SOUP}\n"), told.stderr
@@ -40,7 +48,7 @@ def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_pa
         stopped = instruct("--stop")
         assert stopped.returncode == 0 and stopped.stdout.startswith("idle: "), stopped.stderr
         nodes.check()
-        assert "no policy node was heard" in lost.communicate(timeout=START_LIMIT_S)[1] and lost.returncode == 2
+        assert "no policy node found" in lost.communicate(timeout=START_LIMIT_S)[1] and lost.returncode == 2
 
 
 def test_an_instruction_and_a_stop_are_too_much():

@@ -22,7 +22,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
@@ -185,7 +185,7 @@ def demonstrations(lab, nodes, teacher, simulator) -> Path:
         START_LIMIT_S,
     )
     for episode in range(lab.demos):
-        simulator.begin(operator="expert", disturbed=True, initial_state=episode, seed=episode)
+        simulator.begin(driver="expert", disturbed=True, initial_state=episode, seed=episode)
         assert recorder("start").success
         teacher.wait(
             lambda: simulator.operator_active and not simulator.operator_active[-1],
@@ -232,7 +232,7 @@ def obeys(client: Client, simulator: Simulator, lab: Lab, task: int, state: int)
     """Whether the running node does what it is told."""
     client.say("")
     client.wait(lambda: client.status.state == PolicyStatus.IDLE, "the policy's rest")
-    simulator.begin(operator="none", task=task, initial_state=state, step_limit=lab.trial_steps)
+    simulator.begin(driver="none", task=task, initial_state=state, step_limit=lab.trial_steps)
     client.heard.clear()
     client.say(find_task(SUITE, task).instruction)
     client.wait(lambda: simulator.success[-1] or simulator.over[-1], "the end of the trial", EPISODE_LIMIT_S)

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -101,4 +101,4 @@ def test_what_was_read_at_the_start_is_not_set_later(operator):
     teleop = AsyncParameterClient(operator, "teleop")
     operator.wait(teleop.services_are_ready, "the parameter services", 90.0)
     answer = operator.result(teleop.set_parameters([Parameter("linear_m_s", value=0.5)]), "a parameter")
-    assert answer.results[0].reason == "linear_m_s: it was read at the start; start the node with it"
+    assert answer.results[0].reason == "linear_m_s: it is read at startup only; start the node again with the new value"

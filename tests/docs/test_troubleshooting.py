@@ -45,4 +45,4 @@ def test_every_quoted_message_is_in_the_source():
 
 
 def test_a_message_that_nobody_says_is_found():
-    assert can_be_said("…: nobody publishes it") and not can_be_said("…: nobody publishes that")
+    assert can_be_said("…: no publisher") and not can_be_said("…: no publishers at all")

@@ -23,6 +23,7 @@ from m2distill_policy.bringup.parameters import (
     TeleopParameters,
 )
 from m2distill_policy.control import teleop
+from m2distill_policy.safety import limits
 
 ROOT = Path(__file__).parents[2]
 NODE_OF = {PolicyLaunchConfig: (ArmParameters, *POLICY_GROUPS, RecorderParameters), SimLaunchConfig: (SimParameters,)}
@@ -100,7 +101,7 @@ def test_no_other_module_repeats_a_description():
         for field in dataclasses.fields(group)
     }
     descriptions |= {option.metadata["description"] for option in dataclasses.fields(ViewLaunchConfig)}
-    sources = {Path(module.__file__) for module in SOURCES}
+    sources = {Path(module.__file__) for module in (*SOURCES, limits)}
     folders = [ROOT / "ros2_ws/src", ROOT / "training", ROOT / "launch", ROOT / "scripts"]
     others = [path for folder in folders for path in folder.rglob("*.py") if path not in sources]
     assert [(path.name, text) for path in others for text in texts(path) if text in descriptions] == []

@@ -16,9 +16,8 @@ def minilm():
 
 
 def test_importing_the_module_imports_neither_torch_nor_transformers():
-    code = "import sys, m2distill_policy.language.text_encoder; print([m for m in ('torch', 'transformers') if m in
-    sys.modules])" assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-    check=True).stdout == "[]\n"
+    code = "import sys, m2distill_policy.language.text_encoder; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_loading_and_encoding_print_nothing():

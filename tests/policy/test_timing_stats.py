@@ -1,9 +1,9 @@
-"""The timing of a run, on times made by hand."""
+"""Timing of a run, with given times."""
 
 from m2distill_policy.control.timing_stats import TimingStats
 
 
-def test_a_run_is_summed_up():
+def test_a_run_is_summarised():
     timing = TimingStats(0.05)
     assert timing.summary() == ""
     for now_s in (0.0, 0.05, 0.10, 0.18):  # the last one late
@@ -19,7 +19,7 @@ def test_a_run_is_summed_up():
     assert timing.summary() == "" and timing.numbers()["commands"] == "0"
 
 
-def test_the_numbers_of_a_running_one_are_of_the_steps_since_they_were_asked_last():
+def test_the_numbers_of_a_run_cover_the_steps_since_the_last_call():
     timing = TimingStats(0.05)
     for step in range(20):
         timing.stepped(step * 0.05, 0.01)

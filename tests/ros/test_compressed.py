@@ -1,4 +1,4 @@
-"""Compressed images to the node in a process of its own: acted on, and refused with the reason."""
+"""Compressed images: valid ones lead to actions, malformed ones are rejected with the reason."""
 
 import array
 
@@ -44,12 +44,12 @@ def compressed(client, checkpoint_path, tmp_path):
             "an active node",
             START_LIMIT_S,
         )
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         yield client
         nodes.check()
 
 
-def test_jpegs_move_the_arm_and_one_that_promises_too_much_holds_it(compressed):
+def test_jpegs_move_the_arm_and_one_with_a_false_size_holds_it(compressed):
     compressed.wait_for_state(PolicyStatus.RUNNING)
     compressed.wait_for_motion(True)
     bomb = bytearray(GOOD)

@@ -1,4 +1,4 @@
-"""The launch files, read by ROS 2's own launch package, and the views they open."""
+"""The launch files, read by ROS 2's launch package, and the views they open."""
 
 import importlib.util
 from dataclasses import fields
@@ -42,7 +42,7 @@ def entities(name: str):
 
 
 def started(name: str, chosen: dict[str, str]) -> list:
-    """The nodes that the file starts when its arguments are `chosen`."""
+    """Return the nodes that the file starts with the arguments `chosen`."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
     from launch_ros.actions import Node
 
@@ -100,14 +100,14 @@ def test_show_args_explains_every_argument(name, config_class, nodes):
 
 
 @needs_launch
-def test_rviz_opens_only_when_asked():
+def test_rviz_opens_only_on_request():
     assert [node.node_executable for node in started("policy", {"checkpoint": "c"})] == ["policy_node"]
     rviz = started("policy", {"checkpoint": "c", "rviz": "true", "namespace": "robot1"})[-1]
     assert (rviz.node_executable, rviz.node_name) == ("rviz2", "/robot1/rviz")
 
 
 @needs_launch
-def test_a_choice_that_is_none_is_refused():
+def test_an_invalid_choice_is_rejected():
     with pytest.raises(RuntimeError, match='"arm" provided value "toaster" is not valid'):
         started("run", {"arm": "toaster"})
     with pytest.raises(UserError, match="task is 'first', expected a whole number"):

@@ -1,4 +1,4 @@
-"""The policy node, with a witness at its door: every tensor that the network is shown goes to a file of its own."""
+"""Policy node that writes every tensor that the network receives to a file of its own."""
 
 import itertools
 import sys

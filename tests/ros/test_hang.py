@@ -16,7 +16,7 @@ from m2distill_policy.bringup.parameters import PolicyParameters
 from m2distill_policy.bringup.processes import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
-from m2distill_policy.errors import PolicyLate
+from m2distill_policy.errors import PolicyTimeoutError
 from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.safety.limits import SafetyLimits
 
@@ -93,5 +93,5 @@ def test_a_checkpoint_that_hangs_during_validation_is_rejected(checkpoint_path, 
     monkeypatch.setattr(checkpoint_reloader, "VALIDATION_TIMEOUT_S", 0.2)
     monkeypatch.setattr(InferencePolicy, "step", lambda policy, observation: threading.Event().wait())
     loaded = checkpoint_reloader.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
-    with pytest.raises(PolicyLate):
+    with pytest.raises(PolicyTimeoutError):
         checkpoint_reloader.try_out(loaded, [])

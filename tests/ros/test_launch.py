@@ -108,7 +108,9 @@ def test_rviz_opens_only_on_request():
 
 @needs_launch
 def test_an_invalid_choice_is_rejected():
-    with pytest.raises(RuntimeError, match='"arm" provided value "toaster" is not valid'):
+    with pytest.raises(UserError, match="unknown arm 'toaster'"):
         started("run", {"arm": "toaster"})
+    with pytest.raises(RuntimeError, match='"pacing" provided value "hurry" is not valid'):
+        started("run", {"pacing": "hurry"})
     with pytest.raises(UserError, match="task is 'first', expected a whole number"):
         started("run", {"task": "first"})

@@ -20,7 +20,6 @@ from rclpy.task import Future
 from std_msgs.msg import Float64, Float64MultiArray
 
 from m2distill_policy.action import ActionSample, Command
-from m2distill_policy.bringup.parameters import OutputParameters
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions
@@ -31,6 +30,7 @@ from m2distill_policy.ros.policy import gripper
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.watchdog import Watchdog
 from m2distill_policy.safety.arm_presets import limits_of
+from m2distill_policy.safety.output_parameters import OutputParameters
 from m2distill_policy.spec import libero_spec
 
 KINDS = {

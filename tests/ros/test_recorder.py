@@ -99,12 +99,15 @@ def test_silence_is_reported_while_recording_and_in_the_response(client, recorde
     assert recorder("start").success
     client.sensors.reset()
     client.wait(
-        lambda: any("wrist/image_raw: no" in text and "joint_states" not in text for text in recorder.diagnostics_of()),
+        lambda: any(
+            "wrist/image_raw: nothing received" in text and "joint_states" not in text
+            for text in recorder.diagnostics_of()
+        ),
         "the warning",
     )
     client.sensors.cancel()
     answer = recorder("keep").message
-    assert "wrist/image_raw: no" in answer and "twist_cmd: no message received" in answer
+    assert "wrist/image_raw: nothing received" in answer and "twist_cmd: nothing received" in answer
 
 
 def test_messages_that_cannot_be_decoded_are_recorded_as_received(client, recorder, node):

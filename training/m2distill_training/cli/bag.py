@@ -27,7 +27,7 @@ def import_bag_command(
         out: folder of the new files.
         checkpoint: whose spec says what a policy sees; default: the one that the recorder noted.
         instruction: of all these episodes; default: what the recorder noted, else what was said on the topic.
-        arm: preset of the arm, for the gains of its commands; default: the one that the recorder noted.
+        arm: preset or arm file (.yaml), for the gains of its commands; default: the settings that the recorder noted.
         unlabelled: take episodes too that nobody has judged, such as recovered ones.
     """
     from m2distill_policy.checkpoint import load_checkpoint
@@ -51,14 +51,14 @@ def recover_command(folders: Positional[tuple[Path, ...]]) -> None:
     Args:
         folders: the recorder's.
     """
-    from m2distill_policy.recording.recovery import recover
+    from m2distill_policy.recording.recovery import recover_episodes
 
     if not folders:
         raise UserError("no folder given; name the recorder's")
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; name the recorder's")
-        found = recover(folder)
+        found = recover_episodes(folder)
         for each in found:
             print(f"{each.path}: {each.messages} messages, {each.seconds:.1f} s")
         if not found:

@@ -11,12 +11,13 @@ from typing import Any
 from m2distill_policy.bringup.parameters import (
     SIMULATED_ARM,
     ArmParameters,
-    OutputParameters,
     PolicyParameters,
     RecorderParameters,
     SimParameters,
 )
 from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.safety.arm_presets import resolve_arm
+from m2distill_policy.safety.output_parameters import OutputParameters
 from m2distill_policy.utils.parameters import parameter
 
 
@@ -31,7 +32,7 @@ class LaunchOverride:
 LAUNCH_OVERRIDES = {
     "arm": LaunchOverride(
         SIMULATED_ARM,
-        "the default starts the simulator too; a real arm's preset uses the wall clock, so try one with dry_run first",
+        "the default starts the simulator too; every other arm uses the wall clock, so try a real one with dry_run first",
     ),
     "autostart": LaunchOverride(True, "on by default, so that one command starts a running system"),
     "checkpoint": LaunchOverride(
@@ -123,13 +124,16 @@ def read_option(option: Field, text: str) -> Any:
     """Convert the text that a user wrote to the option's type.
 
     Raises:
-        UserError: The text is not one of the option's choices, or not a whole number where one is expected.
+        UserError: The text is not one of the option's choices, not an arm, or not a whole number where one is
+            expected.
     """
     choices = choices_of(option)
     if choices and text.lower() not in choices:
         raise UserError(unknown_name(option.name, text, choices))
     if option.type is bool:
         return text.lower() == "true"
+    if option.name == "arm":
+        return resolve_arm(text)
     if option.type is str:
         return text
     try:

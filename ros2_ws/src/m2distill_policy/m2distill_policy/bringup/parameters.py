@@ -2,7 +2,8 @@
 
 The nodes declare these dataclasses as ROS parameters (`ros/common/parameters.py`), the launch files and `m2distill run`
 derive their options from them (`launch_config.py`), and `scripts/reference.py` prints them. Nothing here imports ROS or
-torch. Two more groups belong to the nodes: `safety.limits.SafetyLimits` and `control.teleop.TeleopSettings`.
+torch. Three more groups belong to the nodes: `safety.limits.SafetyLimits`,
+`safety.output_parameters.OutputParameters` and `control.teleop.TeleopSettings`.
 """
 
 import dataclasses
@@ -11,8 +12,9 @@ from typing import Any
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
 from m2distill_policy.control.precision import PRECISIONS
-from m2distill_policy.safety.arm_presets import ARMS
+from m2distill_policy.safety.arm_presets import arm_names
 from m2distill_policy.safety.limits import SafetyLimits
+from m2distill_policy.safety.output_parameters import OutputParameters
 from m2distill_policy.utils.parameters import parameter
 
 SIMULATED_ARM = "libero_sim"
@@ -30,8 +32,8 @@ class ArmParameters:
 
     arm: str = parameter(
         "unknown",
-        "preset of safety limits and outputs; parameters that are set explicitly take precedence",
-        choices=tuple(ARMS),
+        f"limits and outputs of the arm: a preset ({', '.join(arm_names())}) or the path of an arm file; parameters "
+        "that are set take precedence",
         read_only=True,
     )
 
@@ -77,50 +79,11 @@ class PolicyParameters:
         choices=("raw", "compressed"),
         read_only=True,
     )
-    success_topic: str = parameter(
-        "success", "std_msgs/Bool topic that ends a goal of ~/execute with success", read_only=True
-    )
     min_similarity: float = parameter(
         0.93,
         "minimum cosine similarity for an unseen instruction to match a known one; 1: exact matches only",
         at_least=0.0,
         at_most=1.0,
-    )
-
-
-@dataclass(frozen=True)
-class OutputParameters:
-    """Parameters of `policy` for the command topics; `configure` reads them."""
-
-    output: str = parameter(
-        "twist",
-        "twist: TwistStamped on twist_cmd, as MoveIt Servo requires it; pose: PoseStamped on target_pose, for a "
-        "Cartesian impedance controller; array: Float64MultiArray on velocity_cmd",
-        choices=("twist", "pose", "array"),
-    )
-    dry_run: bool = parameter(
-        False, "create no command topics; publish ~/action, ~/status and /diagnostics only, so that nothing moves"
-    )
-    frame_id: str = parameter("", "frame of the commands and of ee_pose; empty: the checkpoint's")
-    command_stamp: str = parameter(
-        "observation",
-        "observation: a command has the stamp of the observation that it answers; sending: the time of its publication",
-        choices=("observation", "sending"),
-    )
-    gripper_output: str = parameter(
-        "width",
-        "width: Float64 on gripper_cmd in m; action: control_msgs/GripperCommand, client of gripper_action",
-        choices=("width", "action"),
-    )
-    gripper_action_scale: float = parameter(
-        1.0, "GripperCommand's position is offset + scale x opening in m", at_least=-1000.0, at_most=1000.0
-    )
-    gripper_action_offset: float = parameter(
-        0.0, "offset of GripperCommand's position; see gripper_action_scale", at_least=-1000.0, at_most=1000.0
-    )
-    gripper_effort_n: float = parameter(20.0, "max_effort of GripperCommand, in N", at_least=0.0, at_most=1000.0)
-    gripper_min_change_m: float = parameter(
-        0.005, "smallest change of the opening that sends a new GripperCommand, in m", at_least=0.0, at_most=0.2
     )
 
 
@@ -137,8 +100,8 @@ class RecorderParameters:
     operator: str = parameter("", "name of the person who teleoperates or supervises, a label of recorded episodes")
     arm: str = parameter(
         SIMULATED_ARM,
-        "preset of the arm, a label from which the importer takes the action scaling",
-        choices=tuple(ARMS),
+        f"arm of the episodes, whose gains the importer requires: a preset ({', '.join(arm_names())}) or the path of "
+        "an arm file",
         read_only=True,
     )
     image_transport: str = same_parameter(PolicyParameters, "image_transport")

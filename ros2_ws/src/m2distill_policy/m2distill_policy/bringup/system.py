@@ -25,13 +25,14 @@ from m2distill_policy.bringup.launch_config import (
 from m2distill_policy.bringup.parameters import (
     SIMULATED_ARM,
     ArmParameters,
-    OutputParameters,
     PolicyParameters,
     RecorderParameters,
     SimParameters,
 )
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, ParameterValues
 from m2distill_policy.errors import UserError
+from m2distill_policy.safety.arm_presets import load_arm, resolve_arm
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 # The shipped checkpoint; docs/results.md states its origin and its success rates.
 STARTER_CHECKPOINT = Path(__file__).parents[1] / "starter"
@@ -39,15 +40,17 @@ STARTER_CHECKPOINT = Path(__file__).parents[1] / "starter"
 
 def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
     """Return the policy, and the recorder if `record` is set. Both use simulation time if the arm is simulated."""
-    if not config.checkpoint and config.arm != SIMULATED_ARM:
+    arm = resolve_arm(config.arm)
+    load_arm(arm)  # reports an invalid file before any node starts
+    if not config.checkpoint and arm != SIMULATED_ARM:
         raise UserError(
             f"no checkpoint for {config.arm}; set `checkpoint` to one that was trained on this arm, because the "
             f"starter is for {SIMULATED_ARM} only"
         )
     chosen: ParameterValues = {option.name: getattr(config, option.name) for option in fields(PolicyLaunchConfig)}
     chosen["checkpoint"] = config.checkpoint or str(STARTER_CHECKPOINT)
-    chosen["directory"] = config.record
-    clock: ParameterValues = {"use_sim_time": config.arm == SIMULATED_ARM}
+    chosen["directory"], chosen["arm"] = config.record, arm
+    clock: ParameterValues = {"use_sim_time": arm == SIMULATED_ARM}
     policy = _chosen(chosen, ArmParameters, PolicyParameters, OutputParameters)
     policy_node = _node(config, "m2distill_policy", "policy", policy | clock)
     if not config.record:
@@ -64,7 +67,11 @@ def sim_nodes(config: SimLaunchConfig) -> tuple[NodeDescription, ...]:
 
 def system_nodes(config: SystemLaunchConfig) -> tuple[NodeDescription, ...]:
     """Return the policy, preceded by the simulator if the arm is simulated."""
-    return (*sim_nodes(config), *policy_nodes(config)) if config.arm == SIMULATED_ARM else policy_nodes(config)
+    return (
+        (*sim_nodes(config), *policy_nodes(config))
+        if resolve_arm(config.arm) == SIMULATED_ARM
+        else policy_nodes(config)
+    )
 
 
 def _chosen(chosen: ParameterValues, *groups: type) -> ParameterValues:

@@ -9,14 +9,14 @@ import numpy as np
 
 from m2distill_policy.action import ActionSample
 from m2distill_policy.control.session import StepPolicy
-from m2distill_policy.errors import PolicyLate
+from m2distill_policy.errors import PolicyTimeoutError
 from m2distill_policy.observations.observation import Observation
 
 
 class PolicyThread:
     """Policy that implements `session.StepPolicy` by running another one on a thread.
 
-    A step that takes longer than `timeout_s` raises PolicyLate, and so do later steps until it has ended; its result is
+    A step that takes longer than `timeout_s` raises PolicyTimeoutError, and so do later steps until it has ended; its result is
     dropped. The first step starts the thread, which therefore has the priority of the calling thread. The thread ends
     with this object, unless its policy hangs.
 
@@ -65,8 +65,8 @@ class PolicyThread:
             raise error
         return sample
 
-    def _late_error(self) -> PolicyLate:
-        return PolicyLate(f"the policy has not answered within {self._timeout_s:g} s")
+    def _late_error(self) -> PolicyTimeoutError:
+        return PolicyTimeoutError(f"the policy has not answered within {self._timeout_s:g} s")
 
 
 def _step(

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, OutputParameters, PolicyParameters
+from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, PolicyParameters
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import parameters
@@ -29,8 +29,9 @@ from m2distill_policy.ros.policy.controller import PolicyController
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
-from m2distill_policy.safety.arm_presets import preset
+from m2distill_policy.safety.arm_presets import load_arm
 from m2distill_policy.safety.limits import SafetyLimits
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
@@ -53,7 +54,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self):
         super().__init__("policy")
         parameters.declare(self, ArmParameters)
-        defaults = preset(parameters.read(self, ArmParameters).arm)
+        defaults = load_arm(parameters.read(self, ArmParameters).arm)
         for group in POLICY_GROUPS:
             parameters.declare(self, group, defaults)
         self.add_post_set_parameters_callback(self._on_parameters)
@@ -96,7 +97,7 @@ class PolicyNode(LifecycleNode):
         self._announce()
         if settings.follow_checkpoint:
             entities.timer(FOLLOW_PERIOD_S, self._follow_link, always=True)
-        self._serve_instructions(controller, settings.success_topic)
+        self._serve_instructions(controller, output.success_topic)
         entities.service("~/rollback", lambda _, response: self._serve(reloader.rollback, response))
         entities.service("~/reload", self._on_reload)
         self.get_logger().info(f"checkpoint {active.checkpoint_id[:12]} knows {len(active.instructions)} instructions")

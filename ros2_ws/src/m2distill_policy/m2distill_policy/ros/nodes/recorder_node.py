@@ -26,6 +26,7 @@ from m2distill_policy.ros.recorder.bag_types import bag_types
 from m2distill_policy.ros.recorder.episode_controller import EpisodeController
 from m2distill_policy.ros.recorder.status_reporter import StatusReporter
 from m2distill_policy.ros.recorder.topic_recorder import TopicRecorder
+from m2distill_policy.safety.arm_presets import load_arm, resolve_arm, settings_to_json
 from m2distill_policy.spec import read_spec
 
 FLUSH_PERIOD_S = 0.25  # data that the end of this process may lose
@@ -78,7 +79,8 @@ class RecorderNode(LifecycleNode):
             "success": UNKNOWN,
             "checkpoint_id": checkpoint_id,
             "spec": spec.to_json(),
-            "arm": settings.arm,
+            "arm": resolve_arm(settings.arm),
+            "arm_settings": settings_to_json(load_arm(settings.arm)),  # the file may change before the import
         }
         recordings = Recordings(Path(settings.directory))
         entities.at_destruction(recordings.close)

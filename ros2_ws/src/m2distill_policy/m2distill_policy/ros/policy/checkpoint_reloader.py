@@ -63,7 +63,7 @@ def validate(loaded: LoadedCheckpoint, observations: list[Observation]) -> None:
 
     Raises:
         CheckpointError: An action is not finite.
-        PolicyLate: A step took longer than VALIDATION_TIMEOUT_S.
+        PolicyTimeoutError: A step took longer than VALIDATION_TIMEOUT_S.
     """
     observations = observations[-VALIDATION_STEPS:] or [_blank(loaded.spec)]
     trial = PolicyThread(loaded.policy, VALIDATION_TIMEOUT_S, _prepare_validation)

@@ -3,7 +3,7 @@
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_policy.bringup.parameters import PolicyParameters
 from m2distill_policy.control.session import PolicySession
-from m2distill_policy.language.instruction_matcher import Matcher
+from m2distill_policy.language.instruction_matcher import InstructionMatcher
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.control_loop import ControlLoop
@@ -38,7 +38,7 @@ class PolicyController:
         self.instructions = InstructionHandler(
             entities.node,
             session,
-            Matcher(settings.min_similarity),
+            InstructionMatcher(settings.min_similarity),
             self.loop,
             self._goals,
             background,

@@ -6,9 +6,9 @@ Every ROS 2 distribution has control_msgs, but the PyPI wheels do not; only this
 from rclpy.task import Future
 from std_msgs.msg import Float64
 
-from m2distill_policy.bringup.parameters import OutputParameters
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 try:
     from control_msgs.action import GripperCommand

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
-from m2distill_policy.language.instruction_matcher import Matcher
+from m2distill_policy.language.instruction_matcher import InstructionMatcher
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.conversions import COMPARING
 from m2distill_policy.ros.policy.control_loop import ControlLoop
@@ -36,7 +36,7 @@ class InstructionHandler:
         self,
         node: Node,
         session: PolicySession,
-        matcher: Matcher,
+        matcher: InstructionMatcher,
         loop: ControlLoop,
         goals: ExecuteServer,
         background: BackgroundExecutor,

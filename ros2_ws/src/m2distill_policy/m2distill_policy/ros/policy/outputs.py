@@ -13,12 +13,12 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray
 
 from m2distill_policy.action import Command
-from m2distill_policy.bringup.parameters import OutputParameters
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.observations.poses import Pose, displace
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.gripper import make_gripper
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 AT_REST = np.zeros(3)
 FLUSH_LIMIT = Duration(seconds=0.5)

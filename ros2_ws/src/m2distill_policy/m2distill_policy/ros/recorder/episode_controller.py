@@ -66,7 +66,7 @@ class EpisodeController:
                 "(min_free_mib); free some space"
             )
         max_gap_ns = round(settings.max_gap_s * 1e9)
-        self._statistics = {topic.name: TopicStatistics(max_gap_ns) for topic in self._topics if topic.watched}
+        self._statistics = {topic.name: TopicStatistics(max_gap_ns) for topic in self._topics if topic.continuous}
         self.episode = self._recordings.begin(
             {self._names[topic.name]: topic.type for topic in self._topics},
             self._types,
@@ -93,7 +93,7 @@ class EpisodeController:
             *problems,
             *self.gaps(),
             *(
-                f"{name}: no message received"
+                f"{name}: nothing received"
                 for name in (episode_topics.TWIST, episode_topics.GRIPPER)
                 if not episode.bag.counts[self._names[name]]
             ),
@@ -126,7 +126,7 @@ class EpisodeController:
             time_ns = info["source_timestamp"]
             self.episode.bag.write(self._names[topic], time_ns, raw)
             if topic in self._statistics:
-                self._statistics[topic].heard(time_ns, info["publication_sequence_number"])
+                self._statistics[topic].add(time_ns, info["publication_sequence_number"])
 
     def on_instruction(self, text: str) -> None:
         """Label the next episodes, and the open one if it has no instruction yet. An empty text means stop."""
@@ -183,7 +183,7 @@ class EpisodeController:
     def abort(self, error: Exception) -> str:
         """End the open episode where it is; return what the operator must do, also for /diagnostics."""
         if self.episode:
-            self._close().bag.drop()
+            self._close().bag.abort()
         self.failure = (
             f"writing to the disk failed: {error}; if an episode was open, free some space, stop the recorder and run "
             f"`m2distill bag recover {self._recordings.root}`"
@@ -199,7 +199,7 @@ class EpisodeController:
         """Return gaps and losses of the open episode's topics."""
         if not self.episode:
             return []
-        return [f"{name}: {topic.trouble()}" for name, topic in self._statistics.items() if topic.trouble()]
+        return [f"{name}: {topic.problems()}" for name, topic in self._statistics.items() if topic.problems()]
 
     def _open(self) -> RecordedEpisode:
         if self.episode is None:

@@ -42,7 +42,7 @@ class TopicRecorder:
         episodes: EpisodeController,
     ):
         self._node, self._steady, self._episodes = entities.node, entities.steady, episodes
-        self._watched = [topic.name for topic in topics if topic.watched]
+        self._watched = [topic.name for topic in topics if topic.continuous]
         self._max_gap_ns, self._min_rate_hz = round(max_gap_s * 1e9), MIN_RATE * spec.rate_hz
         self._monitor: InputMonitor | None = None  # while the node is active
         self._subscriptions: list[Subscription] = []

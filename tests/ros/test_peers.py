@@ -88,7 +88,7 @@ def test_a_negative_clock_is_ignored(robot):
 BROKEN = """
 import sys
 from rclpy.node import Node
-from m2distill_policy.ros.process import run_node
+from m2distill_policy.ros.common.process import run_node
 
 class Broken(Node):
     def __init__(self):

@@ -1,5 +1,6 @@
 import json
 import shutil
+import weakref
 
 import h5py
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import CollectSettings, collect, experts_source, record_attempt, start_state
+from m2distill_sim.collect import CollectSettings, collect, expert_digest, record_attempt, start_state
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, find_task, initial_states
 
@@ -31,7 +32,7 @@ def test_the_file_has_liberos_names_shapes_and_types(demos):
     with h5py.File(demos) as file:
         data = file["data"]
         assert data.attrs["num_demos"] == 2
-        assert data.attrs["experts"] == experts_source() and len(experts_source()) == 12
+        assert data.attrs["experts"] == expert_digest() and len(expert_digest()) == 12
         assert json.loads(data.attrs["problem_info"])["language_instruction"] == TASK.instruction
         assert data.attrs["total"] == sum(demo.attrs["num_samples"] for demo in data.values())
         for key in ("env_name", "bddl_file_name", "env_args", "macros_image_convention", "assets"):
@@ -154,7 +155,7 @@ def test_a_finished_file_is_left_alone_and_one_of_other_settings_is_not_overwrit
     before = demos.stat()
     collect("libero_object", [0], 2, demos.parent, size_px=SIZE, assets=builtin, progress=False)
     assert demos.stat() == before
-    with pytest.raises(DataError, match=r"other settings: seed 0 \(asked: 7\), episodes 2 \(asked: 3\)"):
+    with pytest.raises(DataError, match=r"other settings: seed 0 \(requested: 7\), episodes 2 \(requested: 3\)"):
         collect("libero_object", [0], 3, demos.parent, seed=7, size_px=SIZE, assets=builtin, progress=False)
     foreign = tmp_path / demos.name
     foreign.write_bytes(b"not HDF5")
@@ -177,6 +178,16 @@ def test_a_file_of_a_folder_whose_assets_have_changed_since_is_of_other_settings
     assert refusal() != before
 
 
+def test_a_worker_closes_its_environment_before_it_loads_another_task(builtin):
+    first = collecting._worker_env(TASK, builtin, SIZE)
+    assert collecting._worker_env(TASK, builtin, SIZE) is first
+    simulator = weakref.ref(first._sim)
+    second = collecting._worker_env(find_task("libero_object", 1), builtin, SIZE)
+    assert simulator() is None and second.state().size
+    collecting._worker_envs.clear()
+    second.close()
+
+
 def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements():
     np.testing.assert_array_equal(start_state(TASK, 39), initial_states("libero_object", 0)[39])
     assert start_state(TASK, len(DEMO_STATES)) is None
@@ -189,8 +200,8 @@ def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements
         ({"episodes": 0}, "expected at least 1"),
         ({"workers": 0}, "expected at least 1"),
         ({"size_px": 8}, "allowed 16 to 1024"),
-        ({"tasks": []}, "expected at least one and none twice"),
-        ({"tasks": [0, NAME]}, "expected at least one and none twice"),
+        ({"tasks": []}, "expected at least one and no duplicates"),
+        ({"tasks": [0, NAME]}, "expected at least one and no duplicates"),
         ({"suite": "libero_10"}, "no scripted expert for libero_10"),
         ({"seed": -1}, "seed is -1, expected at least 0"),
     ],

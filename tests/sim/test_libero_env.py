@@ -7,6 +7,7 @@ import pytest
 
 from m2distill_policy.errors import UserError
 from m2distill_sim.libero_env import LiberoEnv
+from m2distill_sim.renderer import Renderer
 from m2distill_sim.suites import initial_states
 
 SOUP = initial_states("libero_object", 0)
@@ -146,10 +147,17 @@ def test_an_initial_state_of_another_task_and_an_unknown_camera_are_refused(soup
 
 
 SCRIPT = """
+import logging, sys
+def deny(event, arguments):
+    if event == "open" and arguments[0] == "/tmp/robosuite.log":
+        raise PermissionError("the file belongs to another user")
+sys.addaudithook(deny)
+file_handler = logging.FileHandler
 from m2distill_sim.assets import find_assets
 from m2distill_sim.libero_env import LiberoEnv
 env = LiberoEnv("libero_object", 0, find_assets("builtin"), {"agentview": (32, 32)})
 env.reset()
+assert logging.FileHandler is file_handler
 print("ran")
 """
 
@@ -166,16 +174,38 @@ def _run(script, **environment):
     )
 
 
-def test_nothing_is_asked_printed_or_complained_about_up_to_the_exit():
-    """LIBERO asks on stdin for a config, robosuite warns, EGL contexts fail at exit: none of it shows."""
-    result = _run(SCRIPT)
+def test_an_environment_reads_no_input_prints_nothing_and_opens_no_shared_file():
+    """The dependencies do all of it at import or exit.
+
+    LIBERO reads stdin for a config. robosuite warns, opens a log file in /tmp, and asserts that CUDA_VISIBLE_DEVICES
+    lists MUJOCO_EGL_DEVICE_ID. EGL contexts fail at exit.
+    """
+    result = _run(SCRIPT, MUJOCO_EGL_DEVICE_ID="0", CUDA_VISIBLE_DEVICES="GPU-1")
     assert (result.returncode, result.stdout, result.stderr) == (0, "ran\n", "")
 
 
-def test_a_gl_platform_that_needs_a_display_is_refused():
-    result = _run(SCRIPT, MUJOCO_GL="glfw")
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ({"MUJOCO_GL": "glfw"}, "MUJOCO_GL is 'glfw', allowed egl or osmesa; unset it"),
+        (
+            {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "osmesa"},
+            "PYOPENGL_PLATFORM is 'osmesa', expected the value of MUJOCO_GL, 'egl'; unset it",
+        ),
+    ],
+)
+def test_an_unusable_gl_platform_is_rejected_at_import(environment, message):
+    """The process has its own import of mujoco, which reads the variables."""
+    result = _run("import m2distill_sim.renderer", **environment)
     assert result.returncode != 0
-    assert "UserError: MUJOCO_GL is 'glfw', allowed egl or osmesa" in result.stderr
+    assert result.stderr.splitlines()[-1] == f"m2distill_policy.errors.UserError: {message}"
+
+
+@pytest.mark.parametrize("device", ["GPU-abc", ""])
+def test_an_egl_device_that_is_no_number_is_rejected(soup_env, monkeypatch, device):
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", device)
+    with pytest.raises(UserError, match=f"MUJOCO_EGL_DEVICE_ID is '{device}', expected the number of an EGL device"):
+        Renderer(soup_env.model, 32, 32)
 
 
 NO_RENDERER = """

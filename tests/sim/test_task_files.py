@@ -34,8 +34,8 @@ def _drop_last_parenthesis(text):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (_drop_last_parenthesis, r"line 1: '\(' is never closed"),
-        (lambda text: text + ")", r"line \d+: '\)' closes nothing"),
+        (_drop_last_parenthesis, r"line 1: '\(' without '\)'"),
+        (lambda text: text + ")", r"line \d+: '\)' without '\('"),
         (lambda text: "", r"expected one \(define"),
         (lambda text: text.replace("(define", "(defined", 1), r"expected one \(define"),
         (lambda text: text.replace("(:goal", "(:aim"), r"no \(:goal \.\.\.\)"),

@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import contextlib, resource, sys
 import psutil
-from m2distill_training.allocator import freed_memory_kept
+from m2distill_training.utils.allocator import freed_memory_kept
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

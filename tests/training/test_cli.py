@@ -14,7 +14,7 @@ from m2distill_training.runs.run_folder import RunFolder
 
 def test_help_names_every_command_without_importing_torch():
     code = (
-        "import sys; from m2distill_training import cli; main.run(['--help']); "
+        "import sys; from m2distill_training.cli import main; main.run(['--help']); "
         "sys.exit(bool({'torch', 'mujoco', 'tyro', 'h5py'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)

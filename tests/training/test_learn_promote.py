@@ -92,7 +92,7 @@ def test_kill_9_and_the_same_command_give_the_same_weights(run, new_task, tmp_pa
     code = f"""
 import os, signal
 from pathlib import Path
-from m2distill_training.learn import learn
+from m2distill_training.engine.continue_run import learn
 def on_step(progress):
     if progress.step == 6:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -213,8 +213,8 @@ def test_killed_between_two_writes_a_promotion_has_happened_or_has_not(run, writ
     code = f"""
 import os, signal
 from pathlib import Path
-from m2distill_training.promotion import promote
-from m2distill_training.proof import Thresholds
+from m2distill_training.promotion.promotion import promote
+from m2distill_training.promotion.gate import Thresholds
 written = 0
 def counted(rename):
     def call(*paths):

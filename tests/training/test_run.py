@@ -163,7 +163,8 @@ def test_kill_9_and_the_same_command_with_resume_give_the_same_run(files, tmp_pa
 DISK_FULL = """
 import resource, sys
 from pathlib import Path
-from m2distill_training import cli, loop
+from m2distill_training.cli import main
+from m2distill_training.engine import train as loop
 
 def fill(self, k, state, save=loop.RunFolder.save_state):
     if self.state(k).is_file():  # the second save of the step finds a disk with 2 kB left in every file
@@ -171,7 +172,7 @@ def fill(self, k, state, save=loop.RunFolder.save_state):
     save(self, k, state)
 
 loop.RunFolder.save_state = fill
-sys.exit(cli.run(sys.argv[1:]))
+sys.exit(main.run(sys.argv[1:]))
 """
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim import experts
-from m2distill_sim.collect import experts_source, ignore_interrupt
+from m2distill_sim.collect import expert_digest, ignore_interrupt
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT, assets_of, find_task, initial_states, suites
 from m2distill_training.bench.measure import judged, machine, progress, show
 from m2distill_training.evaluation.metrics import wilson_interval
@@ -74,7 +74,7 @@ def bench_experts(
             identity = source.identity()
             for task in tasks or range(len(suites()[name])):
                 find_task(name, task)
-                runs[ExpertRun(identity, name, task, disturbed, seed, experts_source())] = source
+                runs[ExpertRun(identity, name, task, disturbed, seed, expert_digest())] = source
     finished = _read(log, runs)
     todo = [
         (run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
@@ -102,7 +102,7 @@ def bench_experts(
         _mean(label, [row for row in rows if row["assets"] == label])
         for label in dict.fromkeys(run.assets for run in runs)
     ]
-    shared = {"disturbed": disturbed, "seed": seed, "experts": experts_source(), **machine()}
+    shared = {"disturbed": disturbed, "seed": seed, "experts": expert_digest(), **machine()}
     show([row | shared for row in rows], COLUMNS, json)
 
 
@@ -120,7 +120,7 @@ def _episodes(run: ExpertRun, assets, states: list[int]) -> dict[int, tuple[bool
             expert = experts.make_expert(env, rng)
             disturbance = Disturbance(rng) if run.disturbed else None
             steps = 0
-            while not expert.done and steps < expert.most_steps:
+            while not expert.done and steps < expert.max_steps:
                 action = expert.act(env)
                 env.step(action + disturbance.step(expert.phase, action) if disturbance else action, render=False)
                 steps += 1

@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
-from m2distill_sim.libero_writer import SimulatedEpisode, observed, store_demo, write_task
+from m2distill_sim.libero_writer import SimulatedEpisode, observation_datasets, store_demo, write_task
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
 from m2distill_training.data.libero.hdf5_checks import member, reading
@@ -129,7 +129,7 @@ def replay(env: LiftEnv, recording: Recording) -> SimulatedEpisode:
     rows = []
     for i in kept:
         env.show(recording.states[i])
-        rows.append(observed(env.observe()))
+        rows.append(observation_datasets(env.observe()))
     last = np.zeros(len(kept), np.uint8)
     last[-1] = 1
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}

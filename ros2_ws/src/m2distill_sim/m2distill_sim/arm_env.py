@@ -1,13 +1,16 @@
-"""ArmEnv: a robosuite task with a Panda as plain arrays, the half that its subclasses share.
+"""ArmEnv: base class of robosuite tasks with a Panda arm, as plain arrays.
 
-Physics, controller (OSC_POSE at 20 Hz) and goal predicate are the task's own. Left out is what only costs time:
-robosuite's observables, its repeated forward passes, its images. Positions of bodies and sites are, as in robosuite,
-those before the last 2 ms of a step.
+Physics, controller (OSC_POSE at 20 Hz) and goal predicate are the task's own. For speed, robosuite's observables, its
+repeated forward passes and its images are not used. As in robosuite, positions of bodies and sites are those before the
+last 2 ms of a step.
 """
 
+import contextlib
+import logging
+import os
+import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,22 +21,23 @@ from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import Task
 
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}  # our name -> robosuite's
-SETTLE_STEPS = 5  # zero actions after a reset, LIBERO's evaluation protocol: objects fall onto the floor
-ARM_JITTER_RAD = 0.02  # robosuite's default start noise, with which LIBERO's initial states were made
+SETTLE_STEPS = 5  # zero actions after a reset, during which objects fall onto the floor (LIBERO's evaluation)
+ARM_JITTER_RAD = 0.02  # robosuite's default initialization noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
+ROBOSUITE_LOG = "/tmp/robosuite.log"
 ROBOT_RGB = {
     "link": (0.92, 0.92, 0.92),
     "hand": (0.20, 0.20, 0.24),
-    "finger": (0.95, 0.45, 0.75),  # seen at 64 px
+    "finger": (0.95, 0.45, 0.75),  # visible at 64 px
     "pedestal": (0.20, 0.20, 0.20),
 }
 
 
 @dataclass(frozen=True)
 class SimObservation:
-    """What the robot reports after a step. Angles in rad, lengths in m, world frame."""
+    """Observation of the robot after a step. Angles in rad, lengths in m, world frame."""
 
-    images: dict[str, np.ndarray]  # camera -> (H, W, 3) uint8 RGB upright; empty when not rendered
+    images: dict[str, np.ndarray]  # camera -> (H, W, 3) uint8 RGB upright; empty if not rendered
     joint_positions: np.ndarray  # (7,) float64
     gripper_positions: np.ndarray  # (2,) float64, robosuite's signs: open is [0.04, -0.04]
     ee_pos: np.ndarray  # (3,) float64, between the fingertips
@@ -42,10 +46,18 @@ class SimObservation:
 
 
 class ArmEnv:
-    """One task. `env` is robosuite's, made without renderer; `cameras` maps "agentview" and "wrist" to (height, width),
-    {} needs no renderer. `plain`: the arm by its collision shapes, and images as cheap as renderer.Renderer can."""
+    """Environment of one task."""
 
     def __init__(self, task: Task, assets: AssetSource, env, cameras: dict[str, tuple[int, int]], plain: bool):
+        """Wrap an environment of robosuite.
+
+        Args:
+            task: the task of `env`.
+            assets: the assets of `env`.
+            env: robosuite's environment, created without a renderer.
+            cameras: maps "agentview" and "wrist" to (height, width) of their images; {} needs no renderer.
+            plain: draw the arm by its collision shapes, and images without costly effects (see Renderer).
+        """
         self.task, self.assets, self.cameras = task, assets, dict(cameras)
         self._env = env
         self._sim = env.sim
@@ -53,7 +65,7 @@ class ArmEnv:
         self.data: mujoco.MjData = self._sim.data._data
         self._substeps = round(env.control_timestep / env.model_timestep)
         if plain:
-            _draw_simple_robot(self.model)
+            _draw_collision_shapes(self.model)
         self._renderer: Renderer | None = None
         if self.cameras:
             height, width = (max(size[axis] for size in self.cameras.values()) for axis in (0, 1))
@@ -66,10 +78,20 @@ class ArmEnv:
     def reset(
         self, initial_state: np.ndarray | None = None, seed: int | None = None, settle_steps: int = SETTLE_STEPS
     ) -> SimObservation:
-        """Start an episode from a flattened state (D,) or, without one, from a placement drawn by `seed`. Furniture is
-        no part of a state: LIBERO draws its place within a few centimetres, without a `seed` by the state itself."""
+        """Start an episode.
+
+        Furniture is not part of a state: LIBERO draws its position within a few centimetres.
+
+        Args:
+            initial_state: flattened state (D,); None draws a placement.
+            seed: of the placement and of the furniture; None derives the furniture's from the state.
+            settle_steps: control steps with a zero action before the episode begins.
+
+        Raises:
+            UserError: the state has another shape than the task's, or is not finite.
+        """
         if initial_state is not None:
-            initial_state = _numbers("initial state", initial_state)
+            initial_state = _float_array("initial state", initial_state)
             seed = zlib.crc32(initial_state.tobytes()) if seed is None else seed
         with global_seed(seed):
             self._env.reset()
@@ -87,7 +109,7 @@ class ArmEnv:
         self._sim.set_state_from_flattened(state)
         mujoco.mj_forward(self.model, self.data)
         self._after_step()
-        self._robot.controller.sim = _SteppedSim(self._sim)
+        self._robot.controller.sim = _UpdatedSim(self._sim)
         self._robot.controller.update(force=True)
         self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)  # robosuite keeps the last episode's
         for _ in range(settle_steps):
@@ -95,12 +117,20 @@ class ArmEnv:
         return self.observe()
 
     def step(self, action: np.ndarray, render: bool = True) -> SimObservation:
-        """One control step of 50 ms. `action` (7,) in [-1, 1], clipped: see ActionSpec for its meaning."""
-        action = _numbers("action", action)
+        """Run one control step of 50 ms.
+
+        Args:
+            action: (7,) in [-1, 1], otherwise clipped: translation, rotation, gripper (see ActionSpec).
+            render: include the images of all cameras in the observation.
+
+        Raises:
+            UserError: the action has another shape or is not finite; the state has not changed.
+        """
+        action = _float_array("action", action)
         if action.shape != (7,):
             raise UserError(f"action has shape {action.shape}, expected (7,): translation, rotation, gripper")
         if not np.isfinite(action).all():
-            raise UserError(f"action {action.tolist()} is not finite; the policy or the caller is broken")
+            raise UserError(f"action {action.tolist()} is not finite; the policy or the caller is defective")
         for substep in range(self._substeps):
             mujoco.mj_step1(self.model, self.data)
             self._robot.control(action, policy_step=substep == 0)
@@ -109,6 +139,7 @@ class ArmEnv:
         return self.observe(render)
 
     def observe(self, render: bool = True) -> SimObservation:
+        """Return the observation of the current state."""
         robot, qpos = self._robot, self.data.qpos
         quat_wxyz = self.data.xquat[self.model.body(robot.robot_model.eef_name).id]
         return SimObservation(
@@ -121,26 +152,32 @@ class ArmEnv:
         )
 
     def render(self, camera: str) -> np.ndarray:
-        """(H, W, 3) uint8 RGB, upright, of one of this environment's cameras."""
+        """Return the image of one of this environment's cameras, (H, W, 3) uint8 RGB, upright."""
         if self._renderer is None or camera not in self.cameras:
             raise UserError(unknown_name("camera", camera, self.cameras))
         return self._renderer.render(self.data, CAMERAS[camera], *self.cameras[camera])
 
     def success(self) -> bool:
-        """The task's goal predicate, now."""
+        """Return True if the task's goal predicate holds in the current state."""
         return bool(self._env._check_success())
 
     def state(self) -> np.ndarray:
-        """(D,) float64: [time, qpos, qvel], as in LIBERO's initial states and datasets."""
+        """Return the state (D,) float64, [time, qpos, qvel], as in LIBERO's initial states and datasets."""
         return self._sim.get_state().flatten()
 
     def model_xml(self) -> str:
+        """Return the MJCF of the model."""
         return self._env.model.get_xml()
 
     def close(self) -> None:
+        """Free the renderer and the simulator; a second call does nothing. A closed environment cannot be used."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+        if self._env is not None:
+            vars(self._env).clear()  # its robots, objects and samplers refer back to it, so it would never be freed
+            self._env = self._sim = None
+            del self.model, self.data
 
     def __enter__(self):
         return self
@@ -153,12 +190,15 @@ class ArmEnv:
         return self._env.robots[0]
 
     def _after_step(self) -> None:
-        """What a task keeps track of besides the simulation's state."""
+        """Update what a task tracks besides the simulator's state."""
 
 
-class _SteppedSim:
-    """What the controller sees of the simulation. mj_step1 has just brought positions and velocities up to date, which
-    is all that OSC reads, so the full forward pass that robosuite asks for at every substep has nothing left to do."""
+class _UpdatedSim:
+    """Simulator as the controller accesses it, without the forward pass.
+
+    mj_step1 has just updated positions and velocities, which is all that OSC reads. The full forward pass that
+    robosuite requests at every substep is therefore omitted.
+    """
 
     def __init__(self, sim):
         self.model, self.data = sim.model, sim.data
@@ -168,15 +208,15 @@ class _SteppedSim:
 
 
 def check_cameras(cameras: dict[str, tuple[int, int]]) -> None:
-    """Before a task is built, which takes seconds. Raises UserError."""
+    """Raise UserError for an unknown camera, before a task is built, which takes seconds."""
     for name in cameras:
         if name not in CAMERAS:
             raise UserError(unknown_name("camera", name, CAMERAS))
 
 
-@contextmanager
+@contextlib.contextmanager
 def global_seed(seed: int | None) -> Iterator[None]:
-    """robosuite and LIBERO draw from numpy's global generator; the caller's own draws go on as if they did not."""
+    """Seed numpy's global generator, from which robosuite and LIBERO draw, and restore it afterwards."""
     legacy = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -185,16 +225,43 @@ def global_seed(seed: int | None) -> Iterator[None]:
         np.random.set_state(legacy)
 
 
-def _numbers(what: str, values) -> np.ndarray:
+@contextlib.contextmanager
+def quiet_robosuite() -> Iterator[None]:
+    """Import robosuite and create its environments without output and without its log file.
+
+    At import robosuite opens a file in /tmp that belongs to the first user of the machine who imported it. The import
+    of any other user would fail, so the file is replaced by a null handler. It also compares $MUJOCO_EGL_DEVICE_ID with
+    $CUDA_VISIBLE_DEVICES, which concerns its own renderer alone.
+    """
+    device = None if "robosuite" in sys.modules else os.environ.pop("MUJOCO_EGL_DEVICE_ID", None)
+    file_handler = logging.FileHandler
+
+    def open_handler(filename, *args, **kwargs) -> logging.Handler:
+        return logging.NullHandler() if filename == ROBOSUITE_LOG else file_handler(filename, *args, **kwargs)
+
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns that its private macro file is missing
+    logging.FileHandler = open_handler  # type: ignore[assignment, misc]
+    try:
+        with contextlib.redirect_stdout(None):
+            yield
+    finally:
+        logging.FileHandler = file_handler  # type: ignore[misc]
+        if device is not None:
+            os.environ["MUJOCO_EGL_DEVICE_ID"] = device
+
+
+def _float_array(what: str, values) -> np.ndarray:
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{what} is {str(values)[:80]!r}, expected an array of numbers") from None
 
 
-def _draw_simple_robot(model: mujoco.MjModel) -> None:
-    """Draw arm and pedestal by their collision shapes: 5 thousand faces instead of 130 and 33 thousand. Physics does
-    not read these."""
+def _draw_collision_shapes(model: mujoco.MjModel) -> None:
+    """Draw arm and pedestal by their collision shapes.
+
+    They have 5 thousand faces instead of 130 and 33 thousand. These fields do not affect physics.
+    """
     for geom in range(model.ngeom):
         name, mesh = model.geom(geom).name, model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH
         if (mesh and name.endswith("_collision")) or name == "mount0_pedestal_col":

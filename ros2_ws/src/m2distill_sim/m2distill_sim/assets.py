@@ -1,8 +1,8 @@
-"""Where the 3-D assets come from, and the cache folder in which this package keeps its own files.
+"""Sources of 3-D assets, and the cache folder of this package.
 
-An assets folder has LIBERO's layout: scenes/, textures/, stable_hope_objects/, stable_scanned_objects/, ... The first
-of these that applies is used: a path given by the caller, $M2DISTILL_ASSETS, LIBERO's assets installed with or
-downloaded by the `libero` package, the built-in set. The hub is only asked when it is named.
+An assets folder has LIBERO's layout: scenes/, textures/, stable_hope_objects/, stable_scanned_objects/, ... Without a
+choice by the caller, the first of these is used: $M2DISTILL_ASSETS, the assets folder of the installed `libero`
+package, the built-in set. The Hugging Face hub is contacted only if it is named.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from m2distill_policy.errors import AssetError
 from m2distill_policy.utils.files import publish_folder
 from m2distill_sim.builtin import builtin_files
 
-LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders every suite needs
-LIBERO = "libero"  # label of folders with LIBERO's layout, whatever their content
+LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders that every suite needs
+LIBERO = "libero"  # label of folders with LIBERO's layout, independent of their content
 
 
 @dataclass(frozen=True)
 class AssetSource:
-    """A checked assets folder. `label` is "builtin-<hash>" or "libero"; datasets name the `identity`."""
+    """A checked assets folder. `label` is "builtin-<hash>" or "libero"; datasets store the `identity`."""
 
     kind: str  # "path", "installed", "hub" or "builtin"
     path: Path
@@ -34,8 +34,13 @@ class AssetSource:
         return self.kind == "builtin"
 
     def identity(self) -> str:
-        """Differs where the assets do, and not by where they lie: the label, and where that does not tell, a digest of
-        all files (of LIBERO's 50 MB in less than 1 s). Raises AssetError."""
+        """Return a name of the assets' content that does not depend on their location.
+
+        It is the label, with a digest of all files for LIBERO's layout (50 MB in less than 1 s).
+
+        Raises:
+            AssetError: a file cannot be read.
+        """
         if self.label != LIBERO:
             return self.label
         digest = hashlib.sha256()
@@ -53,9 +58,13 @@ class AssetSource:
 
 
 def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
-    """The assets to use: "installed", "hub", "builtin", a folder, or None for the first that is there.
+    """Find the assets to use.
 
-    Raises AssetError when what is asked for is missing or incomplete; only None falls through to the built-in set.
+    Args:
+        kind_or_path: "installed", "hub", "builtin", a folder, or None for the first available.
+
+    Raises:
+        AssetError: the requested assets are missing or incomplete. Only None falls back to the built-in set.
     """
     if kind_or_path is None:
         kind_or_path = os.environ.get("M2DISTILL_ASSETS") or ("installed" if _installed_folder() else "builtin")
@@ -67,20 +76,20 @@ def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
         folder = _installed_folder()
         if folder is None:
             raise AssetError(
-                'LIBERO\'s assets are not installed; use "hub" to download them, a folder that has them, or "builtin"'
+                'LIBERO\'s assets are not installed; use "hub" to download them, a folder with them, or "builtin"'
             )
         return _folder("installed", folder)
     return _folder("path", Path(kind_or_path).expanduser().absolute())
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/m2distill, or ~/.cache/m2distill."""
+    """Return $XDG_CACHE_HOME/m2distill, or ~/.cache/m2distill."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "m2distill"
 
 
 def libero_package() -> Path:
-    """The folder of the inner `libero.libero` package, found without importing it (importing it asks on stdin)."""
+    """Return the folder of the inner `libero.libero` package without importing it: the import reads stdin."""
     spec = importlib.util.find_spec("libero")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(place) / "libero"
@@ -90,7 +99,7 @@ def libero_package() -> Path:
 
 
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Write `files` as `folder`, whole or not at all; a folder that another process made meanwhile is kept."""
+    """Write `files` as `folder`, complete or not at all; a folder that another process created is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -117,7 +126,7 @@ def _builtin() -> AssetSource:
 def _folder(kind: str, path: Path) -> AssetSource:
     if not path.is_dir():
         raise AssetError(
-            f'assets folder {path} does not exist; give the folder that has scenes/ and textures/ in it, or "builtin"'
+            f'assets folder {path} does not exist; give the folder that contains scenes/ and textures/, or "builtin"'
         )
     missing = [name for name in LAYOUT if not (path / name).is_dir()]
     if missing:
@@ -134,12 +143,12 @@ def _installed_folder() -> Path | None:
 
 
 def _download() -> Path:
-    """LIBERO's assets from the Hugging Face hub, in the hub's own cache."""
+    """Download LIBERO's assets from the Hugging Face hub into the hub's own cache."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download("lerobot/libero-assets", repo_type="dataset"))
-    except Exception as error:  # the hub's errors share no base class; every one of them means: not downloadable now
+    except Exception as error:  # the hub's errors have no common base class
         raise AssetError(
             f"LIBERO's assets could not be downloaded ({str(error).partition(chr(10))[0]}); "
             f'give a folder, or use "builtin"'

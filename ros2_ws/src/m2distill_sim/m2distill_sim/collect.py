@@ -1,18 +1,17 @@
-"""Demonstrations: scripted experts, disturbed and recorded, as LIBERO-format HDF5.
+"""Collection of demonstrations: scripted experts, disturbed and recorded, as LIBERO-format HDF5.
 
     OUT/<task>_demo.hdf5        one file per task, the first N successful attempts in order of attempt
-    OUT/.unfinished/<task>-<settings>/   finished attempts of a run that is not complete; a second run goes on from them
+    OUT/.unfinished/<task>-<settings>/   finished attempts of an incomplete run, from which a second run resumes
 
-Attempt k of a task starts from LIBERO's initial state DEMO_STATES[k], and from a newly drawn placement once those are
-used up; its random numbers come from (seed, task, k) alone. So the result does not depend on the number of workers or
-on interruptions, and held-out initial states never occur in it.
+Attempt k of a task starts from LIBERO's initial state DEMO_STATES[k], or from a newly drawn placement once those are
+used. Its random numbers depend on (seed, task, k) alone. Therefore the result does not depend on the number of workers
+or on interruptions, and it never contains a held-out initial state.
 
-Format (LIBERO's and robomimic's): obs[j] is what was seen AFTER actions[j], states[j] the state before it, images are
-stored bottom row first. Ours beside it: `disturbances`, what was added to `actions` when they were executed.
+Format (LIBERO's and robomimic's): obs[j] is observed AFTER actions[j], states[j] is the state before it, and images are
+stored bottom row first. The dataset `disturbances` is ours: what was added to `actions` when they were executed.
 """
 
 import contextlib
-import functools
 import hashlib
 import inspect
 import json
@@ -34,17 +33,17 @@ from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.experts import check_expert, make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
-from m2distill_sim.libero_writer import DAMAGE, SimulatedEpisode, observed, store_demo, write_task
+from m2distill_sim.libero_writer import READ_ERRORS, SimulatedEpisode, observation_datasets, store_demo, write_task
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
 
-LINGER_STEPS = 4  # recorded after the expert is done, so that the end is seen as rest
-LINE_EVERY_S = 5.0  # of progress, where the output is no terminal
-MAX_FAILURES = 3  # attempts per wanted episode before collection gives up
+LINGER_STEPS = 4  # recorded after the expert is done, so that the episode ends at rest
+LINE_EVERY_S = 5.0  # between progress lines if the output is not a terminal
+MAX_FAILURES = 3  # failed attempts per requested episode before collection stops
 
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """What, besides the task, decides the content of a demonstration file."""
+    """Settings that, with the task, determine the content of a demonstration file."""
 
     seed: int
     size_px: int
@@ -64,10 +63,26 @@ def collect(
     assets: AssetSource | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Write `episodes` successful demonstrations of each task to `out`; returns the files in the order of `tasks`.
+    """Collect demonstrations. An interrupted run with the same arguments resumes; finished files are not changed.
 
-    Goes on from an interrupted run with the same arguments, and leaves finished files alone. Raises UserError,
-    DataError (a file of other settings is in the way) or AssetError.
+    Args:
+        suite: suite with an expert.
+        tasks: indices or names.
+        episodes: successful demonstrations of each task.
+        out: folder of the files.
+        workers: processes, each with a simulator.
+        seed: of the experts' variation, of the disturbances and of drawn placements.
+        size_px: side of both cameras' images.
+        assets: None: see find_assets.
+        progress: print progress.
+
+    Returns:
+        The files, in the order of `tasks`.
+
+    Raises:
+        UserError: an argument is out of range, or the expert fails too often.
+        DataError: a file of other settings exists.
+        AssetError: the assets are missing or incomplete.
     """
     require_at_least(1, episodes=episodes, workers=workers)
     require_at_least(0, seed=seed)
@@ -75,14 +90,14 @@ def collect(
         raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
     assets = find_assets() if assets is None else assets
     settings = CollectSettings(seed, size_px, assets.identity())
-    wanted = [find_task(suite, task) for task in tasks]
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise UserError(f"tasks {list(tasks)} given, expected at least one and none twice")
+    requested = [find_task(suite, task) for task in tasks]
+    if not requested or len(set(requested)) < len(requested):
+        raise UserError(f"tasks {list(tasks)} given, expected at least one and no duplicates")
     check_expert(suite)
     out = Path(out)
-    paths = [out / f"{task.name}_demo.hdf5" for task in wanted]
+    paths = [out / f"{task.name}_demo.hdf5" for task in requested]
     open_tasks = [
-        (task, path) for task, path in zip(wanted, paths, strict=True) if not _is_finished(path, settings, episodes)
+        (task, path) for task, path in zip(requested, paths, strict=True) if not _is_finished(path, settings, episodes)
     ]
     if open_tasks:
         out.mkdir(parents=True, exist_ok=True)
@@ -103,8 +118,9 @@ def collect_command(
     size_px: int = 128,
     assets: str | None = None,
 ) -> None:
-    """Let a scripted expert solve tasks in simulation, disturbed now and then, and keep its successes as
-    demonstrations: one LIBERO-format HDF5 file per task. The same command goes on after Ctrl-C.
+    """Collect demonstrations of a scripted expert in simulation: one LIBERO-format HDF5 file per task.
+
+    The arm is disturbed at random, and successful attempts are kept. The same command resumes after Ctrl-C.
 
     Example: m2distill collect --suite libero_object --tasks 0 1 --episodes 40 --out data/demos
 
@@ -113,7 +129,7 @@ def collect_command(
         tasks: task numbers in the suite, from 0.
         episodes: successful demonstrations of each task.
         out: folder of the files, <task>_demo.hdf5.
-        workers: processes, each with a simulator of its own; the result does not depend on it.
+        workers: processes, each with its own simulator; the result does not depend on it.
         seed: of the expert's variation, of the disturbances, and of placements beyond LIBERO's initial states.
         size_px: side of the two cameras' images.
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
@@ -125,52 +141,54 @@ def collect_command(
 
 
 def start_state(task: Task, attempt: int) -> np.ndarray | None:
-    """The initial state of an attempt, or None where a new placement is drawn."""
+    """Return the initial state of an attempt, or None if a new placement is drawn."""
     return initial_states(task.suite, task.name)[DEMO_STATES[attempt]] if attempt < len(DEMO_STATES) else None
 
 
-def experts_source() -> str:
-    """Which experts: a digest of their source."""
+def expert_digest() -> str:
+    """Return a digest of the experts' source, which identifies their version."""
     folder = Path(inspect.getfile(experts)).parent
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:12]
 
 
 def unfinished_folder(out: Path, task: Task, settings: CollectSettings) -> Path:
-    """Where the attempts of a run that is not complete are kept: <attempt>.hdf5, or an empty <attempt>.failed."""
+    """Return the folder of an incomplete run's attempts: <attempt>.hdf5, or an empty <attempt>.failed."""
     key = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:8]
     return out / ".unfinished" / f"{task.name}-{key}"
 
 
 def record_attempt(env: LiberoEnv, seed: int, attempt: int) -> SimulatedEpisode | None:
-    """One disturbed attempt, or None where it failed. Needs both cameras. They see successful attempts alone: those are
-    executed once more for them, with the same outcome to the last bit."""
+    """Return one disturbed attempt, or None if it failed. The environment must have both cameras.
+
+    Successful attempts alone are rendered: they are executed a second time, with bit-identical states.
+    """
 
     def reset() -> np.random.Generator:
         rng = np.random.default_rng([seed, env.task.index, attempt])
         env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
         return rng
 
-    steps = _search(env, reset())
+    steps = _run_expert(env, reset())
     if steps is None:
         return None
     reset()
     rows: list[dict[str, np.ndarray]] = []
     for intent, added in steps:
         row = {"actions": intent, "disturbances": added, "states": env.state()}
-        rows.append(row | observed(env.step(intent + added)))
+        rows.append(row | observation_datasets(env.step(intent + added)))
     datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
     return SimulatedEpisode(datasets | {"rewards": last, "dones": last}, env.model_xml())
 
 
-def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Intents and disturbances of an attempt from where `env` is, or None where it failed."""
+def _run_expert(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Return intents and disturbances of an attempt from the current state, or None if it failed."""
     expert, disturbance = make_expert(env, rng), Disturbance(rng)
     steps: list[tuple[np.ndarray, np.ndarray]] = []
     linger = LINGER_STEPS
     while linger > 0:
-        if len(steps) == expert.most_steps:
+        if len(steps) == expert.max_steps:
             return None
         intent = expert.act(env)
         steps.append((intent, disturbance.step(expert.phase, intent)))
@@ -182,10 +200,11 @@ def _search(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, 
 def _collect_task(
     pool, show, task: Task, path: Path, episodes: int, settings: CollectSettings, assets: AssetSource
 ) -> None:
+    """Run attempts of a task until `episodes` have succeeded, and write its file."""
     folder = unfinished_folder(path.parent, task, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    for stray in folder.glob("*.tmp"):  # of a run that was killed while writing
-        stray.unlink()
+    for temporary in folder.glob("*.tmp"):  # of a run that was killed while writing
+        temporary.unlink()
     attempts = 0
     while True:
         done = _attempts_done(folder, attempts)
@@ -199,8 +218,8 @@ def _collect_task(
                 f"the assets {settings.assets} may be damaged"
             )
         attempts += episodes - len(kept)
-        todo = [attempt for attempt in range(attempts) if attempt not in done and not _exists(folder, attempt)]
-        jobs = [pool.submit(_work, task, assets, settings, attempt, folder) for attempt in todo]
+        todo = [attempt for attempt in range(attempts) if attempt not in done and not _is_attempted(folder, attempt)]
+        jobs = [pool.submit(_attempt_job, task, assets, settings, attempt, folder) for attempt in todo]
         try:
             for job in as_completed(jobs):
                 job.result()
@@ -216,35 +235,45 @@ def _collect_task(
         [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
         settings.assets,
         True,
-        {"collect_settings": json.dumps(asdict(settings)), "experts": experts_source()},
+        {"collect_settings": json.dumps(asdict(settings)), "experts": expert_digest()},
     )
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()
 
 
-def _exists(folder: Path, attempt: int) -> bool:
+def _is_attempted(folder: Path, attempt: int) -> bool:
     return (folder / f"{attempt}.hdf5").exists() or (folder / f"{attempt}.failed").exists()
 
 
 def _attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
-    """Attempt -> success, of the first `attempts`, in order."""
-    return {attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _exists(folder, attempt)}
+    """Return attempt -> success for the finished ones of the first `attempts`, in order."""
+    return {
+        attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _is_attempted(folder, attempt)
+    }
 
 
 def ignore_interrupt() -> None:
-    """In a worker process: Ctrl-C is the parent's, which lets what runs finish and starts no more."""
+    """Ignore Ctrl-C in a worker process; the parent finishes running attempts and starts no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@functools.lru_cache(maxsize=1)
+_worker_envs: dict[tuple[Task, AssetSource, int], LiberoEnv] = {}  # at most one per worker process
+
+
 def _worker_env(task: Task, assets: AssetSource, size_px: int) -> LiberoEnv:
-    """This worker process's environment: making one takes longer than an episode."""
-    return LiberoEnv(task.suite, task.index, assets, {"agentview": (size_px, size_px), "wrist": (size_px, size_px)})
+    """Return this worker process's environment, whose creation takes longer than an episode."""
+    key = (task, assets, size_px)
+    if key not in _worker_envs:
+        while _worker_envs:
+            _worker_envs.popitem()[1].close()
+        cameras = {"agentview": (size_px, size_px), "wrist": (size_px, size_px)}
+        _worker_envs[key] = LiberoEnv(task.suite, task.index, assets, cameras)
+    return _worker_envs[key]
 
 
-def _work(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
-    """In a worker process: one attempt, stored in `folder`; whether it succeeded."""
+def _attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
+    """Run one attempt in a worker process and store it in `folder`; return True on success."""
     episode = record_attempt(_worker_env(task, assets, settings.size_px), settings.seed, attempt)
     if episode is None:
         temporary = folder / f"{attempt}.tmp"
@@ -256,18 +285,21 @@ def _work(task: Task, assets: AssetSource, settings: CollectSettings, attempt: i
 
 
 def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
+    """Return True if a task's file is complete. Raises DataError for a file of other settings or another origin."""
     if not path.exists():
         return False
     try:
         with h5py.File(path) as file:
             attributes = file["data"].attrs
             found = json.loads(attributes["collect_settings"]) | {"episodes": int(attributes["num_demos"])}
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
-    asked = asdict(settings) | {"episodes": episodes}
-    if found != asked:
+    requested = asdict(settings) | {"episodes": episodes}
+    if found != requested:
         different = ", ".join(
-            f"{name} {found.get(name)} (asked: {asked[name]})" for name in asked if found.get(name) != asked[name]
+            f"{name} {found.get(name)} (requested: {requested[name]})"
+            for name in requested
+            if found.get(name) != requested[name]
         )
         raise DataError(f"{path} exists with other settings: {different}; choose another folder or remove the file")
     return True
@@ -275,14 +307,16 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
 
 @contextlib.contextmanager
 def _progress(visible: bool):
-    """Gives a function of (task, successes, attempts, episodes wanted): a bar for each task, or, where the output is no
-    terminal, a line every few seconds."""
+    """Yield a function of (task, successes, attempts, requested episodes) that shows progress.
+
+    It draws a bar for each task or, if the output is not a terminal, prints a line every few seconds.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console()
-    bars: dict = {}  # by task
-    lines: dict[Task, float] = {}  # when the last one was printed
+    bars: dict = {}  # task -> bar
+    lines: dict[Task, float] = {}  # task -> time of its last line
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""The tasks of a suite, as a list or as one image: what both cameras see at the first initial state."""
+"""Tasks of a suite as a list, or as one image with both cameras' views of the first initial states."""
 
 import textwrap
 from pathlib import Path
@@ -13,7 +13,7 @@ from m2distill_sim.env_factory import make_env
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states, suites
 
 COLUMNS, VIEW_PX = 2, 176
-LINE_PX, LINES, LETTERS = 15, 2, 54  # of a caption: height of a line, lines, letters in a line
+LINE_PX, LINES, LINE_CHARS = 15, 2, 54  # of a caption: height of a line, lines, characters per line
 SETTLE_STEPS = 20  # one second
 JPEG_QUALITY = 88
 
@@ -24,9 +24,9 @@ def tasks_command(suite: str = "libero_object", assets: str | None = None, out: 
     Example: m2distill tasks --suite libero_goal --assets builtin --out libero_goal.jpg
 
     Args:
-        suite: LIBERO's suite.
+        suite: suite of LIBERO, or robosuite.
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
-        out: the image.
+        out: image to write, .jpg or .png.
     """
     find_task(suite, 0)
     tasks = suites()[suite]
@@ -40,14 +40,14 @@ def tasks_command(suite: str = "libero_object", assets: str | None = None, out: 
 
 
 def contact_sheet(tasks: tuple[Task, ...], assets: AssetSource) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: both views of every task beside each other, its number and instruction below."""
+    """Return the views of every task side by side with its number and instruction, (H, W, 3) uint8 RGB."""
     cells = [_cell(task, assets) for task in tasks]
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % COLUMNS)
     return np.concatenate([np.concatenate(cells[row : row + COLUMNS], axis=1) for row in range(0, len(cells), COLUMNS)])
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB; the file appears whole or not at all."""
+    """Write an image (H, W, 3) uint8 RGB; the file is complete or absent."""
     content = cv2.imencode(path.suffix, image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     write_atomically(path, content)
 
@@ -57,7 +57,7 @@ def _cell(task: Task, assets: AssetSource) -> np.ndarray:
     with make_env(task.suite, task.index, assets, cameras) as env:
         views = env.reset(initial_states(task.suite, task.index)[0], settle_steps=SETTLE_STEPS).images
     caption = np.full((LINE_PX * LINES + 8, 2 * VIEW_PX, 3), 255, np.uint8)
-    for number, line in enumerate(textwrap.wrap(f"{task.index}  {task.instruction}", LETTERS)[:LINES]):
+    for number, line in enumerate(textwrap.wrap(f"{task.index}  {task.instruction}", LINE_CHARS)[:LINES]):
         cv2.putText(
             caption, line, (4, LINE_PX * (number + 1)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
         )

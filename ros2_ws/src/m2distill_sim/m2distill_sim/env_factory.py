@@ -1,4 +1,4 @@
-"""Any task as an environment: LIBERO's suites, and robosuite's own Lift."""
+"""Environment of any task: of LIBERO's suites, or robosuite's Lift."""
 
 from m2distill_sim import lift
 from m2distill_sim.arm_env import ArmEnv
@@ -11,7 +11,7 @@ from m2distill_sim.suites import find_task
 def make_env(
     suite: str, task: int | str, assets: AssetSource | None = None, cameras: dict[str, tuple[int, int]] | None = None
 ) -> ArmEnv:
-    """Raises UserError."""
+    """Create the environment of a task; arguments as in LiberoEnv. Raises UserError."""
     if suite == lift.SUITE:
         find_task(suite, task)
         return LiftEnv(cameras)

@@ -1,15 +1,13 @@
-"""LiberoEnv: one LIBERO task as plain arrays (arm_env.py). The only import of LIBERO."""
+"""LiberoEnv: one LIBERO task as plain arrays (arm_env.py). No other module imports LIBERO."""
 
-import contextlib
 import hashlib
-import logging
 import os
 
 import numpy as np
 
 from m2distill_policy.errors import AssetError
 from m2distill_sim import builtin
-from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras
+from m2distill_sim.arm_env import ArmEnv, SimObservation, check_cameras, quiet_robosuite
 from m2distill_sim.assets import AssetSource, cache_folder, find_assets, libero_package, write_folder
 from m2distill_sim.suites import Task, find_task
 from m2distill_sim.task_files import check_task_files
@@ -20,7 +18,7 @@ NO_IMAGES = {"use_camera_obs": False, "has_offscreen_renderer": False, "hard_res
 
 
 class LiberoEnv(ArmEnv):
-    """One task of one suite. `cameras` maps "agentview" and "wrist" to (height, width); {} needs no renderer."""
+    """Environment of one task of LIBERO."""
 
     def __init__(
         self,
@@ -29,6 +27,19 @@ class LiberoEnv(ArmEnv):
         assets: AssetSource | None = None,
         cameras: dict[str, tuple[int, int]] | None = None,
     ):
+        """Load a task.
+
+        Args:
+            suite: suite of LIBERO.
+            task: index or name.
+            assets: None: see find_assets.
+            cameras: maps "agentview" and "wrist" to (height, width) of their images; none needs no renderer.
+
+        Raises:
+            UserError: a name is unknown.
+            AssetError: the assets do not cover the task, or are incomplete.
+            RendererError: no image can be drawn.
+        """
         found, cameras = find_task(suite, task), cameras or {}
         check_cameras(cameras)
         assets = find_assets() if assets is None else assets
@@ -44,12 +55,12 @@ class LiberoEnv(ArmEnv):
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:
-        """Names of the objects the goal is about, for experts: what to move, then where to."""
+        """Names of the objects in the goal: the object to move, then its target."""
         return tuple(self._env.obj_of_interest)
 
     @property
     def goal(self) -> tuple[tuple[str, ...], ...]:
-        """The goal's predicates, all of which have to hold: ("on", "plate_1", "main_table_stove_front_region") ..."""
+        """Predicates that must all hold: ("on", "plate_1", "main_table_stove_front_region") ..."""
         return tuple(tuple(predicate) for predicate in self._env.parsed_problem["goal_state"])
 
     @property
@@ -57,25 +68,26 @@ class LiberoEnv(ArmEnv):
         return tuple(self._env.objects_dict)
 
     def object_body(self, name: str) -> int:
+        """Return the body id of an object."""
         return self._env.obj_body_id[name]
 
     def object_pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Privileged: position (3,) and rotation matrix (3, 3) of an object's body, world frame."""
+        """Return position (3,) and rotation matrix (3, 3) of an object's body, world frame. Privileged."""
         body = self.object_body(name)
         return self.data.xpos[body].copy(), self.data.xmat[body].reshape(3, 3).copy()
 
     def _after_step(self) -> None:
-        self._env._post_process()  # stove and drawers
+        self._env._post_process()  # LIBERO's states of stove and drawers
 
 
 def wrapped_env(task: Task, assets: AssetSource, size_px: int):
-    """LIBERO's own OffScreenRenderEnv with its two cameras, for comparison. Raises UserError."""
+    """Return LIBERO's own OffScreenRenderEnv with its two cameras, for comparison. Raises UserError."""
     return _make_env(task, assets, "OffScreenRenderEnv", camera_heights=size_px, camera_widths=size_px)
 
 
 def _make_env(task: Task, assets: AssetSource, kind: str, **options):
-    """An environment of LIBERO's module env_wrapper."""
-    with contextlib.redirect_stdout(None):  # LIBERO and robosuite print while they are imported and built
+    """Create an environment of LIBERO's module env_wrapper, of class `kind`."""
+    with quiet_robosuite():
         libero = _import_libero()
         from libero.libero.envs import env_wrapper
 
@@ -91,7 +103,7 @@ def _make_env(task: Task, assets: AssetSource, kind: str, **options):
 
 
 def _import_libero():
-    """Import `libero.libero` with a config file of our own: without one it asks on stdin and writes into the home."""
+    """Import `libero.libero` with a config file of ours; without one it reads stdin and writes to the home folder."""
     import yaml
 
     package = libero_package()
@@ -107,7 +119,6 @@ def _import_libero():
     if not folder.is_dir():
         write_folder(folder, {"config.yaml": content})
     os.environ["LIBERO_CONFIG_PATH"] = str(folder)
-    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns about a missing private macro file
     import libero.libero
 
     return libero.libero

@@ -1,7 +1,8 @@
-"""Writing a demonstration file in LIBERO's format, which robomimic reads: one HDF5 file per task, one group per demo.
+"""Writer of demonstration files in LIBERO's format, which robomimic reads.
 
-Images are stored bottom row first. Ours beside LIBERO's keys are the attributes `obs_after_action` (whether obs[j]
-was seen after actions[j], as LIBERO stores it, or before) and `assets`, and what a writer adds about its demos' origin.
+There is one HDF5 file per task and one group per demonstration. Images are stored bottom row first. Attributes beyond
+LIBERO's are `obs_after_action` (True: obs[j] was observed after actions[j], LIBERO's convention; False: before),
+`assets`, and the origin of the demonstrations.
 """
 
 import json
@@ -19,19 +20,19 @@ from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.suites import Task
 from m2distill_sim.task_files import read_bddl
 
-DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)  # as h5py and JSON tell it
+READ_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)  # of h5py and JSON
 
 
 @dataclass
 class SimulatedEpisode:
-    """T steps of one attempt: dataset path inside a demo -> array (T, ...), and the model it ran in."""
+    """T steps of one attempt: dataset path inside a demo -> array (T, ...), and the MJCF of its model."""
 
     datasets: dict[str, np.ndarray]
     model_xml: str
 
 
-def observed(observation: SimObservation) -> dict[str, np.ndarray]:
-    """One step's datasets besides actions and states."""
+def observation_datasets(observation: SimObservation) -> dict[str, np.ndarray]:
+    """Return one step's datasets besides actions and states."""
     orientation = _axis_angle(observation.ee_quat_xyzw)
     return {
         "obs/agentview_rgb": observation.images["agentview"][::-1],
@@ -46,7 +47,10 @@ def observed(observation: SimObservation) -> dict[str, np.ndarray]:
 
 
 def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
-    """(3,) rad, by robosuite's formula: the angle runs to 2 pi, so that it does not jump when the hand points down."""
+    """Return axis times angle (3,) in rad, by robosuite's formula.
+
+    The angle is in [0, 2 pi], so that it is continuous where the hand points down.
+    """
     x, y, z, w = quat_xyzw
     sine = np.sqrt(max(1.0 - w * w, 0.0))
     return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
@@ -64,7 +68,7 @@ def _write_demo(group: h5py.Group, episode: SimulatedEpisode) -> None:
 
 
 def store_demo(path: Path, episode: SimulatedEpisode) -> None:
-    """A file with this demo alone, for `write_task`; it appears whole or not at all."""
+    """Write a file with this demonstration alone, for `write_task`; the file is complete or absent."""
     temporary = path.with_suffix(".tmp")
     with h5py.File(temporary, "w") as file:
         _write_demo(file, episode)
@@ -74,8 +78,19 @@ def store_demo(path: Path, episode: SimulatedEpisode) -> None:
 def write_task(
     path: Path, task: Task, demos: Sequence[Path], assets: str, obs_after_action: bool, attributes: dict[str, str]
 ) -> None:
-    """The task's file of the demos in these files, in this order; it appears whole or not at all. `attributes` say
-    where the demos come from. Raises DataError for a damaged one."""
+    """Write a task's file; it is complete or absent.
+
+    Args:
+        path: file to write.
+        task: task of the demonstrations.
+        demos: files of `store_demo`, in the order of the demonstrations.
+        assets: AssetSource.identity of the assets.
+        obs_after_action: obs[j] was observed after actions[j].
+        attributes: further attributes, which describe the origin of the demonstrations.
+
+    Raises:
+        DataError: one of `demos` is damaged, or the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
         data = file.create_group("data")
@@ -89,13 +104,13 @@ def write_task(
                     for name, value in source.attrs.items():
                         group.attrs[name] = value
                     total += int(group.attrs["num_samples"])
-            except DAMAGE as error:
+            except READ_ERRORS as error:
                 raise DataError(
-                    f"{demo} cannot be copied to {path} ({error}); make room or, where it is damaged, "
+                    f"{demo} cannot be copied to {path} ({error}); free disk space or, if the file is damaged, "
                     "remove it, and repeat the command"
                 ) from None
         problem = _problem(task)
-        env_name = "_".join(word.capitalize() for word in problem.split("_"))  # of robosuite's or LIBERO's class
+        env_name = "_".join(word.capitalize() for word in problem.split("_"))  # robosuite's or LIBERO's class
         bddl = f"{task.suite}/{task.name}.bddl" if task.suite != lift.SUITE else ""
         data.attrs.update(
             {
@@ -125,7 +140,7 @@ def write_task(
 
 
 def _problem(task: Task) -> str:
-    """LIBERO's name of the kind of task, "libero_floor_manipulation"."""
+    """Return the name of LIBERO's problem, such as "libero_floor_manipulation"."""
     if task.suite == lift.SUITE:
         return lift.NAME
     return read_bddl(task.bddl_file)["problem"][0]

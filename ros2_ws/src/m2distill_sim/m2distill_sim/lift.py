@@ -1,6 +1,6 @@
-"""robosuite's own Lift task, which LIBERO does not have and of which robosuite's wheel packs human demonstrations.
+"""Names, assets and initial states of robosuite's Lift task. Nothing here needs a simulator.
 
-This module knows what needs no simulator: the task's names, its assets and its initial states.
+LIBERO does not have this task, and the wheel of robosuite contains human demonstrations of it.
 """
 
 import functools
@@ -16,20 +16,20 @@ from m2distill_sim.assets import AssetSource
 SUITE = "robosuite"
 NAME = "lift"
 INSTRUCTION = "lift the red cube"
-STATES = 50  # as many as a task of LIBERO has
+STATES = 50  # as in LIBERO's tasks
 
 # robosuite 1.4.0: models/robots/manipulators/panda_robot.py, models/grippers/panda_gripper.py (init_qpos), and
 # environments/manipulation/lift.py (the cube's placement on a table 0.8 m high)
 ARM_RAD = (0, np.pi / 16, 0, -np.pi / 2 - np.pi / 3, 0, np.pi - 0.2, np.pi / 4)
 ARM_JITTER_RAD = 0.02
 FINGERS_M = (0.020833, -0.020833)
-CUBE_HALF_M = 0.021  # the middle of what robosuite draws
-CUBE_SPREAD_M = 0.03  # of x and y to either side of the table's middle
-CUBE_Z_M = 0.8 + CUBE_HALF_M + 0.01  # it falls the last centimetre
+CUBE_HALF_M = 0.021  # mean of the sizes that robosuite draws
+CUBE_SPREAD_M = 0.03  # of x and y, to either side of the table's centre
+CUBE_Z_M = 0.8 + CUBE_HALF_M + 0.01  # the cube falls the last centimetre
 
 
 def assets() -> AssetSource:
-    """robosuite brings its own, the packaged demonstrations among them."""
+    """Return the assets in the package robosuite, which include the demonstrations. Raises AssetError."""
     spec = importlib.util.find_spec("robosuite")
     if spec is None or spec.origin is None:
         raise AssetError("the package `robosuite` is not installed; run `make setup`, or pip install robosuite")
@@ -39,8 +39,11 @@ def assets() -> AssetSource:
 
 @functools.cache
 def initial_states() -> np.ndarray:
-    """(50, 32) float64, [time, qpos, qvel]: drawn once by robosuite's rule, which the packaged demonstrations began
-    with as well. None of them is one of these."""
+    """Return the initial states (50, 32) float64, [time, qpos, qvel].
+
+    They are drawn once with robosuite's distribution, as are the starts of the packaged demonstrations. No packaged
+    demonstration starts from one of them.
+    """
     rng = np.random.default_rng(20221116)
     states = np.zeros((STATES, 32))
     for state in states:

@@ -1,42 +1,38 @@
-"""LiftEnv: robosuite's Lift with the observations and actions of LiberoEnv, drawn as plainly as the built-in assets."""
-
-import contextlib
-import logging
+"""LiftEnv: robosuite's Lift with the observations and actions of LiberoEnv, in the style of the built-in assets."""
 
 import numpy as np
 
 from m2distill_sim import lift
-from m2distill_sim.arm_env import ArmEnv, check_cameras, global_seed
+from m2distill_sim.arm_env import ArmEnv, check_cameras, global_seed, quiet_robosuite
 from m2distill_sim.renderer import mujoco
 from m2distill_sim.suites import find_task
 
 
 class LiftEnv(ArmEnv):
-    """`cameras` maps "agentview" and "wrist" to (height, width); {} needs no renderer. The goal is a cube 4 cm above
-    the table's top, as robosuite counts."""
+    """Environment of robosuite's Lift. The goal is a cube 4 cm above the table top, as in robosuite."""
 
     def __init__(self, cameras: dict[str, tuple[int, int]] | None = None):
+        """Load the task. `cameras` maps "agentview" and "wrist" to (height, width); none needs no renderer."""
         cameras = cameras or {}
         check_cameras(cameras)
         super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, plain=True)
         self.set_cube((lift.CUBE_HALF_M,) * 3)
 
     def set_cube(self, half_m: tuple[float, float, float]) -> None:
-        """Draw and collide the cube with these half sides; robosuite draws each from 20 to 22 mm for a simulation."""
+        """Set the cube's half sides; robosuite draws each from 20 to 22 mm per simulation."""
         for geom in range(self.model.ngeom):
             if self.model.geom(geom).name.startswith("cube_"):
                 self.model.geom_size[geom] = half_m
                 self.model.geom_rbound[geom] = np.linalg.norm(half_m)
 
     def show(self, state: np.ndarray) -> None:
-        """Put everything where it is in a recorded state (D,), without a step of physics."""
+        """Set a recorded state (D,) without a step of physics."""
         self._sim.set_state_from_flattened(state)
         mujoco.mj_forward(self.model, self.data)
 
 
 def _make_env():
-    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # it warns about a missing private macro file
-    with contextlib.redirect_stdout(None), global_seed(0):  # the cube's size is drawn
+    with quiet_robosuite(), global_seed(0):  # the cube's size is drawn
         import robosuite
 
         return robosuite.make(

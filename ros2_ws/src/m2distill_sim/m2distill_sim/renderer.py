@@ -1,6 +1,6 @@
-"""Offscreen images of a MuJoCo model: one GL context for all cameras of one model, upright RGB out.
+"""Offscreen renderer of a MuJoCo model: one GL context for all cameras of one model, upright RGB images.
 
-The context belongs to the thread that made it, and is freed by close() or before the interpreter exits.
+The context belongs to the thread that created it. It is freed by close() or before the interpreter exits.
 """
 
 import atexit
@@ -13,33 +13,43 @@ import numpy as np
 
 from m2distill_policy.errors import RendererError, UserError
 
-PLATFORMS = ("egl", "osmesa")  # without a display; robosuite overrides any other
-MEND = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
+PLATFORMS = ("egl", "osmesa")  # need no display; robosuite overrides any other
+REMEDY = "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
 
 
 def _import_mujoco() -> tuple[Any, type[Exception]]:
-    """mujoco, which chooses its GL platform while it is imported, and what PyOpenGL raises."""
+    """Import mujoco, which chooses its GL platform at import; return it and the exception type of PyOpenGL."""
     platform = os.environ.setdefault("MUJOCO_GL", "egl")
-    # Mesa's software renderer: threads of its own cost a small image more than they bring, and take the cores that
-    # other processes' simulators are meant for.
+    # Mesa's software renderer: for small images its threads cost more time than they save, and occupy cores that other
+    # processes' simulators need.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     if platform not in PLATFORMS:
         raise UserError(f"MUJOCO_GL is {platform!r}, allowed {' or '.join(PLATFORMS)}; unset it")
+    opengl = os.environ.get("PYOPENGL_PLATFORM")
+    if opengl and opengl.lower() != platform:  # mujoco and robosuite fail at import
+        raise UserError(f"PYOPENGL_PLATFORM is {opengl!r}, expected the value of MUJOCO_GL, {platform!r}; unset it")
     try:
         import mujoco
         from OpenGL.error import Error
-    except (ImportError, AttributeError) as error:  # the second is PyOpenGL's, for a library that is not there
-        raise RendererError(f"no offscreen renderer with MUJOCO_GL={platform}: {error}; {MEND}") from error
+    except (ImportError, AttributeError) as error:  # the second is PyOpenGL's, for a missing library
+        raise RendererError(f"no offscreen renderer with MUJOCO_GL={platform}: {error}; {REMEDY}") from error
     return mujoco, Error
 
 
 mujoco, GLError = _import_mujoco()
 
-VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, what is seen in group 1
+VISUAL_GROUP = 1  # robosuite: collision geoms are in group 0, visual geoms in group 1
+
+
+def _check_device() -> None:
+    """Raise UserError if $MUJOCO_EGL_DEVICE_ID is not a number; mujoco's message does not name the variable."""
+    device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
+    if os.environ["MUJOCO_GL"] == "egl" and device is not None and not device.isdecimal():
+        raise UserError(f"MUJOCO_EGL_DEVICE_ID is {device!r}, expected the number of an EGL device, from 0; unset it")
 
 
 def _gl_context(width: int, height: int) -> Any:
-    """mujoco's destructor fails on a context that could not be made, and prints a traceback of its own."""
+    """Create a GL context whose destructor does not print a traceback if the creation fails, as mujoco's does."""
     context = mujoco.GLContext.__new__(mujoco.GLContext)
     context._context = None
     context.__init__(width, height)
@@ -47,13 +57,24 @@ def _gl_context(width: int, height: int) -> Any:
 
 
 class Renderer:
-    """Images of up to `height` x `width` pixels.
-
-    `plain` is for a scene of few polygons: without reflections, shadows and sky, meshes drawn as their convex hulls,
-    and smoothed by drawing at twice the size, which a software renderer does in a quarter of the time of multisampling.
-    """
+    """Offscreen renderer of one model."""
 
     def __init__(self, model: Any, height: int, width: int, plain: bool = False):
+        """Create the GL context.
+
+        Args:
+            model: MuJoCo model.
+            height: largest image height in pixels.
+            width: largest image width in pixels.
+            plain: for scenes of few polygons. No reflections, shadows and sky; meshes are drawn as their convex hulls.
+                Images are drawn at twice their size and averaged, which takes a software renderer a quarter of the
+                time of multisampling.
+
+        Raises:
+            RendererError: no context can be created.
+            UserError: $MUJOCO_EGL_DEVICE_ID is not a number.
+        """
+        _check_device()
         self._scale = 2 if plain else 1
         height, width = height * self._scale, width * self._scale
         model.vis.global_.offheight, model.vis.global_.offwidth = height, width
@@ -65,7 +86,7 @@ class Renderer:
         except (RuntimeError, ImportError, mujoco.FatalError, GLError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RendererError(
-                f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {reason}; {MEND}"
+                f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {reason}; {REMEDY}"
             ) from error
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
@@ -84,11 +105,11 @@ class Renderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         _open.add(self)
-        atexit.unregister(_close_all)  # exit handlers run last in, first out: this one has to stand behind mujoco's,
-        atexit.register(_close_all)  # which ends the display that the contexts belong to
+        atexit.unregister(_close_all)  # exit handlers run in reverse order: this one must be registered after
+        atexit.register(_close_all)  # mujoco's, which terminates the display of the contexts
 
     def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, upright."""
+        """Return the image of a camera, (height, width, 3) uint8 RGB, upright."""
         self._gl.make_current()
         self._camera.fixedcamid = self._model.camera(camera).id
         mujoco.mjv_updateScene(

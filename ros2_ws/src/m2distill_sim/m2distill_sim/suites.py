@@ -1,9 +1,8 @@
-"""Suites: LIBERO's tasks in benchmark order, and "robosuite" with its Lift; instructions, initial states. Reads the
-LIBERO package's data; imports no LIBERO.
+"""Suites: LIBERO's tasks in benchmark order, and "robosuite" with its Lift; their instructions and initial states.
 
-The 50 initial states of a task are split once for everybody: demonstrations start from DEMO_STATES, success is reported
-on HELD_OUT, which no demonstration and no checkpoint selection may use. Whoever wants more evidence goes on with
-placements drawn by numbers from 50 on, by the rules that LIBERO's own states were drawn by.
+This module reads the data of the LIBERO package without importing it. The 50 initial states of a task have one fixed
+split: demonstrations start from DEMO_STATES; success is reported on HELD_OUT, which no demonstration and no checkpoint
+selection may use. Further evaluation episodes, numbered from 50, start from placements drawn with LIBERO's own rules.
 """
 
 import ast
@@ -24,16 +23,18 @@ from m2distill_sim.assets import AssetSource, find_assets, libero_package
 
 DEMO_STATES = tuple(range(0, 40))
 HELD_OUT = tuple(range(40, 50))
-MOST_BYTES = 1 << 26  # of a task's initial states; LIBERO's take less than 0.1 MB
-DRAWN_FROM = 50  # a start of this number or more is a placement drawn by it
+MAX_BYTES = 1 << 26  # of a task's initial states; LIBERO's take less than 0.1 MB
+DRAWN_FROM = 50  # starts from this number on are placements drawn with the number as seed
 
 
 @dataclass(frozen=True)
 class Task:
+    """One task of a suite."""
+
     suite: str
     index: int  # in benchmark order
     name: str  # file name stem, "pick_up_the_milk_and_place_it_in_the_basket"
-    instruction: str  # what a person says, LIBERO's: the name with spaces
+    instruction: str  # LIBERO's: the name with spaces
 
     @property
     def bddl_file(self) -> Path:
@@ -42,7 +43,7 @@ class Task:
 
 @functools.cache
 def suites() -> dict[str, tuple[Task, ...]]:
-    """Suite name -> its tasks, LIBERO's in benchmark order."""
+    """Return suite name -> its tasks, LIBERO's in benchmark order."""
     source = (libero_package() / "benchmark" / "libero_suite_task_map.py").read_text()
     names = ast.literal_eval(source.split("=", 1)[1].strip())  # one dict literal
     found = {
@@ -53,7 +54,7 @@ def suites() -> dict[str, tuple[Task, ...]]:
 
 
 def find_task(suite: str, task: int | str) -> Task:
-    """A task by its index in the suite or by its name; raises UserError."""
+    """Return a task by its index in the suite or by its name. Raises UserError."""
     if suite not in suites():
         raise UserError(unknown_name("suite", suite, suites()))
     tasks = suites()[suite]
@@ -68,17 +69,17 @@ def find_task(suite: str, task: int | str) -> Task:
 
 
 def held_out(episodes: int) -> tuple[int, ...]:
-    """Numbers of the first starts that no demonstration used: HELD_OUT, then drawn ones."""
+    """Return the numbers of the first `episodes` held-out starts: HELD_OUT, then drawn placements."""
     return (*HELD_OUT, *range(DRAWN_FROM, DRAWN_FROM + episodes))[:episodes]
 
 
 def initial_state(suite: str, task: int | str, start: int) -> np.ndarray | None:
-    """(D,) float64 of a start by its number; None for one that is drawn, with its number for a seed."""
+    """Return the initial state (D,) float64 of a start; None for a placement to be drawn with `start` as seed."""
     return initial_states(suite, task)[start] if start < DRAWN_FROM else None
 
 
 def initial_states(suite: str, task: int | str) -> np.ndarray:
-    """(50, D) float64: the task's fixed initial states, each [time, qpos, qvel]."""
+    """Return the task's fixed initial states (50, D) float64, each [time, qpos, qvel]."""
     found = find_task(suite, task)
     if found.suite == lift.SUITE:
         return lift.initial_states()
@@ -86,28 +87,27 @@ def initial_states(suite: str, task: int | str) -> np.ndarray:
 
 
 def read_states(path: Path) -> np.ndarray:
-    """(N, D) float64, finite, from a file as LIBERO packs them: one pickled array in a zip. Raises AssetError."""
+    """Read states (N, D) float64, finite, from a file of LIBERO: one pickled array in a zip. Raises AssetError."""
     try:
         with zipfile.ZipFile(path) as archive:
             member = next(info for info in archive.infolist() if info.filename.endswith("/data.pkl"))
-            if member.file_size > MOST_BYTES:
+            if member.file_size > MAX_BYTES:
                 raise pickle.UnpicklingError(f"it unpacks to {member.file_size} bytes")
             states = _load_array(archive.read(member))
         if states.ndim != 2 or states.dtype.kind not in "fiu" or not np.isfinite(states).all():
-            raise pickle.UnpicklingError(f"it holds {states.dtype} {states.shape}, no rows of finite numbers")
-    except Exception as error:  # damaged or hostile bytes fail in whatever way
+            raise pickle.UnpicklingError(f"it contains {states.dtype} {states.shape}, expected rows of finite numbers")
+    except Exception as error:  # damaged or hostile bytes raise many types
         raise AssetError(f"initial states {path} are not readable: {error}; reinstall hf-libero") from error
     return states.astype(np.float64)
 
 
 def assets_of(suite: str, kind_or_path: str | None = None) -> AssetSource:
-    """What the suite's tasks are drawn with; `kind_or_path` as in assets.find_assets, and without meaning for a suite
-    that brings its own."""
+    """Return the assets of a suite; `kind_or_path` as in find_assets, ignored for robosuite, which has its own."""
     return lift.assets() if suite == lift.SUITE else find_assets(kind_or_path)
 
 
 def _instruction(name: str) -> str:
-    """LIBERO's rule: words of the file name, without the scene prefix of LIBERO-10 and -90."""
+    """Return the words of the file name without the scene prefix of LIBERO-10 and -90, which is LIBERO's rule."""
     if name[0].isupper():
         _, _, name = name[name.index("SCENE") :].partition("_")
     return name.replace("_", " ")
@@ -116,18 +116,18 @@ def _instruction(name: str) -> str:
 def _load_array(content: bytes) -> np.ndarray:
     for opcode, argument, _ in pickletools.genops(content):
         if "PUT" in opcode.name and argument is not None and int(argument) > len(content):
-            raise pickle.UnpicklingError("it numbers more objects than it holds")  # and would fill the memory with them
+            raise pickle.UnpicklingError("it numbers more objects than it contains")  # and would exhaust the memory
     found = _ArrayUnpickler(io.BytesIO(content)).load()
     if type(found) is not np.ndarray:
-        raise pickle.UnpicklingError(f"it holds a {type(found).__name__}, which is no array")
+        raise pickle.UnpicklingError(f"it contains a {type(found).__name__}, expected an array")
     return found
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Loads what a pickled numpy array needs and nothing else."""
+    """Unpickler that loads only the names that a pickled numpy array needs."""
 
     ALLOWED: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0),  # its shape follows
+        ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0),  # its shape is set later
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
@@ -135,5 +135,5 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is no array")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, expected an array")
         return self.ALLOWED[module, name]

@@ -1,4 +1,4 @@
-"""An episode's images as an mp4 file that browsers play."""
+"""Writer of an episode's images as an mp4 file that browsers play."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ import numpy as np
 
 from m2distill_policy.utils.files import publish
 
-MIN_HEIGHT_PX = 256  # small images are enlarged, pixel by pixel
+MIN_HEIGHT_PX = 256  # smaller images are enlarged by repeating pixels
 
 
 def write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
-    """Write (H, W, 3) uint8 RGB frames as H.264 into a folder that exists; the file appears whole or not at all."""
+    """Write (H, W, 3) uint8 RGB frames as H.264 into an existing folder; the file is complete or absent."""
     temporary = path.with_name(f".{path.stem}.tmp.mp4")
     scale = -(-MIN_HEIGHT_PX // frames[0].shape[0])
     writer: Any = imageio.get_writer(temporary, fps=rate_hz, codec="libx264", macro_block_size=2)

@@ -32,7 +32,7 @@ class LaunchOverride:
 LAUNCH_OVERRIDES = {
     "arm": LaunchOverride(
         SIMULATED_ARM,
-        "the default starts the simulator too; every other arm uses the wall clock, so try a real one with dry_run first",
+        "the default starts the simulator; all others use the wall clock, so try a real arm with dry_run first",
     ),
     "autostart": LaunchOverride(True, "on by default, so that one command starts a running system"),
     "checkpoint": LaunchOverride(

@@ -44,8 +44,8 @@ def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
     load_arm(arm)  # reports an invalid file before any node starts
     if not config.checkpoint and arm != SIMULATED_ARM:
         raise UserError(
-            f"no checkpoint for {config.arm}; set `checkpoint` to one that was trained on this arm, because the "
-            f"starter is for {SIMULATED_ARM} only"
+            f"no checkpoint for {config.arm}; set the option checkpoint to one that was trained on this arm, "
+            f"because the starter is for {SIMULATED_ARM} only"
         )
     chosen: ParameterValues = {option.name: getattr(config, option.name) for option in fields(PolicyLaunchConfig)}
     chosen["checkpoint"] = config.checkpoint or str(STARTER_CHECKPOINT)

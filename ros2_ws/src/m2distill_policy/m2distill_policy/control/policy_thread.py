@@ -16,9 +16,9 @@ from m2distill_policy.observations.observation import Observation
 class PolicyThread:
     """Policy that implements `session.StepPolicy` by running another one on a thread.
 
-    A step that takes longer than `timeout_s` raises PolicyTimeoutError, and so do later steps until it has ended; its result is
-    dropped. The first step starts the thread, which therefore has the priority of the calling thread. The thread ends
-    with this object, unless its policy hangs.
+    A step that takes longer than `timeout_s` raises PolicyTimeoutError, and so do later steps until it has ended; its
+    result is dropped. The first step starts the thread, which therefore has the priority of the calling thread. The
+    thread ends with this object, unless its policy hangs.
 
     Args:
         policy: The policy; nothing else may use it after the first step.

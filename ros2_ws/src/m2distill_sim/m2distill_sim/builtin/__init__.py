@@ -1,24 +1,22 @@
-"""The built-in assets: LIBERO's objects, furniture and rooms as primitives in flat colours, nothing to download.
+"""Built-in assets: LIBERO's objects, furniture and scenes as primitives in flat colours, without a download.
 
-LIBERO's classes load these files unchanged, because folders, bodies, joints, sites and regions are LIBERO's, and sizes
-are those of its collision boxes; so task files, initial states and goal predicates apply as they are. Everything is
-drawn by few polygons without texture, reflection or shadow, which makes an image an order of magnitude cheaper on a
-software renderer.
-
-Map:
-    mjcf.py       a coloured primitive, a ring of boxes, an object's MJCF
-    groceries.py  cans, packets, bottles, cartons, basket
-    tableware.py  crockery, mugs, pots, wine bottle, book, desk caddy
     furniture.py  cabinets, stove, microwave, wine rack
+    groceries.py  cans, packets, bottles, cartons, basket
+    mjcf.py       a coloured primitive, a ring of boxes, an object's MJCF
     scenes.py     floor, tables and walls
+    tableware.py  crockery, mugs, pots, wine bottle, book, desk caddy
+
+LIBERO's classes load these files, because folders, bodies, joints, sites and regions have LIBERO's names and sizes are
+those of its collision boxes. Task files, initial states and goal predicates therefore apply unchanged. The few polygons
+without texture, reflection or shadow reduce the cost of an image by an order of magnitude on a software renderer.
 """
 
 from m2distill_sim.builtin import furniture, groceries, scenes, tableware
 
-SUITES = ("libero_object", "libero_goal", "libero_spatial", "libero_10")  # what the set has every object of
+SUITES = ("libero_object", "libero_goal", "libero_spatial", "libero_10")  # suites all of whose objects the set contains
 
 
 def builtin_files() -> dict[str, bytes]:
-    """The whole set: path inside an assets folder in LIBERO's layout -> content."""
+    """Return the set: path inside an assets folder in LIBERO's layout -> content."""
     files = {**groceries.files(), **tableware.files(), **furniture.files(), **scenes.files()}
     return {name: content.encode() if isinstance(content, str) else content for name, content in files.items()}

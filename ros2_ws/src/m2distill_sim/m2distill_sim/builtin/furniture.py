@@ -1,25 +1,25 @@
-"""What is fixed to the tables: cabinets with three drawers, the stove with its knob, the microwave, the wine rack.
+"""Furniture on the tables: cabinets with three drawers, the stove with its knob, the microwave, the wine rack.
 
-Joints, their ranges and damping, bodies and regions are LIBERO's; boxes are those of its collision geometry, those that
-lie inside others left out.
+Joints, their ranges and damping, bodies and regions are LIBERO's. Boxes are those of its collision geometry, without
+the ones that are inside others.
 """
 
 import math
 
-from m2distill_sim.builtin.mjcf import ALONG_Y, Part, about_x, box_site, geoms, object_xml, octagon
+from m2distill_sim.builtin.mjcf import ALONG_Y, Part, box_site, geoms, object_xml, octagon, quat_x
 
 DARK_WOOD, DRAWER_WOOD, HANDLE = (0.12, 0.10, 0.09), (0.19, 0.16, 0.14), (0.45, 0.45, 0.46)
 WHITE_WOOD, WHITE_DRAWER = (0.84, 0.84, 0.83), (0.74, 0.74, 0.74)
 STEEL, IRON, KNOB = (0.58, 0.58, 0.57), (0.28, 0.28, 0.28), (0.10, 0.10, 0.10)
 ENAMEL, GLASS = (0.22, 0.22, 0.23), (0.45, 0.46, 0.47)
 PINE, MAHOGANY = (0.82, 0.67, 0.52), (0.36, 0.13, 0.06)
-HEAVY = '<inertial pos="0 0 0" mass="3" diaginertia="1 1 1"/>'  # LIBERO's, of drawers and knob
-# LIBERO's, of the microwave; 174 kg/m3 makes its door 0.2 kg
+HEAVY = '<inertial pos="0 0 0" mass="3" diaginertia="1 1 1"/>'  # LIBERO's, for drawers and knob
+# LIBERO's, for the microwave; with 174 kg/m3 its door has 0.2 kg
 MICROWAVE_PHYSICS = 'contype="0" conaffinity="1" margin="0.001" solimp=".8 .9 .01" solref=".02 1" density="174"'
 
 SMALL_SITES, LARGE_SITES = (-0.06, 0.04, 0.025), (-0.045, 0.045, 0.045)
 
-# name, height of the walls' middle, of the floor, of the handle, of the region inside
+# name; heights in m of the walls' middle, the floor, the handle and the region inside
 DRAWERS = (
     ("top", 0.1836, 0.1551, 0.1839, 0.18563),
     ("middle", 0.1139, 0.0854, 0.1104, 0.11690),
@@ -28,7 +28,7 @@ DRAWERS = (
 
 
 def _cabinet(body, front) -> str:
-    """Drawers slide along -y; closed at 0, open beyond -0.14."""
+    """Return a cabinet. Drawers slide along -y: closed at 0, open beyond -0.14 m."""
     shell = (
         Part((0.1191, 0.0042, 0.1058), body, (0.0021, 0.1094, 0.1143)),
         Part((0.1228, 0.0896, 0.0025), body, (0.0040, 0.0164, 0.0076)),
@@ -67,7 +67,7 @@ def _drawer(name, middle, floor, handle, region, wood) -> str:
 
 
 def _stove() -> str:
-    """The knob turns about z; on beyond 0.5 rad, when LIBERO shows the site `burner`."""
+    """Return the stove. The knob turns about z and is on beyond 0.5 rad, where LIBERO shows the site `burner`."""
     plate = (Part((0.095, 0.095, 0.02), STEEL), Part((0.095, 0.095, 0.0005), STEEL, (0, 0, 0.025), drawn=False))
     burner = tuple(
         Part((radius, half), rgb, (0, 0, 0.02), solid=False)
@@ -103,7 +103,10 @@ def _stove() -> str:
 
 
 def _microwave() -> str:
-    """The door turns about z; closed at 0, open towards -2.09 rad. It touches what moves, not its own housing."""
+    """Return the microwave.
+
+    The door turns about z from 0 (closed) to -2.09 rad. It does not collide with its housing.
+    """
     housing = (
         Part((0.0145, 0.0996, 0.0935), ENAMEL, (-0.1580, 0.0115, 0.0935)),
         Part((0.0545, 0.0996, 0.0935), ENAMEL, (0.1180, 0.0115, 0.0935)),
@@ -130,25 +133,25 @@ def _microwave() -> str:
 
 
 def _wine_rack() -> str:
-    """Two shelves that slope down to a stopper each, on a leaning post."""
-    slope, lip = about_x(math.radians(31.26)), about_x(math.radians(29.28))
+    """Return the wine rack: two shelves that slope down to a stopper each, on a leaning post."""
+    slope, lip = quat_x(math.radians(31.26)), quat_x(math.radians(29.28))
     parts = (
         Part((0.1344, 0.0789, 0.0045), PINE, (0, -0.0061, 0.2512), slope),
         Part((0.1344, 0.0789, 0.0045), PINE, (0, -0.0427, 0.1273), slope),
         Part((0.1322, 0.0011, 0.0087), PINE, (0, -0.0748, 0.2207), lip),
         Part((0.1322, 0.0011, 0.0087), PINE, (0, -0.1091, 0.0974), lip),
         Part((0.0665, 0.0930, 0.0045), MAHOGANY, (0, 0, 0.0066)),
-        Part((0.0900, 0.0600, 0.0045), MAHOGANY, (0, 0.0694, 0.0101), about_x(math.radians(-7.5))),
-        Part((0.0900, 0.0600, 0.0045), MAHOGANY, (0, -0.0643, 0.0126), about_x(math.radians(8.05))),
+        Part((0.0900, 0.0600, 0.0045), MAHOGANY, (0, 0.0694, 0.0101), quat_x(math.radians(-7.5))),
+        Part((0.0900, 0.0600, 0.0045), MAHOGANY, (0, -0.0643, 0.0126), quat_x(math.radians(8.05))),
         Part((0.0904, 0.0141, 0.0045), MAHOGANY, (0, 0, 0.0205)),
-        Part((0.0076, 0.0091, 0.1616), MAHOGANY, (0, 0.0089, 0.1703), about_x(math.radians(-15.84))),
+        Part((0.0076, 0.0091, 0.1616), MAHOGANY, (0, 0.0089, 0.1703), quat_x(math.radians(-15.84))),
     )
     region = box_site("top_region", (0, -0.08003, 0.21745), (0.10087, 0.022, 0.00251), (0.8549119, -0.5187733, 0, 0))
     return region + geoms(parts)
 
 
 def files() -> dict[str, str]:
-    """Path in an assets folder -> MJCF."""
+    """Return path in an assets folder -> MJCF."""
     return {
         "articulated_objects/wooden_cabinet.xml": object_xml(
             "wooden_cabinet", _cabinet(DARK_WOOD, DRAWER_WOOD), LARGE_SITES, 0.05

@@ -1,7 +1,7 @@
-"""Groceries and the basket: what LIBERO-OBJECT is about, and some of the other suites' objects.
+"""Groceries and the basket: the objects of LIBERO-OBJECT, and some of the other suites' objects.
 
-Sizes are those of LIBERO's collision boxes where it matters: resting height, width between the fingers. The frame has z
-up for flat boxes, y for most of what stands.
+Resting heights and widths between the fingers are those of LIBERO's collision boxes. The upright axis is z for flat
+boxes, and y for most standing objects.
 """
 
 from dataclasses import replace
@@ -12,8 +12,8 @@ WHITE, SILVER, ORANGE = (0.95, 0.95, 0.95), (0.70, 0.72, 0.75), (0.98, 0.55, 0.0
 
 
 def _can(body, band):
-    """A food can standing on y: 31 mm radius, 76 mm high, with a label band and a metal lid."""
-    centre = -0.0035  # z; LIBERO's collision can is off centre by this much
+    """Return a food can upright along y: 31 mm radius, 76 mm high, with a label band and a metal lid."""
+    centre = -0.0035  # z offset of LIBERO's collision can
     return (
         Part((0.031, 0.0381), body, (0, -0.0005, centre), ALONG_Y),
         Part((0.0316, 0.012), band, (0, -0.004, centre), ALONG_Y, solid=False),
@@ -22,13 +22,13 @@ def _can(body, band):
 
 
 def _box(half, body, band):
-    """A flat packet lying on z, with a band across it."""
+    """Return a flat packet lying along z, with a band across it."""
     stripe = (half[0] * 0.35, half[1] * 1.01, half[2] * 1.02)
     return (Part(half, body), Part(stripe, band, solid=False))
 
 
 def _bottle(shoulder, neck, base_half, base_y, body, label, cap):
-    """A bottle standing on y: body, shoulder and cap; `shoulder` and `neck` are (half extents, y)."""
+    """Return a bottle upright along y: body, shoulder and cap. `shoulder` and `neck` are (half extents, y)."""
     band = (base_half[0] * 1.02, base_half[1] * 0.4, base_half[2] * 1.02)
     return (
         Part(base_half, body, (0, base_y, 0)),
@@ -39,7 +39,7 @@ def _bottle(shoulder, neck, base_half, base_y, body, label, cap):
 
 
 def _along_z(parts):
-    """The same thing standing on z instead of y, for boxes."""
+    """Return the same boxes upright along z instead of y."""
     return tuple(replace(part, half=_swap(part.half), pos=_swap(part.pos)) for part in parts)
 
 
@@ -48,7 +48,7 @@ def _swap(xyz):
 
 
 def _carton(body, top):
-    """A 52 mm square carton standing on y, 131 mm high with its gable."""
+    """Return a 52 mm square carton upright along y, 131 mm high with its gable."""
     return (
         Part((0.0263, 0.0548, 0.0263), body, (0, -0.015, 0)),
         Part((0.0263, 0.0080, 0.0150), top, (0, 0.0476, 0)),
@@ -114,12 +114,12 @@ BASKET = (
     Part((0.0724, 0.0067, 0.0637), WICKER, (0.0005, -0.0687, 0.0818)),
     Part((0.0724, 0.0067, 0.0637), WICKER, (0.0000, 0.0691, 0.0818)),
 )
-# LIBERO's, read by the goal predicate
+# LIBERO's; the goal predicate reads it
 BASKET_REGION = box_site("contain_region", (0, 0, 0.07185), (0.06108, 0.06108, 0.06949), (0, 0, 0, 1))
 
 
 def files() -> dict[str, str]:
-    """Path in an assets folder -> MJCF."""
+    """Return path in an assets folder -> MJCF."""
     basket = object_xml("basket", BASKET_REGION + geoms(BASKET), (-0.06, 0.04, 0.025))
     groceries = {
         f"stable_hope_objects/{name}/{name}.xml": object_xml(name, geoms(parts), sites)

@@ -1,8 +1,8 @@
-"""The built-in set's building blocks: a coloured primitive, a ring of boxes, an object's MJCF.
+"""Building blocks of the built-in set: a coloured primitive, a ring of boxes, an object's MJCF.
 
-Lengths are metres, angles radians, quaternions wxyz, all in the frame of LIBERO's object. Contact and mass parameters
-are LIBERO's. Whatever has to rest on a table is a box: MuJoCo finds one contact point between a cylinder and a box,
-and four between two boxes.
+Lengths are in metres, angles in radians, quaternions in wxyz order, all in the frame of LIBERO's object. Contact and
+mass parameters are LIBERO's. Parts that rest on a table are boxes: MuJoCo finds one contact point between a cylinder
+and a box, and four between two boxes.
 """
 
 import math
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 # Contact and mass parameters of every LIBERO object, as in its MJCF.
 PHYSICS = 'solimp="0.998 0.998 0.001" solref="0.001 1" density="100" friction="0.95 0.3 0.1"'
-# The same, but what overlaps is parted in 10 ms rather than 1: LIBERO's initial states let bowls and plates overlap by
-# up to 8 mm, and these few flat walls would throw them across the table.
+# The same, but overlaps are resolved in 10 ms instead of 1. In LIBERO's initial states bowls and plates overlap by up
+# to 8 mm, and with these few flat walls 1 ms would throw them across the table.
 GENTLE_PHYSICS = PHYSICS.replace('solref="0.001 1"', 'solref="0.01 1"')
-UNSEEN = 'rgba="0 0 0 0"'
-ALONG_Y = (0.70711, 0.70711, 0.0, 0.0)  # turns a cylinder's axis from z to y
+INVISIBLE = 'rgba="0 0 0 0"'
+ALONG_Y = (0.70711, 0.70711, 0.0, 0.0)  # rotates a cylinder's axis from z to y
 
 RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One geom. `half` is (x, y, z) of a box or (radius, half length) of a cylinder along z, before `quat` turns it."""
+    """One geom. `half` is (x, y, z) of a box, or (radius, half length) of a cylinder along z, before the rotation."""
 
     half: tuple[float, ...]
     rgb: RGB
@@ -31,13 +31,14 @@ class Part:
     drawn: bool = True  # False: contact and mass only
 
     def geoms(self, physics: str) -> str:
+        """Return the visual and the collision geom."""
         place = _shape(self.half, self.pos, self.quat)
-        drawn = f'<geom {place} contype="0" conaffinity="0" group="1" rgba="{numbers(self.rgb)} 1"/>'
+        drawn = f'<geom {place} contype="0" conaffinity="0" group="1" rgba="{format_numbers(self.rgb)} 1"/>'
         solid = f'<geom {place} {physics} group="0" rgba="0.8 0.8 0.8 0"/>'
         return (drawn if self.drawn else "") + (solid if self.solid else "")
 
 
-def numbers(values) -> str:
+def format_numbers(values) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
@@ -46,8 +47,8 @@ def geoms(parts: tuple[Part, ...], physics: str = PHYSICS) -> str:
 
 
 def box_site(name: str, pos, half, quat=(1.0, 0.0, 0.0, 0.0)) -> str:
-    """A region that goal predicates read; never drawn."""
-    return f'<site name="{name}" type="box" {_place(pos, quat)} size="{numbers(half)}" group="0" {UNSEEN}/>'
+    """Return a region that goal predicates read; it is never drawn."""
+    return f'<site name="{name}" type="box" {_place(pos, quat)} size="{format_numbers(half)}" group="0" {INVISIBLE}/>'
 
 
 def ring(
@@ -59,8 +60,17 @@ def ring(
     rgb: RGB,
     centre: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Part, ...]:
-    """A wall round an upright axis of `count` boxes: `radius` and `height` of their middles, `half` their thickness and
-    length up the wall, `tilt` outward from upright. They are just wide enough to leave no gap at the widest edge."""
+    """Return a round wall of boxes that are just wide enough to leave no gap at their widest edge.
+
+    Args:
+        count: number of boxes.
+        radius: of their middles.
+        height: of their middles.
+        half: half of their thickness, and of their length up the wall.
+        tilt: outward from upright.
+        rgb: colour.
+        centre: (x, y) of the axis.
+    """
     thick, long = half
     width = (radius + long * abs(math.sin(tilt)) + thick) * math.tan(math.pi / count)
     parts = []
@@ -72,18 +82,20 @@ def ring(
     return tuple(parts)
 
 
-def about_x(angle: float) -> tuple[float, float, float, float]:
+def quat_x(angle: float) -> tuple[float, float, float, float]:
+    """Return the quaternion of a rotation about x."""
     return (math.cos(angle / 2), math.sin(angle / 2), 0.0, 0.0)
 
 
-def about_y(angle: float) -> tuple[float, float, float, float]:
+def quat_y(angle: float) -> tuple[float, float, float, float]:
+    """Return the quaternion of a rotation about y."""
     return (math.cos(angle / 2), 0.0, math.sin(angle / 2), 0.0)
 
 
 def octagon(
     radius: float, half_height: float, height: float, rgb: RGB, centre: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[Part, ...]:
-    """A disc that stands firmly: two crossed boxes, seen as a cylinder."""
+    """Return a disc that stands firmly: two crossed boxes, drawn as a cylinder."""
     short, pos = radius * math.tan(math.pi / 8), (*centre, height)
     return (
         Part((radius, half_height), rgb, pos, solid=False),
@@ -93,11 +105,12 @@ def octagon(
 
 
 def object_xml(name: str, content: str, sites: tuple[float, float, float], site_size: float = 0.005) -> str:
-    """`content` is what is inside the object's body; `sites` are (bottom z, top z, horizontal radius)."""
+    """Return an object's MJCF. `content` is its body; `sites` are (bottom z, top z, horizontal radius)."""
     bottom, top, radius = sites
     marks = {"bottom_site": (0, 0, bottom), "top_site": (0, 0, top), "horizontal_radius_site": (radius, radius, 0)}
     site_lines = "\n".join(
-        f'<site name="{site}" pos="{numbers(pos)}" size="{site_size:g}" {UNSEEN}/>' for site, pos in marks.items()
+        f'<site name="{site}" pos="{format_numbers(pos)}" size="{site_size:g}" {INVISIBLE}/>'
+        for site, pos in marks.items()
     )
     return f"""<mujoco model="{name}">
 <asset/>
@@ -115,8 +128,8 @@ def object_xml(name: str, content: str, sites: tuple[float, float, float], site_
 
 def _shape(half, pos, quat) -> str:
     shape = "box" if len(half) == 3 else "cylinder"
-    return f'type="{shape}" size="{numbers(half)}" {_place(pos, quat)}'
+    return f'type="{shape}" size="{format_numbers(half)}" {_place(pos, quat)}'
 
 
 def _place(pos, quat) -> str:
-    return f'pos="{numbers(pos)}"' + (f' quat="{numbers(quat)}"' if quat else "")
+    return f'pos="{format_numbers(pos)}"' + (f' quat="{format_numbers(quat)}"' if quat else "")

@@ -1,6 +1,6 @@
-"""Rooms: a floor, a table where there is one, lights and cameras, by the names on which LIBERO's arenas insist.
+"""Scenes: floor, table, lights and cameras, with the names that LIBERO's arenas require.
 
-The texture files are names that the arenas insist on, too; nothing drawn uses them.
+The arenas also require the texture files; no visible geom uses them.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from m2distill_sim.builtin.mjcf import UNSEEN, Part, geoms, numbers
+from m2distill_sim.builtin.mjcf import INVISIBLE, Part, format_numbers, geoms
 
 FLOOR_GREY, WOOD = (0.45, 0.43, 0.41), (0.70, 0.63, 0.55)
 WALL_GREY, KITCHEN_WALL = (0.52, 0.52, 0.51), (0.13, 0.13, 0.11)
@@ -32,7 +32,7 @@ HEAD = """<mujoco model="{name}">
 
 
 def _floor(rgb) -> str:
-    return f'<geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" rgba="{numbers(rgb)} 1"/>'
+    return f'<geom name="floor" type="plane" size="3 3 .125" condim="3" group="1" rgba="{format_numbers(rgb)} 1"/>'
 
 
 def _floor_scene() -> str:
@@ -40,13 +40,13 @@ def _floor_scene() -> str:
 
 
 def _wall(rgb) -> str:
-    """Behind the robot, as wide as the cameras see."""
+    """Return a wall behind the robot, as wide as the cameras' view."""
     return geoms((Part((0.01, 3.0, 1.5), rgb, (-2, 0, 1.5), solid=False),))
 
 
 def _table_scene(floor, wall, table) -> str:
-    """A table whose sizes the arena sets; its legs too, which no camera sees."""
-    drawn = f'contype="0" conaffinity="0" group="1" rgba="{numbers(table)} 1"'
+    """Return a table whose sizes the arena sets, and its legs, which are in no camera's view."""
+    drawn = f'contype="0" conaffinity="0" group="1" rgba="{format_numbers(table)} 1"'
     legs = "\n".join(
         f'<geom name="table_leg{leg}_visual" type="cylinder" size="0.05 0.1" {drawn}/>' for leg in (1, 2, 3, 4)
     )
@@ -55,7 +55,7 @@ def _table_scene(floor, wall, table) -> str:
 <body name="table" pos="0 0 0.4">
 <geom name="table_collision" type="box" size="0.4 0.4 0.4" group="0" friction="1 0.005 0.0001"/>
 <geom name="table_visual" type="box" size="0.4 0.4 0.4" {drawn}/>
-<site name="table_top" pos="0 0 0.4" size="0.001 0.001 0.001" {UNSEEN}/>
+<site name="table_top" pos="0 0 0.4" size="0.001 0.001 0.001" {INVISIBLE}/>
 {legs}
 </body>"""
 
@@ -92,12 +92,14 @@ def _study_scene() -> str:
 
 @dataclass(frozen=True)
 class SceneModel:
+    """MJCF of a scene and the texture files that its arena requires."""
+
     name: str  # of its MJCF
     content: str
     textures: tuple[str, str] = ("light-gray-floor-tile", "light-gray-plaster")  # the arena's, of floor and wall
 
 
-# LIBERO's problem, in lower case -> where it takes place
+# LIBERO's problem, in lower case -> its scene
 SCENES = {
     "libero_floor_manipulation": SceneModel("libero_floor_base_style", _floor_scene()),
     "libero_tabletop_manipulation": SceneModel("libero_tabletop_base_style", _table_scene(FLOOR_GREY, WALL_GREY, WOOD)),
@@ -116,7 +118,7 @@ SCENES = {
 
 
 def files() -> dict[str, str | bytes]:
-    """Path in an assets folder -> MJCF or image."""
+    """Return path in an assets folder -> MJCF or image."""
     grey = cv2.imencode(".png", np.full((4, 4, 3), 128, np.uint8))[1].tobytes()
     return {
         **{f"textures/{texture}.png": grey for scene in SCENES.values() for texture in scene.textures},
@@ -125,6 +127,6 @@ def files() -> dict[str, str | bytes]:
 
 
 def _scene_xml(scene: SceneModel) -> str:
-    """Dark floors need more light than pale tables, which the wrist camera's own light whitens."""
+    """Return a scene's MJCF. Dark floors need more light than tables, which the wrist camera's light brightens."""
     diffuse, ambient = (".6 .6 .6", ".25 .25 .25") if "floor" in scene.name else (".5 .5 .5", ".15 .15 .15")
     return HEAD.format(name=scene.name, content=scene.content, diffuse=diffuse, ambient=ambient)

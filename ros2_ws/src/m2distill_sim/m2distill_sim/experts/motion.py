@@ -1,9 +1,9 @@
-"""From what a skill intends to an action, and how a hand comes near what it will grasp.
+"""Experts: from a skill's intent to an action, and approach motions of the hand.
 
-A skill is a function of the scene: what the hand should do next, and whether anything is left to do. An expert does the
-first of its skills that has something left. There is no clock, no plan and no memory, so a learner that sees the same
-image can do the same thing, and after any disturbance the expert simply does what the new image calls for. Small
-smooth variation in all seven numbers keeps a mixture density from collapsing on dimensions that never change.
+A skill is a function of the scene. It returns what the hand should do next and whether the skill is done. An expert
+runs the first of its skills that is not done. There is no clock, no plan and no memory, so a learner that sees the same
+image can do the same, and the expert recovers from any disturbance by reacting to the new state. Small smooth variation
+in all seven action dimensions keeps a mixture density from collapsing on dimensions that never change.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from m2distill_sim.experts.noise import SmoothNoise
-from m2distill_sim.experts.scene import Extent, Scene, ramp
+from m2distill_sim.experts.scene import BoundingBox, Scene, distance, ramp
 from m2distill_sim.libero_env import LiberoEnv
 
 POINTING_DOWN = Rotation.from_quat([1.0, 0.0, 0.0, 0.0])  # xyzw; fingers open along the world's y axis
@@ -22,40 +22,43 @@ ROTATION_GAIN_PER_RAD, MAX_ROTATION = 0.8, 0.3
 GRIP_ACTION = 0.92  # below 1, so that variation shows on both sides
 VARIATION_STD = (0.02, 0.02, 0.02, 0.03, 0.03, 0.03, 0.03)
 
+# Lengths in m, angles in rad.
 FINGERTIP = 0.0125  # lowest height of the hand at which the fingertips stay off the floor
-PALM = 0.027  # how far anything under the palm may rise above the hand
+PALM = 0.027  # largest height above the hand of anything under the palm
 PALM_FRONT, PALM_BACK, PALM_SIDE = 0.042, 0.029, 0.107  # the palm's reach along +x, -x and y, with 4 mm to spare
-HOVER = 0.04  # of the hand over its object before it goes down
-ALIGNED, NOT_ALIGNED = 0.010, 0.025  # sideways error at which the hand goes all the way down, and not at all
-TURNED = (0.5, 0.3)  # rad of error at which the hand does not go down, and all the way
-FAR = 0.08  # sideways error at which what is on the way counts
-OPEN_WIDTH = 0.075  # fingers further apart than this are open
-YAW_LEFT, YAW_RIGHT = np.radians((135.0, -45.0))  # of the hand; the last joint reaches no further
+PREGRASP_HEIGHT = 0.04  # of the hand over its object before it descends
+ALIGNED, NOT_ALIGNED = 0.010, 0.025  # sideways error at which the hand descends all the way, and not at all
+ORIENTED = (0.5, 0.3)  # orientation error at which the hand does not descend, and descends all the way
+FAR = 0.08  # sideways error above which obstacles on the way count
+OPEN_WIDTH = 0.075  # gripper width above which the gripper is open
+STANDOFF = 0.07  # of the hand in front of what it approaches along its fingers
+YAW_LEFT, YAW_RIGHT = np.radians((135.0, -45.0))  # of the hand; limits of the last joint
 
 
 @dataclass(frozen=True)
 class Intent:
-    """What the hand should do next."""
+    """Next motion of the hand."""
 
-    phase: str  # what it is part of: "reach", "grasp", "carry" or "release"
-    move: np.ndarray  # (3,) how far
-    grip: float  # close (+1) or open (-1)
-    turn: Rotation  # how to hold the hand
-    done: bool = False  # nothing is left to do
+    phase: str  # "reach", "grasp", "carry" or "release"
+    translation: np.ndarray  # (3,) m
+    gripper: float  # close (+1) or open (-1)
+    orientation: Rotation  # target of the hand
+    done: bool = False  # the skill has nothing left to do
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one episode differs from another besides where things are."""
+    """Variation between episodes that does not depend on where objects are."""
 
     speed: float = 1.0
-    bow_m: float = 0.0  # of a long way, to the side
-    lift_m: float = 0.0  # of a long way, upwards
-    offset_m: float = 0.0  # of a grasp, along what is grasped
+    bow_m: float = 0.0  # sideways, of a long path
+    lift_m: float = 0.0  # upwards, of a long path
+    offset_m: float = 0.0  # of a grasp, along the object
     yaw_rad: float = 0.0  # of a grasp
 
 
 def draw_style(rng: np.random.Generator) -> Style:
+    """Draw the style of one episode."""
     return Style(
         speed=rng.uniform(0.85, 1.1),
         bow_m=rng.normal(0.0, 0.015),
@@ -66,185 +69,225 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 
 class Skill(Protocol):
+    """Function from the scene to an intent."""
+
     def intend(self, scene: Scene) -> Intent: ...
 
 
 class Expert:
-    """`act` maps the environment's current state to an action; `done` once the last skill has finished."""
+    """Scripted policy of one episode. `done` is True once the last skill has finished."""
 
     def __init__(
-        self, env: LiberoEnv, rng: np.random.Generator, skills: tuple[Skill, ...], style: Style, most_steps: int
+        self, env: LiberoEnv, rng: np.random.Generator, skills: tuple[Skill, ...], style: Style, max_steps: int
     ):
         self._scene, self._skills, self._speed = Scene(env), skills, style.speed
-        self.most_steps = most_steps  # an attempt that takes longer has gone astray and is no example
-        self.done, self.phase = False, "reach"  # the phase is the last action's
+        self.max_steps = max_steps  # a longer attempt has failed
+        self.done, self.phase = False, "reach"  # of the last action
         self._variation = SmoothNoise(rng, VARIATION_STD, correlation_steps=8.0)
 
     def act(self, env: LiberoEnv) -> np.ndarray:
-        """(7,) in [-1, 1]: the intended action, human-like variation included."""
+        """Return the action (7,) in [-1, 1] for the environment's current state, variation included."""
         scene = self._scene
-        scene.look()
+        scene.update()
         for skill in self._skills:
             intent = skill.intend(scene)
             if not intent.done:
                 break
         self.phase, self.done = intent.phase, intent.done
-        turn = (intent.turn * scene.turn.inv()).as_rotvec()
+        rotation = (intent.orientation * scene.orientation.inv()).as_rotvec()
+        limit = self._speed * MAX_ACTION
         action = np.concatenate(
             [
-                np.clip(self._speed * GAIN_PER_M * intent.move, -self._speed * MAX_ACTION, self._speed * MAX_ACTION),
-                np.clip(ROTATION_GAIN_PER_RAD * turn, -MAX_ROTATION, MAX_ROTATION),
-                [GRIP_ACTION * intent.grip],
+                np.clip(self._speed * GAIN_PER_M * intent.translation, -limit, limit),
+                np.clip(ROTATION_GAIN_PER_RAD * rotation, -MAX_ROTATION, MAX_ROTATION),
+                [GRIP_ACTION * intent.gripper],
             ]
         )
         return np.clip(action + self._variation.step(), -1.0, 1.0)
 
 
-def turned(yaw: float) -> Rotation:
-    """The hand pointing down, its fingers opening along the y axis of a frame of this yaw."""
+def hand_at_yaw(yaw: float) -> Rotation:
+    """Return the orientation of a hand that points down, its fingers opening along the y axis of a frame at `yaw`."""
     return Rotation.from_rotvec([0.0, 0.0, yaw]) * POINTING_DOWN
 
 
-def tilted(towards: np.ndarray, tilt: float, fingers: np.ndarray) -> Rotation:
-    """The hand tilted from pointing down by `tilt` rad towards a horizontal direction (2,), its fingers opening along
-    another one before it is."""
+def tilted_hand(towards: np.ndarray, tilt: float, fingers: np.ndarray) -> Rotation:
+    """Return the orientation of a hand that is tilted from pointing down.
+
+    Args:
+        towards: (2,) horizontal direction of the tilt.
+        tilt: rad.
+        fingers: (2,) horizontal direction in which the fingers open before the tilt.
+    """
     axis = np.array([-towards[1], towards[0], 0.0]) / np.linalg.norm(towards)
-    return Rotation.from_rotvec(-tilt * axis) * turned(hand_yaw(fingers))
+    return Rotation.from_rotvec(-tilt * axis) * hand_at_yaw(hand_yaw(fingers))
 
 
 def hand_yaw(fingers: np.ndarray) -> float:
-    """Of the hand whose fingers open along a horizontal direction (2,), either way round, within its reach."""
+    """Return the yaw, within the joint limits, of a hand whose fingers open along a horizontal direction (2,)."""
     yaw = np.arctan2(-fingers[0], fingers[1])
     return float((yaw - YAW_RIGHT) % np.pi + YAW_RIGHT)
 
 
-def pointing(turn: Rotation) -> np.ndarray:
-    """(3,) the direction in which the fingers point."""
-    return turn.apply([0.0, 0.0, 1.0])
+def finger_direction(orientation: Rotation) -> np.ndarray:
+    """Return the direction (3,) in which the fingers point."""
+    return orientation.apply([0.0, 0.0, 1.0])
 
 
-def yaw_of(turn: Rotation) -> float:
-    """Of a hand that points about down."""
-    return float((turn * POINTING_DOWN.inv()).as_rotvec()[2])
+def yaw_of(orientation: Rotation) -> float:
+    """Return the yaw of a hand that points approximately down."""
+    return float((orientation * POINTING_DOWN.inv()).as_rotvec()[2])
+
+
+def angle_between(a: Rotation, b: Rotation) -> float:
+    """Return the angle in rad between two orientations."""
+    return float((a * b.inv()).magnitude())
 
 
 @dataclass(frozen=True)
-class Over:
-    """What the empty hand has to pass over on its way."""
+class TransitProfile:
+    """Heights of the empty hand while it travels over obstacles."""
 
-    height: float  # to go at
-    least: float  # at which it may move on sideways
-    between: tuple[float, float]  # sideways errors: at the first it may have come down, up to the second it is up
+    height: float  # of the transit
+    min_height: float  # below which the hand must not move sideways
+    blend: tuple[float, float]  # sideways errors at which the hand has descended from it, and is at full height
 
 
-class FloorTravel:
-    """How high to go on LIBERO-OBJECT's floor, where one height passes over every grocery."""
+class FloorTransit:
+    """Transit heights on LIBERO-OBJECT's floor, where one height clears every grocery."""
 
     TRANSIT = 0.18
-    SLACK = 0.05  # below the height it needs, at which a carried thing begins to move on sideways
+    SLACK = 0.05  # below the required height, where a carried object begins to move sideways
 
     def __init__(self, style: Style):
         self.style = style
 
-    def over(self, scene: Scene, thing: str, aim: np.ndarray) -> Over:
-        """For the empty hand on its way to a point (3,) at a thing."""
-        return Over(self.TRANSIT, -np.inf, (0.03, 0.12))
+    def profile(self, scene: Scene, name: str, target: np.ndarray) -> TransitProfile:
+        """Return the heights for the empty hand on its way to a point (3,) at the object `name`."""
+        return TransitProfile(self.TRANSIT, -np.inf, (0.03, 0.12))
 
-    def clear(self, scene: Scene, thing: str, extent: Extent, point: np.ndarray, rim: float) -> float:
-        """Height of a carried thing's underside before it may move on sideways, to a point (2,) behind a rim."""
-        return rim if 0.04 < np.linalg.norm(point - extent.centre[:2]) < 0.17 else 0.08
+    def carry_height(self, scene: Scene, name: str, box: BoundingBox, target: np.ndarray, rim: float) -> float:
+        """Return the height that the underside of a carried object needs before it may move sideways.
 
-    def ground(self, scene: Scene, thing: str) -> float:
-        """Height of what is under a thing."""
+        Args:
+            scene: the scene.
+            name: of the carried object.
+            box: of the carried object.
+            target: (2,) where it is carried.
+            rim: height of the rim around the target.
+        """
+        return rim if 0.04 < np.linalg.norm(target - box.centre[:2]) < 0.17 else 0.08
+
+    def support_height(self, scene: Scene, name: str) -> float:
+        """Return the height of the surface under an object."""
         return 0.0
 
-    def way_out(self, scene: Scene, thing: str, extent: Extent) -> np.ndarray | None:
-        """(2,) how far to move a thing sideways before it is lifted, where something hangs over it."""
+    def escape_move(self, scene: Scene, name: str, box: BoundingBox) -> np.ndarray | None:
+        """Return the sideways move (2,) that an object needs before it can be lifted, None if nothing is above it."""
         return None
 
-    def level(self, scene: Scene) -> Rotation:
-        """How to hold the hand while it lets go."""
+    def release_orientation(self, scene: Scene) -> Rotation:
+        """Return the orientation of the hand while it releases an object."""
         return POINTING_DOWN
 
 
-class TableTravel:
-    """How high to go on a table: over what stands on the way."""
+class TableTransit:
+    """Transit heights on a table: above the obstacles on the way. Methods as in FloorTransit."""
 
     MARGIN = 0.03
     SLACK = 0.01
-    TIPS, PALM_WIDE = 0.06, 0.11  # half widths of the way of fingertips and palm
+    TIPS_HALF_WIDTH, PALM_HALF_WIDTH = 0.06, 0.11  # of the corridors swept by fingertips and palm
 
     def __init__(self, style: Style):
         self.style = style
 
-    def over(self, scene: Scene, thing: str, aim: np.ndarray) -> Over:
-        tips = _highest(scene, scene.hand[:2], aim[:2], self.TIPS, thing) + FINGERTIP
-        palm = _highest(scene, scene.hand[:2], aim[:2], self.PALM_WIDE, thing) - PALM
+    def profile(self, scene: Scene, name: str, target: np.ndarray) -> TransitProfile:
+        tips = _corridor_height(scene, scene.hand[:2], target[:2], self.TIPS_HALF_WIDTH, name) + FINGERTIP
+        palm = _corridor_height(scene, scene.hand[:2], target[:2], self.PALM_HALF_WIDTH, name) - PALM
         least = max(tips, palm)
-        return Over(least + self.MARGIN + self.style.lift_m, least, (0.012, 0.04))
+        return TransitProfile(least + self.MARGIN + self.style.lift_m, least, (0.012, 0.04))
 
-    def clear(self, scene: Scene, thing: str, extent: Extent, point: np.ndarray, rim: float) -> float:
-        half = max(extent.high[:2] - extent.low[:2]) / 2 + 0.01
-        return max(rim, _highest(scene, extent.centre[:2], point, half, thing))
+    def carry_height(self, scene: Scene, name: str, box: BoundingBox, target: np.ndarray, rim: float) -> float:
+        half = max(box.high[:2] - box.low[:2]) / 2 + 0.01
+        return max(rim, _corridor_height(scene, box.centre[:2], target, half, name))
 
-    def ground(self, scene: Scene, thing: str) -> float:
-        return scene.height(scene.extent(thing).centre[:2], 0.0, (-0.02, -0.02), (0.02, 0.02), thing)
+    def support_height(self, scene: Scene, name: str) -> float:
+        return scene.max_height(scene.bounds(name).centre[:2], 0.0, (-0.02, -0.02), (0.02, 0.02), name)
 
-    def way_out(self, scene: Scene, thing: str, extent: Extent) -> np.ndarray | None:
-        half = max(extent.high[:2] - extent.low[:2]) / 2 + 0.005
+    def escape_move(self, scene: Scene, name: str, box: BoundingBox) -> np.ndarray | None:
+        half = max(box.high[:2] - box.low[:2]) / 2 + 0.005
 
-        def covered(way, above: float) -> bool:
+        def covered(move, above: float) -> bool:
             shapes = (half, 0.4 * half), (0.4 * half, half), (0.75 * half, 0.75 * half)
-            heights = [scene.height(extent.centre[:2] + way, 0.0, (-x, -y), (x, y), thing, above) for x, y in shapes]
-            return max(heights) > extent.low[2] + 0.02
+            heights = [scene.max_height(box.centre[:2] + move, 0.0, (-x, -y), (x, y), name, above) for x, y in shapes]
+            return max(heights) > box.low[2] + 0.02
 
-        if not covered((0.0, 0.0), extent.low[2] + 0.02):
+        if not covered((0.0, 0.0), box.low[2] + 0.02):
             return None
-        ways = [
+        moves = [
             length * np.array([np.cos(angle), np.sin(angle)])
             for length in (0.02, 0.04, 0.06, 0.08)
             for angle in np.arange(8) * np.pi / 4
         ]
-        return next((way for way in ways if not covered(way, -np.inf)), None)
+        return next((move for move in moves if not covered(move, -np.inf)), None)
 
-    def level(self, scene: Scene) -> Rotation:
-        return turned(yaw_of(scene.turn))
+    def release_orientation(self, scene: Scene) -> Rotation:
+        return hand_at_yaw(yaw_of(scene.orientation))
 
 
-def _highest(scene: Scene, begin, end, half: float, ignore: str) -> float:
+Transit = FloorTransit | TableTransit
+
+
+def _corridor_height(scene: Scene, begin, end, half: float, ignore: str) -> float:
+    """Return the height of the highest obstacle in a corridor of half width `half` between two points (2,)."""
     way = np.asarray(end) - begin
-    return scene.height(begin, np.arctan2(way[1], way[0]), (-0.03, -half), (np.linalg.norm(way) + 0.03, half), ignore)
+    yaw = np.arctan2(way[1], way[0])
+    return scene.max_height(begin, yaw, (-0.03, -half), (np.linalg.norm(way) + 0.03, half), ignore)
 
 
-def reach_down(
-    scene: Scene, point: np.ndarray, top: float, over: Over, turn: Rotation, style: Style, ready: bool
+def approach_from_above(
+    scene: Scene,
+    point: np.ndarray,
+    top: float,
+    profile: TransitProfile,
+    orientation: Rotation,
+    style: Style,
+    ready: bool,
 ) -> np.ndarray:
-    """Over a thing of height `top`, then down to `point`: a funnel whose height depends on the sideways error alone;
-    further away `over` what is on the way. Not all the way down until the fingers are `ready`. (3,) how far to move."""
+    """Return the move (3,) of a hand that approaches a point from above.
+
+    The height follows a funnel that depends on the sideways error alone; further away it follows the transit profile.
+
+    Args:
+        scene: the scene.
+        point: (3,) target of the hand.
+        top: height of the object at the target.
+        profile: transit heights over the obstacles on the way.
+        orientation: target of the hand.
+        style: of the episode.
+        ready: the fingers are ready; otherwise the hand stops at the pre-grasp height.
+    """
     error, hand = point - scene.hand, scene.hand
-    sideways = np.linalg.norm(error[:2])
-    hover = top + HOVER
+    sideways = distance(error[:2])
+    pregrasp = top + PREGRASP_HEIGHT
     down = ramp(sideways, NOT_ALIGNED, ALIGNED) if ready else 0.0
-    is_turned = ramp((turn * scene.turn.inv()).magnitude(), *TURNED)
-    down *= is_turned
-    height = error[2] + hand[2] + (1.0 - down) * (hover - error[2] - hand[2])
-    height += max(ramp(sideways, *over.between), 1.0 - is_turned) * max(over.height - hover, 0.0)
-    low = hand[2] < top + HOVER / 4 and sideways > NOT_ALIGNED
-    beside = low or (hand[2] < over.least and sideways > FAR)  # would push something over
+    is_oriented = ramp(angle_between(orientation, scene.orientation), *ORIENTED)
+    down *= is_oriented
+    height = error[2] + hand[2] + (1.0 - down) * (pregrasp - error[2] - hand[2])
+    height += max(ramp(sideways, *profile.blend), 1.0 - is_oriented) * max(profile.height - pregrasp, 0.0)
+    low = hand[2] < top + PREGRASP_HEIGHT / 4 and sideways > NOT_ALIGNED
+    beside = low or (hand[2] < profile.min_height and sideways > FAR)  # a sideways move would knock something over
     move = np.array([*(error[:2] * (0.1 if beside else 1.0)), height - hand[2]])
     move[:2] += style.bow_m * ramp(sideways, 0.05, 0.15) * np.array([-error[1], error[0]]) / max(sideways, 0.01)
     return move
 
 
-STANDOFF = 0.07  # of the hand in front of what it reaches for ahead
-
-
-def reach_along(scene: Scene, point: np.ndarray, turn: Rotation) -> np.ndarray:
-    """In front of `point`, then to it in the direction in which the fingers shall point. (3,) how far to move."""
-    ahead, error = pointing(turn), point - scene.hand
+def approach_along_fingers(scene: Scene, point: np.ndarray, orientation: Rotation) -> np.ndarray:
+    """Return the move (3,) of a hand that stops in front of `point`, then approaches it along its fingers."""
+    ahead, error = finger_direction(orientation), point - scene.hand
     aside = error - error @ ahead * ahead
-    distance = np.linalg.norm(aside)
-    close = ramp(distance, NOT_ALIGNED, ALIGNED) * ramp((turn * scene.turn.inv()).magnitude(), *TURNED)
-    move = error - (1.0 - close * (scene.width > OPEN_WIDTH)) * STANDOFF * ahead
-    beside = error @ ahead < STANDOFF / 2 and distance > NOT_ALIGNED
+    offset = distance(aside)
+    close = ramp(offset, NOT_ALIGNED, ALIGNED) * ramp(angle_between(orientation, scene.orientation), *ORIENTED)
+    move = error - (1.0 - close * (scene.gripper_width > OPEN_WIDTH)) * STANDOFF * ahead
+    beside = error @ ahead < STANDOFF / 2 and offset > NOT_ALIGNED
     return move - 0.9 * aside if beside else move

@@ -2,34 +2,34 @@
 
 import numpy as np
 
-OU_STD = (0.20, 0.20, 0.20, 0.04, 0.04, 0.04, 0.0)  # of the steady disturbance, in action units
+OU_STD = (0.20, 0.20, 0.20, 0.04, 0.04, 0.04, 0.0)  # of the continuous disturbance, in action units
 OU_SCALE = {"reach": 1.0, "grasp": 0.35, "carry": 0.8, "release": 0.4}
-PUSH_RATE = {"reach": 0.025, "grasp": 0.01, "carry": 0.008, "release": 0.0}  # chance per step that a push begins
+PUSH_RATE = {"reach": 0.025, "grasp": 0.01, "carry": 0.008, "release": 0.0}  # probability per step that a push begins
 PUSH_STEPS, PUSH_SIZE = (4, 9), (0.5, 1.2)
 SLIP_RATE, SLIP_STEPS = 0.01, (4, 8)  # while reaching: the fingers close against the intent
 
 
 class SmoothNoise:
-    """An Ornstein-Uhlenbeck process: `std` (n,) at rest, correlated over about `correlation_steps` steps."""
+    """Ornstein-Uhlenbeck process with stationary deviation `std` (n,) and the given correlation time in steps."""
 
     def __init__(self, rng: np.random.Generator, std, correlation_steps: float):
         self._rng = rng
         self._std = np.asarray(std, dtype=np.float64)
-        self._keep = np.exp(-1.0 / correlation_steps)
+        self._decay = np.exp(-1.0 / correlation_steps)
         self._value = self._std * rng.normal(size=self._std.shape)
 
     def step(self) -> np.ndarray:
-        """(n,) the next value."""
+        """Return the next value (n,)."""
         fresh = self._rng.normal(size=self._std.shape)
-        self._value = self._keep * self._value + np.sqrt(1.0 - self._keep**2) * self._std * fresh
+        self._value = self._decay * self._value + np.sqrt(1.0 - self._decay**2) * self._std * fresh
         return self._value.copy()
 
 
 class Disturbance:
-    """What is added to an expert's intent before it is executed, so that demonstrations show how to recover.
+    """Noise that is added to an expert's intent during execution, so that demonstrations show recoveries.
 
-    The recorded action stays the intent (as in DART, Laskey et al. 2017): steady smooth noise all the time, now and
-    then a push of a few centimetres, now and then fingers that close too early.
+    The recorded action remains the intent (as in DART, Laskey et al. 2017). The disturbance is smooth noise at every
+    step, occasional pushes of a few centimetres, and occasional fingers that close too early.
     """
 
     def __init__(self, rng: np.random.Generator):
@@ -38,7 +38,7 @@ class Disturbance:
         self._push, self._push_left, self._slip_left = np.zeros(3), 0, 0
 
     def step(self, phase: str, intent: np.ndarray) -> np.ndarray:
-        """(7,) to add to `intent` (7,); the sum stays in [-1, 1]."""
+        """Return the disturbance (7,) to add to `intent` (7,); the sum stays in [-1, 1]."""
         added = OU_SCALE[phase] * self._noise.step()
         if self._push_left == 0 and self._rng.random() < PUSH_RATE[phase]:
             direction = self._rng.normal(size=3)

@@ -1,7 +1,7 @@
-"""What an expert knows: where hand and things are now, how far they reach, how high what is between them stands.
+"""Geometry that an expert reads from the simulator: the hand, the objects, and the height of obstacles.
 
-Lengths in m, world frame, z up; "hand" is the point between the fingertips. A frame on the table is an origin (x, y)
-and a yaw; a rectangle in it is given by its corners `low` and `high`, (2,) each.
+Lengths are in metres, in the world frame, with z up. "Hand" is the point between the fingertips. A frame on the table
+is an origin (x, y) and a yaw; a rectangle in that frame is given by its corners `low` and `high`, shape (2,) each.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from scipy.spatial.transform import Rotation
 
 from m2distill_sim.libero_env import LiberoEnv
 
-ROBOT = ("robot0_base", "world")  # roots of what is no obstacle: the robot with its mount, and the room
+NO_OBSTACLES = ("robot0_base", "world")  # root bodies that are ignored: the robot with its mount, and the room
 SIGNS = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
 
 
 @dataclass(frozen=True)
-class Extent:
-    """An object's axis-aligned bounds, now."""
+class BoundingBox:
+    """Axis-aligned bounding box of an object in its current pose."""
 
     low: np.ndarray  # (3,)
     high: np.ndarray  # (3,)
@@ -28,43 +28,44 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A handle."""
+class Handle:
+    """Horizontal bar of a drawer."""
 
     centre: np.ndarray  # (3,)
     thickness: float  # from top to bottom
 
 
 @dataclass(frozen=True)
-class Ridge:
-    """A knob's grip."""
+class KnobGrip:
+    """Ridge by which a knob is held."""
 
-    top: float
-    across: np.ndarray  # (2,) direction
+    top: float  # height
+    across: np.ndarray  # (2,) direction across the ridge
     width: float
 
 
 class Scene:
-    """Everything solid in an environment; `look` brings it up to date, once per step."""
+    """Boxes around all collision geoms of an environment; `update` reads their current poses once per step."""
 
     def __init__(self, env: LiberoEnv):
         self._env, self.model, self.data = env, env.model, env.data
         model = env.model
         roots = [model.body(model.body_rootid[body]).name for body in model.geom_bodyid]
-        solid = [geom for geom in range(model.ngeom) if model.geom_contype[geom] and roots[geom] not in ROBOT]
+        solid = [geom for geom in range(model.ngeom) if model.geom_contype[geom] and roots[geom] not in NO_OBSTACLES]
         self._geoms = np.array(solid)
         self._owners = model.body_rootid[model.geom_bodyid[solid]]
         self._middles, self._halves = model.geom_aabb[solid, :3], model.geom_aabb[solid, 3:]
         self.names = env.object_names
-        self.base = env.data.body(ROBOT[0]).xpos[:2].copy()  # of the robot
-        self._outlines = {name: corners(env, name) for name in self.names}
-        self.look()
+        self.base = env.data.body(NO_OBSTACLES[0]).xpos[:2].copy()  # of the robot
+        self._corner_points = {name: object_corners(env, name) for name in self.names}
+        self.update()
 
-    def look(self) -> None:
+    def update(self) -> None:
+        """Read the hand and all boxes from the simulator."""
         observation = self._env.observe(render=False)
         self.hand = observation.ee_pos
-        self.turn = Rotation.from_quat(observation.ee_quat_xyzw)
-        self.width = observation.gripper_positions[0] - observation.gripper_positions[1]  # between the fingers
+        self.orientation = Rotation.from_quat(observation.ee_quat_xyzw)  # of the hand
+        self.gripper_width = observation.gripper_positions[0] - observation.gripper_positions[1]  # between the fingers
         rotations = self.data.geom_xmat[self._geoms].reshape(-1, 3, 3)
         self._centres = np.einsum("nij,nj->ni", rotations, self._middles) + self.data.geom_xpos[self._geoms]
         self._spans = rotations * self._halves[:, None]  # (n, 3, 3) half a box along its own axes
@@ -76,21 +77,31 @@ class Scene:
         self._own_halves = np.abs(self._own_axes @ flat).sum(axis=2)  # (n, 2)
         self._bottoms, self._tops = self._centres[:, 2] - heights, self._centres[:, 2] + heights
 
-    def extent(self, name: str) -> Extent:
+    def bounds(self, name: str) -> BoundingBox:
+        """Return the bounding box of an object."""
         position, rotation = self.pose(name)
-        points = self._outlines[name] @ rotation.T + position
-        return Extent(points.min(axis=0), points.max(axis=0))
+        points = self._corner_points[name] @ rotation.T + position
+        return BoundingBox(points.min(axis=0), points.max(axis=0))
 
-    def outline(self, name: str) -> np.ndarray:
-        """(n, 3) corners of an object in its own frame."""
-        return self._outlines[name]
+    def corner_points(self, name: str) -> np.ndarray:
+        """Return the corners of an object's boxes, (n, 3) in the object's own frame."""
+        return self._corner_points[name]
 
     def pose(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return position (3,) and rotation matrix (3, 3) of an object."""
         return self._env.object_pose(name)
 
-    def height(self, origin, yaw: float, low, high, ignore: str | None = None, above: float = -np.inf) -> float:
-        """How high the highest thing reaches that stands in a rectangle, or hangs there wholly `above` a height, other
-        than `ignore`; -inf over nothing."""
+    def max_height(self, origin, yaw: float, low, high, ignore: str | None = None, above: float = -np.inf) -> float:
+        """Return the height of the highest box that overlaps a rectangle, -inf if none does.
+
+        Args:
+            origin: (2,) origin of the rectangle's frame.
+            yaw: of that frame, rad.
+            low: (2,) lower corner in that frame.
+            high: (2,) upper corner in that frame.
+            ignore: name of an object that does not count.
+            above: count only boxes that are entirely above this height.
+        """
         low, high = np.asarray(low), np.asarray(high)
         frame, half = _axes(yaw), (high - low) / 2
         away = self._centres[:, :2] - origin - (low + high) / 2 @ frame  # (n, 2)
@@ -98,27 +109,32 @@ class Scene:
         apart = np.abs(away @ frame.T) > spans + half
         reach = np.abs(self._own_axes @ frame.T) @ half  # (n, 2) of the rectangle along the boxes' axes
         apart |= np.abs(np.einsum("nij,nj->ni", self._own_axes, away)) > self._own_halves + reach
-        within = ~apart.any(axis=1) & (self._owners != self._body(ignore)) & (self._bottoms > above)
+        within = ~apart.any(axis=1) & (self._owners != self._root_body(ignore)) & (self._bottoms > above)
         return float(self._tops[within].max(initial=-np.inf))
 
-    def width_of(self, name: str, yaw: float, low: float, high: float) -> float:
-        """How wide an object is along the y axis of a frame, between two heights."""
-        band = (self._owners == self._body(name)) & (self._bottoms < high) & (self._tops > low)
+    def object_width(self, name: str, yaw: float, low: float, high: float) -> float:
+        """Return the width of an object along the y axis of a frame with `yaw`, between two heights."""
+        band = (self._owners == self._root_body(name)) & (self._bottoms < high) & (self._tops > low)
         axis = _axes(yaw)[1]
         middle, half = self._centres[:, :2] @ axis, np.abs(axis @ self._spans[:, :2]).sum(axis=1)
         return float((middle + half)[band].max() - (middle - half)[band].min())
 
-    def place(self, name: str) -> np.ndarray:
-        """(2,) the middle of an object or of a region."""
-        return self.extent(name).centre[:2] if name in self.names else self.data.site(name).xpos[:2].copy()
+    def centre_of(self, name: str) -> np.ndarray:
+        """Return the centre (2,) of an object or of a region."""
+        return self.bounds(name).centre[:2] if name in self.names else self.data.site(name).xpos[:2].copy()
 
-    def room(self, name: str, thing: str) -> np.ndarray:
-        """(2,) the middle of an object or of a region; in a drawer, of what its walls and the cabinet leave free."""
-        middle = self.place(name)
-        if not self.slides(name):
+    def free_centre(self, name: str, placed: str) -> np.ndarray:
+        """Return the centre (2,) of an object or of a region; in a drawer, of the part that its walls leave free.
+
+        Args:
+            name: the object or region.
+            placed: name of the object to be placed there, which is ignored.
+        """
+        middle = self.centre_of(name)
+        if not self.is_drawer_region(name):
             return middle
         axis = self.data.xaxis[self.model.body_jntadr[self._region_body(name)]][:2]
-        floor = self.height(middle, 0.0, (-0.02, -0.02), (0.02, 0.02), thing)
+        floor = self.max_height(middle, 0.0, (-0.02, -0.02), (0.02, 0.02), placed)
         ends = []
         for way in (axis, -axis):
             steps = np.arange(0.0, 0.1, 0.004)
@@ -126,46 +142,46 @@ class Scene:
             wall = (
                 step
                 for step in steps
-                if self.height(middle, yaw, (step, -0.03), (step + 0.004, 0.03), thing) > floor + 0.03
+                if self.max_height(middle, yaw, (step, -0.03), (step + 0.004, 0.03), placed) > floor + 0.03
             )
             ends.append(next(wall, steps[-1]))
         return middle + axis * (ends[0] - ends[1]) / 2
 
-    def lies_on_table(self, name: str) -> bool:
-        """Whether it is a region of the table itself."""
+    def is_table_region(self, name: str) -> bool:
+        """Return True for a region of the table itself."""
         return name not in self.names and self.model.body_rootid[self._region_body(name)] == self.model.body("table").id
 
-    def slides(self, name: str) -> bool:
-        """Whether it is a region inside of something that moves, as in a drawer."""
+    def is_drawer_region(self, name: str) -> bool:
+        """Return True for a region inside a body that moves, such as a drawer."""
         return name not in self.names and self.model.body_jntnum[self._region_body(name)] > 0
 
-    def slopes(self, name: str) -> bool:
-        """Whether it is a region on which nothing stands upright."""
+    def is_sloped_region(self, name: str) -> bool:
+        """Return True for a region on which no object can stand upright."""
         return name not in self.names and 0.1 < self.slope(name)[1][2] < 0.9
 
     def _region_body(self, name: str) -> int:
         return int(self.model.site(name).bodyid[0])
 
     def slope(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """A region's middle (3,), and the direction (3,) in which something upright lies in it: LIBERO's z axis."""
+        """Return a region's centre (3,) and the axis (3,) along which an object lies in it: LIBERO's z axis."""
         site = self.data.site(name)
         return site.xpos.copy(), site.xmat.reshape(3, 3)[:, 2].copy()
 
-    def end(self, body: int, direction: np.ndarray) -> "Bar":
-        """The part of a body that reaches furthest in a direction."""
+    def handle(self, body: int, direction: np.ndarray) -> Handle:
+        """Return the part of a body that extends furthest in a direction (3,)."""
         parts = np.flatnonzero(self.model.geom_bodyid[self._geoms] == body)
         reach = self._centres[parts] @ direction + np.abs(direction @ self._spans[parts]).sum(axis=1)
         part = parts[reach.argmax()]
-        return Bar(self._centres[part], float(self._tops[part] - self._bottoms[part]))
+        return Handle(self._centres[part], float(self._tops[part] - self._bottoms[part]))
 
-    def ridge(self, body: int) -> "Ridge":
-        """The highest part of a body, seen from above."""
+    def knob_grip(self, body: int) -> KnobGrip:
+        """Return the highest part of a body, seen from above."""
         parts = np.flatnonzero(self.model.geom_bodyid[self._geoms] == body)
         part = parts[self._tops[parts].argmax()]
-        return Ridge(float(self._tops[part]), self._own_axes[part, 1], 2 * float(self._own_halves[part, 1]))
+        return KnobGrip(float(self._tops[part]), self._own_axes[part, 1], 2 * float(self._own_halves[part, 1]))
 
     def jointed_body(self, name: str) -> int:
-        """The body of a fixture that its first joint moves."""
+        """Return the id of the body that the first joint of a fixture moves."""
         root = self._env.object_body(name)
         return next(
             body
@@ -173,18 +189,18 @@ class Scene:
             if self.model.body_rootid[body] == root and self.model.body_jntnum[body]
         )
 
-    def _body(self, name: str | None) -> int:
+    def _root_body(self, name: str | None) -> int:
         return -1 if name is None else self._env.object_body(name)
 
 
 def _axes(yaw: float) -> np.ndarray:
-    """(2, 2) the x and the y axis of a frame."""
+    """Return the x and the y axis of a frame as rows, (2, 2)."""
     cos, sin = np.cos(yaw), np.sin(yaw)
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def corners(env: LiberoEnv, name: str) -> np.ndarray:
-    """(n, 3) corners of an object's collision geoms in its own frame."""
+def object_corners(env: LiberoEnv, name: str) -> np.ndarray:
+    """Return the corners of an object's collision geoms, (n, 3) in the object's own frame."""
     model, body = env.model, env.object_body(name)
     found = []
     for geom in range(model.ngeom):
@@ -194,11 +210,17 @@ def corners(env: LiberoEnv, name: str) -> np.ndarray:
         points = Rotation.from_quat(model.geom_quat[geom], scalar_first=True).apply(points) + model.geom_pos[geom]
         child = model.geom_bodyid[geom]
         while child != body:
-            turn = Rotation.from_quat(model.body_quat[child], scalar_first=True)
-            points, child = turn.apply(points) + model.body_pos[child], model.body_parentid[child]
+            rotation = Rotation.from_quat(model.body_quat[child], scalar_first=True)
+            points, child = rotation.apply(points) + model.body_pos[child], model.body_parentid[child]
         found.append(points)
     return np.concatenate(found)
 
 
+def distance(vector: np.ndarray) -> float:
+    """Return the Euclidean length of a vector."""
+    return float(np.linalg.norm(vector))
+
+
 def ramp(value: float, zero_at: float, one_at: float) -> float:
+    """Return a linear ramp, clipped to [0, 1], that is 0 at `zero_at` and 1 at `one_at`."""
     return float(np.clip((value - zero_at) / (one_at - zero_at), 0.0, 1.0))

@@ -23,13 +23,13 @@ from m2distill_policy.bringup.parameters import (
     TeleopParameters,
 )
 from m2distill_policy.control import teleop
-from m2distill_policy.safety import limits
+from m2distill_policy.safety import limits, output_parameters
 
 ROOT = Path(__file__).parents[2]
 NODE_OF = {PolicyLaunchConfig: (ArmParameters, *POLICY_GROUPS, RecorderParameters), SimLaunchConfig: (SimParameters,)}
 LAUNCH_ONLY = {"namespace", "params_file", "remap"}
 RENAMED = {"record": "directory"}  # launch option -> parameter
-SOURCES = (parameters, launch_config, teleop)
+SOURCES = (parameters, launch_config, teleop, output_parameters)
 
 
 def parameter_of(config: type, option: str) -> dataclasses.Field:

@@ -56,7 +56,7 @@ def test_an_arm_is_added_by_one_file(tmp_path):
         tmp_path,
         "# my arm\noutput: array\nframe_id: base\nmax_linear_m_s: 1e-1  # m/s\nfade_in_s: 1\n"
         "workspace_min_m: [-.inf, -.inf, -.inf]\nworkspace_max_m: [.inf, .inf, .inf]\n"
-        "joint_lower_rad: [-1, -2.5]\njoint_upper_rad: [1, 2.5]\n",
+        "joint_names: [left, right]\njoint_lower_rad: [-1, -2.5]\njoint_upper_rad: [1, 2.5]\n",
     )
     assert load_arm(path) == {
         "output": "array",
@@ -65,6 +65,7 @@ def test_an_arm_is_added_by_one_file(tmp_path):
         "fade_in_s": 1.0,
         "workspace_min_m": (-math.inf,) * 3,
         "workspace_max_m": (math.inf,) * 3,
+        "joint_names": ("left", "right"),
         "joint_lower_rad": (-1.0, -2.5),
         "joint_upper_rad": (1.0, 2.5),
     }
@@ -82,6 +83,8 @@ def test_a_path_is_expanded_and_made_absolute_and_a_name_stays(tmp_path, monkeyp
     assert load_arm("~/arm.yaml") == load_arm("arm.yaml") == {}
     with pytest.raises(UserError, match=f"arm file {tmp_path}/other.yaml does not exist; give the path of a YAML file"):
         load_arm("other.yaml")
+    with pytest.raises(UserError, match="; give an absolute path"):
+        resolve_arm("~\0/arm.yaml")
     with pytest.raises(UserError, match="home directory.*; give an absolute path"):
         resolve_arm("~nobody-of-that-name/arm.yaml")
 
@@ -135,6 +138,8 @@ LIST = "write [1.0, 2.0] without unit or quotes"
         ("workspace_min_m: [0.1, 0.2, 3 cm]", 1, "workspace_min_m is [0.1, 0.2, '3 cm'], expected a list", LIST),
         ("workspace_min_m: [.nan, 0, 0]", 1, "workspace_min_m is [nan, 0.0, 0.0], expected a list of numbers", LIST),
         ("joint_lower_rad: [-.inf]", 1, "joint_lower_rad is [-inf], expected a list of numbers in rad", LIST),
+        ("joint_names: [left, 2]", 1, "joint_names is ['left', 2.0], expected a list of names", "[name_1, name_2]"),
+        ("joint_names: left", 1, "joint_names is 'left', expected a list of names", "write [name_1, name_2]"),
         ("joint_lower_rad: [[1]]", 1, "joint_lower_rad is a list, expected a list of numbers in rad", LIST),
         # YAML
         ("- 1", 1, "got a list, expected `key: value` lines", "as in docs/ros.md"),
@@ -164,6 +169,7 @@ def test_a_wrong_line_is_named_with_place_value_and_next_step(content, line, mes
         ("[" * 20000, "{path} is not valid YAML: "),
         (b"frame_id: \xff", "arm file {path} is not UTF-8: byte 10 is 0xff; save it as UTF-8"),
         ("#" * MAX_FILE_BYTES + "\n{}", "arm file {path} is larger than 65536 bytes; check that it is an arm file"),
+        ("joint_names: [a]", "{path}: joint_names, joint_lower_rad and joint_upper_rad have 1, 0 and 0 entries"),
         (
             "workspace_min_m: [1, 1, 1]",
             "{path}: workspace_min_m is [1.0, 1.0, 1.0] and workspace_max_m [0.8, 0.8, 1.2]",
@@ -220,6 +226,7 @@ def test_settings_survive_json_and_are_checked_when_read(arm):
         ("[" * 20000, "the arm settings are not JSON"),
         ("[]", "the arm settings are a list, expected a JSON object"),
         ('{"linear_gain": NaN}', "linear_gain is nan, allowed 0 to 2"),
+        ('{"joint_lower_rad": [1%s]}' % ("0" * 400), "joint_lower_rad is .*, expected a list of numbers in rad"),
         ('{"linear_gains": 1}', "unknown key 'linear_gains'; did you mean 'linear_gain'?"),
         ('{"workspace_min_m": [9, 9, 9]}', "the first below the second"),
     ],

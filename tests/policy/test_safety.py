@@ -154,6 +154,20 @@ def test_the_unknown_arm_has_the_default_limits():
         ({"workspace_min_m": (0.0, 0.0, 2.0)}, "the first below the second"),
         ({"workspace_max_m": (1.0, 1.0)}, "expected x, y, z each"),
         ({"workspace_max_m": (1.0, 1.0, math.nan)}, "the first below the second"),
+        ({"joint_lower_rad": (1.0,)}, "joint_lower_rad and joint_upper_rad have 1 and 0 entries"),
+        (
+            {"joint_names": ("a", "b"), "joint_lower_rad": (0.0,), "joint_upper_rad": (1.0,)},
+            "joint_names, joint_lower_rad and joint_upper_rad have 2, 1 and 1 entries, expected equal numbers",
+        ),
+        (
+            {"joint_names": ("a", "a"), "joint_lower_rad": (0.0, 0.0), "joint_upper_rad": (1.0, 1.0)},
+            "expected every joint once",
+        ),
+        ({"joint_lower_rad": (0.0, 1.0), "joint_upper_rad": (1.0, 1.0)}, "joint_lower_rad of joint 2 is 1.0"),
+        (
+            {"joint_names": ("a",), "joint_lower_rad": (math.nan,), "joint_upper_rad": (1.0,)},
+            "joint_lower_rad of a is nan and joint_upper_rad 1.0, expected lower < upper",
+        ),
     ],
 )
 def test_limits_out_of_range_are_rejected(wrong, said):
@@ -163,12 +177,19 @@ def test_limits_out_of_range_are_rejected(wrong, said):
 
 def test_joint_limits_are_found_by_name_or_given_by_the_user():
     assert joint_ranges(PANDA_JOINTS, SafetyLimits())[3].tolist() == [-3.0718, -0.0698]
-    with pytest.raises(UserError, match=r"no joint limits are known for \['arm_a'\]; set joint_lower_rad"):
+    with pytest.raises(UserError, match=r"no joint limits are known for \['arm_a'\]; set joint_names, joint_lower_rad"):
         joint_ranges(("arm_a", "elbow_joint"), SafetyLimits())
     given = SafetyLimits(joint_lower_rad=(-1.0, -2.0), joint_upper_rad=(1.0, 2.0))
     assert joint_ranges(("arm_a", "elbow_joint"), given).tolist() == [[-1, 1], [-2, 2]]
     with pytest.raises(UserError, match="have 2 and 2 numbers, expected 7 each"):
         joint_ranges(PANDA_JOINTS, given)
+    named = replace(given, joint_names=("elbow_joint", "arm_a"))
+    assert joint_ranges(("arm_a", "elbow_joint"), named).tolist() == [[-2, 2], [-1, 1]]
+    assert joint_ranges(("arm_a",), named).tolist() == [[-2, 2]]
+    with pytest.raises(
+        UserError, match=r"joint_names lacks \['wrist'\] of the checkpoint, got \['elbow_joint', 'arm_a'\]"
+    ):
+        joint_ranges(("arm_a", "wrist"), named)
 
 
 def test_every_limit_has_a_description():

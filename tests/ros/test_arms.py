@@ -15,6 +15,7 @@ from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.bringup.system import policy_nodes
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 from m2distill_policy.safety.arm_presets import limits_of
+from m2distill_policy.spec import PANDA_JOINTS
 
 
 @pytest.mark.parametrize(("arm", "frame_id"), [("franka_servo", "panda_link0"), ("ur_servo", "base_link")])
@@ -44,13 +45,15 @@ def test_an_arm_from_a_file_drives_the_node_within_its_limits(client, checkpoint
         "output: twist\ncommand_stamp: sending\nframe_id: my_base\nmax_linear_m_s: 0.03\nmax_angular_rad_s: 0.1\n"
         "linear_gain: 1.0\nangular_gain: 1.0\nmax_first_linear_m_s: 1.0\nmax_first_angular_rad_s: 5.0\n"
         "workspace_min_m: [-.inf, -.inf, -.inf]\nworkspace_max_m: [.inf, .inf, .inf]\n"
-        f"joint_lower_rad: {[-6.0] * 7}\njoint_upper_rad: {[6.0] * 7}\n"
+        f"joint_names: {list(reversed(PANDA_JOINTS))}\njoint_lower_rad: {[-6.0] * 7}\njoint_upper_rad: {[6.0] * 7}\n"
     )
     config = PolicyLaunchConfig(checkpoint=str(checkpoint_path), arm=str(file), sampling="mode")
     with NodeProcesses(policy_nodes(config), tmp_path) as nodes:
         client.wait_until_active()
-        values = client.result(client.policy_parameters.get_parameters(["arm", "joint_upper_rad"]), "values").values
-        assert values[0].string_value == str(file) and list(values[1].double_array_value) == [6.0] * 7
+        values = client.result(client.policy_parameters.get_parameters(["arm", "joint_names"]), "values").values
+        assert values[0].string_value == str(file) and list(values[1].string_array_value) == list(
+            reversed(PANDA_JOINTS)
+        )
         client.sensors.reset()
         client.instruct(KNOWN[0])
         client.wait_for_motion(True)

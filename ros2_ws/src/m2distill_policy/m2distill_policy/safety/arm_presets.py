@@ -12,6 +12,8 @@ import json
 import math
 import os
 import re
+import sys
+import typing
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from pathlib import Path
@@ -59,15 +61,15 @@ def resolve_arm(arm: str) -> str:
     if os.sep in arm or arm.startswith("~") or arm.endswith((".yaml", ".yml")):
         try:
             return os.path.abspath(Path(arm).expanduser())
-        except RuntimeError as error:
-            raise UserError(f"arm file {arm}: {error}; give an absolute path") from None
+        except (RuntimeError, ValueError) as error:  # no home directory; a NUL character
+            raise UserError(f"arm file {arm!r}: {error}; give an absolute path") from None
     if arm not in (names := arm_names()):
         raise UserError(f"{unknown_name('arm', arm, names)}; give one of these, or the path of an arm file (.yaml)")
     return arm
 
 
 def load_arm(arm: str) -> dict[str, Any]:
-    """Return the settings of an arm: parameter name -> float, string or tuple of floats.
+    """Return the settings of an arm: parameter name -> float, string, or tuple of floats or strings.
 
     Args:
         arm: a preset or a path, as for `resolve_arm`.
@@ -209,6 +211,10 @@ def _checked(key: str, value: Any) -> Any:
             raise UserError(f"{key} is {value!r:.80}, {_expected(key)}")
         return value
     low, high = field.metadata["bounds"]
+    if typing.get_args(field.type)[:1] == (str,):
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise UserError(f"{key} is {value!r:.80}, {_expected(key)}")
+        return tuple(value)
     if isinstance(field.default, tuple):
         if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
             raise UserError(f"{key} is {value!r:.80}, {_expected(key)}")
@@ -222,7 +228,9 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, float)
 
 
 def _expected(key: str) -> str:
@@ -233,6 +241,8 @@ def _expected(key: str) -> str:
         return f"allowed {', '.join(field.metadata['choices'])}; write one of these"
     if isinstance(field.default, str):
         return "expected a text; put it in quotes"
+    if typing.get_args(field.type)[:1] == (str,):
+        return "expected a list of names; write [name_1, name_2]"
     if isinstance(field.default, tuple):
         end = "or -.inf and .inf for no workspace" if key in MAY_BE_INFINITE else "each of them finite"
         return f"expected a list of numbers{unit}, {end}; write [1.0, 2.0] without unit or quotes"

@@ -44,15 +44,21 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
 
     Args:
         names: the checkpoint's joint names, J of them.
-        limits: `joint_lower_rad` and `joint_upper_rad` take precedence over the table by name.
+        limits: `joint_lower_rad` and `joint_upper_rad` take precedence over the table. They belong to `joint_names`,
+            or without those to `names` in this order.
 
     Returns:
         (J, 2) float64, rad.
 
     Raises:
-        UserError: the limits of a joint are unknown, or `limits` names another number of joints.
+        UserError: the limits of a joint are unknown, or `limits` has another number of joints.
     """
     lower, upper = limits.joint_lower_rad, limits.joint_upper_rad
+    if limits.joint_names:
+        given = dict(zip(limits.joint_names, zip(lower, upper, strict=True), strict=True))
+        if missing := [name for name in names if name not in given]:
+            raise UserError(f"joint_names lacks {missing} of the checkpoint, got {list(given)}; add their joint limits")
+        return np.array([given[name] for name in names])
     if lower or upper:
         if len(lower) != len(names) or len(upper) != len(names):
             raise UserError(
@@ -63,7 +69,7 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     unknown = [name for name in names if name not in JOINT_LIMITS_RAD]
     if unknown:
         raise UserError(
-            f"no joint limits are known for {unknown}; set joint_lower_rad and joint_upper_rad, in rad, in the "
-            f"order {list(names)}"
+            f"no joint limits are known for {unknown}; set joint_names, joint_lower_rad and joint_upper_rad (rad), "
+            f"for {list(names)}"
         )
     return np.array([JOINT_LIMITS_RAD[name] for name in names])

@@ -78,13 +78,15 @@ class SafetyLimits:
     workspace_max_m: tuple[float, ...] = parameter((0.8, 0.8, 1.2), "upper corner of the box, in m")
     joint_margin_rad: float = parameter(
         0.1,
-        "a joint nearer than this to its limit is a fault, in rad; -10 disables the check",
+        "a joint nearer than this to its limit is a fault, in rad; -10 in effect disables the check",
         at_least=-10.0,
         at_most=1.0,
     )
+    joint_names: tuple[str, ...] = parameter(
+        (), "joints of joint_lower_rad and joint_upper_rad; empty: the checkpoint's joints in its order"
+    )
     joint_lower_rad: tuple[float, ...] = parameter(
-        (),
-        "lower joint limits in rad, in the order of the checkpoint's joint names; empty: by name (Panda, FR3, UR)",
+        (), "lower joint limits in rad; empty: the published ones by name, of Panda, FR3 and UR"
     )
     joint_upper_rad: tuple[float, ...] = parameter((), "upper joint limits in rad; see joint_lower_rad")
 
@@ -100,6 +102,24 @@ class SafetyLimits:
                 f"workspace_min_m is {list(low)} and workspace_max_m {list(high)}, expected x, y, z each, "
                 "the first below the second"
             )
+        self._check_joint_limits()
+
+    def _check_joint_limits(self) -> None:
+        names, lower, upper = self.joint_names, self.joint_lower_rad, self.joint_upper_rad
+        if len(lower) != len(upper) or (names and len(names) != len(lower)):
+            count = f"{len(names)}, " if names else ""
+            raise UserError(
+                f"{'joint_names, ' if names else ''}joint_lower_rad and joint_upper_rad have {count}{len(lower)} and "
+                f"{len(upper)} entries, expected equal numbers"
+            )
+        if len(set(names)) != len(names):
+            raise UserError(f"joint_names is {list(names)}, expected every joint once")
+        for index, (low, high) in enumerate(zip(lower, upper, strict=True)):
+            if not low < high:
+                joint = names[index] if names else f"joint {index + 1}"
+                raise UserError(
+                    f"joint_lower_rad of {joint} is {low} and joint_upper_rad {high}, expected lower < upper"
+                )
 
     @property
     def has_workspace(self) -> bool:

@@ -5,6 +5,7 @@ Each field is declared once, with description, range and whether it is read-only
 
 import array
 import dataclasses
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -49,7 +50,9 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
     for field in dataclasses.fields(cls):
         default = (defaults or {}).get(field.name, field.default)
         if isinstance(default, tuple):  # rclpy cannot infer the type of an empty array
-            default = [float(v) for v in default] or Parameter.Type.DOUBLE_ARRAY
+            kind = typing.get_args(field.type)[0]
+            empty = Parameter.Type.STRING_ARRAY if kind is str else Parameter.Type.DOUBLE_ARRAY
+            default = [kind(v) for v in default] or empty
         node.declare_parameter(field.name, default, _descriptor(field))
 
 

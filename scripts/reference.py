@@ -279,7 +279,7 @@ def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
 
 def _parameters(node) -> list[str]:
     lines = _table(["parameter", "type", "default", "allowed", ""])
-    kinds = {1: "bool", 2: "int", 3: "float", 4: "string", 8: "float array"}
+    kinds = {1: "bool", 2: "int", 3: "float", 4: "string", 8: "float array", 9: "string array"}
     for d in node.describe_parameters(node.list_parameters([], 0).names):
         if d.name in ("use_sim_time", "start_type_description_service"):  # of every node
             continue
@@ -307,7 +307,7 @@ def _text(value) -> str:
         return f"`{value}`" if value else ""
     if isinstance(value, int):
         return str(value)
-    return ", ".join(f"{v:g}" for v in value) if hasattr(value, "__len__") else f"{value:g}"
+    return ", ".join(map(_text, value)) if hasattr(value, "__len__") else f"{value:g}"
 
 
 def _endpoints(node) -> dict[str, tuple[str, str, str]]:

@@ -131,7 +131,7 @@ class SimNode(Node):
             initial_state = states[chosen.initial_state]
         if chosen.video:
             _make_folder(Path(chosen.video).parent)
-        if chosen.operator == "expert":
+        if chosen.driver == "expert":
             check_expert(chosen.suite)  # before the previous world is closed
         env = self._use_env(chosen)
         self._end_video()

@@ -156,12 +156,6 @@ def ros_page() -> str:
     """Return the page of the nodes. It creates them, so it requires ROS 2, the built messages and the simulator."""
     import rclpy
 
-    from m2distill_policy.bringup.launch_config import (
-        PolicyLaunchConfig,
-        SimLaunchConfig,
-        SystemLaunchConfig,
-        ViewLaunchConfig,
-    )
     from m2distill_policy.ros.nodes.policy_node import PolicyNode
     from m2distill_policy.ros.nodes.recorder_node import RecorderNode
     from m2distill_policy.ros.nodes.teleop_node import TeleopNode
@@ -197,7 +191,19 @@ def ros_page() -> str:
         finally:
             os.chdir(ROOT)
             rclpy.try_shutdown()
-    lines += [
+    return "\n".join([*lines, *_launch_files(), *_interfaces()])
+
+
+def _launch_files() -> list[str]:
+    """Return the section of the launch files."""
+    from m2distill_policy.bringup.launch_config import (
+        PolicyLaunchConfig,
+        SimLaunchConfig,
+        SystemLaunchConfig,
+        ViewLaunchConfig,
+    )
+
+    lines = [
         "## Launch files",
         "",
         "`m2distill run` has the same options, written with `--` and `-` instead of `_`, except `rviz`. Defaults and "
@@ -209,7 +215,12 @@ def ros_page() -> str:
         lines += [f"**{name}.launch.py**", "", *_table(["", "default", ""])]
         options = [*fields(config), *(fields(ViewLaunchConfig) if name != "sim" else ())]
         lines += [*map(_launch_option, options), ""]
-    lines += ["## Interfaces", ""]
+    return lines
+
+
+def _interfaces() -> list[str]:
+    """Return the section of the messages and the action."""
+    lines = ["## Interfaces", ""]
     for path in sorted((ROOT / "ros2_ws/src/m2distill_interfaces").glob("*/*.[am]*")):
         lines += [
             f"**m2distill_interfaces/{path.parent.name}/{path.stem}**",
@@ -219,7 +230,7 @@ def ros_page() -> str:
             "```",
             "",
         ]
-    return "\n".join(lines)
+    return lines
 
 
 def _launch_option(option: Field) -> str:

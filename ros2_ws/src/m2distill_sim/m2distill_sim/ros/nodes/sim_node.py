@@ -12,6 +12,7 @@ time, so a slow machine produces the same episode as a fast one.
 
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -59,6 +60,18 @@ class TwistCommand(NamedTuple):
     angular_rad_s: np.ndarray
     stamp_ns: int  # of the observation it answers
     sent_ns: int
+
+
+@dataclass
+class EpisodeState:
+    """State of one episode."""
+
+    gripper: GripperCommand | None = None  # the last one
+    twist: TwistCommand | None = None  # the last one
+    used_ns: int = 0  # when the twist of the last step was sent
+    steps: int = 0
+    succeeded: bool = False
+    over: bool = False
 
 
 class SimNode(Node):
@@ -136,11 +149,7 @@ class SimNode(Node):
         env = self._use_env(chosen)
         self._end_video()
         self._settings, self._video = chosen, chosen.video
-        self._gripper: GripperCommand | None = None
-        self._twist: TwistCommand | None = None
-        self._used_ns = 0  # when the twist of the last step was sent
-        self._steps = 0
-        self._succeeded = self._over = False
+        self._episode = EpisodeState()
         self._now_ns += RESET_LEAP_NS
         self._success_pub.publish(Bool(data=False))
         self._over_pub.publish(Bool(data=False))
@@ -188,7 +197,7 @@ class SimNode(Node):
         if not math.isfinite(message.data):
             self.get_logger().warning(f"gripper_cmd {message.data} is not finite; ignored")
             return
-        self._gripper = GripperCommand(message.data, info["source_timestamp"])
+        self._episode.gripper = GripperCommand(message.data, info["source_timestamp"])
         self._step_if_answered()
 
     def _on_twist(self, message: TwistStamped, info: dict[str, int]) -> None:
@@ -198,7 +207,7 @@ class SimNode(Node):
             self.get_logger().warning(f"twist_cmd ignored: {error}")
             return
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
-        self._twist = TwistCommand(linear_m_s, angular_rad_s, stamp_ns, info["source_timestamp"])
+        self._episode.twist = TwistCommand(linear_m_s, angular_rad_s, stamp_ns, info["source_timestamp"])
         self._step_if_answered()
 
     def _step_if_answered(self) -> None:
@@ -207,26 +216,26 @@ class SimNode(Node):
         The gripper's command has no stamp; it belongs to the step if it was sent before the twist and after the twist
         of the previous step. A twist alone is not an answer.
         """
-        gripper, twist = self._gripper, self._twist
+        gripper, twist = self._episode.gripper, self._episode.twist
         if (
             self._lockstep
-            and not self._over
+            and not self._episode.over
             and gripper
             and twist
             and twist.stamp_ns == self._now_ns
-            and self._used_ns < gripper.sent_ns <= twist.sent_ns
+            and self._episode.used_ns < gripper.sent_ns <= twist.sent_ns
         ):
-            self._used_ns = twist.sent_ns
+            self._episode.used_ns = twist.sent_ns
             self._step(
                 command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s, gripper.width_m)
             )
             self._timer.reset()
 
     def _step_by_the_clock(self) -> None:
-        if self._over:
+        if self._episode.over:
             self._publish_observation()
             return
-        gripper, twist = self._gripper, self._twist
+        gripper, twist = self._episode.gripper, self._episode.twist
         action = np.zeros(7)  # no motion; the gripper keeps its target
         if twist and self._is_fresh(twist):
             action[:6] = command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s, 0.0)[:6]
@@ -253,17 +262,17 @@ class SimNode(Node):
             action = action + self._driver.pushes(action)
         observation = self._env.step(action)
         self._now_ns += PERIOD_NS
-        self._steps += 1
-        if not self._succeeded and self._env.success():
-            self._succeeded = True
-            self._steps_pub.publish(UInt32(data=self._steps))
+        self._episode.steps += 1
+        if not self._episode.succeeded and self._env.success():
+            self._episode.succeeded = True
+            self._steps_pub.publish(UInt32(data=self._episode.steps))
             self._success_pub.publish(Bool(data=True))
-            self.get_logger().info(f"success after {self._steps} steps")
-        if self._steps == self._settings.step_limit:
-            self._over = True
-            self.get_logger().info(f"over after {self._steps} steps; call ~/reset to start another episode")
-            if not self._succeeded:
-                self._steps_pub.publish(UInt32(data=self._steps))
+            self.get_logger().info(f"success after {self._episode.steps} steps")
+        if self._episode.steps == self._settings.step_limit:
+            self._episode.over = True
+            self.get_logger().info(f"over after {self._episode.steps} steps; call ~/reset to start another episode")
+            if not self._episode.succeeded:
+                self._steps_pub.publish(UInt32(data=self._episode.steps))
             self._over_pub.publish(Bool(data=True))
             if self._driver:
                 self._driver.release()
@@ -296,7 +305,7 @@ class SimNode(Node):
     def _publish_observation(self) -> None:
         for publisher, message in self._observation:
             publisher.publish(message)
-        if self._driver and not self._over:
+        if self._driver and not self._episode.over:
             self._driver.answer(self._now_ns)
 
 

@@ -146,7 +146,7 @@ def test_an_invalid_or_old_pose_is_not_a_target_and_the_last_valid_one_stops_the
         robot.session.reset()
         time.sleep(0.4)
         robot.outputs.stop()
-        robot.outputs.stop()  # it stands, and nobody knows where by now
+        robot.outputs.stop()  # it is at rest, and its pose is unknown by now
         robot.has_pose(9.0)
         robot.outputs.stop()
 

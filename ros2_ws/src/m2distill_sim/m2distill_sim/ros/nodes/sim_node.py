@@ -145,7 +145,7 @@ class SimNode(Node):
         if chosen.video:
             _make_folder(Path(chosen.video).parent)
         if chosen.driver == "expert":
-            check_expert(chosen.suite)  # before the previous world is closed
+            check_expert(chosen.suite)  # before the previous scene is closed
         env = self._use_env(chosen)
         self._end_video()
         self._settings, self._video = chosen, chosen.video

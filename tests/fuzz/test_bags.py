@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from m2distill_policy.errors import DataError
 from m2distill_policy.recording.episode import LABELS, OPEN, Recordings
-from m2distill_policy.recording.recovery import recover
+from m2distill_policy.recording.recovery import recover_episodes
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.libero.writer import file_names
 from m2distill_training.data.rosbag.bag_import import import_bags
@@ -177,7 +177,7 @@ def left(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recoverer(tmp_path_factory):
-    with Reader(recover, tmp_path_factory.mktemp("recover")) as reader:
+    with Reader(recover_episodes, tmp_path_factory.mktemp("recover")) as reader:
         yield reader
 
 

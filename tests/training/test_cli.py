@@ -119,7 +119,7 @@ def test_a_boolean_option_needs_no_value(words):
         (["run", "--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
         (["run", "--dry-run", "maybe"], "--dry-run is 'maybe', expected true or false"),
         (["instruct", "--spot"], "unknown option '--spot'; did you mean '--stop'?"),
-        (["service", "--set", "task=1"], "--set needs a service"),
+        (["service", "--set", "task=1"], "--set requires a service"),
         (["evaluate", "x", "--episodes", "ten"], "--episodes is 'ten', expected a whole number"),
         (["evaluate", "x", "--sampling", "mod"], "unknown sampling 'mod'; did you mean 'mode'?"),
         (["evaluate", "x", "y"], "unexpected argument 'y'"),

@@ -23,6 +23,12 @@ def test_what_the_launch_files_open_is_installed():
     assert {"fastdds.xml", "m2distill.rviz", "foxglove.json"} <= set(said.split())
 
 
+def test_the_arm_files_are_installed():
+    code = "from m2distill_policy.safety.arm_presets import arm_names; print(*arm_names())"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout
+    assert {"unknown", "libero_sim", "franka_servo", "franka_impedance", "ur_servo"} <= set(printed.split())
+
+
 def test_the_node_is_where_ros2_run_looks_and_says_what_it_lacks():
     node = Path(get_package_prefix(NAME), "lib", NAME, "policy_node")
     end = subprocess.run(

@@ -39,8 +39,8 @@ def cli_page() -> str:
         "# Commands",
         "",
         NOTE,
-        "Each command's `--help` prints the same. `m2distill --version` prints the version, `m2distill info` what an "
-        "issue needs. Options may be completed by the shell: `pip install argcomplete`, then in bash or zsh:",
+        "Each command's `--help` prints the same. `--version` in place of a command prints the version. If the package "
+        "argcomplete is installed, bash and zsh complete commands, options and values after this line:",
         "",
         '    eval "$(register-python-argcomplete m2distill)"',
         "",

@@ -250,10 +250,10 @@ def _trials(
 
 def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
     """Of every task from every state, or RunError."""
-    mend = "remove it to run these trials again"
-    trials = read_json(path, TRIALS, mend)
+    remedy = "remove it to run these trials again"
+    trials = read_json(path, TRIALS, remedy)
     if [(trial["task"], trial["initial_state"]) for trial in trials] != list(itertools.product(tasks, states)):
-        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {mend}")
+        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {remedy}")
     return trials
 
 

@@ -1,7 +1,7 @@
 """The commands `m2distill instruct` and `m2distill service`.
 
-They do what `ros2 topic pub`, `ros2 service call` and `ros2 param set` do, for installations without `ros2`. Their nodes
-are in ros/clients/.
+They do what `ros2 topic pub`, `ros2 service call` and `ros2 param set` do, for installations without `ros2`. Their
+nodes are in ros/clients/.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import pytest
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import CollectSettings, collect, expert_digest, record_attempt, start_state
+from m2distill_sim.collect import CollectSettings, _progress, collect, expert_digest, record_attempt, start_state
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, find_task, initial_states
 
@@ -212,3 +212,13 @@ def test_bad_requests_write_nothing(builtin, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         collect(**request)
     assert not out.exists()
+
+
+def test_progress_that_is_no_terminal_prints_every_line_once(capsys):
+    task = find_task("libero_object", 0)
+    with _progress(visible=True) as show:
+        for successes, attempts in ((0, 0), (1, 1), (2, 2), (2, 2)):
+            show(task, successes, attempts, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{task.instruction}: 2/2, 0 failed"
+    assert len(set(lines)) == len(lines)

@@ -1,4 +1,4 @@
-"""What `m2distill demo` refuses before it begins; tests/e2e runs the whole of it."""
+"""The checks of `m2distill demo` before it begins and at its end; tests/e2e runs the whole of it."""
 
 import pytest
 

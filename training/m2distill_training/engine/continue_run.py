@@ -83,7 +83,7 @@ def _finished_stages(run: RunFolder) -> int:
     while run.checkpoint(n + 1).is_dir():
         n += 1
     if n == 0:
-        raise RunError(f"{run.path} has learned nothing yet; finish its training with m2distill train --resume")
+        raise RunError(f"{run.path} has learned nothing yet; repeat its m2distill train command")
     return n
 
 
@@ -100,8 +100,8 @@ def _begin(run: RunFolder, stage: int, begun: dict, learned: list[dict], data: l
         unlearned = [text for text in unlearned if text != begun["instruction"]]
     if unlearned:
         raise RunError(
-            f"{run.path} has not learned {unlearned[0]!r} yet; finish its training with m2distill train "
-            "--resume. (A packnet run cannot learn further tasks so: its checkpoints know one stage's each.)"
+            f"{run.path} has not learned {unlearned[0]!r} yet; repeat its m2distill train command "
+            "first. (A packnet run cannot learn further tasks so: its checkpoints know one stage's each.)"
         )
     if any(d["instruction"] == begun["instruction"] for d in learned):
         raise RunError(

@@ -240,7 +240,7 @@ def evaluate_run(
     folders = [RunFolder(run).checkpoint(stage) for stage in range(1, len(tasks) + 1)]
     checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
     if not checkpoints:
-        raise RunError(f"{run} holds no finished stage yet; train on with --resume")
+        raise RunError(f"{run} holds no finished stage yet; repeat its m2distill train command")
     known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
     serving = serving_stages(known)
 

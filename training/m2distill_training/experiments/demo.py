@@ -1,18 +1,18 @@
-"""`m2distill demo`: the whole promise in one command.
+"""`m2distill demo`: collection, continual learning and execution over ROS 2 in one command.
 
 Collects demonstrations of two LIBERO-OBJECT tasks, learns the first, then the second with M2Distill and, as a control,
-with plain fine-tuning; then starts simulator and policy as separate ROS 2 processes, tells the policy each task's
+with plain fine-tuning; then starts simulator and policy as separate ROS 2 processes, publishes each task's
 instruction on the topic, and counts successes from initial states that no demonstration used.
 
     OUT/data/            demonstrations
     OUT/m2distill/       run folder of the method: checkpoints, metrics, evaluation.json
     OUT/finetune/        run folder of the control; its first stage is the method's
     OUT/trials/          results, videos and node logs of the trials over ROS 2
-    OUT/demo.json        what was asked for; another demo in the same folder is refused
+    OUT/demo.json        the settings; a demo with other settings is rejected in this folder
     OUT/summary.json     every number; its seconds are those of the last invocation
     OUT/report.html      the same for people
 
-A stage that is finished is not repeated, so the same command goes on after an interruption.
+A stage that is finished is not repeated, so the same command continues after an interruption.
 """
 
 import dataclasses
@@ -245,16 +245,16 @@ def _trials(
             if client.returncode != 0:
                 nodes.check()  # a node that has ended knows better than its client what is wrong
         if client.returncode != 0:
-            raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
+            raise UserError(f"the trials of {name} failed; see {folder / 'logs'}")
     return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[: chosen.episodes])]
 
 
 def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
     """Of every task from every state, or RunError."""
-    mend = "remove it to run these trials again"
-    trials = read_json(path, TRIALS, mend)
+    remedy = "remove it to run these trials again"
+    trials = read_json(path, TRIALS, remedy)
     if [(trial["task"], trial["initial_state"]) for trial in trials] != list(itertools.product(tasks, states)):
-        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {mend}")
+        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {remedy}")
     return trials
 
 

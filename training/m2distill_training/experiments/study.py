@@ -1,14 +1,14 @@
 """`m2distill study`: strategies and ablations on the same demonstrations, from the same first stage.
 
-    OUT/study.json           what was asked for; another study in the same folder is refused
+    OUT/study.json           the settings; a study with other settings is rejected in this folder
     OUT/data/                demonstrations, one file per task
     OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first stage, in which no strategy differs
     OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
     OUT/results.md           the same as tables
     OUT/report.html          the same as images
 
-Whatever is finished is not repeated: the same command goes on after an interruption, and one with further variants or
-seeds adds to the study.
+What is finished is not repeated: the same command continues after an interruption, and a command with further variants
+or seeds adds to the study.
 """
 
 import dataclasses
@@ -173,13 +173,13 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
         workers=workers,
     )
     require_at_least(0, curve_points=asked.curve_points, seeds=min(seeds))
-    asked.config(FIRST, min(seeds))  # refuses an unknown preset
+    asked.config(FIRST, min(seeds))  # rejects an unknown preset
 
 
 def _learn_and_evaluate(
     out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int, first: RunFolder | None = None
 ) -> RunFolder:
-    """`first`: the run to go on from, whose episodes need no repetition."""
+    """Learn and evaluate one variant; `first` is the run to continue from, whose episodes are not repeated."""
     run = RunFolder(out / "runs" / folder_name(variant, seed))
     with show_training(variant) as on_step:
         train(

@@ -17,7 +17,7 @@ def in_suite_order(files: Sequence[Path], suite: str, tasks: Sequence[int] = ())
     instruction it holds. The suite's instructions replace the files': LIBERO's downloads word some of them otherwise
     ("Pick the akita black bowl ..."), and LIBERO trains and evaluates with the suite's. Raises UserError.
     """
-    find_task(suite, 0)  # refuses an unknown suite
+    find_task(suite, 0)  # rejects an unknown suite
     chosen = [find_task(suite, index) for index in tasks] or list(suites()[suite])
     found = [_file_of(task, files) for task in chosen]
     return found, [task.instruction for task in chosen]

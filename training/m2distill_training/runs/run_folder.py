@@ -130,7 +130,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror}); what was saved before is untouched. Mend that "
-            "and repeat the command, train with --resume"
+            "and repeat the command"
         ) from None
 
 

@@ -21,5 +21,5 @@ def load_memory(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"{path}, which the next stage needs, cannot be read ({error}); restore it, or remove the "
-            f"checkpoint beside it and --resume to learn that stage again"
+            f"checkpoint beside it and repeat the command to learn that stage again"
         ) from None

@@ -237,7 +237,7 @@ def ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-_worker_envs: dict[tuple, LiberoEnv] = {}  # at most one per worker process
+_worker_envs: dict[tuple[Task, AssetSource, int, tuple[Camera, ...]], LiberoEnv] = {}  # at most one per worker process
 
 
 def _worker_env(task: Task, assets: AssetSource, size_px: int, cameras: tuple[Camera, ...]) -> LiberoEnv:

@@ -67,8 +67,8 @@ def evaluate_command(
                 f"{path} is a run folder: all its tasks are evaluated and the result is kept in it; "
                 "leave --tasks and --out away, or name one of its checkpoints"
             )
-        with show_episodes() as listener:
-            result = evaluate_run(path, suite, episodes, **options, listener=listener)
+        with show_episodes() as callbacks:
+            result = evaluate_run(path, suite, episodes, **options, callbacks=callbacks)
         for i, stage in enumerate(result["stages"], 1):
             print(f"after stage {i}")
             _print_tasks(stage["tasks"])
@@ -77,8 +77,8 @@ def evaluate_command(
         return
     chosen = _tasks_of(path, suite, tasks)
     out = out or path.with_name(f"{path.name}_evaluation")
-    with show_episodes() as listener:
-        result = evaluate_checkpoint(path, chosen, episodes, out, **options, listener=listener)
+    with show_episodes() as callbacks:
+        result = evaluate_checkpoint(path, chosen, episodes, out, **options, callbacks=callbacks)
     _print_tasks(result["tasks"])
     print(out / "evaluation.json")
 

@@ -59,7 +59,7 @@ def learn_command(
 
 def promote_command(
     run: Path,
-    bars: Annotated[Thresholds, tyro.conf.arg(name="")] = Thresholds(),
+    thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = Thresholds(),
     stage: int | None = None,
     suite: tuple[str, ...] = ("libero_object", "libero_goal", "libero_spatial", "libero_10"),
     episodes: int = 10,
@@ -89,11 +89,11 @@ def promote_command(
         force: promote in spite of a failed proof; that is recorded.
     """
     require_at_least(1, episodes=episodes, max_steps=max_steps, workers=workers)
-    with show_episodes() as listener:
+    with show_episodes() as callbacks:
         promotion = promote(
             run,
             stage,
-            bars=bars,
+            thresholds=thresholds,
             suites=suite,
             force=force,
             episodes=episodes,
@@ -101,9 +101,9 @@ def promote_command(
             workers=workers,
             assets=assets,
             sampling=sampling,
-            listener=listener,
+            callbacks=callbacks,
         )
-    _show(promotion.findings)
+    _show(promotion.checks)
     how = "promoted in spite of its proof" if promotion.forced else "promoted"
     print(f"{how}: {run / 'current'} -> stages/{promotion.stage}/checkpoint ({promotion.checkpoint_id[:12]})")
 

@@ -1,6 +1,7 @@
 """Plays a robot's cameras and joints for a recorder, and counts. `m2distill bench record` measures with it.
 
-    python -m m2distill_training.bench.ros.fake_robot --seconds 300 --width 640 --height 480 --camera-hz 30 --joints-hz 100
+    python -m m2distill_training.bench.ros.fake_robot --seconds 300 --width 640 --height 480 --camera-hz 30 --joints-hz
+    100
 
 Begins an episode, publishes for so long, ends the episode, and prints one JSON object: messages published per topic and
 the recorder's answer.

@@ -6,137 +6,104 @@ Tests compare the committed pages with what this writes now, so that a page cann
 """
 
 import argparse
-import io
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
+
+from m2distill_policy.utils.argument_parser import HelpFormatter, default_text
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH = "100"  # of the help pages: wide enough for an option and its text, and one column
 NOTE = "Written by `make reference`; do not edit.\n"
 VARIANTS = {"train": ("small", "libero", "debug")}  # a preset gives other defaults
-CODE_LINE = re.compile(r"(?:Example: )?((?:m2distill|torchrun) .*)")
+OTHER_STRATEGIES = ("ewc", "packnet")  # with hyper-parameters of their own; the presets have m2distill's
+EXIT_STATUS = {
+    0: "done",
+    1: "the command ran, and its result does not meet its criterion (`demo`, `promote`)",
+    2: "an error that the user can correct: one line on stderr",
+    130: "interrupted by Ctrl-C, also `m2distill run`",
+}
 
 
 # --- the command line
 
 
-@dataclass
-class Section:
-    """A group of options: its description, and option -> its text, default included."""
-
-    title: str
-    text: str = ""
-    options: dict[str, str] = field(default_factory=dict)
-
-
-def help_of(words: list[str]) -> str:
-    """What `m2distill WORDS --help` prints."""
+def cli_page() -> str:
+    """The page of all commands, from their parsers."""
     from m2distill_training.cli import main
 
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # tyro draws its boxes by the encoding
-    with redirect_stdout(out), suppress(SystemExit), _columns():
-        main.run([*words, "--help"])
-    out.flush()
-    return out.buffer.getvalue().decode()
-
-
-@contextmanager
-def _columns() -> Iterator[None]:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = WIDTH
-    try:
-        yield
-    finally:
-        os.environ.pop("COLUMNS")
-        if before is not None:
-            os.environ["COLUMNS"] = before
-
-
-def commands() -> dict[str, str]:
-    """Command, with its subcommand where it has some -> what the list of commands says of it."""
-    found: dict[str, str] = {}
-    for name, text in re.findall(r"^  (\S+) +(.*)$", help_of([]), re.M):
-        usage = help_of([name]).split("\n\n")[0]
-        subcommands = re.search(rf"{name} \[-h\] {{([a-z,-]+)}}$", usage.strip())
-        found |= {f"{name} {sub}": text for sub in subcommands[1].split(",")} if subcommands else {name: text}
-    return found
-
-
-def read_help(page: str) -> tuple[str, list[str], list[Section]]:
-    """Usage line, paragraphs of the description, groups of options."""
-    head, *rest = re.split(r"^(?=╭─ |options:$)", page, flags=re.M)
-    usage, *paragraphs = [" ".join(p.split()) for p in head.strip().split("\n\n")]
-    sections = []
-    for block in rest:
-        title, *lines = block.splitlines()
-        section = Section(title.strip("╭╮─: "))
-        name = ""
-        for line in lines:
-            if line.startswith("╰"):
-                break
-            cell = re.sub(r"^(│ |  )|│$", "", line).rstrip()
-            if cell.startswith("──"):  # what came before was the description of the group
-                section.text, section.options = " ".join(section.options), {}
-            elif cell and not cell.startswith(" "):
-                name, _, text = cell.partition("  ")
-                section.options[name] = text.strip()
-            elif cell:
-                section.options[name] = f"{section.options[name]} {cell.strip()}".strip()
-        section.options = {name: text for name, text in section.options.items() if not name.startswith("-h,")}
-        sections.append(section)
-    return usage, [p for p in paragraphs if p], [s for s in sections if s.options]
-
-
-def cli_page() -> str:
     lines = [
         "# Commands",
         "",
         NOTE,
-        "Each command's `--help` says the same. Exit codes: 0 done, 2 something that "
-        "you can mend (one line on stderr), 130 interrupted.",
+        "Each command's `--help` prints the same. `m2distill --version` prints the version.",
+        "",
+        *_table(["exit status", ""]),
+        *(f"| {status} | {meaning} |" for status, meaning in EXIT_STATUS.items()),
         "",
     ]
-    for command in commands():
-        lines += _command(command)
+    for name, entry in main.leaves():
+        lines += _command(name, main.load(entry))
     return "\n".join(lines)
 
 
-def _command(command: str) -> list[str]:
-    presets = VARIANTS.get(command, ())
-    pages = [
-        read_help(help_of([*command.split(), *(["--preset", preset] if preset else [])])) for preset in presets or ("",)
+def _command(name: str, module: ModuleType) -> list[str]:
+    from m2distill_training.cli import main
+
+    presets = VARIANTS.get(name, ())
+    parsers = [
+        main.make_parser(f"m2distill {name}", module, ["--preset", preset] if preset else [])
+        for preset in presets or ("",)
     ]
-    _, paragraphs, _ = pages[0]
-    lines = [f"## m2distill {command}", ""]
-    for paragraph in paragraphs:
-        for part in re.split(r" (?=torchrun )", paragraph):
-            code = CODE_LINE.fullmatch(part)
-            lines += [f"    {code[1]}" if code else part, ""]
-    for title in dict.fromkeys(section.title for _, _, sections in pages for section in sections):
-        groups = [next((s for s in sections if s.title == title), Section(title)) for _, _, sections in pages]
-        if title not in ("options", "positional arguments"):
-            lines += [f"**{title.removesuffix(' options')}**: {groups[0].text}".rstrip(": ").replace("****", ""), ""]
-        lines += [
-            *_table(["", *(f"default: {p}" for p in presets or ("",)), ""] if presets else ["", "default", ""]),
-            *(_row(name, *_texts(name, groups)) for name in dict.fromkeys(n for g in groups for n in g.options)),
-            "",
-        ]
+    lines = [f"## m2distill {name}", ""]
+    for paragraph in module.DESCRIPTION.split("\n\n"):
+        lines += [" ".join(paragraph.split()), ""]
+    for example in module.EXAMPLES:
+        lines += [example.lstrip("# ").capitalize() if example.startswith("#") else f"    {example}", ""]
+    titles = dict.fromkeys(group.title for parser in parsers for group in parser._action_groups)
+    for title in titles:
+        groups = [next((g for g in p._action_groups if g.title == title), None) for p in parsers]
+        lines += _group(title, groups, presets)
+    if name == "train":
+        for strategy in OTHER_STRATEGIES:
+            parser = main.make_parser("", module, ["--strategy", strategy])
+            lines += _group(strategy, [g for g in parser._action_groups if g.title == strategy], ())
     return lines
 
 
-def _texts(name: str, groups: list[Section]) -> list[str]:
-    """The default in every variant, then the meaning."""
-    meaning, defaults = "", []
-    for group in groups:
-        text, _, last = group.options.get(name, "(default: -)").rpartition("(")
-        meaning = meaning or text.strip().removesuffix(".")
-        defaults.append(last.removesuffix(")").removeprefix("default: ").removeprefix("default:"))
-    return [*("" if default == "None" else default for default in defaults), meaning]
+def _group(title: str | None, groups: list, presets: Sequence[str]) -> list[str]:
+    """A table of the options of one group: a column for the default in each of `presets`."""
+    tables = [{_option(a): a for a in g._group_actions if a.dest != "help"} if g else {} for g in groups]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    if not names:
+        return []
+    lines = []
+    if title not in ("options", "positional arguments"):
+        about = " ".join((next(g for g in groups if g).description or "").split())
+        lines = [f"**{title}**" + (f": {about}" if about else ""), ""]
+    lines += _table(["", *(f"default: {p}" for p in presets or ("",)), ""] if presets else ["", "default", ""])
+    for name in names:
+        actions = [table.get(name) for table in tables]
+        meaning = next(a for a in actions if a).help.replace("%%", "%").replace("<", "\\<")
+        cells = [*(_default(a) for a in actions), meaning]
+        lines.append(" | ".join([f"| {name}", *(cell.replace("|", "\\|") for cell in cells)]) + " |")
+    return [*lines, ""]
+
+
+def _option(action: argparse.Action) -> str:
+    """The names of an option with its value, as code."""
+    value = HelpFormatter("")._format_args(action, action.dest.upper()) if action.nargs != 0 else ""
+    names = action.option_strings or [""]
+    return ", ".join(f"`{f'{name} {value}'.strip()}`" for name in names).replace("|", "\\|")
+
+
+def _default(action: argparse.Action | None) -> str:
+    if action is None:
+        return "-"
+    return "required" if action.required and action.option_strings else default_text(action)
 
 
 def _table(titles: list[str]) -> list[str]:
@@ -144,8 +111,7 @@ def _table(titles: list[str]) -> list[str]:
 
 
 def _row(name: str, *cells: str) -> str:
-    """`name` as code: without the types' brackets, and without a bar, which would end the cell."""
-    name = re.sub(r"\[+(\w+) \[\1 \.\.\.\]\]+", r"\1 ...", name.replace("{None}|", ""))
+    """`name` as code, and cells without a bar, which would end them."""
     return " | ".join([f"| `{name}`", *(cell.replace("|", "\\|") for cell in cells)]) + " |"
 
 

@@ -21,9 +21,9 @@ def demo(tmp_path_factory):
         "demo",
         "--out",
         str(out),
-        "--episodes",
+        "--demos",
         "1",
-        "--trials",
+        "--episodes",
         "1",
         "--max-steps",
         "20",
@@ -32,14 +32,19 @@ def demo(tmp_path_factory):
     ]
     environment = {**os.environ, "COLUMNS": "120"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out, command, done.stdout
+    assert done.returncode == 1, done.stdout + done.stderr
+    return out, command, done
 
 
 def test_the_table_counts_old_and_new_task_for_method_and_control(demo):
-    _, _, printed = demo
+    printed = demo[2].stdout
     assert "old task" in printed and "new task" in printed
     assert printed.count("0 of 1  (0% to 79%)") == 4
+
+
+def test_a_policy_that_learned_nothing_fails_the_demo_in_one_line(demo):
+    line = "m2distill: demo failed: old task 0 of 1, new task 0 of 1, expected at least 80% of each task"
+    assert demo[2].stderr.splitlines()[-1] == line
 
 
 def test_the_summary_holds_every_trial_of_the_second_stage(demo):
@@ -65,5 +70,5 @@ def test_a_second_run_repeats_nothing(demo):
     made = [path for path in out.rglob("*") if path.name in ("trials.json", "weights.safetensors")]
     before = {path: path.stat().st_mtime_ns for path in made}
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -61,7 +61,7 @@ ROOMS = {  # files, what of ours they may import ("!" takes away), and whether R
     "policy.ros": (_sources(POLICY, ros=True), ("m2distill_policy", "m2distill_interfaces"), True),
     "sim core": (
         _sources(SIM, ros=False),
-        (*SIM_CORE, "m2distill_policy.errors", "m2distill_policy.utils.files"),
+        (*SIM_CORE, *(f"m2distill_policy.{name}" for name in ("cameras", "errors", "suites", "utils.files"))),
         False,
     ),
     "sim.ros": (_sources(SIM, ros=True), ("m2distill_sim", *POLICY_CORE, ROS_COMMON), True),

@@ -109,15 +109,15 @@ def test_every_choice_can_be_made_on_the_command_line():
     ("words", "said"),
     [
         (["--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
-        (["--task", "first"], "task is 'first', expected a whole number"),
-        (["--autostart", "no"], "unknown autostart 'no' (allowed: false, true)"),
+        (["--task", "first"], "--task is 'first', expected a whole number"),
+        (["--autostart", "no"], "--autostart is 'no', expected true or false"),
         (["--params-file", "/nowhere.yaml"], "params_file /nowhere.yaml is not a file"),
         (["--remap", "twist_cmd:=a gripper_cmd"], "remap has 'gripper_cmd', expected FROM:=TO"),
     ],
 )
 def test_a_choice_that_is_none_is_refused(words, said, capsys):
     assert system.main(["--checkpoint", "c", *words]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {said}")
+    assert capsys.readouterr().err.startswith(f"m2distill: error: {said}")
 
 
 def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():

@@ -119,7 +119,7 @@ def test_what_no_parameter_can_hold_is_a_text(text, value):
 
 def test_a_name_that_no_service_can_have_is_one_line_and_status_2():
     refused = call("sim/reset,")
-    assert refused.returncode == 2 and refused.stderr.startswith("m2distill: Invalid service name")
+    assert refused.returncode == 2 and refused.stderr.startswith("m2distill: error: Invalid service name")
     assert refused.stderr.count("\n") == 1
     assert call("--namespace", "no!where").returncode == 2
 

@@ -265,7 +265,7 @@ def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, caps
         == 0
     )
     capsys.readouterr()
-    assert promotes(lab.before, lab) == 2
+    assert promotes(lab.before, lab) == 1
     refusal = capsys.readouterr().err
     print(refusal)
     assert f"stage {stage + 1} is not promoted" in refusal

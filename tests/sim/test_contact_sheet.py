@@ -2,13 +2,13 @@ import cv2
 import numpy as np
 import pytest
 
-from m2distill_policy.errors import UserError
-from m2distill_sim.contact_sheet import VIEW_PX, contact_sheet, tasks_command, write_image
+from m2distill_sim.contact_sheet import VIEW_PX, contact_sheet, write_image
 from m2distill_sim.suites import suites
+from m2distill_training.cli import main
 
 
 def test_tasks_are_listed_by_number_and_instruction(capsys):
-    tasks_command("libero_goal")
+    assert main.run(["tasks", "--suite", "libero_goal"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10 and lines[7] == "7  turn on the stove"
 
@@ -37,7 +37,6 @@ def test_a_sheet_has_both_views_of_every_task_and_an_empty_cell_at_the_end(built
         ("libero_goal", "sheet.gif", "expected a name that ends in .jpg or .png"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_clear_line(tmp_path, suite, out, message):
-    with pytest.raises(UserError) as error:
-        tasks_command(suite, "builtin", out and tmp_path / out)
-    assert message in str(error.value)
+def test_tasks_that_cannot_be_drawn_are_rejected_in_one_line(tmp_path, suite, out, message, capsys):
+    assert main.run(["tasks", "--suite", suite, *(["--out", str(tmp_path / out)] if out else [])]) == 2
+    assert message in capsys.readouterr().err

@@ -156,8 +156,7 @@ def test_bench_sim_compares_with_liberos_wrapper_and_two_processes_with_one(caps
 
 @pytest.mark.parametrize("command", ["train", "data", "sim"])
 def test_help_gives_an_example_and_bad_numbers_are_refused(command, capsys):
-    with pytest.raises(SystemExit):
-        main.run(["bench", command, "--help"])
-    assert f"Example: m2distill bench {command} " in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert main.run(["bench", command, "--help"]) == 0
+    assert f"example: m2distill bench {command} " in " ".join(capsys.readouterr().out.split())
     assert main.run(["bench", command, "--repeats", "0"]) == 2
     assert "repeats is 0, expected at least 1" in capsys.readouterr().err

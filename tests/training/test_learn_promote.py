@@ -271,12 +271,11 @@ def test_a_new_task_has_a_bar_of_its_own():
 
 
 def test_bars_are_numbers():
-    with pytest.raises(ConfigError, match="thresholds.nats is nan"):
+    with pytest.raises(ConfigError, match="nats is nan"):
         Thresholds(nats=float("nan"))
 
 
 @pytest.mark.parametrize("command", ["learn", "promote", "rollback"])
 def test_help_teaches(command, capsys):
-    with pytest.raises(SystemExit):
-        main.run([command, "--help"])
-    assert "Example: m2distill " + command in capsys.readouterr().out.replace("\n", " ")
+    assert main.run([command, "--help"]) == 0
+    assert f"example: m2distill {command} " in " ".join(capsys.readouterr().out.split())

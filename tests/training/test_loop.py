@@ -138,7 +138,7 @@ def test_weights_that_an_update_has_spoiled_are_not_saved(files, tmp_path):
 
 def test_a_control_run_starts_from_another_run_s_first_stage(files, tmp_path):
     first = train(debug(), files, tmp_path / "m2distill")
-    finetune = dataclasses.replace(debug(), strategy="finetune")
+    finetune = debug().with_strategy("finetune")
     stages = []
     train(
         finetune,
@@ -189,7 +189,7 @@ def test_a_start_is_refused_unless_it_has_learned_what_the_first_stage_would(fil
         start.parents[1] / "2" / "checkpoint",
     )
     twice, less = (
-        dataclasses.replace(one, strategy="multitask", protocol=ProtocolConfig("custom", (), demos))
+        dataclasses.replace(one.with_strategy("multitask"), protocol=ProtocolConfig("custom", (), demos))
         for demos in ((2, 2), (2, 1))
     )
     refused(
@@ -251,7 +251,7 @@ def test_repeated_instructions_and_unknown_names_are_refused(files, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'small'"):
         preset("smal")
     with pytest.raises(ConfigError, match="did you mean 'm2distill'"):
-        dataclasses.replace(debug(), strategy="m2distil")
+        debug().with_strategy("m2distil")
 
 
 @pytest.mark.parametrize("name", ["libero", "small", "debug"])

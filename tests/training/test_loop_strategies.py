@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.config import STRATEGY_NAMES, ProtocolConfig, TrainConfig
+from m2distill_training.config import ProtocolConfig, TrainConfig
 from m2distill_training.data.replay import choose_demos
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
+from m2distill_training.strategies.registry import BUILT_IN
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def files(libero_file) -> list[Path]:
 
 def quick(strategy: str, budget: int = 3, **changes) -> TrainConfig:
     return dataclasses.replace(
-        debug(),
-        strategy=strategy,
+        debug().with_strategy(strategy),
         save_every=2,
         optim=dataclasses.replace(debug().optim, budget=budget, warmup_steps=1),
         **changes,
@@ -44,7 +44,7 @@ def outcome(run: RunFolder) -> dict:
     }
 
 
-@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+@pytest.mark.parametrize("strategy", BUILT_IN)
 def test_interrupted_or_killed_at_every_gradient_step_ends_like_the_uninterrupted_run(strategy, files, tmp_path):
     """Ctrl-C after one gradient step, a crash without a word after the next that is new, and so on to the end."""
     config, whole, broken = quick(strategy), tmp_path / "whole", tmp_path / "broken"
@@ -67,7 +67,7 @@ def _crash() -> None:
     raise MemoryError
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGY_NAMES if name != "multitask"])
+@pytest.mark.parametrize("strategy", [name for name in BUILT_IN if name != "multitask"])
 def test_what_a_stage_leaves_does_not_grow_with_the_tasks_learned(strategy, files, tmp_path):
     run = train(quick(strategy, budget=1), files, tmp_path / "run")
 
@@ -116,7 +116,7 @@ def test_er_and_m2distill_replay_the_same_demos_within_the_total_budget(files, t
     config = quick("er", budget=1)
     config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, demos_per_task=2, total_demos=3))
     er = train(config, files, tmp_path / "er")
-    m2distill = train(dataclasses.replace(config, strategy="m2distill"), files, tmp_path / "m2distill")
+    m2distill = train(config.with_strategy("m2distill"), files, tmp_path / "m2distill")
     for stage in range(1, 5):
         kept = load_checkpoint(er.checkpoint(stage)).metrics["replayed_demos"]
         assert kept == load_checkpoint(m2distill.checkpoint(stage)).metrics["replayed_demos"]

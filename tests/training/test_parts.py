@@ -23,7 +23,7 @@ def weights(run: Path, stage: int = 2) -> dict[str, torch.Tensor]:
 
 
 def config(strategy="m2distill", accumulate=1):
-    base = dataclasses.replace(debug(), strategy=strategy, model=dataclasses.replace(debug().model, dropout=0.0))
+    base = dataclasses.replace(debug().with_strategy(strategy), model=dataclasses.replace(debug().model, dropout=0.0))
     return dataclasses.replace(base, optim=dataclasses.replace(base.optim, accumulate=accumulate))
 
 

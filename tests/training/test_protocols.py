@@ -55,9 +55,9 @@ def test_custom_stages_and_demos():
 
 
 def test_multitask_learns_the_same_demos_in_one_stage():
-    config = with_protocol(dataclasses.replace(small(), strategy="multitask"), "base6_plus4")
+    config = with_protocol(small().with_strategy("multitask"), "base6_plus4")
     jointly = plan(config, TEN, [50] * 10)
-    apart = plan(dataclasses.replace(config, strategy="er"), TEN, [50] * 10)
+    apart = plan(config.with_strategy("er"), TEN, [50] * 10)
     assert jointly == [[split for stage in apart for split in stage]]
 
 

@@ -1,7 +1,6 @@
 """The page, from runs really trained and episodes made up; and as a browser lays it out, where one is installed."""
 
 import base64
-import dataclasses
 import html.parser
 import json
 import re
@@ -39,7 +38,7 @@ def runs(tmp_path_factory, write_libero) -> dict[str, Path]:
     files = [write_libero(root / f"{task}_demo.hdf5", find_task(SUITE, task).instruction, seed=task) for task in TASKS]
     folders = {}
     for strategy, wins in WINS.items():
-        config = dataclasses.replace(debug(), strategy=strategy)
+        config = debug().with_strategy(strategy)
         run = train(config, files, root / strategy)
         folders[strategy] = run.path
         write_evaluation(run.path, [episodes(run, stage, won) for stage, won in enumerate(wins, 1)], SETTINGS)

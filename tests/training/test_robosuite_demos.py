@@ -28,7 +28,7 @@ SOURCE = lift.assets().path / "demonstrations/lift/demo.hdf5"
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
     out = tmp_path_factory.mktemp("lift")
-    assert main.run(["import", "robosuite-demos", str(out), "--size-px", "16"]) == 0
+    assert main.run(["import", "robosuite-demos", str(out), "--image-size-px", "16"]) == 0
     assert [path.name for path in out.iterdir()] == ["lift_demo.hdf5"]
     return out / "lift_demo.hdf5"
 

@@ -105,6 +105,16 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     assert find_task(SUITE, 0).instruction in page
     assert not any(link in page for link in ('src="http', 'href="http', "<script"))
 
+    capsys.readouterr()
+    words = ["--suite", SUITE, "--tasks", "1", "--episodes", "1", "--max-steps", "2", "--workers", "1"]
+    assert main.run(["evaluate", str(run / "stages/2/checkpoint"), *words, "--out", str(tmp_path / "alone")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: m2distill report {tmp_path / 'alone'}"
+    assert main.run(["report", str(tmp_path / "alone"), str(run), "--out", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert "run/stages/2" in page and page.count("data:video/mp4;base64,") == 3
+    assert main.run(["report", str(tmp_path / "alone")]) == 0
+    assert find_task(SUITE, 1).instruction in (tmp_path / "alone/report.html").read_text()
+
 
 def test_only_held_out_states_are_used(tmp_path):
     tasks = [find_task(SUITE, task) for task in (0, 1)]

@@ -8,13 +8,13 @@ import torch
 from m2distill_policy.models import Policy
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training.config import STRATEGY_NAMES, EwcConfig
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug
-from m2distill_training.strategies import STRATEGIES, Samples, make_strategy
+from m2distill_training.strategies import Samples, find_strategy, make_strategy
 from m2distill_training.strategies.m2distill import rows_of, teacher_forward
 from m2distill_training.strategies.packnet import OURS, packed_weights, smallest
+from m2distill_training.strategies.registry import BUILT_IN, config_class
 
 SPEC = libero_spec(size_px=16, history=4, text_encoder="test", text_width=8)
 CURRENT, REPLAYED = 3, 2
@@ -41,16 +41,16 @@ def make_policy(seed: int = 0, norm: str = "group") -> Policy:
 
 
 def strategy_with(**distill):
-    distill = {"on": "both"} | distill
-    return make_strategy(dataclasses.replace(debug(), distill=dataclasses.replace(debug().distill, **distill)))
+    return make_strategy(debug().with_strategy("m2distill", **({"on": "both"} | distill)))
 
 
 def strategy_named(name: str):
-    return make_strategy(dataclasses.replace(debug(), strategy=name))
+    return make_strategy(debug().with_strategy(name))
 
 
-def test_every_name_of_the_configuration_has_its_strategy():
-    assert tuple(STRATEGIES) == STRATEGY_NAMES
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_configuration_known_without_an_import_is_the_one_of_the_class(name):
+    assert find_strategy(name).Config is config_class(name)
 
 
 @pytest.mark.parametrize(("name", "replays"), [("finetune", False), ("er", True), ("multitask", False)])
@@ -207,7 +207,7 @@ def test_the_teacher_is_a_copy():
 
 
 def ewc(weight: float = 3.0, decay: float = 0.5):
-    return STRATEGIES["ewc"](dataclasses.replace(debug(), ewc=EwcConfig(weight, decay)))
+    return make_strategy(debug().with_strategy("ewc", weight=weight, decay=decay))
 
 
 def epoch_of(*sizes: int) -> list[Samples]:

@@ -9,11 +9,12 @@ import pytest
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_training.cli import main
-from m2distill_training.experiments.study import VARIANTS, study
+from m2distill_training.experiments.study import VARIANTS, Study, study
 from m2distill_training.runs.records import read_json, read_lines
 from m2distill_training.runs.run_folder import RunFolder
 
 SETTINGS = {
+    "suite": "libero_object",
     "tasks": (0, 1),
     "demos": 2,
     "replay": 1,
@@ -23,25 +24,24 @@ SETTINGS = {
     "max_steps": 2,
     "curve_points": 1,
     "preset": "debug",
-    "workers": 1,
 }
 
 
 def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_path, capfd):
     out = tmp_path / "study"
-    study(out, ("er", "no_text"), (3,), **SETTINGS)
+    study(out, Study(**SETTINGS), ("er", "no_text"), (3,), workers=1)
     folders = {name: RunFolder(out / "runs" / f"{name}-3") for name in ("first", "er", "no_text")}
     shared = {load_checkpoint(folder.checkpoint(1)).id for folder in folders.values()}
     assert len(shared) == 1
     steps = {name: [line["step"] for line in folder.metrics()][-1] for name, folder in folders.items()}
     assert steps == {"first": 4, "er": 2, "no_text": 2}
-    assert read_json(folders["no_text"].path / "config.json")["distill"]["text"] == 0.0
+    assert read_json(folders["no_text"].path / "config.json")["strategy_config"]["text"] == 0.0
     ran = {name: len(read_lines(folder.path / "episodes.jsonl")) for name, folder in folders.items()}
     # Before and after each stage: the first run's 2 are not repeated, nor is the end of a curve.
     assert ran == {"first": 2, "er": 5, "no_text": 5}
     assert read_json(folders["er"].path / "evaluation.json")["ran"]["episodes"] == 3
 
-    study(out, ("er", "multitask"), (3,), **SETTINGS)
+    study(out, Study(**SETTINGS), ("er", "multitask"), (3,), workers=1)
     assert len(read_lines(folders["er"].path / "episodes.jsonl")) == ran["er"]  # nothing was repeated
     runs = {run["variant"]: run for run in read_json(out / "results.json")["runs"]}
     assert list(runs) == ["er", "multitask", "no_text"]
@@ -59,7 +59,7 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"variants": ("lwf",)}, f"variant 'lwf'.*{'.*'.join(sorted(VARIANTS))}"),
+        ({"variants": ("lwf",)}, f"variant 'lwf'.*{'.*'.join(sorted((*VARIANTS, 'ewc', 'packnet')))}"),
         ({"tasks": (1,)}, "at least two"),
         ({"tasks": (1, 1)}, "none twice"),
         ({"seeds": ()}, "at least one of --variants"),
@@ -70,6 +70,7 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_
     ],
 )
 def test_what_cannot_be_studied_is_refused_before_anything_is_made(options, complaint, tmp_path):
+    variants, seeds = options.pop("variants", ("er",)), options.pop("seeds", (0,))
     with pytest.raises(UserError, match=complaint):
-        study(tmp_path / "study", **options)
+        study(tmp_path / "study", Study(**SETTINGS | options), variants, seeds)
     assert not (tmp_path / "study").exists()

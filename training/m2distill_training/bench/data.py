@@ -46,17 +46,7 @@ COLUMNS = (
 
 @freed_memory_kept()  # as the trainer does
 def bench_data(data: Path | None = None, json: bool = False, quick: bool = False, repeats: int = 20) -> None:
-    """Windows per second of the frame store against robomimic's SequenceDataset on the same file, and the memory of a
-    trainer that has 1, 10 and 100 tasks behind it.
-
-    Example: m2distill bench data --data data/demos/task.hdf5 --json > data.json
-
-    Args:
-        data: a demonstration file to read; default: noise of 10 demos of 120 steps, 128 px, in a temporary folder.
-        json: print JSON instead of a table.
-        quick: tiny images and few tasks, in seconds: shows that it runs, says nothing about speed.
-        repeats: batches of 32 windows each, after one to warm up; their median counts.
-    """
+    """Run the benchmark and print its rows; `m2distill bench data --help` describes it. Raises UserError."""
     require_at_least(1, repeats=repeats)
     with tempfile.TemporaryDirectory() as folder:
         file = data or write_file(Path(folder, "read.hdf5"), *((2, 40, 16) if quick else (10, 120, 128)))

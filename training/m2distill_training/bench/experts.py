@@ -44,23 +44,7 @@ def bench_experts(
     workers: int = 1,
     log: Path | None = None,
 ) -> None:
-    """Success of the scripted experts from LIBERO's initial states, with 95 % Wilson intervals: of every task, and in
-    the mean over the tasks.
-
-    Example: m2distill bench experts --suite libero_goal --states 10 --log experts.jsonl --json > experts.json
-
-    Args:
-        json: print JSON instead of a table.
-        suite: suites with an expert.
-        tasks: their task numbers; default: all.
-        states: from so many of the 50 initial states of each task, the first ones.
-        assets: builtin, installed, hub or folders, one after the other.
-        disturbed: disturb as in collection.
-        seed: of the experts' variation and of disturbances.
-        workers: processes; the result does not depend on it.
-        log: a file of finished episodes, one JSON object a line: the same command goes on from it after Ctrl-C.
-            Episodes of other experts' source or other settings in it are left alone and do not count.
-    """
+    """Run the benchmark and print its rows; `m2distill bench experts --help` describes it. Raises UserError."""
     require_at_least(1, states=states, workers=workers)
     require_at_least(0, seed=seed)
     if states > STATES:

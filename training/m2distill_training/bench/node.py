@@ -31,19 +31,7 @@ THREADS = 1  # of torch; the node's default
 
 
 def bench_node(json: bool = False, quick: bool = False, seconds: float = 60, repeats: int = 100) -> None:
-    """The policy node with the libero preset (untrained) and two cameras of 128 px at 20 Hz, in processes of their own:
-    time from an image's stamp to the command that answers it, beside the bare policy; missed periods, start, memory,
-    and the gap while a checkpoint is swapped. With LIBERO_SOURCE=CLONE in the environment, acting is timed against
-    LIBERO's own get_action. Needs ROS 2 and no data.
-
-    Example: m2distill bench node --json > node.json
-
-    Args:
-        json: print JSON instead of a table.
-        quick: seconds only: shows that it runs, says little about speed.
-        seconds: for which commands are timed.
-        repeats: steps of the bare policy and of LIBERO's, after some to warm up.
-    """
+    """Run the benchmark and print its rows; `m2distill bench node --help` describes it. Raises UserError."""
     require_at_least(1, seconds=seconds, repeats=repeats)
     if quick:
         seconds, repeats = min(seconds, 3), min(repeats, 10)

@@ -22,17 +22,7 @@ MIB_PER_S = 60  # of two raw cameras of 640x480 at 30 Hz, and a little
 
 
 def bench_record(json: bool = False, quick: bool = False, seconds: int = 60, folder: Path | None = None) -> None:
-    """One episode of two raw cameras of 640x480 at 30 Hz and joints at 100 Hz: messages published but not in the bag,
-    and the recorder's share of a core. Takes 55 MB of disk a second, given back at the end. Needs ROS 2.
-
-    Example: m2distill bench record --seconds 300 --json > record.json
-
-    Args:
-        json: print JSON instead of a table.
-        quick: five seconds only.
-        seconds: that are recorded.
-        folder: on the disk that is recorded to; default: the system's for temporary files.
-    """
+    """Run the benchmark and print its rows; `m2distill bench record --help` describes it. Raises UserError."""
     require_at_least(1, seconds=seconds)
     seconds = 5 if quick else seconds
     with tempfile.TemporaryDirectory(dir=folder) as scratch:

@@ -7,6 +7,7 @@ import numpy as np
 
 from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import require_at_least
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states
 from m2distill_training.bench.measure import Times, alternate, judged, machine, show
 
@@ -20,26 +21,11 @@ def bench_sim(
     repeats: int = 5,
     steps: int = 40,
     size_px: int = 128,
-    suite: str = "libero_object",
+    suite: str = DEFAULT_SUITE,
     task: int = 0,
     assets: tuple[str, ...] = ("builtin",),
 ) -> None:
-    """Control steps per second, each with an image from both cameras: ours and LIBERO's OffScreenRenderEnv on the same
-    assets, in turns; then two processes of ours against one, in turns as well.
-
-    Example: m2distill bench sim --json > sim.json
-
-    Args:
-        json: print JSON instead of a table.
-        quick: few steps of small images: shows that it runs, says nothing about speed.
-        repeats: blocks of each kind, after one to warm up; their median counts.
-        steps: control steps in a block.
-        size_px: side of the images.
-        suite: where the task is from.
-        task: its number.
-        assets: builtin, installed, hub or folders, each compared with LIBERO's wrapper; the first is used for the two
-            processes.
-    """
+    """Run the benchmark and print its rows; `m2distill bench sim --help` describes it. Raises UserError."""
     require_at_least(1, repeats=repeats, steps=steps)
     if quick:
         steps, size_px = 3, 32

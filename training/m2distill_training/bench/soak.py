@@ -28,18 +28,7 @@ MOST_GROWTH = 1.1  # of a process's memory between the end of the first episode 
 
 
 def bench_soak(json: bool = False, quick: bool = False, minutes: float = 60, folder: Path | None = None) -> None:
-    """Simulator, an untrained policy and the recorder together, one episode a minute: the memory of each process at the
-    beginning and at the end, periods without an action, messages that were published and not recorded. Episodes are
-    counted and removed. Needs ROS 2.
-
-    Example: m2distill bench soak --minutes 60 --json > soak.json
-
-    Args:
-        json: print JSON instead of a table.
-        quick: ten seconds only: shows that it runs.
-        minutes: for which it runs.
-        folder: on the disk that is recorded to; default: the system's for temporary files.
-    """
+    """Run the benchmark and print its rows; `m2distill bench soak --help` describes it. Raises UserError."""
     require_at_least(0, minutes=minutes)
     seconds = 10.0 if quick else 60 * minutes
     with tempfile.TemporaryDirectory(dir=folder) as scratch:

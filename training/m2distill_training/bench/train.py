@@ -25,17 +25,7 @@ PRECISION_STEPS, BLOCK = 200, 20
 
 @freed_memory_kept()  # as the trainer does
 def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> None:
-    """How long a training step of the libero preset takes: against the plain path (float32, NCHW, LIBERO's
-    augmentation), and M2Distill's against experience replay's; and how near the losses of 200 steps of the small preset
-    in bfloat16 are to those in float32. Needs no data.
-
-    Example: m2distill bench train --json > train.json
-
-    Args:
-        json: print JSON instead of a table.
-        quick: tiny images and batches, in seconds: shows that it runs, says nothing about speed.
-        repeats: steps of each kind, after one to warm up; their median counts.
-    """
+    """Run the benchmark and print its rows; `m2distill bench train --help` describes it. Raises UserError."""
     require_at_least(1, repeats=repeats)
     config = dataclasses.replace(libero(), image_px=16, history=2) if quick else libero()
     batches = (2, 4) if quick else (8, 32)

@@ -1,5 +1,7 @@
-"""Progress on the terminal: a bar, or, where the output is no terminal, plain lines: of training every few seconds, of
-episodes one for each."""
+"""Progress on the terminal: a bar, or plain lines if the output is not a terminal.
+
+Training prints a line every few seconds, an evaluation one for each episode.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ LINE_EVERY_S = 5.0
 
 @contextmanager
 def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress], None]]:
-    """Gives the `on_step` of loop.train."""
+    """Give the `on_step` of engine.train."""
     console = Console()
     if not console.is_terminal:
         yield _plain(label)
@@ -25,8 +27,7 @@ def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress],
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}  {task.fields[rate]:.1f} it/s"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}  {task.fields[rate]:.1f} it/s  {task.fields[eta]}"),
     ]
     with Progress(*columns, console=console) as bars:
         tasks: dict[int, TaskID] = {}
@@ -34,9 +35,9 @@ def show_training(label: str = "training") -> Iterator[Callable[[TrainProgress],
         def on_step(p: TrainProgress) -> None:
             if p.stage not in tasks:
                 tasks[p.stage] = bars.add_task(
-                    f"{label} stage {p.stage}/{p.stages}", total=p.steps, losses="", rate=0.0
+                    f"{label} stage {p.stage}/{p.stages}", total=p.steps, losses="", rate=0.0, eta=""
                 )
-            bars.update(tasks[p.stage], completed=p.step, losses=_losses(p), rate=p.steps_per_s)
+            bars.update(tasks[p.stage], completed=p.step, losses=_losses(p), rate=p.steps_per_s, eta=_eta(p))
 
         yield on_step
 
@@ -50,14 +51,19 @@ def _plain(label: str) -> Callable[[TrainProgress], None]:
         if now - shown_at < LINE_EVERY_S and p.step != p.steps:
             return
         shown_at = now
-        eta_s = (p.steps - p.step) / p.steps_per_s
         print(
             f"{label} stage {p.stage}/{p.stages}  {p.step}/{p.steps}  {_losses(p)}  "
-            f"{p.steps_per_s:.1f} it/s  eta {int(eta_s // 60)}:{int(eta_s % 60):02d}",
+            f"{p.steps_per_s:.1f} it/s  {_eta(p)}",
             flush=True,
         )
 
     return on_step
+
+
+def _eta(p: TrainProgress) -> str:
+    """The time until the last stage ends."""
+    minutes, seconds = divmod(int(p.seconds_left), 60)
+    return f"eta {minutes}:{seconds:02d}"
 
 
 def _losses(p: TrainProgress) -> str:
@@ -66,7 +72,7 @@ def _losses(p: TrainProgress) -> str:
 
 @contextmanager
 def show_episodes() -> Iterator[ProgressCallbacks]:
-    """Gives the `callbacks` of evaluate_run and evaluate_checkpoint."""
+    """Yield the `callbacks` of evaluate_run and evaluate_checkpoint."""
     console = Console(highlight=False)
     total = done = successes = 0
     columns = [

@@ -17,7 +17,7 @@ from m2distill_training.data.replay import choose_memory
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
 from m2distill_training.engine.augment import augment
-from m2distill_training.runs.run_folder import RunError
+from m2distill_training.runs.records import RunError
 from m2distill_training.strategies import Samples
 
 CURRENT_ORDER, REPLAY_ORDER = 0, 1  # distinguish the two sample orders of one stage

@@ -5,23 +5,24 @@ from pathlib import Path
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import TrainConfig
-from m2distill_training.runs.run_folder import RunError, read_run
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import read_run
 from m2distill_training.strategies import find_strategy, make_strategy
 
 
-def check_strategy(config: TrainConfig) -> None:
-    """Raise RunError if the strategy needs more of the first stage than its checkpoint."""
-    if make_strategy(config).remembers:
+def check_strategy(config: TrainConfig, source: Path | None) -> None:
+    """Raise RunError if the strategy needs more of the first stage than the checkpoint `source`."""
+    if source is not None and make_strategy(config).remembers:
         raise RunError(
             f"{config.strategy} needs more of the first stage than a checkpoint holds; leave --start-from out"
         )
 
 
-def load_first_stage(source: Path, config: TrainConfig, spec: PolicySpec, data: list[dict]) -> Checkpoint:
+def load_first_stage(source: Path | None, config: TrainConfig, spec: PolicySpec, data: list[dict]) -> Checkpoint | None:
     """Return the checkpoint `source` if its run learned in its first stage what this run would.
 
     Args:
-        source: checkpoint of a first stage, in its run folder.
+        source: checkpoint of a first stage, in its run folder; None returns None.
         config: configuration of the new run.
         spec: spec of the new run's policy.
         data: datasets of the new run's first stage.
@@ -29,6 +30,8 @@ def load_first_stage(source: Path, config: TrainConfig, spec: PolicySpec, data: 
     Raises:
         UserError: the checkpoint differs, or its run learned from or held out other demonstrations.
     """
+    if source is None:
+        return None
     checkpoint = load_checkpoint(source)
     instructions = [d["instruction"] for d in data]
     if (checkpoint.model_config, checkpoint.spec) != (config.model, spec):

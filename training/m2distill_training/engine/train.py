@@ -36,6 +36,7 @@ def train(
     start_from: Path | None = None,
     cache: Path | None = None,
     instructions: Sequence[str] | None = None,
+    on_ready: Callable[[], None] = lambda: None,
     on_step: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> RunFolder:
     """Learn the tasks of the datasets, divided into stages by config.protocol.
@@ -45,7 +46,7 @@ def train(
     KeyboardInterrupt.
 
     Args:
-        config: all settings that determine the result.
+        config: settings of the run.
         datasets: LIBERO-format files, one per task, in the order of learning.
         out: the run folder.
         resume: continue the run in `out`.
@@ -53,6 +54,7 @@ def train(
         start_from: checkpoint of another run in place of the first stage, in which strategies do not differ.
         cache: folder of the decoded frames; default: beside each file.
         instructions: replace those in the files.
+        on_ready: called when everything has been checked.
         on_step: called after every gradient step.
 
     Raises:
@@ -62,31 +64,26 @@ def train(
     instructions = in_files if instructions is None else list(instructions)
     _check_instructions(datasets, instructions)
     splits = plan(config, datasets, n_demos)
-    if start_from is not None:
-        check_strategy(config)
+    check_strategy(config, start_from)
     config, spec, encoder = _resolve(config)
     embeddings = encoder.encode(instructions)
     with joined(device) as distributed:
         stores = _open_stores(datasets, instructions, spec, config, cache, distributed)
         stages = [[DemoSubset(stores[x.task], embeddings[x.task], x.demos) for x in stage] for stage in splits]
         data = [dataset_entry(store) for store in stores]
-        first = None if start_from is None else load_first_stage(start_from, config, spec, data[: len(splits[0])])
+        first = load_first_stage(start_from, config, spec, data[: len(splits[0])])
         with _run_folder(out, config, data, resume, distributed) as run, deferred_interrupt() as interrupted:
-            if start_from is not None and first is not None:
-                _copy_first_stage(start_from, first, run)
-                distributed.wait()  # the other processes read the checkpoint
+            on_ready()
+            _copy_first_stage(start_from, first, run, distributed)
             policy: Policy | None = None
             for stage, (new, new_splits) in enumerate(zip(stages, splits, strict=True), 1):
                 if not run.checkpoint(stage).is_dir():
                     trainer = Trainer(config, spec, distributed.device, stage, stages[:stage], policy, run, distributed)
-                    trainer.run(len(stages), on_step, interrupted)
+                    later_steps = sum(map(trainer.steps_of, stages[stage:]))
+                    trainer.run(len(stages), on_step, interrupted, later_steps)
                     trainer.finish(interrupted)
-                if distributed.leads:
-                    for split, subset in zip(new_splits, new, strict=True):
-                        save_task(run, split, subset, config)
-                distributed.wait()
-                policy = Policy(config.model, spec)
-                policy.load_state_dict(load_checkpoint(run.checkpoint(stage)).state_dict)
+                _save_tasks(run, new_splits, new, config, distributed)
+                policy = load_checkpoint(run.checkpoint(stage)).build_policy()
             return run
 
 
@@ -170,13 +167,29 @@ def _run_folder(
         yield run
 
 
-def _copy_first_stage(source: Path, checkpoint: Checkpoint, run: RunFolder) -> None:
+def _copy_first_stage(
+    source: Path | None, checkpoint: Checkpoint | None, run: RunFolder, distributed: DistributedContext
+) -> None:
     """Save another run's checkpoint `source` and its learning curve as the first stage of `run`, unless it has one."""
-    if run.checkpoint(1).is_dir():
-        return
-    for point in RunFolder.curve_beside(source):
-        run.save_checkpoint(run.stage_folder(1) / "curve" / point.name, load_checkpoint(point))
-    run.save_checkpoint(run.checkpoint(1), checkpoint)
+    if source is not None and checkpoint is not None and not run.checkpoint(1).is_dir():
+        for point in RunFolder.curve_beside(source):
+            run.save_checkpoint(run.stage_folder(1) / "curve" / point.name, load_checkpoint(point))
+        run.save_checkpoint(run.checkpoint(1), checkpoint)
+    distributed.wait()  # until the leader has saved it
+
+
+def _save_tasks(
+    run: RunFolder,
+    splits: Sequence[TaskSplit],
+    subsets: Sequence[DemoSubset],
+    config: TrainConfig,
+    distributed: DistributedContext,
+) -> None:
+    """Save the tasks of a stage in the leader, while the other processes wait."""
+    if distributed.leads:
+        for split, subset in zip(splits, subsets, strict=True):
+            save_task(run, split, subset, config)
+    distributed.wait()
 
 
 @contextmanager

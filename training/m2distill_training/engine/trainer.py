@@ -26,7 +26,7 @@ from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import ConfigError, TrainConfig
-from m2distill_training.data.windows import DemoSubset
+from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.schedule import Phases, learning_rate
@@ -45,9 +45,15 @@ class TrainProgress:
     stages: int
     step: int  # gradient steps done in this stage
     steps: int
+    later_steps: int  # gradient steps of the stages after this one
     losses: dict[str, float]
     lr: float
     steps_per_s: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Return the estimated time until the end of the last stage at the present rate."""
+        return (self.steps - self.step + self.later_steps) / self.steps_per_s
 
 
 class Trainer:
@@ -87,8 +93,7 @@ class Trainer:
         if previous is not None and self.strategy.remembers:
             self._set_memory(load_memory(self._memory_path(stage - 1)))
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
-        units = len(self.new) if config.optim.budget_unit == "steps" else self.batches.per_epoch
-        self.phases = Phases(self.strategy.phases, config.optim.budget * units)
+        self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))
         self.step = 0
         self.losses: dict[str, float] = {}
         self._begin_optimiser()
@@ -103,6 +108,15 @@ class Trainer:
             policy = nn.SyncBatchNorm.convert_sync_batchnorm(policy)
         return policy.to(self.device).train()
 
+    def _budget(self, tasks: int, per_epoch: int) -> int:
+        o = self.config.optim
+        return o.budget * (tasks if o.budget_unit == "steps" else per_epoch)
+
+    def steps_of(self, subsets: list[DemoSubset]) -> int:
+        """Return the gradient steps of another stage, which learns `subsets`."""
+        per_epoch = math.ceil(len(Windows(subsets, self.config.history)) / self.config.optim.batch_size)
+        return Phases(self.strategy.phases, self._budget(len(subsets), per_epoch)).steps
+
     def _begin_optimiser(self) -> None:
         o = self.config.optim
         self.average = {name: x.clone() for name, x in self.policy.state_dict().items()} if o.ema_decay > 0 else None
@@ -111,13 +125,16 @@ class Trainer:
         )
 
     @freed_memory_kept()
-    def run(self, stages: int, on_step: Callable[[TrainProgress], None], interrupted: threading.Event) -> None:
+    def run(
+        self, stages: int, on_step: Callable[[TrainProgress], None], interrupted: threading.Event, later_steps: int = 0
+    ) -> None:
         """Make all gradient steps of the stage, from its saved state if there is one.
 
         Args:
             stages: number of stages of the run, for the progress.
             on_step: called after every gradient step.
             interrupted: when set, the state is saved after the current gradient step.
+            later_steps: gradient steps of the stages after this one, for the progress.
 
         Raises:
             KeyboardInterrupt: the training was interrupted in any process.
@@ -138,7 +155,7 @@ class Trainer:
                 line = {"stage": self.stage, "step": self.step, **self.losses, "lr": lr, "grad_norm": grad_norm}
                 run.log(line | {"steps_per_s": round(rate, 3)})
             self._save_point(curve)
-            on_step(TrainProgress(self.stage, stages, self.step, steps, self.losses, lr, rate))
+            on_step(TrainProgress(self.stage, stages, self.step, steps, later_steps, self.losses, lr, rate))
             stop = self.distributed.any(interrupted.is_set())
             if stop or self.step % self.config.save_every == 0 or self.step == steps:
                 run.save_state(self.stage, self._state())

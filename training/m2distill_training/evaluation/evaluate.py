@@ -77,6 +77,12 @@ def is_evaluation(value: Any) -> bool:
     )
 
 
+def is_checkpoint_evaluation(value: Any) -> bool:
+    """Check evaluation.json of one checkpoint, as far as it is read again."""
+    form = {"checkpoint": is_text, "checkpoint_id": str, "episodes_per_task": is_count, "tasks": non_empty(_is_task)}
+    return fits(value, form)
+
+
 def evaluate_checkpoint(
     checkpoint: Path,
     tasks: Sequence[Task],

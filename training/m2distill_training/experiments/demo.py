@@ -34,6 +34,7 @@ from rich.table import Table
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError, require_at_least
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -46,19 +47,20 @@ from m2distill_training.report import write_report
 from m2distill_training.runs.records import RunError, begin_folder, read_json, write_atomic
 from m2distill_training.utils.schemas import is_count, optional
 
-SUITE = "libero_object"
+CRITERION = 0.8  # success rate that the policy must reach on the old and on the new task: 4 of 5 episodes
+SUITE = DEFAULT_SUITE
 CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets long before
 TRIALS = [{"task": is_count, "initial_state": is_count, "success": bool, "steps": is_count, "video": optional(str)}]
 
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """Settings of the user; see `demo`."""
+    """What the user chooses: the options of `m2distill demo`."""
 
     out: Path
     tasks: tuple[int, int]
+    demos: int
     episodes: int
-    trials: int
     max_steps: int
     preset: str
     seed: int
@@ -68,42 +70,41 @@ class DemoPlan:
         return {strategy: self.out / strategy for strategy in ("m2distill", "finetune")}
 
 
-def demo(
-    out: Path = Path("runs/demo"),
-    tasks: tuple[int, int] = (0, 1),
-    episodes: int = 40,
-    trials: int = 5,
-    max_steps: int = 300,
-    preset: str = "small",
-    seed: int = 0,
-) -> None:
-    """Collect, learn two tasks one after the other, obey over ROS 2, report. Run it again to go on after Ctrl-C.
+def demo(chosen: DemoPlan) -> int:
+    """Run the demo or continue it; return the exit status, 1 if the policy falls short of CRITERION.
 
-    Example: m2distill demo --out runs/milk --tasks 7 1
-
-    Args:
-        out: folder of everything it writes.
-        tasks: two task numbers of LIBERO-OBJECT, in the order of learning.
-        episodes: demonstrations per task.
-        trials: episodes per task and policy over ROS 2, each from a held-out initial state.
-        max_steps: of a trial; a demonstration takes about 100.
-        preset: of training: small learns within minutes, debug learns nothing within seconds.
-        seed: of demonstrations, training and sampling.
+    Raises UserError.
     """
-    chosen = DemoPlan(out, tasks, episodes, trials, max_steps, preset, seed)
     _check(chosen)
     _begin(chosen)
     console, clock = Console(), _Clock()
-    console.print(f"m2distill demo: task {tasks[0]} first, then task {tasks[1]}; everything goes to {out}/")
-    with clock.phase(console, f"1/4  collect {episodes} demonstrations of each task"):
-        files = collect(SUITE, tasks, episodes, out / "data", seed=seed, assets=find_assets("builtin"))
+    first, second = chosen.tasks
+    console.print(f"m2distill demo: task {first} first, then task {second}; everything goes to {chosen.out}/")
+    with clock.phase(console, f"1/4  collect {chosen.demos} demonstrations of each task"):
+        builtin = find_assets("builtin")
+        files = collect(SUITE, chosen.tasks, chosen.demos, chosen.out / "data", seed=chosen.seed, assets=builtin)
     with clock.phase(console, "2/4  learn the first task, then the second with M2Distill"):
         _learn(chosen, "m2distill", files)
     with clock.phase(console, "3/4  the control: learn the second task by plain fine-tuning"):
         _learn(chosen, "finetune", files)
-    with clock.phase(console, "4/4  obey instructions over ROS 2"):
+    with clock.phase(console, "4/4  execute instructions over ROS 2"):
         evaluations = _run_trials(chosen)
     _summarise(chosen, console, clock, evaluations)
+    if missed := shortfall(evaluations["m2distill"]):
+        print(f"m2distill: demo failed: {missed}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def shortfall(evaluation: dict) -> str:
+    """Where the policy that learned both tasks falls short of CRITERION; empty if it does not."""
+    tasks = zip(("old task", "new task"), evaluation["stages"][-1]["tasks"], strict=True)
+    missed = [
+        f"{kind} {task['successes']} of {task['episodes']}"
+        for kind, task in tasks
+        if task["successes"] < CRITERION * task["episodes"]
+    ]
+    return f"{', '.join(missed)}, expected at least {CRITERION:.0%} of each task" if missed else ""
 
 
 def _check(chosen: DemoPlan) -> None:
@@ -111,12 +112,12 @@ def _check(chosen: DemoPlan) -> None:
     for task in chosen.tasks:
         find_task(SUITE, task)
     presets.preset(chosen.preset)
-    if len(set(chosen.tasks)) != 2 or not 1 <= chosen.trials <= len(HELD_OUT):
+    if len(set(chosen.tasks)) != 2 or not 1 <= chosen.episodes <= len(HELD_OUT):
         raise UserError(
-            f"tasks {chosen.tasks} and {chosen.trials} trials given; allowed: two different tasks, "
-            f"1 to {len(HELD_OUT)} trials"
+            f"tasks {list(chosen.tasks)} and {chosen.episodes} episodes given; allowed: two different tasks, "
+            f"1 to {len(HELD_OUT)} episodes"
         )
-    require_at_least(1, episodes=chosen.episodes, max_steps=chosen.max_steps)
+    require_at_least(1, demos=chosen.demos, max_steps=chosen.max_steps)
     require_at_least(0, seed=chosen.seed)
 
 
@@ -126,8 +127,8 @@ def _begin(chosen: DemoPlan) -> None:
         "demo",
         {
             "tasks": list(chosen.tasks),
+            "demos": chosen.demos,
             "episodes": chosen.episodes,
-            "trials": chosen.trials,
             "max_steps": chosen.max_steps,
             "preset": chosen.preset,
             "seed": chosen.seed,
@@ -188,7 +189,7 @@ def _run_trials(chosen: DemoPlan) -> dict[str, dict]:
         "sampling": DEFAULT_SAMPLING,
         "seed": chosen.seed,
         "max_steps": chosen.max_steps,
-        "episodes_per_task": chosen.trials,
+        "episodes_per_task": chosen.episodes,
     }
     return {
         strategy: write_evaluation(folder, [results["first_stage"], results[strategy]], settings)
@@ -228,7 +229,7 @@ def _trials(
             "--tasks",
             *map(str, tasks),
             "--initial-states",
-            *map(str, HELD_OUT[: chosen.trials]),
+            *map(str, HELD_OUT[: chosen.episodes]),
         ]
         with NodeProcesses(system_nodes(config), folder / "logs", domain) as nodes:
             client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
@@ -245,7 +246,7 @@ def _trials(
                 nodes.check()  # the error of a node that has ended explains that of its client
         if client.returncode != 0:
             raise UserError(f"the trials of {name} failed; see {folder / 'logs'}")
-    return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[: chosen.trials])]
+    return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[: chosen.episodes])]
 
 
 def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
@@ -293,8 +294,8 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
     summary = {
         "tasks": list(chosen.tasks),
         "instructions": [old, new],
-        "episodes": chosen.episodes,
-        "trials_per_task": chosen.trials,
+        "demos": chosen.demos,
+        "episodes_per_task": chosen.episodes,
         "preset": chosen.preset,
         "seed": chosen.seed,
         "seconds_now": clock.phases,
@@ -306,7 +307,7 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
         chosen.out / "report.html",
         list(chosen.folders.values()),
         title="m2distill demo",
-        notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.episodes} scripted "
+        notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.demos} scripted "
         "demonstrations each, then instructed over ROS 2.",
     )
     console.print(f"{sum(clock.phases.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")

@@ -48,7 +48,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
     """The file `lift_demo.hdf5` in the folder `out`, from robosuite's `demo.hdf5` or the one in its wheel. Raises
     DataError for a file of another task, robot or controller, and for actions that are not finite or out of range."""
     if not 16 <= size_px <= 1024:
-        raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+        raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     source = source or lift.assets().path / "demonstrations" / "lift" / "demo.hdf5"
     task = find_task(lift.SUITE, lift.NAME)
     path = out / f"{task.name}_demo.hdf5"

@@ -83,7 +83,7 @@ def folder_name(variant: str, seed: int) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """Settings that all runs share; see `study`."""
+    """What all runs have in common: options of `m2distill study`."""
 
     suite: str
     tasks: tuple[int, ...]
@@ -115,59 +115,32 @@ class Study:
         return total // len(self.tasks) if is_joint(variant) else self.budget
 
 
-def study(
-    out: Path = Path("runs/study"),
-    variants: tuple[str, ...] = ("finetune", "er", "m2distill"),
-    seeds: tuple[int, ...] = (0, 1),
-    suite: str = "libero_object",
-    tasks: tuple[int, ...] = (0, 1, 2, 3, 4),
-    demos: int = 40,
-    replay: int = 2,
-    first_budget: int = 4000,
-    budget: int = 1000,
-    episodes: int = 20,
-    max_steps: int = 200,
-    curve_points: int = 2,
-    preset: str = "small",
-    workers: int = 2,
-) -> None:
-    """Learn the same tasks by several strategies, evaluate each after every stage, and compare.
-
-    Variants: the strategies finetune, er, m2distill, relabel and multitask; no_image, no_text, no_extra, no_policy:
-    m2distill without one of its four terms; and strategies of your own, by name or as module:Class.
-    Every run and episode that is finished is kept, so the same command goes on after Ctrl-C; further variants or seeds
-    may be added to a study by another command.
-
-    Example: m2distill study --out runs/study --variants finetune er m2distill --seeds 0 1
+def study(out: Path, settings: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int = 2) -> None:
+    """Learn, evaluate and compare; what is finished in `out` is not repeated.
 
     Args:
-        out: folder of everything it writes.
-        variants: what to compare.
-        seeds: of initial weights, draws and replayed demonstrations; the demonstrations are the same.
-        suite: with a scripted expert: libero_object, libero_goal or libero_spatial.
-        tasks: task numbers in the order of learning, one stage each.
-        demos: demonstrations per task.
-        replay: demonstrations of every earlier task that er and m2distill keep.
-        first_budget: gradient steps for the first task, which a network without knowledge learns.
-        budget: gradient steps for each further task.
-        episodes: per task and checkpoint, from starts that no demonstration used.
-        max_steps: of an episode; a demonstration takes about 100.
-        curve_points: parts into which the learning of a stage is divided for LIBERO's forward transfer; 0: none.
-        preset: of training.
-        workers: simulating processes; the results do not depend on it.
+        out: folder of everything that is written.
+        settings: what all runs have in common.
+        variants: names of VARIANTS, or strategies.
+        seeds: of initial weights, random draws and replayed demonstrations.
+        workers: simulating processes; the results do not depend on their number.
+
+    Raises:
+        UserError: for settings that cannot be studied, and for a folder with another study.
     """
-    settings = Study(suite, tasks, demos, replay, first_budget, budget, episodes, max_steps, curve_points, preset)
     _check(settings, variants, seeds, workers)
     begin_folder(out, "study", json.loads(json.dumps(asdict(settings))))
     console = Console()
-    files = collect(suite, tasks, demos, out / "data", workers=workers, assets=find_assets("builtin"))
+    files = collect(
+        settings.suite, settings.tasks, settings.demos, out / "data", workers=workers, assets=find_assets("builtin")
+    )
     for seed in seeds:
         for variant in variants:
             console.rule(f"{variant}, seed {seed}", align="left")
             first = None if is_joint(variant) else _learn_and_evaluate(out, settings, files[:1], FIRST, seed, workers)
             _learn_and_evaluate(out, settings, files, variant, seed, workers, first)
             write_results(out)
-    console.print((out / "results.md").read_text(), markup=False)
+    print((out / "results.md").read_text())
 
 
 def _check(settings: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> None:
@@ -269,8 +242,9 @@ def _result(variant: str, path: Path) -> dict:
 
 def _tables(settings: dict, results: list[dict]) -> str:
     lines = [
-        f"{settings['suite']}, tasks {', '.join(map(str, settings['tasks']))} in this order; preset {settings['preset']}, "
-        f"{settings['first_budget']} gradient steps for the first, {settings['budget']} for each other; "
+        f"{settings['suite']}, tasks {', '.join(map(str, settings['tasks']))} in this order; "
+        f"preset {settings['preset']}, {settings['first_budget']} gradient steps for the first, "
+        f"{settings['budget']} for each other; "
         f"{settings['demos']} demonstrations a task, {settings['replay']} of them replayed; "
         f"{settings['episodes']} episodes of at most {settings['max_steps']} steps for each rate. In percent, 95 % "
         "intervals of what the number of episodes leaves open.",

@@ -16,33 +16,17 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
 from m2distill_sim.suites import Task, find_task, suites
-from m2distill_training.config import ConfigError
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import Windows
 from m2distill_training.evaluation.evaluate import evaluate_checkpoint, known_tasks
 from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import token_distance
+from m2distill_training.promotion.thresholds import Thresholds
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
 
 WINDOWS = 64  # of a task's held-out demos, at equal distances
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Limits for the promotion of a checkpoint."""
-
-    drop: float = 0.05  # largest loss of success on an earlier task, or the width of its 95 % interval if larger
-    success: float = 0.5  # least success of the new task in simulation
-    nats: float = 1.0  # largest loss of log-likelihood per step on an earlier task's held-out actions
-    drift: float = 0.5  # largest drift of an earlier task's latents, relative to their mean square
-
-    def __post_init__(self):
-        for name in ("drop", "success", "nats", "drift"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"thresholds.{name} is {value}, allowed at least 0")
 
 
 @dataclass(frozen=True)

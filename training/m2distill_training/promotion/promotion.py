@@ -23,6 +23,12 @@ from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.utils.schemas import is_count
 
 
+class PromotionRejected(RunError):
+    """A checkpoint did not pass the check for forgetting."""
+
+    exit_status = 1
+
+
 @dataclass(frozen=True)
 class Promotion:
     """A promotion that has been made."""
@@ -76,7 +82,7 @@ def promote(
         )
         failed = [check for check in checks if not check.passed]
         if failed and not force:
-            raise RunError(
+            raise PromotionRejected(
                 f"stage {stage} is not promoted: "
                 + "; ".join(check.describe() for check in failed)
                 + f". The proof is "

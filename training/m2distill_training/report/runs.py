@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m2distill_training.evaluation.drift import DRIFT
-from m2distill_training.evaluation.evaluate import is_evaluation
+from m2distill_training.evaluation.evaluate import METRICS, is_checkpoint_evaluation, is_evaluation
 from m2distill_training.runs.records import RunError, read_json
 from m2distill_training.runs.run_folder import CONFIG, ENVIRONMENTS, RunFolder
 
@@ -37,6 +37,8 @@ def load_runs(paths: list[Path]) -> list[ReportedRun]:
 
 
 def _load_run(path: Path, name_is_unique: bool) -> ReportedRun:
+    if _is_of_checkpoint(path):
+        return _checkpoint(path)
     evaluation = read_evaluation(path)
     config = read_json(path / "config.json", CONFIG)
     return ReportedRun(
@@ -51,8 +53,37 @@ def _load_run(path: Path, name_is_unique: bool) -> ReportedRun:
     )
 
 
+def _is_of_checkpoint(path: Path) -> bool:
+    """Check whether m2distill evaluate wrote `path` for a checkpoint: it then is no run folder."""
+    file = path / "evaluation.json"
+    return file.is_file() and not (path / "config.json").is_file() and "checkpoint" in read_json(file, dict)
+
+
+def _checkpoint(path: Path) -> ReportedRun:
+    """The evaluation of one checkpoint as a run with one stage. What only a run has stays empty."""
+    evaluation = read_json(
+        path / "evaluation.json", is_checkpoint_evaluation, "evaluate the checkpoint again: m2distill evaluate"
+    )
+    tasks = evaluation["tasks"]
+    place = Path(evaluation["checkpoint"])
+    label = "/".join(place.parts[-4:-1]) if place.name == "checkpoint" else place.name
+    unknown = dict.fromkeys(METRICS)
+    as_run = {
+        "episodes_per_task": evaluation["episodes_per_task"],
+        "stages": [{"checkpoint_id": evaluation["checkpoint_id"], "tasks": tasks}],
+        "matrix": [[sum(task["success_rate"] for task in tasks) / len(tasks)]],
+        "metrics": unknown,
+        "intervals_95": unknown,
+    }
+    data = [{"instruction": task["instruction"], "demos": "-", "path": "-", "key": "-"} for task in tasks]
+    settings = {name: value for name, value in evaluation.items() if name not in ("tasks", "ran")}
+    return ReportedRun(path, label or str(place), {**settings, "seed": "-"}, data, as_run, [], [], [])
+
+
 def read_evaluation(run: Path) -> dict:
-    """Return the content of a run's evaluation.json. Raises RunError."""
+    """Read evaluation.json of a run folder. Raises RunError."""
+    if not run.is_dir():
+        raise RunError(f"{run} does not exist; give a run folder, the --out of m2distill train")
     if not (run / "evaluation.json").is_file():
         raise RunError(f"{run} has no evaluation.json; run: m2distill evaluate {run}")
     return read_json(run / "evaluation.json", is_evaluation, f"run again: m2distill evaluate {run}")

@@ -12,8 +12,6 @@ from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
 
-import torch
-
 from m2distill_training.utils.schemas import is_count, optional
 
 ENVIRONMENT = {
@@ -29,13 +27,15 @@ ENVIRONMENT = {
 
 def environment() -> dict:
     """Return a JSON-ready description of this process and its machine."""
+    import torch  # the versions alone do not need it
+
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "source": _source_commit(),
+        "source": source_commit(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -48,7 +48,7 @@ def packages() -> dict[str, str]:
     return dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items()))
 
 
-def _source_commit() -> str | None:
+def source_commit() -> str | None:
     """Return the git commit of this code, with "-dirty" if tracked files differ; None outside a repository."""
     git = shutil.which("git")
     here = Path(__file__).resolve()
@@ -65,7 +65,7 @@ def _source_commit() -> str | None:
     return ask("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

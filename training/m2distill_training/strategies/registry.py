@@ -114,23 +114,10 @@ def option_prefix(config: type) -> str:
     return (config.__name__.removesuffix("Config") or config.__name__).lower()
 
 
-def checked_config(name: str) -> type:
-    """Return a subclass of the dataclass of a strategy's hyper-parameters that raises ConfigError for bad values."""
-    cls = config_class(name)
-
-    def check(self: Any) -> None:
-        with _config_errors(name):
-            getattr(cls, "__post_init__", lambda _: None)(self)
-
-    return dataclasses.make_dataclass(
-        cls.__name__, [], bases=(cls,), namespace={"__post_init__": check, "__doc__": cls.__doc__}, frozen=True
-    )
-
-
 def config_values(name: str, preset: str, **values: Any) -> Any:
     """Return the hyper-parameters of strategy `name` for a preset, with some `values` replaced. Raises ConfigError."""
     cls: Any = config_class(name)
-    with _config_errors(name):
+    with config_errors(name):
         found = cls.for_preset(preset) if hasattr(cls, "for_preset") else cls()
         if not isinstance(found, cls):
             raise ConfigError(f"strategy {name}: {cls.__name__}.for_preset returned {found!r:.80}")
@@ -142,7 +129,7 @@ def config_values(name: str, preset: str, **values: Any) -> Any:
 def read_config(name: str, value: Any, where: str) -> Any:
     """Return the hyper-parameters of strategy `name` from JSON values; missing ones have their defaults."""
     cls = config_class(name)
-    with _config_errors(name):
+    with config_errors(name):
         return read_dataclass(cls, value, where)
 
 
@@ -287,7 +274,7 @@ def _check_class(place: str, cls: Any) -> None:
 
 
 @contextlib.contextmanager
-def _config_errors(name: str) -> typing.Iterator[None]:
+def config_errors(name: str) -> typing.Iterator[None]:
     """Turn what a configuration's own checks raise into a ConfigError that names the strategy."""
     try:
         yield

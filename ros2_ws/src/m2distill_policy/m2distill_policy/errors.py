@@ -11,6 +11,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Something outside the program is wrong and the message says how to mend it."""
 
+    exit_status = 2  # of a command that ends with this error; 1 where the command ran and its criterion was not met
+
 
 class SpecError(UserError):
     """A PolicySpec, or data that must match one, is malformed."""

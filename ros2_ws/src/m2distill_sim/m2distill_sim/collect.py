@@ -28,7 +28,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from m2distill_policy.cameras import CAMERAS, Camera, camera_records, read_cameras, square_sizes
+from m2distill_policy.cameras import CAMERAS, Camera, camera_records, square_sizes
 from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
@@ -97,7 +97,7 @@ def collect(
     require_at_least(1, episodes=episodes, workers=workers)
     require_at_least(0, seed=seed)
     if not 16 <= size_px <= 1024:
-        raise UserError(f"size_px is {size_px}, allowed 16 to 1024")
+        raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     assets = find_assets() if assets is None else assets
     settings = CollectSettings(seed, size_px, assets.identity(), cameras=tuple(cameras))
     requested = [find_task(suite, task) for task in tasks]
@@ -116,48 +116,6 @@ def collect(
             for task, path in open_tasks:
                 _collect_task(pool, show, task, path, episodes, settings, assets)
     return paths
-
-
-def collect_command(
-    suite: str = "libero_object",
-    tasks: tuple[int, ...] = (0, 1),
-    episodes: int = 50,
-    out: Path = Path("data/demos"),
-    workers: int = 2,
-    seed: int = 0,
-    size_px: int = 128,
-    assets: str | None = None,
-    cameras: Path | None = None,
-) -> None:
-    """Collect demonstrations of a scripted expert in simulation: one LIBERO-format HDF5 file per task.
-
-    The arm is disturbed at random, and successful attempts are kept. The same command resumes after Ctrl-C.
-
-    Example: m2distill collect --suite libero_object --tasks 0 1 --episodes 40 --out data/demos
-
-    Args:
-        suite: libero_object, libero_goal or libero_spatial.
-        tasks: task numbers in the suite, from 0.
-        episodes: successful demonstrations of each task.
-        out: folder of the files, <task>_demo.hdf5.
-        workers: processes, each with its own simulator; the result does not depend on it.
-        seed: of the expert's variation, of the disturbances, and of placements beyond LIBERO's initial states.
-        size_px: side of the images.
-        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
-        cameras: YAML or JSON file that lists the cameras; default: agentview and wrist.
-    """
-    for path in collect(
-        suite,
-        tasks,
-        episodes,
-        out,
-        workers=workers,
-        seed=seed,
-        size_px=size_px,
-        assets=find_assets(assets),
-        cameras=CAMERAS if cameras is None else read_cameras(cameras),
-    ):
-        print(path)
 
 
 def start_state(task: Task, attempt: int) -> np.ndarray | None:
@@ -331,7 +289,7 @@ def _progress(visible: bool):
 
     console = Console()
     bars: dict = {}  # task -> bar
-    lines: dict[Task, float] = {}  # task -> time of its last line
+    printed: dict[Task, tuple[float, str]] = {}  # task -> time and text of its last line
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -345,13 +303,11 @@ def _progress(visible: bool):
             if task not in bars:
                 bars[task] = progress.add_task(task.instruction, total=episodes)
             progress.update(bars[task], completed=successes)
-            now = time.monotonic()
-            if (
-                visible
-                and not console.is_terminal
-                and (successes == episodes or now > lines.get(task, 0) + LINE_EVERY_S)
-            ):
-                lines[task] = now
-                print(f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed", flush=True)
+            now, line = time.monotonic(), f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed"
+            before_s, before = printed.get(task, (0.0, ""))
+            due = successes == episodes or now > before_s + LINE_EVERY_S
+            if visible and not console.is_terminal and due and line != before:
+                printed[task] = now, line
+                print(line, flush=True)
 
         yield show

@@ -7,37 +7,15 @@ import cv2
 import numpy as np
 
 from m2distill_policy.cameras import square_sizes
-from m2distill_policy.errors import UserError
 from m2distill_policy.utils.files import write_whole
 from m2distill_sim.assets import AssetSource
 from m2distill_sim.env_factory import make_env
-from m2distill_sim.suites import Task, assets_of, find_task, initial_states, suites
+from m2distill_sim.suites import Task, initial_states
 
 COLUMNS, VIEW_PX = 2, 176
 LINE_PX, LINES, LINE_CHARS = 15, 2, 54  # of a caption: height of a line, lines, characters per line
 SETTLE_STEPS = 20  # one second
 JPEG_QUALITY = 88
-
-
-def tasks_command(suite: str = "libero_object", assets: str | None = None, out: Path | None = None) -> None:
-    """List the tasks of a suite; with --out, draw each at its first initial state into one JPEG or PNG.
-
-    Example: m2distill tasks --suite libero_goal --assets builtin --out libero_goal.jpg
-
-    Args:
-        suite: suite of LIBERO, or robosuite.
-        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin.
-        out: image to write, .jpg or .png.
-    """
-    find_task(suite, 0)
-    tasks = suites()[suite]
-    if out is None:
-        print("\n".join(f"{task.index}  {task.instruction}" for task in tasks))
-        return
-    if out.suffix not in (".jpg", ".png"):
-        raise UserError(f"--out is {out}, expected a name that ends in .jpg or .png")
-    write_image(out, contact_sheet(tasks, assets_of(suite, assets)))
-    print(out)
 
 
 def contact_sheet(tasks: tuple[Task, ...], assets: AssetSource) -> np.ndarray:

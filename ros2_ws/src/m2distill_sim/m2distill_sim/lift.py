@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import AssetError
+from m2distill_policy.suites import ROBOSUITE
 from m2distill_sim.assets import AssetSource
 
-SUITE = "robosuite"
+SUITE = ROBOSUITE
 NAME = "lift"
 INSTRUCTION = "lift the red cube"
 STATES = 50  # as in LIBERO's tasks

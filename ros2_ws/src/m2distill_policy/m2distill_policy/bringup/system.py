@@ -20,6 +20,8 @@ from typing import Any, NoReturn
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.safety.arm_presets import ARMS
+from m2distill_policy.utils.argument_parser import Parser
+from m2distill_policy.suites import DEFAULT_SUITE, LIBERO_SUITES, listed
 
 STARTER_CHECKPOINT = (
     Path(__file__).parents[1] / "starter"
@@ -93,7 +95,7 @@ class PolicyLaunchConfig(SharedLaunchConfig):
 @dataclass(frozen=True)
 class SimLaunchConfig(SharedLaunchConfig):
     suite: str = _option(
-        "libero_object", "LIBERO suite to simulate: libero_object, libero_goal, libero_spatial, libero_10 or libero_90"
+        DEFAULT_SUITE, f"LIBERO suite to simulate: {listed(LIBERO_SUITES)}"
     )
     task: int = _option(0, "index of the task within the suite, from 0")
     initial_state: int = _option(
@@ -351,40 +353,53 @@ def run(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
             time.sleep(0.5)
 
 
-def read_arguments(arguments: Sequence[str] | None) -> tuple[SystemLaunchConfig, Path]:
-    """What a command line chooses, and the folder for logs. Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="m2distill run",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description="Start a policy, and the simulator that it drives where --arm is libero_sim.",
-    )
+DESCRIPTION = """Start a policy, and the simulator that it controls if --arm is libero_sim, until Ctrl-C.
+
+Ctrl-C ends all nodes; the exit status is then 130."""
+OPTION_NAMES = {"step_limit": ("--max-steps", "--step-limit")}  # m2distill's name first, then the node's
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add an option for each field of SystemLaunchConfig, and --log-dir."""
     for option in fields(SystemLaunchConfig):
-        choices = option.metadata["choices"]
-        parser.add_argument(
-            "--" + option.name.replace("_", "-"),
-            default=str(option.default).lower(),
-            metavar="{" + ",".join(choices) + "}" if choices else None,
-            help=option.metadata["help"],
-        )
+        names = OPTION_NAMES.get(option.name, ("--" + option.name.replace("_", "-"),))
+        text = option.metadata["help"].replace("%", "%%")
+        if option.type is bool:
+            parser.add_switch(*names, default=bool(option.default), help=text)
+        elif choices := option.metadata["choices"]:
+            parser.add_argument(*names, dest=option.name, default=option.default, choices=choices, help=text)
+        else:
+            parser.add_argument(*names, dest=option.name, default=option.default, type=option.type, help=text)
     parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"), help="folder of the nodes' logs")
-    chosen = vars(parser.parse_args(arguments))
-    return (
-        SystemLaunchConfig(
-            **{option.name: read_option(option, chosen[option.name]) for option in fields(SystemLaunchConfig)}
-        ),
-        chosen["log_dir"],
-    )
+
+
+def chosen_by(options: argparse.Namespace) -> tuple[SystemLaunchConfig, Path]:
+    """The system that parsed options describe, and the folder for logs."""
+    return SystemLaunchConfig(**{f.name: getattr(options, f.name) for f in fields(SystemLaunchConfig)}), options.log_dir
+
+
+def read_arguments(arguments: Sequence[str]) -> tuple[SystemLaunchConfig, Path]:
+    """The system that a command line describes, and the folder for logs. Raises UserError."""
+    parser = Parser("m2distill run", DESCRIPTION)
+    add_arguments(parser)
+    return chosen_by(parser.parse_args(arguments))
+
+
+def start(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
+    """Run the system; SIGTERM ends it like Ctrl-C. Raises UserError if a node ends by itself."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run(config, log_dir)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """`m2distill run` without the training package; returns the exit status."""
     try:
-        run(*read_arguments(arguments))
+        start(*read_arguments(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"m2distill: error: {error}", file=sys.stderr)
+        return error.exit_status
     except KeyboardInterrupt:
-        return 0
+        return 130
 
 
 if __name__ == "__main__":

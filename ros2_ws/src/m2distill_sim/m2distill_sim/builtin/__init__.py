@@ -11,9 +11,10 @@ those of its collision boxes. Task files, initial states and goal predicates the
 without texture, reflection or shadow reduce the cost of an image by an order of magnitude on a software renderer.
 """
 
+from m2distill_policy.suites import BUILTIN_SUITES as SUITES
 from m2distill_sim.builtin import furniture, groceries, scenes, tableware
 
-SUITES = ("libero_object", "libero_goal", "libero_spatial", "libero_10")  # suites all of whose objects the set contains
+__all__ = ["SUITES", "builtin_files"]
 
 
 def builtin_files() -> dict[str, bytes]:

@@ -15,6 +15,7 @@ import functools
 import numpy as np
 
 from m2distill_policy.errors import UserError
+from m2distill_policy.suites import EXPERT_SUITES as SUITES
 from m2distill_sim.experts.articulated import OpenDrawer, TurnKnob
 from m2distill_sim.experts.grasp import MAX_OBJECT_WIDTH, ChooseGrasp, Rim, middle_grasp, rim_grasp, top_grasp
 from m2distill_sim.experts.lay import LayDown
@@ -28,7 +29,6 @@ from m2distill_sim.libero_env import LiberoEnv
 OPEN = (0.152, 0.143)
 AJAR = (0.105, 0.080)  # for a drawer into which an object is placed: leaves space in front of the cabinet
 FLOOR_STEPS, TABLE_STEPS = 220, 330  # step limits of an attempt, and of one skill of an attempt
-SUITES = ("libero_object", "libero_goal", "libero_spatial")
 
 
 def check_expert(suite: str) -> None:

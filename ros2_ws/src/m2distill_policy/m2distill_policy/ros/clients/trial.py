@@ -26,6 +26,7 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.files import write_whole
 
 START_TIMEOUT_S = 90.0  # for both nodes to come up
@@ -163,7 +164,7 @@ def run_trials(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="trial", description=__doc__.splitlines()[0])
-    parser.add_argument("--suite", default="libero_object")
+    parser.add_argument("--suite", default=DEFAULT_SUITE)
     parser.add_argument("--tasks", type=int, nargs="+", required=True, help="indices within the suite")
     parser.add_argument("--initial-states", type=int, nargs="+", required=True, help="indices, the same for every task")
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")

@@ -6,6 +6,7 @@ signal only ends the spinning; the node closes itself while it can still publish
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -119,12 +120,12 @@ def run_command(
     try:
         options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     except UserError as error:
-        print(f"m2distill: {error}", file=sys.stderr)
+        print(f"m2distill: error: {error}", file=sys.stderr)
         return 2
     return run_client(
         lambda: make_node(options.namespace),
         lambda node: use(node, options),
-        complaint="m2distill",
+        complaint="m2distill: error",
         signals=SignalHandlerOptions.NO,
     )
 
@@ -142,6 +143,9 @@ def run_client(
     try:
         node = make_node()
         use(node)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, `head` for example, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, NameValidationException) as error:
         print(f"{complaint}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

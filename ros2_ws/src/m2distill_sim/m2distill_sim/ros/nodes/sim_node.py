@@ -31,6 +31,7 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
+from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.parameters import parameter
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.env_factory import make_env
@@ -47,7 +48,7 @@ FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robot
 
 @dataclass(frozen=True)
 class SimParameters:
-    suite: str = parameter("libero_object", "suite of tasks; taken up by ~/reset")
+    suite: str = parameter(DEFAULT_SUITE, "suite of tasks; taken up by ~/reset")
     task: int = parameter(0, "index of the task within the suite; taken up by ~/reset", at_least=0, at_most=129)
     initial_state: int = parameter(
         0,

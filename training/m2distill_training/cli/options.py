@@ -1,0 +1,82 @@
+"""Options that several commands share: one name, one meaning and one default each."""
+
+import argparse
+from pathlib import Path
+
+from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
+from m2distill_policy.utils.argument_parser import Parser
+
+MAX_STEPS = 600  # of an evaluation episode; LIBERO's limit (configs/eval/default.yaml)
+EPISODES = 10  # per task; LIBERO's held-out initial states are 40 to 49
+
+
+def add_demos(parser: Parser, default: int) -> None:
+    parser.add_argument("--demos", type=int, default=default, help="demonstrations of each task")
+
+
+def add_episodes(parser: Parser, default: int = EPISODES, per: str = "task") -> None:
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=default,
+        help=f"evaluation episodes per {per}, each from an initial state that no demonstration used",
+    )
+
+
+def add_max_steps(parser: Parser) -> None:
+    parser.add_argument(
+        "--max-steps", type=int, default=MAX_STEPS, help="steps after which an episode has failed; LIBERO's number"
+    )
+
+
+def add_sampling(parser: Parser) -> None:
+    parser.add_argument(
+        "--sampling",
+        choices=SAMPLING_MODES,
+        default=DEFAULT_SAMPLING,
+        help="how the policy's mixture becomes an action: stochastic (a full sample, as LIBERO evaluates), low_noise "
+        "(a sampled mode, almost without noise) or mode (the mean of the most likely mode)",
+    )
+
+
+def add_workers(parser: Parser, default: int = 2) -> None:
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=default,
+        help="processes, each with its own simulator; the result does not depend on it",
+    )
+
+
+def add_assets(parser: Parser) -> None:
+    parser.add_argument(
+        "--assets",
+        help="builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin",
+    )
+
+
+def add_image_size(parser: Parser) -> None:
+    parser.add_argument("--image-size-px", type=int, default=128, help="side of the images")
+
+
+def add_cameras(parser: Parser) -> None:
+    parser.add_argument(
+        "--cameras", type=Path, help="YAML or JSON file that lists the cameras; default: agentview and wrist"
+    )
+
+
+def add_device(parser: Parser) -> None:
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ...; auto uses a GPU if there is one")
+
+
+def add_cache(parser: Parser) -> None:
+    parser.add_argument("--cache", type=Path, help="folder for decoded frames; default: beside each data file")
+
+
+def add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def simulation(options: argparse.Namespace) -> dict:
+    """The settings of evaluation episodes that `evaluate` and `promote` share."""
+    return {name: getattr(options, name) for name in ("sampling", "max_steps", "workers", "assets")}

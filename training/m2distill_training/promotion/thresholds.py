@@ -1,0 +1,22 @@
+"""The thresholds of the promotion gate. Imports nothing slow: the command line shows them as options."""
+
+import math
+from dataclasses import dataclass
+
+from m2distill_training.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a checkpoint must reach to be promoted."""
+
+    drop: float = 0.05  # allowed loss of an earlier task's success rate, or the width of its 95 % interval if larger
+    success: float = 0.5  # minimum success rate of the new task, in simulation
+    nats: float = 1.0  # allowed loss of log-likelihood of an earlier task's held-out actions, per step
+    drift: float = 0.5  # allowed shift of an earlier task's latents, as a share of their mean square
+
+    def __post_init__(self):
+        for name in ("drop", "success", "nats", "drift"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value}, allowed at least 0")

@@ -1,11 +1,11 @@
-"""Makes data/libero_reference.npz: what LIBERO's own BCTransformerPolicy answers to weights and inputs made by formula.
+"""Write data/libero_reference.npz: outputs of LIBERO's BCTransformerPolicy for weights and inputs given by formulas.
 
     python tests/policy/make_libero_reference.py LIBERO_CHECKOUT OUT.npz
 
-LIBERO_CHECKOUT is a clone of github.com/Lifelong-Robot-Learning/LIBERO (the pinned file was made from commit 8f1084e);
-the PyPI package will not do, it lacks libero/lifelong/models/modules. Besides it: hf-libero's dependencies and
-hydra-core. The network is built from LIBERO's default configuration and only evaluated. The test imports the formulas
-from here.
+LIBERO_CHECKOUT is a clone of github.com/Lifelong-Robot-Learning/LIBERO; the pinned file was made from commit 8f1084e. The
+PyPI package is not sufficient, because it lacks libero/lifelong/models/modules. Also required are the dependencies of
+hf-libero, and hydra-core. The network is built from LIBERO's default configuration and only evaluated. The test imports
+the formulas from this file.
 """
 
 import json

@@ -33,7 +33,7 @@ from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.presets import debug
 from m2distill_training.promotion.gate import Thresholds
 from m2distill_training.promotion.promotion import current, promote
-from m2distill_training.runs.run_folder import read_json
+from m2distill_training.runs.records import read_json
 
 SUITE = "libero_object"
 GIVEN = os.environ.get("M2DISTILL_LEARNED_RUN", "")
@@ -78,7 +78,7 @@ def _quick(folder: Path) -> Lab:
     config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, held_out_demos=1))
     run = train(config, files, folder / "run")
     shutil.rmtree(folder / "demos")
-    promote(run.path, bars=Thresholds(nats=100.0, drift=100.0), suites=())
+    promote(run.path, thresholds=Thresholds(nats=100.0, drift=100.0), suites=())
     return Lab(
         run.path,
         folder / "before",

@@ -99,12 +99,12 @@ def precision_gap(config: TrainConfig, strategy: str, steps: int) -> dict:
     blocks = {}
     for precision in PRECISIONS:
         progress(f"{steps} steps of {strategy} in {precision}")
-        learner = Steps(
+        stage = Steps(
             dataclasses.replace(config, precision=precision),
             _part(config, 1),
             [] if strategy == "finetune" else [_part(config, 0)],
         )
-        losses = np.array([learner.step()["loss"] for _ in range(steps)])
+        losses = np.array([stage.step()["loss"] for _ in range(steps)])
         blocks[precision] = losses.reshape(-1, BLOCK).mean(1)
     full, half = (blocks[precision] for precision in PRECISIONS)
     gap, fall = np.abs(full - half).max(), full[0] - full[-1]

@@ -111,7 +111,7 @@ class VideoFiles:
                 "-",
                 *self._coding.options,
                 "-y",
-                str(self._path),
+                f"file:{self._path}",  # a path with a colon is not a protocol
             ],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,

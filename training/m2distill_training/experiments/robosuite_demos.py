@@ -74,7 +74,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
 
 def read_recordings(source: Path) -> Iterator[Recording]:
     try:
-        file = h5py.File(source, "r")
+        file = h5py.File(source, "r", locking=False)
     except OSError as error:
         raise DataError(f"{source}: not a readable HDF5 file ({error}); give robosuite's demo.hdf5") from None
     with file, reading(str(source), "it is not as robosuite 1.4 records demonstrations"):

@@ -6,7 +6,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from m2distill_training.runs.run_folder import RunError, write_atomic
+from m2distill_training.runs.records import RunError, write_atomic
 
 
 def save_memory(path: Path, memory: dict[str, Tensor]) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from m2distill_policy.errors import DataError, MessageError, UserError
 from m2distill_policy.observations.image_decoding import MAX_PIXELS, decode_compressed
+from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.lerobot import layout as form
 from m2distill_training.data.lerobot.layout import ACTION, STATE
 from m2distill_training.data.libero.reader import Demo
@@ -150,11 +151,7 @@ class _Dataset:
             )
         state = _numbers(rows, STATE, len(self._features.state), where)[:, self._features.state]
         action = _numbers(rows, ACTION, len(self._features.action), where)[:, self._features.action]
-        if np.abs(action).max() > 1.0:
-            raise DataError(
-                f"{where}: {ACTION} reaches {np.abs(action).max():.4g}, allowed -1 to 1; scale it to "
-                f"{form.units()[ACTION]}"
-            )
+        action = clip_rounding(action, f"{where}: {ACTION}", f"scale it to {form.units()[ACTION]}")
         return Demo(
             name,
             {name: self._images(camera, episode, rows, where) for name, camera in self._features.cameras.items()},

@@ -23,6 +23,7 @@ import numpy as np
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
 from m2distill_training.config import PAIRINGS
+from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.libero.hdf5_checks import member, reading
 
 AGAIN = "copy or collect it again"
@@ -110,9 +111,7 @@ class LiberoFile:
 
     def _read_demo(self, demo: str) -> Demo:
         steps = self._steps(demo)
-        action = self._numbers(demo, "actions", ACTION_WIDTH)
-        if np.abs(action).max() > 1.0:
-            raise DataError(f"{self.path}: {demo}/actions reaches {np.abs(action).max():.4g}, allowed -1 to 1")
+        action = clip_rounding(self._numbers(demo, "actions", ACTION_WIDTH), f"{self.path}: {demo}/actions")
         joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
         gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
         images = {camera.name: self._images(demo, f"obs/{camera.hdf5_key}", steps) for camera in self.cameras}
@@ -158,7 +157,7 @@ def open_libero(path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS) -
     if not path.is_file():
         raise DataError(f"{path}: no such file; give LIBERO-format HDF5 files, for example from `m2distill collect`")
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=False)  # Lustre and NFS may have no locks
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from None
     with file:

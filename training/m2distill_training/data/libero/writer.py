@@ -48,7 +48,7 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras:
     """One task's file; it appears whole or not at all. Demos are taken one by one."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", locking=False) as file:
             data = file.create_group("data")
             total = 0
             for index, new in enumerate(demos):

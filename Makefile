@@ -1,36 +1,55 @@
-# `make demo` and `make test` set up all they need. `make help` lists the rest.
+# `make demo` and `make test` set up everything that they need. `make help` lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := source scripts/env.sh &&
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -q
+CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/packaging
+# pytest-xdist: as many processes as there are cores, four at most
+PARALLEL := -n logical --maxprocesses 4
 
-.PHONY: help setup demo teach test test-core test-ros lint reference clean
+.PHONY: help setup demo teach check test test-core test-ros coverage lint format docs docs-serve reference clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup:  ## .venv with everything in it, and the built ROS 2 workspace; quick when there is nothing to do
+setup:  ## make .venv with all packages and build the ROS 2 workspace; quick when nothing changed
 	@scripts/setup.sh
 
-demo: setup  ## collect demos, learn two tasks one after the other, obey instructions over ROS 2; ends in runs/demo/report.html
+demo: setup  ## collect demonstrations, learn two tasks in sequence, run both over ROS 2; writes runs/demo/report.html
 	@$(ENV) m2distill demo
 
 RUN ?= runs/demo/m2distill
-teach: setup  ## after `make demo`: record, learn, prove and obey one more task over ROS 2, on a copy of its run (RUN=...)
+teach: setup  ## after `make demo`: record, learn, verify and run one more task over ROS 2, on a copy of its run (RUN=...)
 	@$(ENV) M2DISTILL_LEARNED_RUN=$(RUN) python -m pytest -q -s tests/ros/test_teach.py
 
-test: lint test-core test-ros  ## style and types, then all tests
+check: lint  ## style, types and the quick tests, for every change: about 2 minutes
+	@$(ENV) $(PYTEST) $(PARALLEL) -m "not slow and not ros and not sim" $(CORE)
 
-test-core: setup  ## tests that need no ROS
-	@$(ENV) OMP_NUM_THREADS=1 python -m pytest -q -n logical --maxprocesses 4 tests/policy tests/training tests/sim tests/docs tests/fuzz
+test: lint test-core test-ros  ## style, types and all tests
+
+test-core: setup  ## tests that need no running ROS 2
+	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
 
 test-ros: setup  ## tests over real ROS 2
 	@$(ENV) python -m pytest -q tests/ros tests/e2e
 
-lint: setup  ## style and types
-	@$(ENV) ruff check . && mypy
+coverage: setup  ## line coverage of the tests that need no running ROS 2
+	@$(ENV) $(PYTEST) $(PARALLEL) --cov --cov-report=term $(CORE)
 
-reference: setup  ## docs/reference from the code
+lint: setup  ## style, format, word list and types
+	@$(ENV) python -m ruff check . && python -m ruff format --check . && python scripts/check_words.py && python -m mypy
+
+format: setup  ## format the code and fix what ruff can fix
+	@$(ENV) python -m ruff check --fix . && python -m ruff format .
+
+docs: setup  ## the documentation site in site/; fails on a warning
+	@$(ENV) NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
+
+docs-serve: setup  ## the documentation site at http://127.0.0.1:8000, rebuilt on changes
+	@$(ENV) NO_MKDOCS_2_WARNING=1 python -m mkdocs serve
+
+reference: setup  ## write docs/reference from the code
 	@$(ENV) python scripts/reference.py
 
-clean:  ## remove what setup and builds made; data and runs stay
-	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log
+clean:  ## remove .venv, built workspaces and the site; data and runs stay
+	rm -rf .venv site ros2_ws/build ros2_ws/install ros2_ws/log

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Build the ROS 2 workspace. Two worlds:
-#   - a sourced ROS 2 distribution: plain `colcon build` into ros2_ws/install; source ros2_ws/install/setup.bash after it;
-#   - the ROS 2 wheels in .venv: the messages are built into .venv itself, beside the wheels' own, so every Python of the
-#     venv can import them and nothing need be sourced. The two Python packages are installed there by pip already, so
-#     their colcon build into ros2_ws/install only proves the packaging and serves those who like to source it.
-# Needs cmake, g++, make. Quick when nothing changed.
+# Build the ROS 2 workspace, in one of two ways:
+#   - with a sourced ROS 2 distribution: plain `colcon build` into ros2_ws/install; source ros2_ws/install/setup.bash then;
+#   - with the ROS 2 wheels in .venv: the messages are built into .venv, beside those of the wheels. Every Python of the
+#     venv can import them, and nothing needs to be sourced. pip has installed the two Python packages there already;
+#     their colcon build into ros2_ws/install checks the packaging and serves users who source the workspace.
+# Requires cmake, g++ and make. Quick when nothing changed.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root/ros2_ws"
@@ -16,10 +16,10 @@ if [[ ! -d "$venv/share/rosidl_default_generators" ]]; then  # no wheels
     exec colcon build --merge-install --cmake-args -DBUILD_TESTING=OFF
 fi
 
-"$python" "$root/scripts/mend_ros_wheels.py"
+"$python" "$root/scripts/fix_ros_wheels.py"
 export PATH="$venv/bin:$PATH" AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"
 colcon() { "$venv/bin/colcon" --log-base log build --merge-install --event-handlers console_cohesion- "$@"; }
-tag=$("$python" -c 'import sys; print(sys.implementation.cache_tag)')  # CMake's cache is for one Python only
+tag=$("$python" -c 'import sys; print(sys.implementation.cache_tag)')  # CMake's cache fits one Python
 colcon --packages-select m2distill_interfaces --build-base "build/$tag" --install-base "$venv" \
     --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$python"
 colcon --packages-ignore m2distill_interfaces

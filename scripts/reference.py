@@ -311,13 +311,14 @@ def _relative(name: str, node: str) -> str:
 
 
 def _arms() -> list[str]:
-    from m2distill_policy.safety.arm_presets import ARMS
+    from m2distill_policy.safety.arm_presets import arm_names, load_arm
 
-    names = [name for name in ARMS if ARMS[name]]
+    arms = {name: load_arm(name) for name in arm_names()}
+    names = [name for name in arms if arms[name]]
     lines = ["**Defaults by `arm`**, where they differ from those above", "", *_table(["parameter", *names])]
-    for parameter in dict.fromkeys(key for name in names for key in ARMS[name]):
+    for parameter in dict.fromkeys(key for name in names for key in arms[name]):
         lines.append(
-            _row(parameter, *(_text(ARMS[name][parameter]) if parameter in ARMS[name] else "" for name in names))
+            _row(parameter, *(_text(arms[name][parameter]) if parameter in arms[name] else "" for name in names))
         )
     return [*lines, ""]
 
@@ -331,7 +332,7 @@ WRITERS = {"commands.md": cli_page, "nodes.md": ros_page}
 
 def main() -> None:
     from m2distill_policy.bringup.system import environment
-    from m2distill_policy.utils.files import write_whole
+    from m2distill_policy.utils.files import write_atomically
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"{' or '.join(WRITERS)}; default: both")
@@ -343,7 +344,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as logs:
         os.environ["ROS_LOG_DIR"] = logs
         for page in chosen.pages or WRITERS:
-            write_whole(out / page, WRITERS[page]().encode())
+            write_atomically(out / page, WRITERS[page]().encode())
 
 
 if __name__ == "__main__":

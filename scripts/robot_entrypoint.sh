@@ -1,5 +1,5 @@
 #!/bin/bash
-# Entry point of the robot image: ROS 2 and the workspace, then the command.
+# Entry point of the robot image: source ROS 2 and the workspace, then run the command.
 set -e
 source /opt/ros/jazzy/setup.bash
 source /opt/m2distill_ws/setup.bash

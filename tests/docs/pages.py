@@ -1,7 +1,7 @@
 """The pages of the documentation, and the command lines on them.
 
-A line of a block that is indented by four spaces is a command when it begins as one does; fenced blocks hold none. Code
-within a sentence is a command when it begins with one of PROGRAMS.
+A line of a block that is indented by four spaces is a command if it starts like one. Fenced blocks contain none. Code
+in a sentence is a command if it starts with one of PROGRAMS.
 """
 
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-# blocks that are trees and signatures; the table of the commands themselves
-NO_COMMANDS = {ROOT / "docs/architecture.md", ROOT / "docs/commands.md"}
+# these pages describe commands and paths without quoting command lines
+NO_COMMANDS = {ROOT / "docs/architecture.md", ROOT / "docs/dev/commands.md"}
 PROGRAMS = ("m2distill", "make", "ros2", "pip", "docker", "colcon", "torchrun", "python -m", "scripts/")
 COMMAND = re.compile(r"(\.venv/bin/|scripts/)?[a-z][\w.+-]*$")
 ASSIGNMENT = re.compile(r"\w+=\S*$")
@@ -22,8 +22,8 @@ SHELL = {"for", "export"}  # the shell's own
 @dataclass(frozen=True)
 class Command:
     place: str  # page:line
-    words: tuple[str, ...]  # without the variables before it and where its output goes
-    whole: bool  # in a block of its own: somebody is meant to type it as it stands
+    words: tuple[str, ...]  # without leading variables and output redirection
+    whole: bool  # in a block of its own, to be typed as written
 
     def __str__(self) -> str:
         return f"{self.place}: {shlex.join(self.words)}"
@@ -38,7 +38,7 @@ def commands_of(page: Path) -> list[Command]:
 
 
 def commands_in(text: str, name: str) -> list[Command]:
-    """Of a page's text, in order of lines; `name` is for `place`."""
+    """Return the commands of a page's text in order of lines; `name` is used in `place`."""
     found, fenced, begun = [], False, ""
     for number, line in enumerate(text.splitlines(), 1):
         place = f"{name}:{number}"
@@ -64,7 +64,7 @@ def commands_in(text: str, name: str) -> list[Command]:
 
 
 def _split(line: str) -> list[tuple[str, ...]]:
-    """The simple commands of a line: what is between `&&`, `|` and `;`."""
+    """Return the simple commands of a line, which `&&`, `|` and `;` separate."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>")
     lexer.whitespace_split = True
     simple: list[list[str]] = [[]]

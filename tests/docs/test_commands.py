@@ -1,4 +1,4 @@
-"""Every command on every page: it parses, what it names exists, and docs/commands.md says what runs it."""
+"""Every command on every page parses, names existing things, and has a row in docs/dev/commands.md."""
 
 import ast
 import importlib.util
@@ -14,13 +14,13 @@ from m2distill_training.cli import main
 
 NODES_PAGE = (ROOT / "docs/reference/nodes.md").read_text()
 COMMANDS_PAGE = (ROOT / "docs/reference/commands.md").read_text()
-TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/commands.md").read_text(), re.M)
+TABLE = re.findall(r"^\| `([^`]+)` \| (.+) \|$", (ROOT / "docs/dev/commands.md").read_text(), re.M)
 LAUNCH = {"run": system.SystemLaunchConfig, "policy": system.PolicyLaunchConfig, "sim": system.SimLaunchConfig}
 ALL = commands()
 
 
 def of(*begin: str, whole: bool | None = None) -> list[Command]:
-    """The commands that begin so, those within docker's included."""
+    """Return the commands with these first words, including those inside `docker run`."""
     inside = {"m2distill:train": ("m2distill",), "m2distill:robot": ()}
     found = list(ALL)
     for command in ALL:
@@ -32,7 +32,7 @@ def of(*begin: str, whole: bool | None = None) -> list[Command]:
 
 def test_commands_are_found_in_blocks_and_sentences_and_not_in_fences():
     page = (
-        "Say `make demo`, not `demo`.\n\n    A=1 m2distill tasks --suite x > out  # why\n    ros2 topic \\\n"
+        "Run `make demo`, not `demo`.\n\n    A=1 m2distill tasks --suite x > out  # why\n    ros2 topic \\\n"
         "      list && pip check\n    files/here  what\n```\nmake tea\n```\n"
     )
     assert [(c.place, c.words, c.whole) for c in commands_in(page, "p")] == [
@@ -85,7 +85,7 @@ def test_every_m2distill_line_parses():
     assert wrong == []
 
 
-def test_what_sentences_say_of_m2distill_exists():
+def test_commands_and_options_in_sentences_exist():
     sections = dict(re.findall(r"^## (m2distill [\w -]+?)\n(.*?)(?=^## |\Z)", COMMANDS_PAGE, re.M | re.S))
     for command in of("m2distill", whole=False):
         names = [" ".join(command.words[:n]) for n in (3, 2)]
@@ -113,7 +113,7 @@ def test_every_launch_argument_is_declared():
 
 
 def node_rows() -> dict[str, str]:
-    """Endpoint -> type and parameter -> "", by absolute name: `/policy/status`, `/policy.checkpoint`."""
+    """Return {absolute name: type} of endpoints and {name: ""} of parameters, as `/policy/status`."""
     rows = {}
     for node, section in re.findall(r"^## (policy|recorder|teleop|sim)\n(.*?)(?=^## )", NODES_PAGE, re.M | re.S):
         for name, cells in re.findall(r"^\| `([\w/~]+)` \| (.*) \|$", section, re.M):
@@ -128,12 +128,12 @@ def node_rows() -> dict[str, str]:
 ROWS = node_rows()
 
 
-def test_the_nodes_page_is_understood():
+def test_the_nodes_page_is_parsed():
     assert ROWS["/policy/status"] == "m2distill_interfaces/msg/PolicyStatus"
     assert "/policy.max_linear_m_s" in ROWS and "/diagnostics" in ROWS and "/sim/reset" in ROWS
 
 
-def test_topics_services_and_types_are_those_of_the_nodes():
+def test_topics_services_and_types_match_the_nodes():
     named = [*of("ros2", "service", "call"), *of("ros2", "topic", "pub"), *of("ros2", "topic", "echo")]
     assert named
     for command in named:
@@ -144,21 +144,21 @@ def test_topics_services_and_types_are_those_of_the_nodes():
             assert rest[0] == "std_msgs/msg/String" and re.fullmatch(r"\{data: [^{}]+\}", rest[1]), command
 
 
-def test_parameters_and_nodes_are_there():
+def test_parameters_and_nodes_exist():
     for command in of("ros2", "param", "set"):
         assert f"{command.words[3]}.{command.words[4]}" in ROWS, command
     for command in of("ros2", "lifecycle"):
         assert command.words[3] in ("/policy", "/recorder"), command
     for command in of("ros2", "run"):
         package, executable = command.words[2:4]
-        assert f"{executable} = " in (ROOT / "ros2_ws/src" / package / "setup.py").read_text(), command
+        assert (ROOT / "ros2_ws/src" / package / "scripts" / executable).is_file(), command
         _parameters_exist(command, executable)
     for command in of("python", "-m"):
         assert importlib.util.find_spec(command.words[2]), command
         _parameters_exist(command, command.words[2].split(".")[-1])
 
 
-def test_m2distill_call_names_services_and_parameters():
+def test_m2distill_service_names_existing_services_and_parameters():
     for command in of("m2distill", "service", whole=True):
         at = command.words.index("--set") if "--set" in command.words else len(command.words)
         for service in command.words[2:at]:
@@ -177,7 +177,7 @@ def _parameters_exist(command: Command, executable: str) -> None:
 # --- the others
 
 
-def test_make_targets_files_and_stages_are_there():
+def test_make_targets_files_and_image_stages_exist():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     stages = re.findall(r" AS ([a-z-]+)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert len(of("make")) > 3
@@ -190,7 +190,7 @@ def test_make_targets_files_and_stages_are_there():
         assert all((ROOT / script).is_file() for script in scripts), command
 
 
-def test_the_pip_lines_are_those_of_the_setup():
+def test_the_pip_lines_match_the_setup_script():
     said = (ROOT / "scripts/setup.sh").read_text()
     lines = of(".venv/bin/python", "-m", "pip")
     assert len(lines) == 3
@@ -203,23 +203,23 @@ def test_the_pip_lines_are_those_of_the_setup():
 
 
 def rows_for(command: Command) -> list[str]:
-    """The rows of docs/commands.md that stand for it: their words are its first ones, options between them left out."""
+    """Return the rows of docs/dev/commands.md whose words are the first ones of the command, options left out."""
     words = [word.removeprefix(".venv/bin/") for word in command.words if not word.startswith("--")]
     return [form for form, _ in TABLE if words[: len(form.split())] == form.split()]
 
 
-def test_every_command_is_in_the_table_of_what_runs_it():
+def test_every_command_has_a_row_in_the_table():
     assert [str(command) for command in ALL if not rows_for(command)] == []
 
 
-def test_every_row_of_the_table_stands_for_a_command():
+def test_every_row_of_the_table_has_a_command():
     used = {form for command in ALL for form in rows_for(command)}
     assert [form for form, _ in TABLE if form not in used] == []
     assert len({form for form, _ in TABLE}) == len(TABLE)
 
 
 @pytest.mark.parametrize(("form", "by"), TABLE)
-def test_a_row_names_tests_that_exist_or_says_that_nothing_runs_it(form, by):
+def test_a_row_names_existing_tests_or_is_marked_untested(form, by):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", by)
     assert named or re.match(r"(untried|by hand): \w+", by)
     for file, name in named:

@@ -1,4 +1,4 @@
-"""docs/reference/commands.md is what the commands say of themselves now. (nodes.md: tests/ros/test_reference.py.)"""
+"""docs/reference/commands.md matches the --help of the commands. tests/ros/test_reference.py checks nodes.md."""
 
 import importlib.util
 import re
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/commands.md").read_text()
 
 
-def test_the_commands_page_is_what_the_commands_say():
+def test_the_commands_page_is_up_to_date():
     spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts/reference.py")
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)

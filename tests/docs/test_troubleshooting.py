@@ -1,4 +1,4 @@
-"""Every message that docs/troubleshooting.md quotes is one that the source can say."""
+"""Every message that docs/troubleshooting.md quotes exists in the source."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ HOLE = "\0"  # where a value is put in
 
 @cache
 def texts() -> list[str]:
-    """Every string of the source, implicit joins made and values replaced by HOLE; the set-up scripts as they are."""
+    """Return every string of the source, with values replaced by HOLE, and the set-up scripts as they are."""
     found = [path.read_text() for path in (ROOT / "scripts").glob("*.sh")]
     for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -32,8 +32,8 @@ def quoted() -> list[str]:
     return re.findall(r"^\| `([^`]+)`", PAGE, re.M)
 
 
-def can_be_said(message: str) -> bool:
-    """The dots stand for a value in the source, or in a script for anything."""
+def exists_in_source(message: str) -> bool:
+    """Check whether the source can print `message`; `…` matches a value in the source, or anything in a script."""
     parts = [part.strip() for part in message.split("…")]
     pattern = re.compile(".+?".join(map(re.escape, parts)), re.S)
     return any(pattern.search(f"{HOLE}{text}{HOLE}") for text in texts() if all(part in text for part in parts))
@@ -41,8 +41,8 @@ def can_be_said(message: str) -> bool:
 
 def test_every_quoted_message_is_in_the_source():
     assert len(quoted()) > 40
-    assert [message for message in quoted() if not can_be_said(message)] == []
+    assert [message for message in quoted() if not exists_in_source(message)] == []
 
 
-def test_a_message_that_nobody_says_is_found():
-    assert can_be_said("…: nobody publishes it") and not can_be_said("…: nobody publishes that")
+def test_a_message_that_does_not_exist_is_found():
+    assert exists_in_source("…: nobody publishes it") and not exists_in_source("…: nobody publishes that")

@@ -1,4 +1,4 @@
-"""The researcher's tutorial, typed as it stands but for numbers that make it quick: what is tried is the path."""
+"""Run the commands of the researcher's tutorial as written, with small numbers in place of its own."""
 
 from pages import ROOT, commands_of
 
@@ -9,7 +9,7 @@ MORE = {"collect": ["--workers", "1"], "evaluate": ["--max-steps", "3", "--worke
 
 
 def quick(words: tuple[str, ...]) -> list[str]:
-    """The command line with the values of QUICK in place of its own."""
+    """Return the command line with the values of QUICK in place of its own."""
     out, skip = [], False
     for word in words[1:]:
         skip = skip and not word.startswith("--")

@@ -1,10 +1,10 @@
-"""Readers of outside files against damaged and hostile ones: each gives what is there or a UserError, and nothing else.
+"""Fuzz tests: readers of external files must return the content or raise UserError for damaged and hostile files.
 
-    damage.py    what is done to a good file: bytes, or the values of a document
+    damage.py    edits of a valid file: of its bytes, or of the values of a document
     reading.py   a process that reads one case after the other, within limits of time and memory
-    test_*.py    one reader each: a small good case, and what is made of it
+    test_*.py    one reader each: a small valid case and its edits
 
-M2DISTILL_FUZZ=5000 runs so many cases a test in place of a few, other ones each time.
+M2DISTILL_FUZZ=5000 runs this number of cases per test instead of a few, with new cases in each run.
 """
 
 import sys

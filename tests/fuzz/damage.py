@@ -1,4 +1,4 @@
-"""What is done to a good file. An edit is a short tuple, so that a failing case can be read and repeated."""
+"""Edits of a valid file. An edit is a short tuple, so that a failing case can be read and repeated."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ NUMBERS = [
     b"\x01",
     b"\xff\xff",
 ]
-DEEP, LONG, DIGITS = "<deep>", "<long>", "<digits>"  # written as JSON that Python's own encoder would not write
+DEEP, LONG, DIGITS = "<deep>", "<long>", "<digits>"  # written as JSON that Python's own encoder does not produce
 RAW = {DEEP: "[" * 100_000 + "]" * 100_000, LONG: '"' + "x" * 300_000 + '"', DIGITS: "9" * 6000}
 ODD = [
     None,
@@ -61,7 +61,7 @@ ODD = [
 
 
 def fuzzed(cases: int, **strategies) -> Callable:
-    """`given` with so many cases, always the same; with M2DISTILL_FUZZ so many, and others each time."""
+    """Return `given` with `cases` fixed cases, or with M2DISTILL_FUZZ random ones."""
     how = settings(
         max_examples=EXAMPLES or cases,
         derandomize=not EXAMPLES,
@@ -72,7 +72,7 @@ def fuzzed(cases: int, **strategies) -> Callable:
     return lambda test: how(given(**strategies)(test))
 
 
-_place = st.floats(0, 1, exclude_max=True)  # of a file's length
+_place = st.floats(0, 1, exclude_max=True)  # fraction of a file's length
 _length = st.sampled_from([1, 2, 4, 8, 16, 64, 500, 5000])
 byte_edits = st.lists(
     st.one_of(
@@ -119,7 +119,7 @@ value_edits = st.lists(
 
 
 def edit_values(document: Any, edits: list[tuple]) -> Any:
-    """A copy in which some values are others, gone, doubled or somewhere else."""
+    """Return a copy in which some values are replaced, removed, added, wrapped or swapped."""
     document = [copy.deepcopy(document)]
     for place, kind, value in edits:
         found = list(_places(document))
@@ -156,6 +156,6 @@ def to_json(document: Any) -> bytes:
 
 
 def each_value_odd(document: Any) -> list[Any]:
-    """Copies, in each of which one value is an odd one: every value and every odd one."""
+    """Return one copy for every pair of a value and an odd value that replaces it."""
     places = len(list(_places([document])))
     return [edit_values(document, [((i + 0.5) / places, "put", odd)]) for i in range(places) for odd in ODD]

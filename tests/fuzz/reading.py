@@ -1,7 +1,7 @@
-"""A process that reads cases one after the other. What it may not do is a finding, and so is its death.
+"""A process that reads cases one after the other. A forbidden operation or the death of the process fails the test.
 
-Memory: 1 GiB more than it had when it began. Time: 5 s of the processor for a case. It may start no program but those
-that are named, connect to nobody, and write nowhere but below its folder.
+Limits: 1 GiB of memory more than at its start, and 5 s of CPU time per case. The process may start only the named
+programs, open no connection, and write only below its folder.
 """
 
 import multiprocessing
@@ -20,8 +20,8 @@ from damage import Files
 from m2distill_policy.errors import UserError
 
 MEMORY = 1 << 30
-PROCESSOR_S, PATIENCE_S = 5, 60  # of the processor; by the clock, for one that waits
-CASES = 300  # after which a fresh process is taken: what one leaves must not count for the next
+CPU_LIMIT_S, TIMEOUT_S = 5, 60  # CPU time; wall time, for a process that waits
+CASES = 300  # per process: memory that one case leaks must not count for many others
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "subprocess.Popen", "socket.connect")
 
@@ -34,7 +34,7 @@ class Link:
 
 
 class Reader:
-    """`read(folder)` reads a case. A context manager; `folder` is this reader's own."""
+    """Context manager that calls `read(case folder)` in a process; `folder` is exclusive to this reader."""
 
     def __init__(self, read: Callable[[Path], object], folder: Path, programs: tuple[str, ...] = ()):
         self._read, self.folder, self._programs = read, folder, programs
@@ -42,22 +42,26 @@ class Reader:
         self._cases = 0
 
     def judge(self, files: Files) -> str:
-        """What the reader said of the case: "" when it took it. AssertionError for anything that it should not do."""
+        """Return the message with which the reader rejected the case, "" if it accepted it.
+
+        Raises:
+            AssertionError: the reader did anything else.
+        """
         if self._process is None:
             self._start()
         self._pipe.send(files)
         try:
-            said = self._pipe.recv() if self._pipe.poll(PATIENCE_S) else f"nothing within {PATIENCE_S} s"
+            outcome = self._pipe.recv() if self._pipe.poll(TIMEOUT_S) else f"no result within {TIMEOUT_S} s"
         except (EOFError, ConnectionResetError):
             self._process.join()
-            said = _death(self._process.exitcode)
+            outcome = _death(self._process.exitcode)
         self._cases += 1
-        if said is None or said.startswith("refused: "):
+        if outcome is None or outcome.startswith("rejected: "):
             if self._cases == CASES:
                 self._stop()
-            return (said or "").removeprefix("refused: ")
+            return (outcome or "").removeprefix("rejected: ")
         self._stop()
-        raise AssertionError(said)
+        raise AssertionError(outcome)
 
     def __enter__(self) -> "Reader":
         return self
@@ -66,7 +70,7 @@ class Reader:
         self._stop()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("fork")  # what the reader imports is there already
+        context = multiprocessing.get_context("fork")  # modules are imported already
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(self._read, self.folder, theirs, self._programs))
         self._process.start()
@@ -83,7 +87,7 @@ class Reader:
 
 def _death(status: int) -> str:
     if status == -signal.SIGPROF:
-        return f"more than {PROCESSOR_S} s of the processor"
+        return f"more than {CPU_LIMIT_S} s of CPU time"
     return f"died by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
@@ -92,7 +96,7 @@ def _serve(read: Callable[[Path], object], folder: Path, pipe, programs: tuple[s
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.fsync = lambda descriptor: None  # nothing here has to outlive the machine, and a busy disk takes its time
+    os.fsync = lambda descriptor: None  # slow on a busy disk, and these files need not survive a crash
     done = _watch(folder, programs)
     case = folder / "case"
     while True:
@@ -103,32 +107,32 @@ def _serve(read: Callable[[Path], object], folder: Path, pipe, programs: tuple[s
         shutil.rmtree(case, ignore_errors=True)
         _write(case, files)
         done.clear()
-        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)
+        signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
         try:
             read(case)
-            said = None
+            outcome = None
         except UserError as error:
-            said = f"refused: {error}"
+            outcome = f"rejected: {error}"
         except BaseException:
-            said = traceback.format_exc()
+            outcome = traceback.format_exc()
         signal.setitimer(signal.ITIMER_PROF, 0)
         if done:
-            said = f"it did: {done}\n{said}"
-        pipe.send(said)
+            outcome = f"forbidden operations: {done}\n{outcome}"
+        pipe.send(outcome)
 
 
 def _watch(folder: Path, programs: tuple[str, ...]) -> list[tuple]:
-    """What this process does from now on that no reader may do."""
+    """Return a list to which forbidden operations of this process are added from now on."""
     done: list[tuple] = []
 
     def hook(event: str, arguments: tuple) -> None:
         if event in STARTS:
-            ours = Path(str(arguments[0])).name.startswith(programs) if programs else False
+            allowed = Path(str(arguments[0])).name.startswith(programs) if programs else False
         elif event == "open" and isinstance(arguments[0], str) and arguments[2] & OPEN_TO_WRITE:
-            ours = Path(os.path.abspath(arguments[0])).is_relative_to(folder) or arguments[0] == os.devnull
+            allowed = Path(os.path.abspath(arguments[0])).is_relative_to(folder) or arguments[0] == os.devnull
         else:
             return
-        if not ours:
+        if not allowed:
             done.append((event, arguments))
 
     sys.addaudithook(hook)

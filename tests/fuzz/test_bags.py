@@ -1,4 +1,4 @@
-"""Recorded episodes: bags of any recorder for the import, and what a dead recorder left for the recovery."""
+"""Recorded episodes: bags of any recorder for the import, and unfinished episodes for the recovery."""
 
 import json
 import struct
@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from m2distill_policy.errors import DataError
 from m2distill_policy.recording.episode import LABELS, OPEN, Recordings
-from m2distill_policy.recording.recovery import recover
+from m2distill_policy.recording.recovery import recover_episodes
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.libero.writer import file_names
 from m2distill_training.data.rosbag.bag_import import import_bags
@@ -32,7 +32,7 @@ TOPICS = {"/instruction": "std_msgs/msg/String", "/joint_states": "sensor_msgs/m
 
 
 def events():
-    """A quarter of a second of a robot with tiny images."""
+    """Return the messages of a quarter of a second, with images of 8 px."""
     found = [("/instruction", 0, of("std_msgs/String")(INSTRUCTION))]
     for step in range(6):
         stamp = START_NS + 50 * step * MS
@@ -52,7 +52,7 @@ def folder_of(path):
 
 @pytest.fixture(scope="module")
 def bags(tmp_path_factory):
-    """Storage -> files of a good bag."""
+    """Storage -> files of a valid bag."""
     folder = tmp_path_factory.mktemp("good")
     return {name: folder_of(write_bag(folder / name / "bag", events(), StoragePlugin[name], OURS)) for name in STORAGES}
 
@@ -63,7 +63,7 @@ def importer(tmp_path_factory):
         yield reader
 
 
-def test_the_good_bags_are_taken(importer, bags):
+def test_valid_bags_are_accepted(importer, bags):
     assert [importer.judge(files) for files in bags.values()] == ["", ""]
 
 
@@ -71,33 +71,33 @@ METADATA = "bag/metadata.yaml"
 
 
 @fuzzed(200, storage=st.sampled_from(STORAGES), edits=byte_edits)
-def test_bytes_of_a_bag(importer, bags, storage, edits):
+def test_damaged_bytes_of_a_bag(importer, bags, storage, edits):
     files = bags[storage]
     name = next(name for name in files if name != METADATA)
     importer.judge({**files, name: edit_bytes(files[name], edits)})
 
 
 @fuzzed(60, edits=byte_edits)
-def test_bytes_of_the_metadata(importer, bags, edits):
+def test_damaged_bytes_of_the_metadata(importer, bags, edits):
     importer.judge({**bags["MCAP"], METADATA: edit_bytes(bags["MCAP"][METADATA], edits)})
 
 
 @fuzzed(60, storage=st.sampled_from(STORAGES), edits=value_edits)
-def test_values_of_the_metadata(importer, bags, storage, edits):
+def test_changed_values_of_the_metadata(importer, bags, storage, edits):
     document = YAML(typ="safe").load(bags[storage][METADATA].decode())
     importer.judge({**bags[storage], METADATA: to_json(edit_values(document, edits))})
 
 
 @pytest.mark.parametrize("name", ["spec", "arrivals"])
 @fuzzed(20, edits=value_edits)
-def test_values_of_labels(importer, bags, name, edits):
+def test_changed_values_of_labels(importer, bags, name, edits):
     document = YAML(typ="safe").load(bags["MCAP"][METADATA].decode())
     labels = document["rosbag2_bagfile_information"]["custom_data"]
     labels[name] = to_json(edit_values(json.loads(labels[name]), edits)).decode()
     importer.judge({**bags["MCAP"], METADATA: to_json(document)})
 
 
-def test_every_label(importer, bags):
+def test_odd_values_of_every_label(importer, bags):
     document = YAML(typ="safe").load(bags["MCAP"][METADATA].decode())
     information = document["rosbag2_bagfile_information"]
     for name in OURS:
@@ -117,7 +117,7 @@ def test_every_label(importer, bags):
     odd=st.sampled_from([0.0, -1.0, 1e300, float("nan"), float("inf"), 2**31 - 1, -(2**31), "", "x" * 300, []]),
     where=st.integers(0, 20),
 )
-def test_values_of_messages(importer, tmp_path_factory, which, odd, where):
+def test_odd_values_of_messages(importer, tmp_path_factory, which, odd, where):
     changed = events()
     message = changed[which % len(changed)][2]
     holders = [(message, name) for name in vars(message) if name != "__msgtype__"]
@@ -141,7 +141,7 @@ def test_an_instruction_of_any_text(importer, bags, instruction):
     importer.judge(files)
 
 
-def test_names_that_lead_elsewhere(importer, bags):
+def test_paths_outside_the_bag(importer, bags):
     files = dict(bags["MCAP"])
     (mcap,) = (name for name in files if name != METADATA)
     (importer.folder / "outside").mkdir(exist_ok=True)
@@ -153,7 +153,7 @@ def test_names_that_lead_elsewhere(importer, bags):
         assert importer.judge({**files, METADATA: Link(target)})
 
 
-# What a dead recorder left
+# Unfinished episodes, whose recorder was killed
 
 
 def open_episode(folder):
@@ -177,28 +177,28 @@ def left(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recoverer(tmp_path_factory):
-    with Reader(recover, tmp_path_factory.mktemp("recover")) as reader:
+    with Reader(recover_episodes, tmp_path_factory.mktemp("recover")) as reader:
         yield reader
 
 
 MCAP, LABELS_FILE = f"{OPEN}/a/a.mcap", f"{OPEN}/a/{LABELS}"
 
 
-def test_the_good_episode_is_recovered(recoverer, left):
+def test_a_valid_episode_is_recovered(recoverer, left):
     assert sorted(left) == [MCAP, LABELS_FILE] and recoverer.judge(left) == ""
 
 
 @fuzzed(150, edits=byte_edits)
-def test_bytes_of_an_open_episode(recoverer, left, edits):
+def test_damaged_bytes_of_an_open_episode(recoverer, left, edits):
     recoverer.judge({**left, MCAP: edit_bytes(left[MCAP], edits)})
 
 
 @fuzzed(30, edits=value_edits)
-def test_labels_of_an_open_episode(recoverer, left, edits):
+def test_changed_labels_of_an_open_episode(recoverer, left, edits):
     recoverer.judge({**left, LABELS_FILE: to_json(edit_values({"operator": "Ada", "success": "true"}, edits))})
 
 
-def test_what_else_may_lie_there(recoverer, left):
+def test_foreign_files_beside_an_open_episode(recoverer, left):
     recoverer.judge({**left, f"{OPEN}/a/metadata.yaml": b"x: [", "a/x": b""})
     recoverer.judge({**left, f"{OPEN}/a/metadata.yaml": b"x: ["})
     recoverer.judge({MCAP: Link("/dev/zero")})
@@ -207,7 +207,7 @@ def test_what_else_may_lie_there(recoverer, left):
     recoverer.judge({**left, OPEN + "/d": Link("..")})
 
 
-def test_instructions_that_would_share_a_file_are_refused():
+def test_instructions_that_would_share_a_file_are_rejected():
     names = file_names(["open the drawer", "打开抽屉", "关上抽屉", "x" * 300])
     assert len(set(names.values())) == 4 and max(len(name.encode()) for name in names.values()) <= 255
     with pytest.raises(DataError, match="'go!' and 'go'"):

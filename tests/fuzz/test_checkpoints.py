@@ -1,4 +1,4 @@
-"""Checkpoints, ours and LIBERO's, and the policy spec within: sealed with right sums, as somebody would on purpose."""
+"""Checkpoints, ours and LIBERO's, and their policy spec. Checksums are correct, as in a deliberate attack."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from reading import Link, Reader
 
 from m2distill_policy.checkpoint import FILES, SUMS, Checkpoint, load_checkpoint, save_checkpoint
-from m2distill_policy.models import Policy, StageConfig, libero, small
+from m2distill_policy.models import Policy, ResNetStage, libero, small
 from m2distill_policy.spec import libero_spec
 from m2distill_training.data.libero.libero_checkpoint import _constants, import_libero_checkpoint, module_names
 
@@ -24,7 +24,7 @@ SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
 CONFIG = dataclasses.replace(
     small(),
     stem_width=4,
-    stages=(StageConfig(4, 1, 1),),
+    stages=(ResNetStage(4, 1, 1),),
     keypoints=2,
     width=4,
     layers=1,
@@ -59,12 +59,12 @@ def sealed(files):
     return {**files, SUMS: sums.encode()}
 
 
-def test_the_good_checkpoint_is_taken(ours, good):
+def test_a_valid_checkpoint_is_accepted(ours, good):
     assert ours.judge(good) == "" and sealed(good) == good
 
 
 @fuzzed(60, name=st.sampled_from(FILES), edits=byte_edits)
-def test_bytes_of_a_checkpoint(ours, good, name, edits):
+def test_damaged_bytes_of_a_checkpoint(ours, good, name, edits):
     ours.judge(sealed({**good, name: edit_bytes(good[name], edits)}))
 
 
@@ -75,12 +75,12 @@ def test_every_value_of_spec_and_model(ours, good, name):
 
 
 @fuzzed(40, name=st.sampled_from(["spec.json", "model.json", "metrics.json"]), edits=value_edits)
-def test_values_of_a_checkpoint(ours, good, name, edits):
+def test_changed_values_of_a_checkpoint(ours, good, name, edits):
     ours.judge(sealed({**good, name: to_json(edit_values(json.loads(good[name]), edits))}))
 
 
 @fuzzed(60, name=st.sampled_from(["weights.safetensors", "instructions.safetensors"]), edits=value_edits)
-def test_headers_of_tensors(ours, good, name, edits):
+def test_changed_headers_of_tensors(ours, good, name, edits):
     content = good[name]
     size = int.from_bytes(content[:8], "little")
     header = to_json(edit_values(json.loads(content[8 : 8 + size]), edits))
@@ -88,17 +88,17 @@ def test_headers_of_tensors(ours, good, name, edits):
 
 
 @pytest.mark.parametrize("name", [*FILES, SUMS])
-def test_files_that_are_none(ours, good, name):
+def test_links_in_place_of_files(ours, good, name):
     assert "lacks" in ours.judge({**good, name: Link("/dev/zero")})
     assert "lacks" in ours.judge({**good, name: Link(name)})
     assert ours.judge({**good, name: Link("../outside")})
 
 
-# LIBERO's: a pickle within a zip
+# LIBERO's checkpoints: a pickle in a zip
 
 
 def libero_contents(size_px=16):
-    """As LIBERO's training saves it, with a small network."""
+    """Return a checkpoint as LIBERO's training saves it, with a small network."""
     config = dataclasses.replace(
         libero(), width=4, keypoints=2, layers=1, heads=1, head_width=2, mlp_width=4, mixture_hidden=4, modes=2
     )
@@ -160,17 +160,17 @@ LIBERO = libero_contents()
 SAVED = saved(LIBERO)
 
 
-def test_the_good_libero_checkpoint_is_taken(theirs):
+def test_a_valid_libero_checkpoint_is_accepted(theirs):
     assert theirs.judge({"a.pth": SAVED}) == ""
 
 
 @fuzzed(60, edits=byte_edits)
-def test_bytes_of_liberos_checkpoint(theirs, edits):
+def test_damaged_bytes_of_a_libero_checkpoint(theirs, edits):
     theirs.judge({"a.pth": edit_bytes(SAVED, edits)})
 
 
 @fuzzed(60, edits=byte_edits)
-def test_the_pickle_of_liberos_checkpoint(theirs, edits):
+def test_damaged_pickle_of_a_libero_checkpoint(theirs, edits):
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(SAVED)) as source, zipfile.ZipFile(buffer, "w") as target:
         for info in source.infolist():
@@ -180,23 +180,23 @@ def test_the_pickle_of_liberos_checkpoint(theirs, edits):
 
 
 @fuzzed(100, edits=value_edits)
-def test_values_of_liberos_checkpoint(theirs, edits):
+def test_changed_values_of_a_libero_checkpoint(theirs, edits):
     theirs.judge({"a.pth": saved({**LIBERO, "cfg": edit_values(LIBERO["cfg"], edits)})})
 
 
 @fuzzed(20, edits=value_edits)
-def test_tensors_of_liberos_checkpoint(theirs, edits):
+def test_changed_tensors_of_a_libero_checkpoint(theirs, edits):
     theirs.judge({"a.pth": saved({**LIBERO, "state_dict": edit_values(LIBERO["state_dict"], edits)})})
 
 
 class Planted:
-    """Pickled, it asks whoever reads it to call something."""
+    """Object whose pickle calls a function when it is loaded."""
 
     def __init__(self, call, *arguments):
-        self._wants = call, arguments
+        self._call = call, arguments
 
     def __reduce__(self):
-        return self._wants
+        return self._call
 
 
 PLANTED = [
@@ -211,11 +211,11 @@ PLANTED = [
 
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("save", [saved, pickle.dumps, lambda x: saved({**LIBERO, "cfg": {**LIBERO["cfg"], "x": x}})])
-def test_a_planted_pickle_is_refused(theirs, planted, save):
+def test_a_pickle_that_calls_a_function_is_rejected(theirs, planted, save):
     assert "not a LIBERO checkpoint" in theirs.judge({"a.pth": save(Planted(*planted))})
 
 
-def test_tensors_of_no_end_are_refused(theirs):
+def test_oversized_tensors_are_rejected(theirs):
     wide = torch.zeros(1).expand(2**40)
     weights = {**LIBERO["state_dict"], "policy_head.mean_layer.bias": wide}
     assert str(wide.numel()) in theirs.judge({"a.pth": saved({**LIBERO, "state_dict": weights})})

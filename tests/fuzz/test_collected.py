@@ -1,4 +1,4 @@
-"""What `m2distill collect` finds in its folder: finished files, and the attempts of a run that was interrupted."""
+"""Files in the folder of `m2distill collect`: finished files, and attempts of an interrupted run."""
 
 import json
 from dataclasses import asdict
@@ -27,7 +27,7 @@ ATTEMPT = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Of a finished folder, and of one whose only attempt is recorded: nothing is left to simulate."""
+    """Files of a finished folder, and of one whose only attempt is recorded: nothing is left to simulate."""
     folder = tmp_path_factory.mktemp("good")
     attempt = unfinished_folder(folder, TASK, SETTINGS) / "0.hdf5"
     attempt.parent.mkdir(parents=True)
@@ -52,26 +52,26 @@ def reader(tmp_path_factory):
         yield reader
 
 
-def test_the_good_folders_are_taken(reader, files):
+def test_valid_folders_are_accepted(reader, files):
     for name, content in files.items():
         assert reader.judge({name: content}) == ""
         assert [path.name for path in (reader.folder / "case").iterdir()] == [FINISHED]
 
 
 @fuzzed(60, edits=byte_edits)
-def test_bytes_of_a_finished_file(reader, files, edits):
+def test_damaged_bytes_of_a_finished_file(reader, files, edits):
     reader.judge({FINISHED: edit_bytes(files[FINISHED], edits)})
 
 
 @fuzzed(60, edits=byte_edits)
-def test_bytes_of_a_recorded_attempt(reader, files, edits):
+def test_damaged_bytes_of_a_recorded_attempt(reader, files, edits):
     name = next(name for name in files if name != FINISHED)
     reader.judge({name: edit_bytes(files[name], edits)})
 
 
 @pytest.fixture
 def attributes(reader, files, tmp_path):
-    """attributes(name=value) -> what is said of the finished file with these."""
+    """Function attributes(name=value) -> message about the finished file with these attributes."""
 
     def judge(**values) -> str:
         (tmp_path / FINISHED).write_bytes(files[FINISHED])
@@ -83,15 +83,15 @@ def attributes(reader, files, tmp_path):
 
 
 @fuzzed(80, edits=value_edits)
-def test_values_of_the_settings(attributes, edits):
+def test_changed_values_of_the_settings(attributes, edits):
     attributes(collect_settings=np.bytes_(to_json(edit_values(asdict(SETTINGS), edits))[:60_000]))
 
 
 @pytest.mark.parametrize("odd", [0, -1, 2, 0.5, np.nan, np.inf, "x", [], np.zeros(3), h5py.Empty("f")], ids=repr)
-def test_another_number_of_demonstrations_is_refused(attributes, odd):
+def test_a_wrong_number_of_demonstrations_is_rejected(attributes, odd):
     assert FINISHED in attributes(num_demos=odd)
 
 
 @pytest.mark.parametrize("target", ["..", "/dev/zero"])
-def test_what_is_no_file_is_refused(reader, target):
+def test_a_folder_or_device_in_place_of_a_file_is_rejected(reader, target):
     assert FINISHED in reader.judge({FINISHED: Link(target)})

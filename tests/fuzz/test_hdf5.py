@@ -1,4 +1,4 @@
-"""LIBERO-format files and robosuite's demonstrations: both are HDF5, read by a C library."""
+"""LIBERO-format files and robosuite's demonstrations, both HDF5, which a C library reads."""
 
 import io
 import os
@@ -85,28 +85,28 @@ def robosuite(tmp_path_factory):
 LIBERO, ROBOSUITE = libero_file(), robosuite_file()
 
 
-def test_the_good_files_are_taken(libero, robosuite):
+def test_valid_files_are_accepted(libero, robosuite):
     assert libero.judge({"a.hdf5": LIBERO}) == "" and robosuite.judge({"a.hdf5": ROBOSUITE}) == ""
 
 
 @fuzzed(150, edits=byte_edits)
-def test_bytes_of_a_libero_file(libero, edits):
+def test_damaged_bytes_of_a_libero_file(libero, edits):
     libero.judge({"a.hdf5": edit_bytes(LIBERO, edits)})
 
 
 @fuzzed(40, edits=byte_edits)
-def test_bytes_of_robosuites_demonstrations(robosuite, edits):
+def test_damaged_bytes_of_robosuite_demonstrations(robosuite, edits):
     robosuite.judge({"a.hdf5": edit_bytes(ROBOSUITE, edits)})
 
 
 @fuzzed(40, edits=value_edits)
-def test_json_within(libero, robosuite, edits):
+def test_changed_values_of_json_attributes(libero, robosuite, edits):
     libero.judge({"a.hdf5": libero_file(to_json(edit_values(PROBLEM, edits))[:60_000])})
     robosuite.judge({"a.hdf5": robosuite_file(to_json(edit_values(ENV_INFO, edits))[:60_000])})
 
 
 @fuzzed(20, sizes=st.text("0123456789.-+einfa \x00", max_size=30))
-def test_robosuites_model(robosuite, sizes):
+def test_sizes_in_a_robosuite_model(robosuite, sizes):
     robosuite.judge({"a.hdf5": robosuite_file(model=MODEL.replace("0.02 0.02 0.02", sizes.replace("\0", "")))})
 
 
@@ -162,7 +162,7 @@ def _link(name, link):
 
 
 def _far_away(data):
-    """A whole demonstration file elsewhere."""
+    """Link to a demonstration in another file."""
     del data["demo_1"]
     data["demo_1"] = h5py.ExternalLink("../outside.hdf5", "/data/demo_1")
 
@@ -197,10 +197,10 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), HOSTILE)
-def test_what_leads_elsewhere_or_would_fill_the_memory(libero, change, said):
+@pytest.mark.parametrize(("change", "message"), HOSTILE)
+def test_external_and_oversized_data_is_rejected(libero, change, message):
     folder = libero.folder
     (folder / "outside.hdf5").write_bytes(LIBERO)
     if not (folder / "queue").exists():
-        os.mkfifo(folder / "queue")  # whoever opens it waits for ever
-    assert said in libero.judge({"a.hdf5": libero_file(change=change)})
+        os.mkfifo(folder / "queue")  # opening it blocks
+    assert message in libero.judge({"a.hdf5": libero_file(change=change)})

@@ -64,30 +64,30 @@ def parquet(rows) -> bytes | None:
     return buffer.getvalue()
 
 
-def test_the_good_dataset_is_taken(reader, good):
+def test_a_valid_dataset_is_accepted(reader, good):
     assert {INFO, TASKS, EPISODES, ROWS, VIDEO} < good.keys() and reader.judge(good) == ""
     assert reader.judge({**good, **{name: parquet(table(good[name])) for name in (TASKS, EPISODES, ROWS)}}) == ""
 
 
 @fuzzed(60, name=st.sampled_from([TASKS, EPISODES, ROWS]), edits=byte_edits)
-def test_bytes_of_tables(reader, good, name, edits):
+def test_damaged_bytes_of_tables(reader, good, name, edits):
     reader.judge({**good, name: edit_bytes(good[name], edits)})
 
 
 @fuzzed(25, name=st.sampled_from([VIDEO, INFO]), edits=byte_edits)
-def test_bytes_of_videos_and_info(reader, good, name, edits):
+def test_damaged_bytes_of_videos_and_info(reader, good, name, edits):
     reader.judge({**good, name: edit_bytes(good[name], edits)})
 
 
 @fuzzed(60, edits=value_edits)
-def test_values_of_info(reader, good, edits):
+def test_changed_values_of_info(reader, good, edits):
     reader.judge({**good, INFO: to_json(edit_values(json.loads(good[INFO]), edits))})
 
 
 NEEDED = ("codebase_version", "fps", "total_episodes", "data_path", "video_path", "features")
 
 
-def test_every_value_of_info_that_is_read(reader, good):
+def test_odd_values_of_every_info_key_that_is_read(reader, good):
     info = json.loads(good[INFO])
     read = {name: info[name] for name in NEEDED} | {"features": {"action": info["features"]["action"]}}
     for changed in each_value_odd(read)[::3]:
@@ -104,12 +104,12 @@ def with_wrist(good, **changes) -> bytes:
     return to_json(info)
 
 
-def test_every_odd_shape_of_images(reader, good):
+def test_odd_shapes_of_images(reader, good):
     for shape in each_value_odd([16, 16, 3]):
         reader.judge({**good, INFO: with_wrist(good, shape=shape)})
 
 
-def test_small_files_of_large_images(reader, good, tmp_path):
+def test_small_files_of_large_images_are_rejected(reader, good, tmp_path):
     film = VideoFiles(lambda number: tmp_path / "large.mp4", SMALL, 20, 10**9)
     film.add(np.zeros((6, 4096, 4096, 3), np.uint8))
     film.close()
@@ -121,7 +121,7 @@ def test_small_files_of_large_images(reader, good, tmp_path):
 
 
 @fuzzed(80, name=st.sampled_from([TASKS, EPISODES, ROWS]), edits=value_edits)
-def test_values_of_tables(reader, good, name, edits):
+def test_changed_values_of_tables(reader, good, name, edits):
     if (content := parquet(edit_values(table(good[name]), edits))) is not None:
         reader.judge({**good, name: content})
 
@@ -157,7 +157,7 @@ def test_columns_of_other_types(reader, good, name):
     ],
 )
 @pytest.mark.parametrize("key", ["data_path", "video_path"])
-def test_paths_that_lead_elsewhere(reader, good, path, key):
+def test_paths_outside_the_dataset_are_rejected(reader, good, path, key):
     outside = reader.folder / "outside"
     outside.mkdir(exist_ok=True)
     (outside / "00.parquet").write_bytes(good[ROWS])
@@ -165,6 +165,6 @@ def test_paths_that_lead_elsewhere(reader, good, path, key):
 
 
 @pytest.mark.parametrize("name", [INFO, TASKS, EPISODES, ROWS, VIDEO])
-def test_files_that_are_none(reader, good, name):
+def test_links_in_place_of_files(reader, good, name):
     for target in ("/dev/zero", "nothing", "/tmp"):
         assert reader.judge({**good, name: Link(target)})

@@ -1,5 +1,4 @@
-"""What a run folder's report and a study's tables are drawn from, the trials of a demo, and the file of finished
-episodes."""
+"""Files of run folders and studies that reports read, the trials of a demo, and the file of finished episodes."""
 
 import dataclasses
 import json
@@ -12,9 +11,10 @@ from reading import Link, Reader
 
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_policy.models import Policy, StageConfig, small
+from m2distill_policy.models import Policy, ResNetStage, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
+from m2distill_training.evaluation import rollout_jobs
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_jobs, run_jobs, versions
 from m2distill_training.experiments.demo import _read_trials
 from m2distill_training.experiments.study import Study, write_results
@@ -39,7 +39,7 @@ EVALUATION = {
     "metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
     "intervals_95": {"fwt": [0.1, 0.9], "nbt": [-0.2, 0.2], "auc": [0.1, 0.9]},
     "libero_metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
-}  # is not always there
+}  # optional
 DRIFT = {"entries": [{"learned_in_stage": 1, "stage": 2, "policy_kl": 0.1, "relative": {"text": 0.2}}]}
 ENVIRONMENTS = [
     {"python": "3", "cpu": "x", "cores": 2, "threads": 1, "gpus": ["y"], "source": None, "packages": {"torch": "2"}}
@@ -76,12 +76,12 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Reads what `report` does and draws nothing, which takes a hundredth of the time."""
+    """Reader of the same files as `report` that draws nothing, in a hundredth of the time."""
     with Reader(lambda case: load_runs([case / RUN]), tmp_path_factory.mktemp("runs")) as reader:
         yield reader
 
 
-def test_the_good_study_is_taken(report, runs):
+def test_a_valid_study_is_accepted(report, runs):
     assert runs.judge(GOOD) == ""
     assert report.judge(GOOD) == ""
     page = (report.folder / "case/report.html").read_text()
@@ -95,23 +95,23 @@ def edited(name: str, edits: list[tuple]) -> bytes:
     return lines(changed) if isinstance(changed, list) else to_json(changed)
 
 
-@fuzzed(20, name=st.sampled_from(READ), edits=value_edits)  # drawing takes its second
-def test_values_of_a_report(report, name, edits):
+@fuzzed(20, name=st.sampled_from(READ), edits=value_edits)  # few: drawing is slow
+def test_changed_values_of_a_report(report, name, edits):
     report.judge({**GOOD, name: edited(name, edits)})
 
 
 @fuzzed(20, name=st.sampled_from(READ), edits=byte_edits)
-def test_bytes_of_a_report(report, name, edits):
+def test_damaged_bytes_of_a_report(report, name, edits):
     report.judge({**GOOD, name: edit_bytes(GOOD[name], edits)})
 
 
 @fuzzed(100, name=st.sampled_from(READ), edits=value_edits)
-def test_values_of_runs(runs, name, edits):
+def test_changed_values_of_runs(runs, name, edits):
     runs.judge({**GOOD, name: edited(name, edits)})
 
 
 @fuzzed(80, name=st.sampled_from(READ), edits=byte_edits)
-def test_bytes_of_runs(runs, name, edits):
+def test_damaged_bytes_of_runs(runs, name, edits):
     runs.judge({**GOOD, name: edit_bytes(GOOD[name], edits)})
 
 
@@ -127,25 +127,25 @@ def test_bytes_of_runs(runs, name, edits):
         {"stages": [{"checkpoint_id": "x", "tasks": [{**TASK, "successes": 3}]}] * 2},
     ],
 )
-def test_an_evaluation_that_contradicts_itself_is_refused(runs, change):
+def test_an_inconsistent_evaluation_is_rejected(runs, change):
     content = to_json({**EVALUATION, **change})
     assert "evaluation.json is damaged or of another version" in runs.judge({**GOOD, f"{RUN}/evaluation.json": content})
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_is_nested_without_end_is_refused(report, name):
-    deep = b'{"a": ' * 900 + b"1" + b"}" * 900  # Python's JSON reads it, and cannot write it with an indent
+def test_deeply_nested_json_is_rejected(report, name):
+    deep = b'{"a": ' * 900 + b"1" + b"}" * 900  # Python's JSON reads it but cannot write it with an indent
     good = GOOD[name]
     content = good.replace(b"{", b'{"deep": ' + deep + b", ", 1)
     assert f"{name} is damaged" in report.judge({**GOOD, name: content})
 
 
 @pytest.mark.parametrize("loss", [1e308, float("-inf"), float("nan")])
-def test_losses_beyond_measure_are_drawn(report, loss):
+def test_extreme_losses_are_drawn(report, loss):
     assert report.judge({**GOOD, f"{RUN}/metrics.jsonl": lines([*METRICS, {**METRICS[-1], "bc": loss}])}) == ""
 
 
-def test_what_is_as_large_and_as_long_as_may_be_is_drawn(report):
+def test_the_largest_values_and_longest_texts_are_drawn(report):
     long, large = "$x_" * 333, 9e11
     task = {**TASK, "instruction": long, "wilson_95": [-large, large]}
     evaluation = {
@@ -170,7 +170,7 @@ def test_what_is_as_large_and_as_long_as_may_be_is_drawn(report):
 
 
 @pytest.mark.parametrize("video", ["/etc/passwd", "../study.json", "x" * 300 + ".mp4", "a\0.mp4", "/a.mp4"])
-def test_a_film_that_is_none_is_not_put_on_the_page(report, video):
+def test_a_video_path_outside_the_run_is_rejected(report, video):
     task = {**TASK, "runs": [{**TASK["runs"][0], "video": video}]}
     evaluation = {**EVALUATION, "stages": [{"checkpoint_id": "x", "tasks": [task]}] * 2}
     assert f"again: m2distill evaluate {report.folder}/case/{RUN}" in report.judge(
@@ -185,7 +185,7 @@ SPEC = libero_spec(size_px=16, history=2, text_encoder="none", text_width=4)
 CONFIG = dataclasses.replace(
     small(),
     stem_width=4,
-    stages=(StageConfig(4, 1, 1),),
+    stages=(ResNetStage(4, 1, 1),),
     keypoints=2,
     width=4,
     layers=1,
@@ -200,7 +200,7 @@ VIDEOS = {f"videos/failure_{state}.mp4": b"" for state in HELD_OUT[:2]}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Its path, its id and the lines of its two episodes."""
+    """Path of a checkpoint, and the records of two episodes of it."""
     path = tmp_path_factory.mktemp("policy") / "checkpoint"
     name = save_checkpoint(
         path,
@@ -236,27 +236,30 @@ def episodes(checkpoint, tmp_path_factory):
         jobs = make_jobs(checkpoint[0], [SOUP], 2, "mode", 0, 9, None, case / "videos")
         assert len(run_jobs(jobs, 0, case / "episodes.jsonl", ProgressCallbacks(begin=begin))) == 2
 
-    with Reader(read, tmp_path_factory.mktemp("episodes")) as reader:
-        yield reader
+    found = versions()
+    with pytest.MonkeyPatch.context() as patch:  # most of the time would be spent on the packages' metadata
+        patch.setattr(rollout_jobs, "versions", lambda: found)
+        with Reader(read, tmp_path_factory.mktemp("episodes")) as reader:
+            yield reader
 
 
-def test_finished_episodes_are_taken(episodes, checkpoint):
+def test_finished_episodes_are_accepted(episodes, checkpoint):
     assert episodes.judge({"episodes.jsonl": lines(checkpoint[1]), **VIDEOS}) == ""
 
 
 @fuzzed(100, edits=value_edits)
-def test_values_of_episodes(episodes, checkpoint, edits):
+def test_changed_values_of_episodes(episodes, checkpoint, edits):
     changed = edit_values(checkpoint[1], edits)
     content = lines(changed) if isinstance(changed, list) else to_json(changed)
     episodes.judge({"episodes.jsonl": content, **VIDEOS})
 
 
 @fuzzed(60, edits=byte_edits)
-def test_bytes_of_episodes(episodes, checkpoint, edits):
+def test_damaged_bytes_of_episodes(episodes, checkpoint, edits):
     episodes.judge({"episodes.jsonl": edit_bytes(lines(checkpoint[1]), edits), **VIDEOS})
 
 
-# A demo: what was asked for, and its trials
+# A demo: its settings and its trials
 
 ASKED = {"tasks": [0, 1], "episodes": 2, "trials": 1, "max_steps": 9, "preset": "debug", "seed": 0}
 TRIALS = [{"task": task, "initial_state": 40, "success": True, "steps": 9, "video": None} for task in (0, 1)]
@@ -273,28 +276,28 @@ def demo(tmp_path_factory):
         yield reader
 
 
-def test_the_good_demo_is_taken(demo):
+def test_a_valid_demo_is_accepted(demo):
     assert demo.judge({name: to_json(document) for name, document in DEMO.items()}) == ""
 
 
 @fuzzed(100, name=st.sampled_from(list(DEMO)), edits=value_edits)
-def test_values_of_a_demo(demo, name, edits):
+def test_changed_values_of_a_demo(demo, name, edits):
     demo.judge({n: to_json(edit_values(document, edits) if n == name else document) for n, document in DEMO.items()})
 
 
 @fuzzed(60, name=st.sampled_from(list(DEMO)), edits=byte_edits)
-def test_bytes_of_a_demo(demo, name, edits):
+def test_damaged_bytes_of_a_demo(demo, name, edits):
     demo.judge(
         {n: edit_bytes(to_json(document), edits) if n == name else to_json(document) for n, document in DEMO.items()}
     )
 
 
 @pytest.mark.parametrize("trials", [[], TRIALS[:1], TRIALS[::-1], [*TRIALS, TRIALS[0]]])
-def test_trials_of_something_else_are_refused(demo, trials):
+def test_trials_of_another_demo_are_rejected(demo, trials):
     assert "remove it to run these trials again" in demo.judge(
         {"demo.json": to_json(ASKED), "trials.json": to_json(trials)}
     )
 
 
-def test_a_demo_whose_settings_lead_elsewhere_is_refused(demo):
+def test_a_demo_with_a_broken_link_for_settings_is_rejected(demo):
     assert "choose another --out" in demo.judge({"demo.json": Link("nothing"), "trials.json": to_json(TRIALS)})

@@ -1,4 +1,4 @@
-"""Run folders: configuration, datasets, logs, promotions, saved states and kept demonstrations."""
+"""Run folders: configuration, datasets, logs, promotions, saved states and the memory of demonstrations."""
 
 import hashlib
 import io
@@ -55,7 +55,7 @@ DOCUMENTS = {"config.json": json.loads(debug().to_json()), "data.json": DATA, f"
 
 
 def read(case):
-    """All that reads a run folder without a checkpoint: rollback goes as far as to miss it."""
+    """Call everything that reads a run folder without a checkpoint; rollback reports that it is missing."""
     read_run(case)
     run = RunFolder(case)
     run.metrics()
@@ -78,12 +78,12 @@ def reader(tmp_path_factory):
         yield reader
 
 
-def test_the_good_folder_is_taken(reader):
+def test_a_valid_run_folder_is_accepted(reader):
     assert reader.judge(GOOD) == ""
 
 
 @fuzzed(100, name=st.sampled_from([*DOCUMENTS, "metrics.jsonl", "promotions.jsonl"]), edits=value_edits)
-def test_values_of_records(reader, name, edits):
+def test_changed_values_of_records(reader, name, edits):
     if name in DOCUMENTS:
         content = to_json(edit_values(DOCUMENTS[name], edits))
     else:
@@ -93,12 +93,12 @@ def test_values_of_records(reader, name, edits):
 
 
 @fuzzed(100, name=st.sampled_from(sorted(set(GOOD) - {"current"})), edits=byte_edits)
-def test_bytes_of_a_run(reader, name, edits):
+def test_damaged_bytes_of_a_run(reader, name, edits):
     reader.judge({**GOOD, name: edit_bytes(GOOD[name], edits)})
 
 
 @pytest.mark.parametrize("name", sorted(ARRAYS))
-def test_arrays_of_other_shapes_and_types(reader, name):
+def test_arrays_of_wrong_shape_or_type(reader, name):
     for array in (
         np.zeros(0),
         np.float64(1),
@@ -111,12 +111,12 @@ def test_arrays_of_other_shapes_and_types(reader, name):
 
 
 @pytest.mark.parametrize("target", ["stages/x/checkpoint", "/etc/passwd", "..", "current", "stages/99999/checkpoint"])
-def test_links_that_lead_elsewhere(reader, target):
+def test_links_outside_the_run(reader, target):
     reader.judge({**GOOD, "current": Link(target)})
 
 
 @fuzzed(40, edits=byte_edits)
-def test_bytes_of_a_saved_state(reader, edits):
+def test_damaged_bytes_of_a_saved_state(reader, edits):
     buffer = io.BytesIO()
     torch.save({"policy": {"a": torch.zeros(3)}, "step": 1}, buffer)
     content = edit_bytes(buffer.getvalue(), edits)

@@ -1,4 +1,4 @@
-"""What the simulator reads before LIBERO and MuJoCo do: task files, initial states, assets folders."""
+"""Files that are checked before LIBERO and MuJoCo read them: task files, initial states, assets folders."""
 
 import io
 import os
@@ -42,12 +42,12 @@ def states(tmp_path_factory):
         yield reader
 
 
-def test_the_good_ones_are_taken(task, states):
+def test_valid_files_are_accepted(task, states):
     assert task.judge({"task.bddl": BDDL, **ASSETS}) == "" and states.judge({"a.pruned_init": STATES}) == ""
 
 
 @fuzzed(50, edits=byte_edits)
-def test_bytes_of_a_task_file(task, edits):
+def test_damaged_bytes_of_a_task_file(task, edits):
     task.judge({"task.bddl": edit_bytes(BDDL, edits), **ASSETS})
 
 
@@ -59,7 +59,7 @@ word_edits = st.tuples(st.integers(0, len(WORDS) - 1), st.sampled_from([*ODD_WOR
 
 
 @fuzzed(50, edits=st.lists(word_edits, min_size=1, max_size=4))
-def test_words_of_a_task_file(task, edits):
+def test_changed_words_of_a_task_file(task, edits):
     words = list(WORDS)
     for at, word in edits:
         words[at] = word
@@ -67,7 +67,7 @@ def test_words_of_a_task_file(task, edits):
 
 
 @fuzzed(40, name=st.sampled_from(MODELS), edits=byte_edits)
-def test_bytes_of_a_model(task, name, edits):
+def test_damaged_bytes_of_a_model(task, name, edits):
     task.judge({"task.bddl": BDDL, **ASSETS, name: edit_bytes(ASSETS[name], edits)})
 
 
@@ -90,13 +90,13 @@ XML = [
 ]
 
 
-@pytest.mark.parametrize("content", XML)
+@pytest.mark.parametrize("content", XML, ids=range(len(XML)))
 def test_odd_models(task, content):
     task.judge({"task.bddl": BDDL, **ASSETS, MODELS[0]: content})
 
 
 @pytest.mark.parametrize("name", ["task.bddl", MODELS[0]])
-def test_files_that_are_none(task, name):
+def test_links_in_place_of_files(task, name):
     for target in ("/dev/zero", "nothing", "..", name.rpartition("/")[2]):
         if (name, target) != ("task.bddl", "/dev/zero"):
             assert task.judge({"task.bddl": BDDL, **ASSETS, name: Link(target)})
@@ -117,12 +117,12 @@ with zipfile.ZipFile(io.BytesIO(STATES)) as archive:
 
 
 @fuzzed(60, edits=byte_edits)
-def test_bytes_of_initial_states(states, edits):
+def test_damaged_bytes_of_initial_states(states, edits):
     states.judge({"a.pruned_init": edit_bytes(STATES, edits)})
 
 
 @fuzzed(150, edits=byte_edits, where=st.sampled_from([200, 10**9]))
-def test_the_pickle_of_initial_states(states, edits, where):
+def test_damaged_pickle_of_initial_states(states, edits, where):
     states.judge({"a.pruned_init": packed(edit_bytes(PICKLE[:where], edits) + PICKLE[where:])})
 
 
@@ -141,10 +141,10 @@ def holding(thing) -> np.ndarray:
 
 class Planted:
     def __init__(self, call, *arguments):
-        self._wants = call, arguments
+        self._call = call, arguments
 
     def __reduce__(self):
-        return self._wants
+        return self._call
 
 
 HOSTILE = [
@@ -162,11 +162,11 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), HOSTILE)
-def test_hostile_pickles_are_refused(states, content, said):
+@pytest.mark.parametrize(("content", "message"), HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_pickles_are_rejected(states, content, message):
     content = content.replace(b"numpy._core", b"numpy.core")
-    assert said in states.judge({"a.pruned_init": packed(content)})
+    assert message in states.judge({"a.pruned_init": packed(content)})
 
 
-def test_what_unpacks_without_end_is_refused(states):
+def test_a_decompression_bomb_is_rejected(states):
     assert "it unpacks to" in states.judge({"a.pruned_init": packed(bytes(1 << 27), zipfile.ZIP_DEFLATED)})

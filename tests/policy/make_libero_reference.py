@@ -1,11 +1,11 @@
-"""Makes data/libero_reference.npz: what LIBERO's own BCTransformerPolicy answers to weights and inputs made by formula.
+"""Write data/libero_reference.npz: outputs of LIBERO's BCTransformerPolicy for weights and inputs given by formulas.
 
     python tests/policy/make_libero_reference.py LIBERO_CHECKOUT OUT.npz
 
-LIBERO_CHECKOUT is a clone of github.com/Lifelong-Robot-Learning/LIBERO (the pinned file was made from commit 8f1084e);
-the PyPI package will not do, it lacks libero/lifelong/models/modules. Besides it: hf-libero's dependencies and
-hydra-core. The network is built from LIBERO's default configuration and only evaluated. The test imports the formulas
-from here.
+LIBERO_CHECKOUT is a clone of github.com/Lifelong-Robot-Learning/LIBERO; the pinned file was made from commit 8f1084e.
+The PyPI package is not sufficient, because it lacks libero/lifelong/models/modules. Also required are the dependencies
+of hf-libero, and hydra-core. The network is built from LIBERO's default configuration and only evaluated. The test
+imports the formulas from this file.
 """
 
 import json
@@ -17,19 +17,19 @@ import numpy as np
 
 FORWARD_STEPS, QUEUE_STEPS, BATCH = 10, 13, 2
 CAMERAS = {"agentview_rgb": "agentview", "eye_in_hand_rgb": "wrist"}  # LIBERO's name -> ours
-CONSTANTS = ("pos_x", "pos_y", "inv_freq")  # entries of LIBERO's state_dict that are not learned: kept, and pinned too
+CONSTANTS = ("pos_x", "pos_y", "inv_freq")  # entries of LIBERO's state_dict that are not learned; they are pinned too
 
 
 def normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal float32, fixed by the name (RandomState's stream is frozen for all time)."""
+    """Return standard normal float32 values, determined by the name; the stream of RandomState never changes."""
     return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value of one entry of LIBERO's state_dict; scaled so that activations neither vanish nor saturate."""
+    """Return one entry of LIBERO's state_dict, scaled so that activations neither vanish nor saturate."""
     if name.endswith("num_batches_tracked"):
         return np.array(7, dtype=np.int64)
-    noise = normal(name.replace("proprio_mlp", "encoders.1"), shape)  # one layer of LIBERO's under two names
+    noise = normal(name.replace("proprio_mlp", "encoders.1"), shape)  # one layer of LIBERO with two names
     if name.endswith("running_var"):
         return 1 + 0.5 * np.abs(noise)
     if name.endswith("weight") and len(shape) == 1:
@@ -40,7 +40,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def inputs(steps: int, batch: int) -> dict[str, np.ndarray]:
-    """LIBERO's names -> (B, T, ...) float32; images are multiples of 1/255, task_emb (B, 768)."""
+    """Return LIBERO's names -> (B, T, ...) float32; images are multiples of 1/255, task_emb is (B, 768)."""
     label = f"{batch}x{steps} "
     images = {}
     for name in CAMERAS:
@@ -55,7 +55,7 @@ def inputs(steps: int, batch: int) -> dict[str, np.ndarray]:
 
 
 def build_libero(checkout: Path):
-    """LIBERO's policy with its default configuration and the weights of the formula, in eval mode."""
+    """Return LIBERO's policy with its default configuration and the weights of the formulas, in eval mode."""
     from m2distill_training.bench.libero_source import libero_policy
 
     policy = libero_policy(checkout)

@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it went in, or not at all."""
+"""Checkpoints: exact round trips, and rejection of every damaged or foreign directory."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ def saved(tmp_path, checkpoint):
 
 
 def reseal(path):
-    """Make the sums match again, as somebody who writes such a directory on purpose would."""
+    """Write matching checksums, as an attacker would."""
     sums = "".join(f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in FILES)
     (path / SUMS).write_text(sums)
 
@@ -43,7 +43,7 @@ def snapshot(path):
     return {p.relative_to(path): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def test_everything_comes_back(saved, checkpoint):
+def test_a_checkpoint_round_trip_preserves_everything(saved, checkpoint):
     loaded = load_checkpoint(saved)
     assert loaded.spec == checkpoint.spec
     assert loaded.model_config == checkpoint.model_config
@@ -54,7 +54,7 @@ def test_everything_comes_back(saved, checkpoint):
     assert all(np.array_equal(loaded.instructions[text], e) for text, e in checkpoint.instructions.items())
 
 
-def test_the_policy_built_from_it_gives_the_same_mixture(saved, checkpoint):
+def test_a_loaded_policy_gives_the_same_mixture(saved, checkpoint):
     original = Policy(CONFIG, SPEC).eval()
     original.load_state_dict(checkpoint.state_dict)
     rebuilt = load_checkpoint(saved).build_policy().eval()
@@ -69,7 +69,7 @@ def test_the_policy_built_from_it_gives_the_same_mixture(saved, checkpoint):
     assert torch.equal(*means)
 
 
-def test_the_id_names_the_content(tmp_path, checkpoint):
+def test_the_id_depends_only_on_the_content(tmp_path, checkpoint):
     first = save_checkpoint(tmp_path / "a", checkpoint)
     again = save_checkpoint(tmp_path / "b", checkpoint)
     name = next(iter(checkpoint.state_dict))
@@ -80,11 +80,11 @@ def test_the_id_names_the_content(tmp_path, checkpoint):
     assert other != first
 
 
-def test_sha256sum_checks_it(saved):
+def test_sha256sum_accepts_the_checkpoint(saved):
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", SUMS], cwd=saved, check=True)
 
 
-def test_the_files_hold_no_pickle(saved):
+def test_the_files_contain_no_pickle(saved):
     assert sorted(p.name for p in saved.iterdir()) == sorted([*FILES, SUMS])
     for name in FILES:
         if name.endswith(".safetensors"):
@@ -95,7 +95,7 @@ def test_the_files_hold_no_pickle(saved):
 
 
 @pytest.mark.parametrize("name", [*FILES, SUMS])
-def test_one_flipped_bit_is_noticed(saved, name):
+def test_a_flipped_bit_is_detected(saved, name):
     content = bytearray((saved / name).read_bytes())
     content[len(content) // 2] ^= 1
     (saved / name).write_bytes(content)
@@ -118,7 +118,7 @@ def test_a_missing_file_is_named(saved, name):
         load_checkpoint(saved)
 
 
-def test_a_path_that_is_no_directory_is_refused(tmp_path):
+def test_a_path_that_is_not_a_directory_is_rejected(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "nothing")
     (tmp_path / "file").write_text("x")
@@ -140,7 +140,7 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path):
         ("metrics.json", b"[]", "metrics.json holds a list"),
     ],
 )
-def test_foreign_content_under_matching_sums_is_refused(saved, name, content, message):
+def test_foreign_content_with_matching_sums_is_rejected(saved, name, content, message):
     (saved / name).write_bytes(content)
     reseal(saved)
     with pytest.raises(CheckpointError, match=message) as error:
@@ -188,7 +188,7 @@ def test_wrong_weights_are_not_loaded(saved, checkpoint, harm, message):
 
 
 @pytest.mark.parametrize(("harm", "message"), WRONG_WEIGHTS)
-def test_wrong_weights_are_not_saved_over_good_ones(saved, checkpoint, harm, message):
+def test_wrong_weights_do_not_replace_a_saved_checkpoint(saved, checkpoint, harm, message):
     before = snapshot(saved.parent)
     weights = dict(checkpoint.state_dict)
     harm(weights)
@@ -198,20 +198,20 @@ def test_wrong_weights_are_not_saved_over_good_ones(saved, checkpoint, harm, mes
 
 
 @pytest.mark.parametrize("embedding", [np.zeros(383, np.float32), np.zeros(384), np.full(384, np.inf, np.float32)])
-def test_a_wrong_instruction_is_refused(tmp_path, checkpoint, embedding):
+def test_a_wrong_instruction_embedding_is_rejected(tmp_path, checkpoint, embedding):
     with pytest.raises(CheckpointError, match="the embedding of 'go'"):
         save_checkpoint(tmp_path / "out", dataclasses.replace(checkpoint, instructions={"go": embedding}))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_is_replaced_and_nothing_else_is_left(saved, checkpoint):
+def test_saving_replaces_a_checkpoint_and_leaves_no_other_files(saved, checkpoint):
     newer = dataclasses.replace(checkpoint, metrics={"success": 1.0})
     assert save_checkpoint(saved, newer) == load_checkpoint(saved).id
     assert load_checkpoint(saved).metrics == {"success": 1.0}
     assert [p.name for p in saved.parent.iterdir()] == ["step1"]
 
 
-def test_what_is_not_a_checkpoint_is_not_overwritten(tmp_path, checkpoint):
+def test_a_directory_that_is_not_a_checkpoint_is_not_overwritten(tmp_path, checkpoint):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
     (tmp_path / "notes").write_text("more of it")
@@ -222,7 +222,7 @@ def test_what_is_not_a_checkpoint_is_not_overwritten(tmp_path, checkpoint):
     assert snapshot(tmp_path) == before
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, checkpoint):
+def test_a_directory_that_cannot_be_written_is_named(tmp_path, checkpoint):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         save_checkpoint(tmp_path / "file" / "step1", checkpoint)

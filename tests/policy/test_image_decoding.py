@@ -1,4 +1,4 @@
-"""Images from messages and bags. Oracles: numbers by hand, rosbags-image, and cv_bridge where it is."""
+"""Image decoding of messages and bags. Oracles: hand-computed values, rosbags-image, and cv_bridge if installed."""
 
 import contextlib
 import struct
@@ -17,11 +17,11 @@ from rosbags.image import compressed_image_to_cvimage, image_to_cvimage
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import ENCODINGS, MAX_PIXELS, decode_compressed, decode_raw
 
-NEEDS_ROUNDING = [name for name in ENCODINGS if name.endswith("16")]  # the oracle cuts off where we round
+NEEDS_ROUNDING = [name for name in ENCODINGS if name.endswith("16")]  # the oracle truncates, our decoder rounds
 
 
 def message(samples: np.ndarray, encoding: str, padding: int = 0, big_endian: bool = False) -> types.SimpleNamespace:
-    """The fields of sensor_msgs/Image for (rows, W, C) samples, with `padding` bytes of rubbish after each row."""
+    """Return the fields of sensor_msgs/Image for (rows, W, C) samples, with `padding` random bytes after each row."""
     layout = ENCODINGS[encoding]
     order = samples.dtype.newbyteorder(">" if big_endian else "<")
     rows = samples.astype(order).reshape(len(samples), -1).view(np.uint8)
@@ -61,8 +61,8 @@ def test_every_encoding_decodes_as_rosbags_image_does(encoding, big_endian):
 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
-def test_colour_planes_below_the_image(encoding):
-    """rosbags-image takes the height of the planes for the height of the image."""
+def test_encodings_with_colour_planes_decode_as_rosbags_image_does(encoding):
+    """rosbags-image uses the height of the planes as the height of the image."""
     m = message(noise(encoding), encoding)
     assert m.height == 8
     planes = types.SimpleNamespace(**{**vars(m), "height": 12})
@@ -76,12 +76,12 @@ def test_neither_padding_nor_byte_order_changes_the_image(encoding, big_endian):
     np.testing.assert_array_equal(decode(message(samples, encoding, 6, big_endian)), decode(message(samples, encoding)))
 
 
-def test_its_encodings_decode_as_cv_bridge_does():
+def test_the_encodings_of_cv_bridge_decode_as_it_does():
     if subprocess.run([sys.executable, "-c", "import cv_bridge"], stderr=subprocess.DEVNULL, check=False).returncode:
-        pytest.skip("no cv_bridge that works with this numpy")  # one for numpy 1 may crash instead of raising
+        pytest.skip("no cv_bridge that works with this numpy")  # a build for numpy 1 may crash instead of raising
     import cv_bridge
 
-    for encoding in ENCODINGS.keys() - {"nv12", "nv21", "uyvy", "yuyv"}:  # it does not know these
+    for encoding in ENCODINGS.keys() - {"nv12", "nv21", "uyvy", "yuyv"}:  # cv_bridge does not support these
         m = message(noise(encoding), encoding, padding=6)
         np.testing.assert_array_equal(decode(m), cv_bridge.CvBridge().imgmsg_to_cv2(m, "rgb8"), encoding)
 
@@ -97,19 +97,19 @@ def test_its_encodings_decode_as_cv_bridge_does():
         ("yuv422_yuy2", 4, [235, 128, 16, 128], [[255] * 3, [0] * 3]),  # Y U Y V
     ],
 )
-def test_two_pixels_by_hand(encoding, step, data, expected):
+def test_two_pixels_have_the_hand_computed_values(encoding, step, data, expected):
     assert decode_raw(encoding, 1, 2, step, False, bytes(data)).tolist() == [expected]
 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
-def test_red_is_red_whichever_chroma_comes_first(encoding):
+def test_nv12_and_nv21_decode_red_to_red(encoding):
     chroma = [90, 240] if encoding == "nv12" else [240, 90]  # U V, or V U
     red = decode_raw(encoding, 2, 2, 2, False, bytes([81] * 4 + chroma))
     np.testing.assert_allclose(red, np.full((2, 2, 3), (255, 0, 0)), atol=2)
 
 
 @pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
-def test_a_mosaic_seen_through_red_glass_is_red(encoding):
+def test_a_red_bayer_mosaic_decodes_to_red(encoding):
     square = encoding[6:10]
     mosaic = np.tile([[255 if square[2 * y + x] == "r" else 0 for x in range(2)] for y in range(2)], (6, 6))
     image = decode_raw(encoding, 12, 12, 12, False, mosaic.astype(np.uint8).tobytes())
@@ -120,10 +120,10 @@ GOOD = {"encoding": "rgb8", "height": 6, "width": 4, "step": 12, "big_endian": F
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "problem"),
     [
         ({"encoding": "32FC1"}, "image encoding '32FC1' is not supported \\(allowed: rgb8, bgr8"),
-        ({"encoding": "8UC3"}, "image encoding '8UC3' is not supported"),  # which of them is red?
+        ({"encoding": "8UC3"}, "image encoding '8UC3' is not supported"),  # its channel order is undefined
         ({"step": 11}, "image step is 11 bytes, but 4 px of rgb8 take 12"),
         ({"height": 7}, "image has 72 bytes, expected 84: 7 rows of 12"),
         ({"width": 0}, "image is empty: 6x0 px"),
@@ -139,9 +139,9 @@ GOOD = {"encoding": "rgb8", "height": 6, "width": 4, "step": 12, "big_endian": F
         ({"encoding": "nv21"}, "image has 72 bytes, expected 108: 9 rows of 12"),
     ],
 )
-def test_a_malformed_image_is_refused_with_the_reason(change, complaint):
+def test_a_malformed_image_is_rejected_with_the_reason(change, problem):
     assert decode_raw(**GOOD).shape == (6, 4, 3)
-    with pytest.raises(MessageError, match=complaint):
+    with pytest.raises(MessageError, match=problem):
         decode_raw(**{**GOOD, **change})
 
 
@@ -191,13 +191,13 @@ def test_png_of_any_depth_keeps_its_colours(image, expected):
 @pytest.mark.parametrize(
     ("format", "swapped"), [("jpeg", False), ("rgb8; jpeg compressed bgr8", False), ("rgb8; png compressed rgb8", True)]
 )
-def test_the_format_tells_where_image_transport_put_red(format, swapped):
+def test_the_format_field_selects_the_channel_order(format, swapped):
     assert (decode_compressed(encoded(".png"), format) == (IMAGE if swapped else IMAGE[..., ::-1])).all()
 
 
-def test_a_image_is_not_turned_by_what_its_camera_wrote_beside_it():
-    """As image_transport does: the robot's camera, not the photographer's hand, says where up is."""
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter turn
+def test_the_exif_orientation_is_ignored():
+    """As in image_transport: the mounting of the robot's camera defines the orientation."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: 90 degrees
     plain = encoded(".jpg")
     turned = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (4, 6, 3)
@@ -209,7 +209,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(height: int, width: int) -> bytes:
-    """A PNG that promises so much and holds one row."""
+    """Return a PNG whose header declares this size and that holds one row."""
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
@@ -219,7 +219,7 @@ def png(height: int, width: int) -> bytes:
 
 
 def jpeg(height: int, width: int) -> bytes:
-    """A JPEG whose frame header promises so much."""
+    """Return a JPEG whose frame header declares this size."""
     data = bytearray(encoded(".jpg"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", height, width)
@@ -227,24 +227,24 @@ def jpeg(height: int, width: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "complaint"),
+    ("data", "problem"),
     [
         (b"", "begins with nothing, cannot be decoded; expected JPEG or PNG"),
         (b"GIF89a" + bytes(40), "begins with 47494638, cannot be decoded"),
         (encoded(".bmp"), "begins with 424d"),
-        (png(40000, 40000), "image is 40000x40000 px, allowed 16777216 in all"),
+        (png(40000, 40000), "image is 40000x40000 px, allowed 16777216 in total"),
         (png(0, 4), "image is empty: 0x4 px"),
-        (jpeg(65500, 65500), "image is 65500x65500 px, allowed 16777216 in all"),
+        (jpeg(65500, 65500), "image is 65500x65500 px, allowed 16777216 in total"),
         (encoded(".jpg")[:60], "cannot be decoded"),
         (b"\xff\xd8\xff\xe0", "cannot be decoded"),
-        (b"\xff\xd8\xff\x01" + encoded(".jpg")[2:], "JPEG cannot be decoded: no frame header where one belongs"),
+        (b"\xff\xd8\xff\x01" + encoded(".jpg")[2:], "JPEG cannot be decoded: no frame header before the image data"),
         (encoded(".jpg")[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 100, "it has more than 64 scans"),
         (b"\x89PNG\r\n\x1a\n" + bytes(30), "it does not begin with its header"),
         (encoded(".png")[:20], "cannot be decoded"),
     ],
 )
-def test_a_compressed_image_that_cannot_be_used_is_refused_with_the_reason(data, complaint):
-    with pytest.raises(MessageError, match=complaint):
+def test_an_unusable_compressed_image_is_rejected_with_the_reason(data, problem):
+    with pytest.raises(MessageError, match=problem):
         decode_compressed(data, "jpeg")
 
 
@@ -254,7 +254,7 @@ def test_a_compressed_image_that_cannot_be_used_is_refused_with_the_reason(data,
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),
     st.integers(0, 2000),
 )
-def test_a_damaged_image_is_refused_or_bounded(extension, damage, length):
+def test_a_damaged_image_is_rejected_or_bounded(extension, damage, length):
     data = bytearray(encoded(extension))
     for at, value in damage:
         data[at % len(data)] = value
@@ -265,6 +265,6 @@ def test_a_damaged_image_is_refused_or_bounded(extension, damage, length):
 
 @settings(deadline=None)
 @given(st.binary(max_size=100))
-def test_rubbish_is_no_image(data):
+def test_random_bytes_are_rejected(data):
     with pytest.raises(MessageError, match="cannot be decoded"):
         decode_compressed(data, "jpeg")

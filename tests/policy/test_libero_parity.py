@@ -1,7 +1,7 @@
-"""The network at its `libero` preset is LIBERO's BCTransformerPolicy, and LIBERO's checkpoints become ours.
+"""Parity with LIBERO: the `libero` preset equals its BCTransformerPolicy, and its checkpoints can be imported.
 
-data/libero_reference.npz holds LIBERO's own answers to weights and inputs made by formula; make_libero_reference.py
-made it from LIBERO's code and has the formulas. Point LIBERO_SOURCE at a clone of LIBERO to run its code afresh.
+data/libero_reference.npz holds the outputs of LIBERO's code for weights and inputs computed by formulas;
+make_libero_reference.py has the formulas and wrote it. Set LIBERO_SOURCE to a clone of LIBERO to run its code again.
 """
 
 import copy
@@ -44,7 +44,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def libero_weights(reference):
-    """LIBERO's state_dict, with the formula's values."""
+    """Return LIBERO's state_dict with the values of the formula."""
     shapes = json.loads(str(reference["shapes_json"]))
     made = {name: np.asarray(formulas.weight(name, tuple(shape))) for name, shape in shapes.items()}
     return {name: torch.from_numpy(reference.get(name, value)) for name, value in made.items()}
@@ -59,7 +59,7 @@ def policy(libero_weights):
 
 @pytest.fixture
 def contents(libero_weights):
-    """What LIBERO's torch_save_model writes, with as much of its configuration as an import reads."""
+    """Return the content that LIBERO's torch_save_model writes, with the configuration that an import reads."""
     cfg = EasyDict(
         {
             "policy": {
@@ -123,18 +123,18 @@ def assert_mixture(dist, reference, prefix, index=()):
         np.testing.assert_allclose(value.numpy(), reference[f"{prefix}_{name}"][index], **TOLERANCE, err_msg=name)
 
 
-def test_parameter_count_is_liberos(policy, reference):
+def test_the_parameter_count_equals_libero(policy, reference):
     assert sum(p.numel() for p in policy.parameters()) == int(reference["parameters"]) == 5_383_307
 
 
-def test_a_window_gives_liberos_mixtures(policy, reference):
+def test_a_window_gives_the_mixtures_of_libero(policy, reference):
     with torch.no_grad():
         output = policy(tensors(formulas.inputs(formulas.FORWARD_STEPS, formulas.BATCH)))
     assert output.dist.batch_shape == (formulas.BATCH, formulas.FORWARD_STEPS)
     assert_mixture(output.dist, reference, "forward")
 
 
-def test_single_steps_give_liberos_mixtures_after_the_queue_has_rolled(policy, reference):
+def test_single_steps_give_the_mixtures_of_libero_after_the_queue_is_full(policy, reference):
     batch = tensors(formulas.inputs(formulas.QUEUE_STEPS, 1))
     assert policy.spec.history < formulas.QUEUE_STEPS
     queue = []
@@ -181,7 +181,7 @@ def test_an_imported_checkpoint_acts_as_libero(tmp_path, contents, reference):
 
 
 class Planted:
-    """Pickles to a call that creates a file when it is unpickled the plain way."""
+    """Object whose pickle creates a file when it is unpickled without restrictions."""
 
     def __init__(self, path):
         self.path = path
@@ -191,7 +191,7 @@ class Planted:
 
 
 @pytest.mark.parametrize("place", ["cfg", "state_dict"])
-def test_a_planted_pickle_is_refused_and_not_run(tmp_path, contents, place):
+def test_a_malicious_pickle_is_rejected_and_not_executed(tmp_path, contents, place):
     contents[place]["planted"] = Planted(tmp_path / "harm")
     torch.save(contents, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"asks for (posix|os)\.mkdir"):
@@ -248,7 +248,7 @@ def no_configuration(contents):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lose_a_weight, r"other weights than its configuration says: missing \['policy_head.mean_layer.bias'\]"),
+        (lose_a_weight, r"missing \['policy_head.mean_layer.bias'\]"),
         (add_a_weight, r"unknown \['policy_head.extra'\]"),
         (reshape_a_weight, r"head.mean.bias is torch.float32 \(34,\), expected torch.float32 \(35,\)"),
         (spoil_a_weight, "head.mean.bias holds values that are not finite"),
@@ -261,7 +261,7 @@ def no_configuration(contents):
         (no_configuration, "no usable 'cfg'"),
     ],
 )
-def test_what_cannot_be_imported_is_refused_with_the_reason(tmp_path, contents, harm, message):
+def test_a_checkpoint_that_cannot_be_imported_is_rejected_with_the_reason(tmp_path, contents, harm, message):
     harm(contents)
     torch.save(contents, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=message):
@@ -272,8 +272,8 @@ def test_what_cannot_be_imported_is_refused_with_the_reason(tmp_path, contents, 
 @pytest.mark.parametrize(
     "content", [b"", b"not a pickle", b"PK\x03\x04 not a zip", b"\x80\x02}q\x00.", pickle.dumps(os.getcwd, protocol=4)]
 )
-def test_a_file_of_other_bytes_is_refused_without_warnings_or_advice(tmp_path, content):
-    """Torch would have it loaded "with weights_only=False": the message is ours alone."""
+def test_a_file_of_other_content_is_rejected_without_torch_warnings(tmp_path, content):
+    """Torch would suggest weights_only=False; the message must not."""
     (tmp_path / "model.pth").write_bytes(content)
     with warnings.catch_warnings(), pytest.raises(CheckpointError) as error:
         warnings.simplefilter("error")
@@ -282,7 +282,7 @@ def test_a_file_of_other_bytes_is_refused_without_warnings_or_advice(tmp_path, c
     assert "give a task*_model.pth" in str(error.value) and "weights_only" not in str(error.value)
 
 
-def test_a_truncated_file_is_refused(tmp_path, contents):
+def test_a_truncated_file_is_rejected(tmp_path, contents):
     torch.save(contents, tmp_path / "model.pth")
     whole = (tmp_path / "model.pth").read_bytes()
     (tmp_path / "model.pth").write_bytes(whole[: len(whole) // 2])
@@ -291,7 +291,7 @@ def test_a_truncated_file_is_refused(tmp_path, contents):
 
 
 @pytest.mark.skipif("LIBERO_SOURCE" not in os.environ, reason="LIBERO_SOURCE names no clone of LIBERO")
-def test_the_pinned_answers_are_what_liberos_code_gives_today(tmp_path, reference):
+def test_the_pinned_outputs_equal_those_of_libero_code(tmp_path, reference):
     subprocess.run([sys.executable, SCRIPT, os.environ["LIBERO_SOURCE"], tmp_path / "fresh.npz"], check=True)
     with np.load(tmp_path / "fresh.npz") as fresh:
         assert set(fresh) == set(reference)

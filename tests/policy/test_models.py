@@ -1,4 +1,4 @@
-"""The network's own promises: causality, batching, the mixture's shapes, precision and the configuration file."""
+"""Policy network: causality, batching, shapes of the mixture, precision and the configuration file."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from m2distill_policy.errors import SpecError
-from m2distill_policy.models import PRESETS, ModelConfig, Policy, StageConfig, small
+from m2distill_policy.models import PRESETS, ModelConfig, Policy, ResNetStage, small
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.image_encoder import FilmBlock, spatial_softmax
 from m2distill_policy.models.transformer import Layer, time_code
@@ -45,17 +45,17 @@ def test_to_model_input_divides_by_255_and_puts_channels_before_rows():
     assert {t.dtype for t in (image, batch["joint"], batch["gripper"], batch["text"])} == {torch.float32}
 
 
-def test_a_camera_cannot_take_the_name_of_another_input():
+def test_a_camera_named_like_another_input_is_rejected():
     camera = dataclasses.replace(SPEC.cameras[0], name="joint")
     with pytest.raises(SpecError, match="a camera is named 'joint'"):
         Policy(small(), dataclasses.replace(SPEC, cameras=(camera,)))
 
 
-def test_small_is_small():
+def test_the_small_preset_has_few_parameters():
     assert sum(p.numel() for p in Policy(small(), SPEC).parameters()) < 600_000
 
 
-def test_output_has_the_shapes_that_the_docstring_promises(policy):
+def test_output_shapes_match_the_docstring(policy):
     output = policy(random_batch())
     assert output.dist.batch_shape == (B, T)
     assert output.dist.event_shape == (7,)
@@ -78,7 +78,7 @@ def test_a_later_observation_does_not_change_an_earlier_mixture(policy):
 
 
 @pytest.mark.parametrize("part", ["agentview", "wrist", "joint", "gripper", "text"])
-def test_every_input_reaches_the_action(policy, part):
+def test_every_input_changes_the_action(policy, part):
     batch, changed = random_batch(), random_batch()
     other = random_batch(seed=1)
     if part in changed["images"]:
@@ -90,7 +90,7 @@ def test_every_input_reaches_the_action(policy, part):
 
 
 @pytest.mark.parametrize(("norm", "apart"), [("group", True), ("batch", False)])
-def test_which_norms_keep_the_samples_of_a_batch_apart_in_training(norm, apart):
+def test_only_group_norm_keeps_the_samples_of_a_batch_independent(norm, apart):
     policy = Policy(dataclasses.replace(small(), norm=norm, dropout=0.0), SPEC).train()
     alone, together = random_batch(batch=1), random_batch(seed=3, batch=2)
     for name in alone["images"]:
@@ -125,12 +125,12 @@ def test_every_weight_learns(policy):
     loss = -policy(random_batch()).dist.log_prob(torch.zeros(B, T, 7)).mean()
     loss.backward()
     for name, parameter in policy.named_parameters():
-        if not name.endswith("heatmaps.bias"):  # raising a whole heatmap moves no keypoint
+        if not name.endswith("heatmaps.bias"):  # an offset on a whole heatmap moves no keypoint
             assert parameter.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
-def test_bfloat16_autocast_changes_the_convolutions_alone(norm):
+def test_bfloat16_autocast_changes_only_the_convolutions(norm):
     torch.manual_seed(0)
     policy = Policy(dataclasses.replace(small(), norm=norm, dropout=0.0), SPEC)
     batch = random_batch()
@@ -146,7 +146,7 @@ def test_bfloat16_autocast_changes_the_convolutions_alone(norm):
         assert 0 < difference < 0.02
 
 
-def test_gripper_gain_multiplies_the_gripper_alone(policy):
+def test_gripper_gain_scales_only_the_gripper(policy):
     stronger = Policy(dataclasses.replace(small(), gripper_gain=2 * small().gripper_gain), SPEC).eval()
     stronger.load_state_dict(policy.state_dict())
     batch = random_batch()
@@ -156,7 +156,7 @@ def test_gripper_gain_multiplies_the_gripper_alone(policy):
     assert torch.equal(policy.encode(batch)["joint"], stronger.encode(batch)["joint"])
 
 
-def test_spatial_softmax_gives_the_place_of_a_peak_rows_first():
+def test_spatial_softmax_returns_the_position_of_a_peak_rows_first():
     heatmaps = torch.full((1, 2, 5, 9), -100.0)
     heatmaps[0, 0, 4, 0] = 100.0  # bottom left
     heatmaps[0, 1, 1, 6] = 100.0
@@ -175,7 +175,7 @@ def test_film_scales_by_one_plus_gamma_and_adds_beta():
     torch.testing.assert_close(block(h, text)[:, 1:], plain[:, 1:])
 
 
-def test_film_follows_the_text_of_its_own_window():
+def test_film_uses_the_text_of_its_own_window():
     block = FilmBlock(4, 4, stride=1, norm="group", text_width=3)
     h, text = torch.rand(1, 4, 5, 5).expand(6, -1, -1, -1), torch.randn(2, 3)
     out = block(h, text)
@@ -184,8 +184,8 @@ def test_film_follows_the_text_of_its_own_window():
     assert (out[2] - out[3]).abs().max() > 1e-3
 
 
-def test_a_policy_that_has_acted_in_this_process_can_be_trained():
-    """Constants are kept between calls; torch refuses to differentiate what was made for inference."""
+def test_a_policy_can_be_trained_after_inference_in_the_same_process():
+    """Cached tensors must not be inference tensors, because torch cannot differentiate those."""
     policy = Policy(dataclasses.replace(small(), layers=1), SPEC)
     tokens = torch.rand(1, 7, 5, policy.config.width)
     with torch.inference_mode():
@@ -194,7 +194,7 @@ def test_a_policy_that_has_acted_in_this_process_can_be_trained():
     assert tokens.grad.abs().sum() > 0
 
 
-def test_time_code_by_hand():
+def test_time_code_has_the_hand_computed_values():
     code = time_code(3, 4, base=10.0, device=torch.device("cpu"))
     slow = 10**-0.5
     expected = [
@@ -223,7 +223,7 @@ def test_drop_path_drops_the_mlp_branch_of_whole_samples_and_keeps_its_mean():
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_config_goes_through_json(preset):
+def test_a_config_round_trip_through_json_is_exact(preset):
     config = PRESETS[preset]()
     assert ModelConfig.from_json(config.to_json()) == config
 
@@ -244,14 +244,14 @@ def test_config_goes_through_json(preset):
         ({"position_base": 1.0}, "above 1"),
     ],
 )
-def test_a_wrong_config_is_refused(change, message):
+def test_a_wrong_config_is_rejected(change, message):
     with pytest.raises(SpecError, match=message):
         ModelConfig.from_json(json.dumps({**json.loads(small().to_json()), **change}))
 
 
-def test_stages_set_the_resolution_of_the_heatmaps():
+def test_stages_determine_the_resolution_of_the_heatmaps():
     config = dataclasses.replace(
-        small(), stem_stride=2, stem_pool=True, stages=(StageConfig(8, 1, 1), StageConfig(8, 1, 2))
+        small(), stem_stride=2, stem_pool=True, stages=(ResNetStage(8, 1, 1), ResNetStage(8, 1, 2))
     )
     encoder = Policy(config, SPEC).image_encoders[0]
     seen = []

@@ -1,4 +1,4 @@
-"""The observation door against hand-computed arrays."""
+"""Images and joints for the model, compared with hand-computed arrays."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from m2distill_policy.observations.observation import order_joints, prepare_imag
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, CameraSpec, libero_spec
 
 
-def test_rows_are_turned_over_for_an_upside_down_camera():
+def test_rows_are_flipped_for_an_upside_down_camera():
     image = np.zeros((8, 8, 3), np.uint8)
     image[0] = 255  # the top row of the upright image
     turned = prepare_image(image, CameraSpec("c", 8, 8, upside_down=True))
@@ -33,19 +33,19 @@ def test_a_larger_image_is_averaged_down():
         (np.zeros((4, 4, 3), np.uint8), "4x4 px, expected 8x8"),
     ],
 )
-def test_a_wrong_image_is_refused(image, named):
+def test_a_wrong_image_is_rejected(image, named):
     with pytest.raises(SpecError, match=named):
         prepare_image(image, CameraSpec("c", 8, 8, upside_down=False))
 
 
-def test_joints_are_found_by_name_in_any_order_and_extra_ones_passed_over():
+def test_joints_are_sorted_by_name_and_extra_joints_ignored():
     spec = libero_spec()
     values = {name: i / 10 for i, name in enumerate(PANDA_JOINTS)}
     values |= dict(zip(PANDA_FINGERS, (0.03, 0.04), strict=True)) | {"lift": 9.0}
     names = sorted(values, reverse=True)
     joint, gripper = order_joints(spec, names, [values[n] for n in names])
     np.testing.assert_allclose(joint, np.arange(7) / 10, rtol=1e-6)
-    np.testing.assert_allclose(gripper, [0.03, -0.04], rtol=1e-6)  # robosuite counts the second finger negative
+    np.testing.assert_allclose(gripper, [0.03, -0.04], rtol=1e-6)  # robosuite gives the second finger a negative sign
     assert joint.dtype == gripper.dtype == np.float32
 
 
@@ -64,6 +64,6 @@ ALL = PANDA_JOINTS + PANDA_FINGERS
         ((), (), "lacks"),
     ],
 )
-def test_malformed_joints_are_refused(names, positions, named):
+def test_malformed_joints_are_rejected(names, positions, named):
     with pytest.raises(SpecError, match=named):
         order_joints(libero_spec(), names, positions)

@@ -1,4 +1,4 @@
-"""A policy prepared for acting computes what it computed before."""
+"""A policy optimized for inference computes the same function as before."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ SMALLER = {"layers": 1, "mixture_hidden": 16}
 
 
 def learned(config) -> Policy:
-    """Weights, biases and running statistics that are all at work: a fresh network's norms do nothing."""
+    """Return a policy with random weights, biases and running statistics; the norms of a new network are identities."""
     torch.manual_seed(0)
     policy = Policy(config, SPEC).eval()
     for name, value in policy.state_dict().items():
@@ -37,7 +37,7 @@ def step(text: float) -> dict:
 
 @pytest.mark.parametrize(("config", "tolerance"), [(libero(), 1e-5), (small(), 0)])  # no batch norms in small
 @torch.inference_mode()
-def test_acting_is_the_same_function_under_one_instruction_after_the_other(config, tolerance):
+def test_the_optimized_policy_is_the_same_function_for_successive_instructions(config, tolerance):
     before = learned(dataclasses.replace(config, **SMALLER))
     acting = optimize_for_inference(copy.deepcopy(before))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in acting.modules())
@@ -46,7 +46,7 @@ def test_acting_is_the_same_function_under_one_instruction_after_the_other(confi
         batch = step(text)
         tokens.append(before.encode_step(batch))
         torch.testing.assert_close(acting.encode_step(batch), tokens[-1], rtol=tolerance, atol=tolerance)
-    assert (tokens[0][:, :, 0] != tokens[2][:, :, 0]).any()  # the instruction mattered
+    assert (tokens[0][:, :, 0] != tokens[2][:, :, 0]).any()  # the instruction has an effect
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -55,22 +55,24 @@ def test_acting_is_the_same_function_under_one_instruction_after_the_other(confi
     [((3, 64, 7, 2, 3), 128, True), ((64, 128, 3, 2, 1), 32, True), ((128, 32, 1, 1, 0), 16, False)],
 )
 @torch.inference_mode()
-def test_a_packed_convolution_is_equal_bit_for_bit(geometry, size, packed, dtype):
+def test_a_packed_convolution_is_bit_identical(geometry, size, packed, dtype):
     torch.manual_seed(0)
     conv = nn.Conv2d(*geometry).to(memory_format=torch.channels_last)
     acting = PackedConv(conv, dtype)
     for _ in range(2):
         x = torch.rand(1, geometry[0], size, size).contiguous(memory_format=torch.channels_last)
         assert torch.equal(acting(x), conv.to(dtype)(x.to(dtype)))
-    assert (acting._packed is not None) is packed or dtype is torch.bfloat16  # which torch gives to oneDNN at any size
+    assert (
+        acting._packed is not None
+    ) is packed or dtype is torch.bfloat16  # torch computes it with oneDNN at any size
 
 
-def test_a_layer_is_asked_once_per_question():
+def test_a_cached_layer_runs_once_per_input():
     asked = []
     layer = CachedLayer(nn.Linear(2, 2))
     layer.layer.register_forward_hook(lambda module, args, out: asked.append(args[0].tolist()))
     question = torch.zeros(2)
     for value in (0.0, 0.0, 1.0, 1.0, 0.0):
-        question.fill_(value)  # the same tensor with other numbers is another question
+        question.fill_(value)  # the same tensor with other values is another input
         torch.testing.assert_close(layer(question), layer.layer.bias + layer.layer.weight.sum(1) * value)
     assert asked == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]

@@ -9,7 +9,7 @@ import pytest
 from m2distill_policy.action import ActionSample, Hold
 from m2distill_policy.control.policy_thread import PolicyThread
 from m2distill_policy.control.session import PolicySession
-from m2distill_policy.errors import PolicyLate
+from m2distill_policy.errors import PolicyTimeoutError
 from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
@@ -64,7 +64,7 @@ def test_while_a_step_hangs_every_other_is_late_at_once_and_its_answer_is_droppe
     policy = PolicyThread(diary, SOON_S)
     diary.go_on.clear()
     for _ in range(3):
-        with pytest.raises(PolicyLate, match="the policy has not answered within 0.5 s"):
+        with pytest.raises(PolicyTimeoutError, match="the policy has not answered within 0.5 s"):
             policy.step("a")
         policy.set_text(np.full(2, 2.0))
     assert diary.told == ["step"]  # it is not touched meanwhile
@@ -79,7 +79,7 @@ def answer(policy):
     while True:
         try:
             return policy.step("b")
-        except PolicyLate:
+        except PolicyTimeoutError:
             pass
 
 

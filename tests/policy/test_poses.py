@@ -1,4 +1,4 @@
-"""Displacing a pose: hand-computed turns, and scipy as the oracle."""
+"""Displacement of a pose: hand-computed rotations, and scipy as the oracle."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -8,7 +8,7 @@ from m2distill_policy.observations.poses import Pose, displace
 HALF = 0.5**0.5
 
 
-def test_a_quarter_turn_about_the_bases_z_axis_and_ten_centimetres_along_its_x():
+def test_a_quarter_turn_about_z_and_a_translation_along_x_of_the_base():
     moved = displace(
         Pose(np.array([0.3, 0.1, 0.2]), np.array([1.0, 0, 0, 0])), np.array([0.1, 0, 0]), np.array([0, 0, np.pi / 2])
     )
@@ -16,7 +16,7 @@ def test_a_quarter_turn_about_the_bases_z_axis_and_ten_centimetres_along_its_x()
     np.testing.assert_allclose(moved.quat_xyzw, [HALF, HALF, 0, 0], atol=1e-12)
 
 
-def test_no_rotation_keeps_the_orientation_and_small_ones_are_exact():
+def test_zero_rotation_keeps_the_orientation_and_small_rotations_are_exact():
     quat = np.array([0.5, -0.5, 0.5, 0.5])
     pose = Pose(np.zeros(3), quat)
     np.testing.assert_array_equal(displace(pose, np.zeros(3), np.zeros(3)).quat_xyzw, quat)

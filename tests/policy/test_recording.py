@@ -1,4 +1,4 @@
-"""Episodes on disk without ROS: a writer that dies at any moment, while it writes and while it keeps."""
+"""Episodes on disk without ROS: crashes of the writer at any moment, full disks, locks and recovery."""
 
 import os
 import random
@@ -18,18 +18,18 @@ from rosbags.typesys import Stores, get_typestore
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.recording.episode import Recordings
-from m2distill_policy.recording.recovery import recover
+from m2distill_policy.recording.recovery import recover_episodes
 
 KILLS = int(os.environ.get("KILLS", "8"))
 TOPICS = {"/agentview/image_raw": "sensor_msgs/msg/Image", "/instruction": "std_msgs/msg/String"}
 
-# Records episodes of 20 images, numbered by their first byte, and tells on stdout what is finished and flushed.
+# Records episodes of 20 images, numbered by their first byte, and prints what is finished and flushed.
 WRITER = f"""
 import sys
 from pathlib import Path
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
-from m2distill_policy.recording import Recordings
+from m2distill_policy.recording.episode import Recordings
 types = get_typestore(Stores.ROS2_JAZZY)
 Image, Header, Time = (types.types[name] for name in
                        ("sensor_msgs/msg/Image", "std_msgs/msg/Header", "builtin_interfaces/msg/Time"))
@@ -37,7 +37,7 @@ recordings = Recordings(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
     episode = recordings.begin({TOPICS}, types, {{"operator": "Ada"}})
-    print("begun", episode.name, flush=True)
+    print("started", episode.name, flush=True)
     for number in range(20):
         pixels = np.full(60_000, number, np.uint8)
         image = Image(Header(Time(0, number), ""), 100, 200, "rgb8", 0, 600, pixels)
@@ -57,31 +57,31 @@ def numbers(path: Path) -> list[int]:
         return [int(bag.deserialize(raw, connection.msgtype).data[0]) for connection, _, raw in bag.messages()]
 
 
-def test_killed_at_any_moment_what_is_kept_stays_and_what_was_flushed_comes_back(tmp_path):
-    moments = random.Random(0)
+def test_a_kill_at_any_moment_loses_no_kept_episode_and_no_flushed_message(tmp_path):
+    rng = random.Random(0)
     for kill in range(KILLS):
         root = tmp_path / str(kill)
         with subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True) as writer:
-            said = [writer.stdout.readline() for _ in range(moments.randrange(2, 40))]
-            for _ in range(moments.randrange(200_000)):  # somewhere between two lines
+            lines = [writer.stdout.readline() for _ in range(rng.randrange(2, 40))]
+            for _ in range(rng.randrange(200_000)):  # somewhere between two lines
                 pass
             os.kill(writer.pid, signal.SIGKILL)
-            said = [line.split() for line in [*said, *writer.stdout] if line.endswith("\n")]
-        recovered = {each.name: each for each in recover(root)}
+            lines = [line.split() for line in [*lines, *writer.stdout] if line.endswith("\n")]
+        recovered = {each.name: each for each in recover_episodes(root)}
         assert not any((root / "open").iterdir()) and len(recovered) <= 1
-        kept = [rest[0] for word, *rest in said if word == "kept"]
+        kept = [rest[0] for word, *rest in lines if word == "kept"]
         for name in kept:
             assert numbers(root / name) == list(range(20))
-        begun = [rest[0] for word, *rest in said if word == "begun"]
-        for name in set(begun) - set(kept):  # the open one
-            since = said[said.index(["begun", name]) :]
+        started = [rest[0] for word, *rest in lines if word == "started"]
+        for name in set(started) - set(kept):  # the open one
+            since = lines[lines.index(["started", name]) :]
             flushed = max((int(rest[0]) for word, *rest in since if word == "flushed"), default=-1)
             found = numbers(root / name) if (root / name).exists() else []
             assert found == list(range(len(found))) and len(found) >= flushed + 1
 
 
 @pytest.mark.parametrize(("cut", "tail"), [(500, b""), (-31, bytes(4096))])  # a crashed machine may leave zeros behind
-def test_a_torn_file_gives_every_message_that_is_whole(tmp_path, cut, tail):
+def test_every_complete_message_of_a_truncated_file_is_recovered(tmp_path, cut, tail):
     types = get_typestore(Stores.ROS2_JAZZY)
     with Recordings(tmp_path) as recordings:
         episode = recordings.begin(TOPICS, types, {})
@@ -91,7 +91,7 @@ def test_a_torn_file_gives_every_message_that_is_whole(tmp_path, cut, tail):
         path = episode.bag.folder / f"{episode.name}.mcap"
         content = path.read_bytes()
         path.write_bytes(content[: content.index(bytes([20]) * 1000) + cut] + tail)
-    (recovered,) = recover(tmp_path)
+    (recovered,) = recover_episodes(tmp_path)
     assert recovered.messages == 20
     with Reader(recovered.path) as bag:
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
@@ -99,7 +99,7 @@ def test_a_torn_file_gives_every_message_that_is_whole(tmp_path, cut, tail):
 
 @contextmanager
 def disk_full_after(more_bytes: int, file: Path) -> Iterator[None]:
-    """No file may become longer than this one and so many bytes."""
+    """Limit the size of every file to the size of `file` plus `more_bytes`."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + more_bytes, before[1]))
     try:
@@ -108,8 +108,8 @@ def disk_full_after(more_bytes: int, file: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("room", [0, 100, 1000])  # bytes; the index is longer
-def test_a_disk_that_is_full_at_keep_costs_no_message_and_no_label(tmp_path, room):
+@pytest.mark.parametrize("room", [0, 100, 1000])  # bytes; the index needs more
+def test_a_full_disk_at_keep_loses_no_message_and_no_label(tmp_path, room):
     with Recordings(tmp_path) as recordings:
         episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
         for number in range(20):
@@ -118,7 +118,7 @@ def test_a_disk_that_is_full_at_keep_costs_no_message_and_no_label(tmp_path, roo
         episode.bag.flush()
         with disk_full_after(room, episode.bag.folder / f"{episode.name}.mcap"), pytest.raises(OSError):
             episode.keep()
-    (recovered,) = recover(tmp_path)
+    (recovered,) = recover_episodes(tmp_path)
     with Reader(recovered.path) as bag:
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
         assert bag.storage.metadata.custom == {"operator": "Ada", "success": "true", "recovered": "true"}
@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_at_keep_costs_no_message_and_no_label(tmp_path, roo
 
 
 @pytest.mark.parametrize("verb", ["keep", "discard"])
-def test_a_full_disk_leaves_no_file_open_and_what_was_discarded_stays_so(verb, tmp_path):
+def test_a_full_disk_leaves_no_file_open_and_discarded_episodes_stay_discarded(verb, tmp_path):
     with Recordings(tmp_path) as recordings:
         episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
         episode.bag.write("/instruction", 1, bytes(12))
@@ -139,25 +139,25 @@ def test_a_full_disk_leaves_no_file_open_and_what_was_discarded_stays_so(verb, t
                 with pytest.raises(OSError, match="File too large"):
                     episode.keep()
         assert not [file.path for file in psutil.Process().open_files() if file.path.endswith(".mcap")]
-    assert len(recover(tmp_path)) == (verb == "keep")
+    assert len(recover_episodes(tmp_path)) == (verb == "keep")
 
 
-def test_a_recorder_that_died_just_before_the_rename_leaves_a_whole_episode(tmp_path):
+def test_a_crash_just_before_the_rename_leaves_a_complete_episode(tmp_path):
     with Recordings(tmp_path) as recordings:
         episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
         episode.bag.write("/instruction", 1, bytes(12))
-        (tmp_path / episode.name).touch()  # in the way
+        (tmp_path / episode.name).touch()  # the final path is taken
         with pytest.raises(OSError):
             episode.keep()
         (tmp_path / episode.name).unlink()
-        episode.label()  # as if it had died a little earlier
-    (recovered,) = recover(tmp_path)
+        episode.label()  # as after a slightly earlier crash
+    (recovered,) = recover_episodes(tmp_path)
     assert sorted(path.name for path in recovered.path.iterdir()) == [f"{episode.name}.mcap", "metadata.yaml"]
     with Reader(recovered.path) as bag:
         assert bag.storage.metadata.custom == {"operator": "Ada"}
 
 
-def test_an_interrupted_recovery_is_finished_by_the_next(tmp_path):
+def test_the_next_recovery_finishes_an_interrupted_one(tmp_path):
     with Recordings(tmp_path) as recordings:
         episode = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {"operator": "Ada"})
         episode.bag.write("/instruction", 1, bytes(12))
@@ -165,24 +165,24 @@ def test_an_interrupted_recovery_is_finished_by_the_next(tmp_path):
     torn = tmp_path / "recovering" / episode.name
     torn.mkdir(parents=True)
     (torn / f"{episode.name}.mcap").write_bytes(b"half")
-    (recovered,) = recover(tmp_path)
+    (recovered,) = recover_episodes(tmp_path)
     with Reader(recovered.path) as bag:
         assert bag.message_count == 1
         assert bag.storage.metadata.custom == {"operator": "Ada", "recovered": "true"}
-    assert recover(tmp_path) == []
+    assert recover_episodes(tmp_path) == []
 
 
-def test_an_episode_without_a_message_is_put_aside(tmp_path):
+def test_an_episode_without_messages_is_discarded(tmp_path):
     with Recordings(tmp_path) as recordings:
         name = recordings.begin(TOPICS, get_typestore(Stores.ROS2_JAZZY), {}).name
-    (recovered,) = recover(tmp_path)
+    (recovered,) = recover_episodes(tmp_path)
     assert recovered.messages == 0 and recovered.path == tmp_path / "discarded" / name and recovered.path.is_dir()
 
 
-def test_a_folder_belongs_to_one_recorder_at_a_time(tmp_path):
+def test_one_recorder_at_a_time_uses_a_folder(tmp_path):
     with Recordings(tmp_path):
-        for intrude in (Recordings, recover):
-            with pytest.raises(UserError, match="a recorder or a recovery is at work"):
-                intrude(tmp_path)
+        for open_folder in (Recordings, recover_episodes):
+            with pytest.raises(UserError, match="another recorder or recovery uses"):
+                open_folder(tmp_path)
     with Recordings(tmp_path):
         pass

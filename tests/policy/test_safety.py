@@ -1,4 +1,4 @@
-"""The command guard: by hand-computed numbers, and whatever comes in. Presets of arms: in range and complete."""
+"""Safety limits: the command guard by hand-computed numbers and random inputs, and bounds of the presets."""
 
 import math
 from dataclasses import fields, replace
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from m2distill_policy.action import ActionSample, Command, sample_to_command
 from m2distill_policy.errors import UserError
-from m2distill_policy.safety.arm_presets import ARMS, joint_ranges, limits_of, preset
+from m2distill_policy.safety.arm_presets import arm_names, limits_of
+from m2distill_policy.safety.joint_limits import joint_ranges
 from m2distill_policy.safety.limits import STOP_S, CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PANDA_JOINTS, libero_spec
 
@@ -22,7 +23,7 @@ FREE = replace(
     max_angular_rad_s=100.0,
     max_first_linear_m_s=10.0,
     max_first_angular_rad_s=100.0,
-)  # nothing bites
+)  # no limit is reached
 
 
 def command(linear, angular=(0.0, 0.0, 0.0), width=0.04) -> Command:
@@ -31,7 +32,7 @@ def command(linear, angular=(0.0, 0.0, 0.0), width=0.04) -> Command:
 
 
 def linear(guard: CommandGuard, x: float) -> float:
-    return float(guard.judge(command([x, 0, 0]), None).linear_m_s[0])
+    return float(guard.apply_limits(command([x, 0, 0]), None).linear_m_s[0])
 
 
 def test_commands_grow_to_full_size_over_the_fade_in_and_again_after_a_restart():
@@ -42,25 +43,25 @@ def test_commands_grow_to_full_size_over_the_fade_in_and_again_after_a_restart()
     assert linear(guard, 1.0) == 0.25
 
 
-def test_a_command_changes_by_at_most_a_step_in_the_wanted_direction():
+def test_a_command_changes_by_at_most_one_step_towards_its_target():
     guard = CommandGuard(replace(FREE, max_linear_step_m_s=0.3), 20.0)
     got = [linear(guard, x) for x in (1.0, 1.0, -1.0, -0.1)]
     np.testing.assert_allclose(got, [0.3, 0.6, 0.3, 0.0])
-    assert guard.judge(command([1.0, 0, 0]), None).limited_by == ("step",)
-    assert guard.judge(command([0.4, 0, 0]), None).limited_by == ()
+    assert guard.apply_limits(command([1.0, 0, 0]), None).limited_by == ("step",)
+    assert guard.apply_limits(command([0.4, 0, 0]), None).limited_by == ()
 
 
-def test_gains_come_before_limits():
+def test_gains_are_applied_before_limits():
     guard = CommandGuard(replace(FREE, linear_gain=0.25, angular_gain=0.5, max_linear_m_s=0.2), 20.0)
-    given = guard.judge(command([0.6, 0.8, 0.0], [0, 0, 2.0]), None)
+    given = guard.apply_limits(command([0.6, 0.8, 0.0], [0, 0, 2.0]), None)
     np.testing.assert_allclose(given.linear_m_s, [0.12, 0.16, 0.0])
     np.testing.assert_allclose(given.angular_rad_s, [0, 0, 1.0])
     assert given.limited_by == ("speed",)
 
 
-def test_a_first_command_that_jumps_is_a_fault_and_a_later_one_is_shortened():
+def test_a_fast_first_command_is_a_fault_and_a_later_one_is_limited():
     guard = CommandGuard(replace(FREE, max_first_linear_m_s=0.5, max_linear_m_s=0.6), 20.0)
-    with pytest.raises(SafetyFault, match=r"asks for 0.7 m/s, limit 0.5 \(max_first_linear_m_s\)"):
+    with pytest.raises(SafetyFault, match=r"requests 0.7 m/s, limit 0.5 \(max_first_linear_m_s\)"):
         linear(guard, 0.7)
     assert linear(guard, 0.5) == 0.5
     assert linear(guard, 0.7) == pytest.approx(0.6)
@@ -74,14 +75,14 @@ def test_a_first_command_that_jumps_is_a_fault_and_a_later_one_is_shortened():
 )
 def test_a_command_that_is_not_finite_is_a_fault(bad):
     with pytest.raises(SafetyFault, match="not finite"):
-        CommandGuard(FREE, 20.0).judge(bad, None)
+        CommandGuard(FREE, 20.0).apply_limits(bad, None)
 
 
-def test_the_simulators_limits_change_no_command_that_its_controller_can_be_given():
+def test_the_simulators_limits_change_no_command_in_its_controllers_range():
     guard = CommandGuard(limits_of("libero_sim"), SPEC.rate_hz)
     for action in np.random.default_rng(0).uniform(-1.5, 1.5, (200, 7)).astype(np.float32):
         asked = sample_to_command(SPEC, ActionSample(action, 0, 0.0, 0.0), 0)
-        given = guard.judge(asked, None)
+        given = guard.apply_limits(asked, None)
         assert given.limited_by == ()
         np.testing.assert_array_equal(given.linear_m_s, asked.linear_m_s)
         np.testing.assert_array_equal(given.angular_rad_s, asked.angular_rad_s)
@@ -107,7 +108,7 @@ EPS = 1e-9
 
 @settings(max_examples=150, deadline=None)
 @given(LIMITS, st.lists(st.tuples(VECTORS, VECTORS, POSITIONS, st.booleans()), min_size=1, max_size=12))
-def test_whatever_comes_in_no_command_beyond_the_limits_comes_out(limits, run):
+def test_no_input_produces_a_command_beyond_the_limits(limits, run):
     guard = CommandGuard(limits, 20.0)
     low, high = np.array(limits.workspace_min_m), np.array(limits.workspace_max_m)
     before_linear, before_angular = np.zeros(3), np.zeros(3)
@@ -117,7 +118,7 @@ def test_whatever_comes_in_no_command_beyond_the_limits_comes_out(limits, run):
             before_linear, before_angular = np.zeros(3), np.zeros(3)
         hand = np.array(position)
         try:
-            given = guard.judge(command(asked_linear, asked_angular), hand)
+            given = guard.apply_limits(command(asked_linear, asked_angular), hand)
         except SafetyFault:
             continue
         v, w = given.linear_m_s, given.angular_rad_s
@@ -132,8 +133,8 @@ def test_whatever_comes_in_no_command_beyond_the_limits_comes_out(limits, run):
         before_linear, before_angular = v, w
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_a_preset_has_limits_in_range_and_is_never_wider_than_the_controller_unless_simulated(arm):
+@pytest.mark.parametrize("arm", arm_names())
+def test_presets_of_real_arms_keep_speed_and_margins_within_safe_bounds(arm):
     limits = limits_of(arm)
     assert limits.has_workspace == (arm != "libero_sim")
     if arm != "libero_sim":
@@ -141,35 +142,54 @@ def test_a_preset_has_limits_in_range_and_is_never_wider_than_the_controller_unl
         assert limits.joint_margin_rad > 0 and limits.fade_in_s > 0 and limits.max_age_s <= 0.12
 
 
-def test_the_arm_that_nobody_described_has_the_defaults():
+def test_the_unknown_arm_has_the_default_limits():
     assert limits_of("unknown") == SafetyLimits()
-    with pytest.raises(UserError, match="did you mean 'ur_servo'"):
-        preset("ur_serv")
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"max_linear_m_s": -1.0}, "max_linear_m_s is -1.0, allowed 0.0 to 10.0"),
         ({"max_age_s": math.nan}, "max_age_s is nan"),
         ({"workspace_min_m": (0.0, 0.0, 2.0)}, "the first below the second"),
         ({"workspace_max_m": (1.0, 1.0)}, "expected x, y, z each"),
         ({"workspace_max_m": (1.0, 1.0, math.nan)}, "the first below the second"),
+        ({"joint_lower_rad": (1.0,)}, "joint_lower_rad and joint_upper_rad have 1 and 0 entries"),
+        (
+            {"joint_names": ("a", "b"), "joint_lower_rad": (0.0,), "joint_upper_rad": (1.0,)},
+            "joint_names, joint_lower_rad and joint_upper_rad have 2, 1 and 1 entries, expected equal numbers",
+        ),
+        (
+            {"joint_names": ("a", "a"), "joint_lower_rad": (0.0, 0.0), "joint_upper_rad": (1.0, 1.0)},
+            "expected every joint once",
+        ),
+        ({"joint_lower_rad": (0.0, 1.0), "joint_upper_rad": (1.0, 1.0)}, "joint_lower_rad of joint 2 is 1.0"),
+        (
+            {"joint_names": ("a",), "joint_lower_rad": (math.nan,), "joint_upper_rad": (1.0,)},
+            "joint_lower_rad of a is nan and joint_upper_rad 1.0, expected lower < upper",
+        ),
     ],
 )
-def test_limits_out_of_range_cannot_be_expressed(wrong, said):
-    with pytest.raises(UserError, match=said):
+def test_limits_out_of_range_are_rejected(wrong, message):
+    with pytest.raises(UserError, match=message):
         SafetyLimits(**wrong)
 
 
-def test_joint_limits_come_by_name_or_from_the_user_and_are_never_guessed():
+def test_joint_limits_are_found_by_name_or_given_by_the_user():
     assert joint_ranges(PANDA_JOINTS, SafetyLimits())[3].tolist() == [-3.0718, -0.0698]
-    with pytest.raises(UserError, match=r"the limits of \['arm_a'\] are not known; set joint_lower_rad"):
+    with pytest.raises(UserError, match=r"no joint limits are known for \['arm_a'\]; set joint_names, joint_lower_rad"):
         joint_ranges(("arm_a", "elbow_joint"), SafetyLimits())
     given = SafetyLimits(joint_lower_rad=(-1.0, -2.0), joint_upper_rad=(1.0, 2.0))
     assert joint_ranges(("arm_a", "elbow_joint"), given).tolist() == [[-1, 1], [-2, 2]]
     with pytest.raises(UserError, match="have 2 and 2 numbers, expected 7 each"):
         joint_ranges(PANDA_JOINTS, given)
+    named = replace(given, joint_names=("elbow_joint", "arm_a"))
+    assert joint_ranges(("arm_a", "elbow_joint"), named).tolist() == [[-2, 2], [-1, 1]]
+    assert joint_ranges(("arm_a",), named).tolist() == [[-2, 2]]
+    with pytest.raises(
+        UserError, match=r"joint_names lacks \['wrist'\] of the checkpoint, got \['elbow_joint', 'arm_a'\]"
+    ):
+        joint_ranges(("arm_a", "wrist"), named)
 
 
 def test_every_limit_has_a_description():
@@ -180,5 +200,5 @@ def test_the_documentation_lists_every_limit_with_its_default():
     page = (Path(__file__).parents[2] / "docs" / "ros.md").read_text()
     for field in fields(SafetyLimits):
         numbers = field.default if isinstance(field.default, tuple) else (field.default,)
-        told = ", ".join(f"{number:g}" for number in numbers) or "by name"
-        assert f"| `{field.name}` | {told} | {field.metadata['description']} |" in page
+        documented = ", ".join(f"{number:g}" for number in numbers) or "by name"
+        assert f"| `{field.name}` | {documented} | {field.metadata['description']} |" in page

@@ -1,4 +1,4 @@
-"""PolicySpec: JSON there and back, and every way to be wrong named."""
+"""PolicySpec: JSON round trips, and an error for every malformed field."""
 
 import dataclasses
 import json
@@ -37,27 +37,27 @@ def _edited(edit) -> str:
         (lambda d: d.update(joint_names="j1"), "joint_names is str, expected a list"),
     ],
 )
-def test_a_malformed_spec_is_refused_by_name(edit, named):
+def test_a_malformed_spec_is_rejected_by_name(edit, named):
     with pytest.raises(SpecError, match=named):
         PolicySpec.from_json(_edited(edit))
 
 
-def test_text_that_is_not_json_is_refused():
+def test_text_that_is_not_json_is_rejected():
     with pytest.raises(SpecError, match="not JSON"):
         PolicySpec.from_json("{")
 
 
-def test_a_spec_cannot_change_after_the_fact():
+def test_a_spec_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         libero_spec().rate_hz = 5.0
 
 
-def test_an_unknown_camera_names_the_known_ones():
+def test_the_error_for_an_unknown_camera_lists_the_known_ones():
     with pytest.raises(SpecError, match="'top'.*agentview, wrist"):
         libero_spec().camera("top")
 
 
-def test_a_camera_of_no_size_is_refused():
+def test_a_camera_without_a_size_is_rejected():
     with pytest.raises(SpecError, match="0x64"):
         CameraSpec("front", 0, 64, upside_down=False)
 

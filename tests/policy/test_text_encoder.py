@@ -1,4 +1,4 @@
-"""Sentence encoders. BERT is built here at a tiny size, so that its path runs without a hub."""
+"""Sentence encoders. A tiny BERT is built here, so that its code runs without the hub."""
 
 import subprocess
 import sys
@@ -16,7 +16,10 @@ def minilm():
 
 
 def test_importing_the_module_imports_neither_torch_nor_transformers():
-    code = "import sys, m2distill_policy.language.text_encoder; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = (
+        "import sys, m2distill_policy.language.text_encoder; "
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -26,7 +29,7 @@ def test_loading_and_encoding_print_nothing():
     assert (run.stdout, run.stderr) == ("", "")
 
 
-def test_like_instructions_lie_close(minilm):
+def test_similar_instructions_have_similar_embeddings(minilm):
     near, also_near, far = minilm.encode(
         [
             "pick up the milk and place it in the basket",
@@ -38,7 +41,7 @@ def test_like_instructions_lie_close(minilm):
     assert near @ far < 0.35
 
 
-def test_embeddings_have_length_one_and_the_stated_shape(minilm):
+def test_embeddings_have_unit_length_and_the_documented_shape(minilm):
     embeddings = minilm.encode(["open the drawer", "close it", "open the drawer"])
     assert (minilm.name, minilm.width) == (MINILM, 384)
     assert embeddings.shape == (3, 384)
@@ -47,7 +50,7 @@ def test_embeddings_have_length_one_and_the_stated_shape(minilm):
     np.testing.assert_array_equal(embeddings[0], embeddings[2])
 
 
-def test_an_embedding_is_that_of_the_model_authors_library(minilm, monkeypatch):
+def test_an_embedding_equals_that_of_sentence_transformers(minilm, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     sentence_transformers = pytest.importorskip("sentence_transformers")
     sentence = "pick up the alphabet soup and place it in the basket"
@@ -70,7 +73,7 @@ def test_a_sentence_is_computed_once():
     assert calls == ["a", "bb"]
 
 
-def test_texts_of_strangers_do_not_pile_up():
+def test_the_cache_does_not_grow_with_received_texts():
     known, calls = ["a", "bb"], []
 
     def embed(sentence):
@@ -79,18 +82,18 @@ def test_texts_of_strangers_do_not_pile_up():
 
     encoder = text_encoder.TextEncoder(MINILM, embed)
     for i in range(100):
-        encoder.encode([f"stranger {i}", *known])
+        encoder.encode([f"new text {i}", *known])
     assert len(calls) == 102 and len(encoder._cache) <= 3
 
 
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory):
-    """A folder with a 768-wide BERT of one layer and a vocabulary of a few words."""
+    """Return a folder with a BERT of width 768, one layer and a vocabulary of a few words."""
     import torch
 
-    from m2distill_policy.language.torchvision_workaround import mend_torchvision
+    from m2distill_policy.language.torchvision_workaround import patch_torchvision
 
-    mend_torchvision()
+    patch_torchvision()
     from transformers import BertConfig, BertModel, BertTokenizer
 
     folder = tmp_path_factory.mktemp("bert")
@@ -129,8 +132,8 @@ def test_bert_embeds_as_libero_does(tiny_bert):
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
 
 
-def test_the_default_is_the_packaged_encoder_where_the_hub_cache_is_empty(tmp_path):
-    """In a process of its own, since the hub's client reads its cache folder once."""
+def test_the_default_is_the_packaged_encoder_if_the_hub_cache_is_empty(tmp_path):
+    """In a separate process, because the client of the hub reads its cache folder once."""
     code = "from m2distill_policy.language.text_encoder import default_text_encoder; print(default_text_encoder().name)"
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -142,7 +145,7 @@ def test_the_default_is_the_packaged_encoder_where_the_hub_cache_is_empty(tmp_pa
     assert (run.stdout, run.stderr) == (MINILM + "\n", "")
 
 
-def test_an_unreachable_hub_is_given_up_on_within_seconds(tmp_path):
+def test_an_unreachable_hub_is_an_error_within_seconds(tmp_path):
     code = (
         "from m2distill_policy.language.text_encoder import *\n"
         "try: load_text_encoder(BERT)\n"
@@ -156,21 +159,21 @@ def test_an_unreachable_hub_is_given_up_on_within_seconds(tmp_path):
         timeout=30,
         env={"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "PATH": ""},
     )
-    assert "is not in the local hub cache and the hub cannot be asked" in run.stdout
+    assert "is not in the local hub cache and the hub is unreachable" in run.stdout
     assert MINILM in run.stdout
     assert run.stderr == ""
 
 
-def test_an_unknown_encoder_is_refused_with_a_suggestion():
+def test_an_unknown_encoder_is_rejected_with_a_suggestion():
     with pytest.raises(TextEncoderError, match="did you mean 'bert-base-cased'"):
         load_text_encoder("bert-base-case")
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(TextEncoderError, match=r"has no config\.json"):
         load_text_encoder(BERT, tmp_path)
 
 
-def test_a_model_of_another_width_is_refused():
+def test_a_model_of_another_width_is_rejected():
     with pytest.raises(TextEncoderError, match=r"width 384, bert-base-cased has 768"):
         load_text_encoder(BERT, text_encoder._packaged_minilm())

@@ -3,15 +3,17 @@
 import math
 
 import numpy as np
+import psutil
 import pytest
 from geometry_msgs.msg import PoseStamped
-from harness import KNOWN, Client, policy_node
+from harness import KNOWN, START_LIMIT_S, Client, policy_node
 from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.system import NodeProcesses, PolicyLaunchConfig, policy_nodes
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 from m2distill_policy.safety.arm_presets import limits_of
+from m2distill_policy.spec import PANDA_JOINTS
 
 
 @pytest.mark.parametrize(("arm", "frame_id"), [("franka_servo", "panda_link0"), ("ur_servo", "base_link")])
@@ -31,6 +33,44 @@ def test_servo_presets_stamp_when_they_send_and_keep_their_limits(arm, frame_id,
         linear, angular = (np.linalg.norm([twist_to_numpy(t)[part] for t in moving], axis=1) for part in (0, 1))
         assert linear.max() <= limits.max_linear_m_s + 1e-9 and angular.max() <= limits.max_angular_rad_s + 1e-9
         nodes.check()
+
+
+def test_an_arm_from_a_file_drives_the_node_within_its_limits(client, checkpoint_path, tmp_path):
+    """One file outside the package adds an arm: its frame, output, stamps and limits reach the commands."""
+    file = tmp_path / "arms" / "my arm.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        "output: twist\ncommand_stamp: sending\nframe_id: my_base\nmax_linear_m_s: 0.03\nmax_angular_rad_s: 0.1\n"
+        "linear_gain: 1.0\nangular_gain: 1.0\nmax_first_linear_m_s: 1.0\nmax_first_angular_rad_s: 5.0\n"
+        "workspace_min_m: [-.inf, -.inf, -.inf]\nworkspace_max_m: [.inf, .inf, .inf]\n"
+        f"joint_names: {list(reversed(PANDA_JOINTS))}\njoint_lower_rad: {[-6.0] * 7}\njoint_upper_rad: {[6.0] * 7}\n"
+    )
+    config = PolicyLaunchConfig(checkpoint=str(checkpoint_path), arm=str(file), sampling="mode")
+    with NodeProcesses(policy_nodes(config), tmp_path) as nodes:
+        client.wait_until_active()
+        values = client.result(client.policy_parameters.get_parameters(["arm", "joint_names"]), "values").values
+        assert values[0].string_value == str(file) and list(values[1].string_array_value) == list(
+            reversed(PANDA_JOINTS)
+        )
+        client.sensors.reset()
+        client.say(KNOWN[0])
+        client.wait_for_motion(True)
+        client.wait(lambda: len(client.of("policy/action")) >= 15, "commands, fade-in included")
+        moving = [t for t in client.of("twist_cmd") if np.any(twist_to_numpy(t))]
+        assert all(t.header.frame_id == "my_base" for t in moving)
+        linear, angular = (np.linalg.norm([twist_to_numpy(t)[part] for t in moving], axis=1) for part in (0, 1))
+        assert linear.max() == pytest.approx(0.03) and angular.max() == pytest.approx(0.1)
+        nodes.check()
+
+
+def test_a_wrong_arm_file_ends_the_node_with_one_line_and_status_2(tmp_path):
+    file = tmp_path / "arm.yaml"
+    file.write_text("frame_id: base\nmax_linear_mm_s: 100\n")
+    with NodeProcesses([policy_node("c", arm=str(file))], tmp_path) as nodes:
+        assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
+    log = nodes.log_path("policy").read_text()
+    assert f"{file}:2: unknown key 'max_linear_mm_s'; did you mean 'max_linear_m_s' in m/s?" in log.splitlines()[-1]
+    assert "Traceback" not in log
 
 
 class Impedance:

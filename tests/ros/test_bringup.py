@@ -41,11 +41,11 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
 
 def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_and_range():
     from m2distill_policy.ros.policy.parameters import GROUPS
-    from m2distill_policy.safety.arm_presets import ARMS
+    from m2distill_policy.safety.arm_presets import arm_names, load_arm
 
     declared = {field.name: field for group in GROUPS for field in fields(group)}
-    for arm, preset in ARMS.items():
-        for name, value in preset.items():
+    for arm in arm_names():
+        for name, value in load_arm(arm).items():
             low, high = declared[name].metadata["bounds"]
             assert type(value) is type(declared[name].default), (arm, name)
             assert low is None or low <= value <= high, (arm, name)
@@ -109,6 +109,7 @@ def test_every_choice_can_be_made_on_the_command_line():
     ("words", "said"),
     [
         (["--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
+        (["--arm", "/nowhere.yaml"], "arm file /nowhere.yaml does not exist; give the path of a YAML file"),
         (["--task", "first"], "--task is 'first', expected a whole number"),
         (["--autostart", "no"], "--autostart is 'no', expected true or false"),
         (["--params-file", "/nowhere.yaml"], "params_file /nowhere.yaml is not a file"),
@@ -125,6 +126,18 @@ def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
     assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
     sim, node = system_nodes(SystemLaunchConfig())
     assert (sim.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("sim", "libero_sim", True)
+
+
+def test_an_arm_file_reaches_every_node_as_an_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "arm.yaml").write_text("frame_id: base\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for arm in ("arm.yaml", "./arm.yaml", "~/arm.yaml"):
+        config, _ = read_arguments(["--checkpoint", "c", "--record", "r", "--arm", arm])
+        for nodes in (system_nodes(config), policy_nodes(PolicyLaunchConfig(checkpoint="c", record="r", arm=arm))):
+            assert [node.name for node in nodes] == ["policy", "recorder"]
+            assert {node.parameters["arm"] for node in nodes} == {str(tmp_path / "arm.yaml")}
+            assert not any(node.parameters["use_sim_time"] for node in nodes)
 
 
 @pytest.mark.parametrize(

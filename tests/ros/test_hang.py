@@ -15,7 +15,7 @@ from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.system import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
-from m2distill_policy.errors import PolicyLate
+from m2distill_policy.errors import PolicyTimeoutError
 from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.parameters import PolicyParameters
 from m2distill_policy.safety.limits import SafetyLimits
@@ -93,5 +93,5 @@ def test_a_checkpoint_that_hangs_when_it_is_tried_out_is_refused(checkpoint_path
     monkeypatch.setattr(checkpoint_reloader, "TRIAL_PATIENCE_S", 0.2)
     monkeypatch.setattr(InferencePolicy, "step", lambda policy, observation: threading.Event().wait())
     loaded = checkpoint_reloader.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
-    with pytest.raises(PolicyLate):
+    with pytest.raises(PolicyTimeoutError):
         checkpoint_reloader.try_out(loaded, [])

@@ -102,7 +102,9 @@ def test_rviz_opens_only_when_asked():
 
 @needs_launch
 def test_a_choice_that_is_none_is_refused():
-    with pytest.raises(RuntimeError, match='"arm" provided value "toaster" is not valid'):
+    with pytest.raises(UserError, match="unknown arm 'toaster'"):
         started("run", {"arm": "toaster"})
+    with pytest.raises(RuntimeError, match='"pacing" provided value "hurry" is not valid'):
+        started("run", {"pacing": "hurry"})
     with pytest.raises(UserError, match="task is 'first', expected a whole number"):
         started("run", {"task": "first"})

@@ -28,9 +28,9 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 from m2distill_policy.ros.policy import gripper
 from m2distill_policy.ros.policy.outputs import Outputs
-from m2distill_policy.ros.policy.parameters import OutputParameters
 from m2distill_policy.ros.policy.watchdog import Watchdog
 from m2distill_policy.safety.arm_presets import limits_of
+from m2distill_policy.safety.output_parameters import OutputParameters
 from m2distill_policy.spec import libero_spec
 
 KINDS = {

@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_policy.language.instruction_matcher import Matcher
+from m2distill_policy.language.instruction_matcher import InstructionMatcher
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 
 Result = ExecuteInstruction.Result
@@ -126,7 +126,7 @@ def test_an_instruction_whose_checkpoint_is_swapped_while_it_is_compared_is_refu
     node, client, checkpoint_path, tmp_path, monkeypatch
 ):
     judged = threading.Event()
-    monkeypatch.setattr(Matcher, "match", lambda *_: judged.wait(LIMIT_S) and KNOWN[0])
+    monkeypatch.setattr(InstructionMatcher, "match", lambda *_: judged.wait(LIMIT_S) and KNOWN[0])
     checkpoint = load_checkpoint(checkpoint_path)
     save_checkpoint(tmp_path / "other", replace(checkpoint, instructions={"bow": np.ones(8, np.float32)}))
     client.spinner.add_node(node)
@@ -149,7 +149,7 @@ def test_a_flood_of_unknown_instructions_is_judged_one_at_a_time_and_the_last_on
         judged.append(text)
         return go.wait(LIMIT_S) and KNOWN[1]
 
-    monkeypatch.setattr(Matcher, "match", match)
+    monkeypatch.setattr(InstructionMatcher, "match", match)
     client.spinner.add_node(node)
     for i in range(8):
         client.say(f"sing song {i}")

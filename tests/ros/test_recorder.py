@@ -64,6 +64,7 @@ def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, 
     assert {"instruction": KNOWN[0], "operator": "Ada", "success": "true"}.items() <= labels.items()
     assert PolicySpec.from_json(labels["spec"]) == PolicySpec.from_json((checkpoint_path / "spec.json").read_text())
     assert labels["checkpoint_id"] == hashlib.sha256((checkpoint_path / "SHA256SUMS").read_bytes()).hexdigest()
+    assert labels["arm"] == "libero_sim" and json.loads(labels["arm_settings"])["linear_gain"] == 1.0
     assert json.loads(labels["arrivals"])["joint_states"]["lost"] == 0
 
 
@@ -100,13 +101,13 @@ def test_silence_is_told_while_recording_and_in_the_answer(client, recorder, dir
     client.sensors.reset()
     client.wait(
         lambda: any(
-            "wrist/image_raw: nothing heard" in text and "joint_states" not in text for text in recorder.diagnoses()
+            "wrist/image_raw: nothing received" in text and "joint_states" not in text for text in recorder.diagnoses()
         ),
         "the warning",
     )
     client.sensors.cancel()
     answer = recorder("keep").message
-    assert "wrist/image_raw: nothing heard" in answer and "twist_cmd: nothing heard" in answer
+    assert "wrist/image_raw: nothing received" in answer and "twist_cmd: nothing received" in answer
 
 
 def test_messages_that_cannot_be_read_are_recorded_as_they_came_and_harm_nothing(client, recorder, node):

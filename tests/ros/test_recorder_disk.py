@@ -13,7 +13,7 @@ from recorder_client import Recorder, recorder_node
 from rosbags.rosbag2 import Reader
 
 from m2distill_policy.bringup.system import NodeProcesses
-from m2distill_policy.recording.recovery import Recovered, recover
+from m2distill_policy.recording.recovery import RecoveredEpisode, recover_episodes
 
 SIZE = psutil.RLIMIT_FSIZE
 
@@ -55,7 +55,7 @@ def begin(client, recorder: Recorder, directory: Path) -> Path:
     return folder / f"{folder.name}.mcap"
 
 
-def assert_whole(recovered: Recovered) -> None:
+def assert_whole(recovered: RecoveredEpisode) -> None:
     with Reader(recovered.path) as bag:
         labels = bag.storage.metadata.custom
     assert {"instruction": KNOWN[0], "operator": "Ada", "success": "true"}.items() <= labels.items()
@@ -84,7 +84,7 @@ def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder,
     assert "no episode is being recorded" in recorder("success").message
     nodes.check()
     nodes.stop()
-    recovered = recover(directory)
+    recovered = recover_episodes(directory)
     assert len(recovered) == 2
     for episode in recovered:
         assert_whole(episode)
@@ -101,7 +101,7 @@ def test_a_disk_that_goes_ends_the_episode_and_the_recorder_goes_on(client, reco
     assert recorder("keep").success
     nodes.check()
     nodes.stop()
-    for episode in recover(directory):
+    for episode in recover_episodes(directory):
         assert_whole(episode)
 
 
@@ -113,5 +113,5 @@ def test_a_disk_that_refuses_at_the_end_of_the_node_is_told(client, recorder, no
     assert psutil.Process(nodes.pids["recorder"]).wait(START_LIMIT_S) == 0
     assert "the disk refuses: [Errno 20] Not a directory" in nodes.log_path("recorder").read_text()
     (directory / file.stem).unlink()
-    (episode,) = recover(directory)
+    (episode,) = recover_episodes(directory)
     assert_whole(episode)

@@ -12,7 +12,7 @@ from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 
 from m2distill_policy.bringup.system import NodeProcesses
-from m2distill_policy.recording.recovery import recover
+from m2distill_policy.recording.recovery import recover_episodes
 
 KILLS = int(os.environ.get("KILLS", "3"))
 
@@ -44,7 +44,7 @@ def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes
             last = client.sent - 1
             client.sensors.cancel()
         assert contents(finished) == before
-        (recovered,) = recover(directory)
+        (recovered,) = recover_episodes(directory)
         assert not any((directory / "open").iterdir()) and contents(finished) == before
         images = numbers_of_images(recovered.path) if recovered.messages else []
         assert images == [number % 256 for number in range(first, first + len(images))]

@@ -11,10 +11,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSReliabilityPolicy
 
-import m2distill_policy
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 
-VIEWS = Path(m2distill_policy.__file__).parent / "config"
+VIEWS = Path(__file__).parents[2] / "ros2_ws/src/m2distill_policy/rviz"
 RVIZ_SHOWS = {
     "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
     "rviz_default_plugins/TwistStamped": "geometry_msgs/msg/TwistStamped",

@@ -1,5 +1,6 @@
 import json
 import shutil
+import weakref
 
 import h5py
 import numpy as np
@@ -175,6 +176,16 @@ def test_a_file_of_a_folder_whose_assets_have_changed_since_is_of_other_settings
     before = refusal()
     next(copy.rglob("*.xml")).write_text("<mujoco/>")
     assert refusal() != before
+
+
+def test_a_worker_closes_its_environment_before_it_loads_another_task(builtin):
+    first = collecting._worker_env(TASK, builtin, SIZE)
+    assert collecting._worker_env(TASK, builtin, SIZE) is first
+    simulator = weakref.ref(first._sim)
+    second = collecting._worker_env(find_task("libero_object", 1), builtin, SIZE)
+    assert simulator() is None and second.state().size
+    collecting._worker_envs.clear()
+    second.close()
 
 
 def test_attempts_start_from_demonstration_states_and_then_from_drawn_placements():

@@ -1,5 +1,8 @@
 """robosuite's Lift under LiberoEnv's contract."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -57,6 +60,21 @@ def test_observations_and_goal(env):
         state[12] = 0.8 + height_m
         env.reset(state, settle_steps=0)
         assert env.success() is expected
+
+
+def test_a_closed_environment_frees_its_simulator_without_a_garbage_collection(builtin):
+    """The model of one task takes tens of MB, so memory must not depend on when the collector runs."""
+    gc.disable()
+    try:
+        for suite in ("robosuite", "libero_object"):
+            env = make_env(suite, 0, builtin, {"agentview": (16, 16)})
+            env.reset()
+            freed = [weakref.ref(part) for part in (env._env, env._sim, env._robot, env._env.model)]
+            env.close()
+            env.close()
+            assert [part() for part in freed] == [None] * 4, suite
+    finally:
+        gc.enable()
 
 
 def test_the_assets_are_robosuites_whatever_is_asked_for():

@@ -128,6 +128,31 @@ def test_real_arms_are_told_less_than_the_policy_means(tmp_path):
     np.testing.assert_allclose(only_demo(tmp_path / "out").action[-1, :3], [0, 0, 1.0], atol=1e-7)
 
 
+def test_gains_come_from_an_arm_file_or_from_the_settings_that_the_recorder_noted(tmp_path):
+    (tmp_path / "arm.yaml").write_text("linear_gain: 0.25\nangular_gain: 0.2\n")
+    noted = {**LABELS, "arm": "/gone/arm.yaml", "arm_settings": '{"linear_gain": 0.25, "angular_gain": 0.2}'}
+    write_bag(tmp_path / "simulated", labels=LABELS)
+    write_bag(tmp_path / "noted", labels=noted)
+    import_bags([tmp_path / "simulated"], tmp_path / "given", arm=str(tmp_path / "arm.yaml"))
+    import_bags([tmp_path / "noted"], tmp_path / "recorded")
+    for out in ("given", "recorded"):
+        np.testing.assert_allclose(only_demo(tmp_path / out).action[-1, :3], [0, 0, 1.0], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"arm": "/etc/hostname.yaml"}, "unknown arm '/etc/hostname.yaml'"),
+        ({"arm_settings": '{"linear_gain": 3}'}, "linear_gain is 3, allowed 0 to 2"),
+        ({"arm_settings": '{"linear_gain": 0}'}, "a gain of the arm is 0"),
+    ],
+)
+def test_a_label_cannot_choose_a_file_or_wrong_settings(labels, message, tmp_path):
+    write_bag(tmp_path / "bag", labels={**LABELS, **labels})
+    with pytest.raises(DataError, match=message):
+        import_bags([tmp_path / "bag"], tmp_path / "out")
+
+
 def test_idleness_at_both_ends_is_cut_off_and_silence_within_stands_still(tmp_path):
     def change(events):
         quiet = [e for e in events if e[0] != "/twist_cmd" or 300 <= (e[1] - START_NS) // MS < 1200]

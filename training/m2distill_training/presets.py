@@ -98,7 +98,7 @@ def debug() -> TrainConfig:
     model = dataclasses.replace(
         base.model,
         stem_width=8,
-        stages=(models.StageConfig(8, 1, 2),),
+        stages=(models.ResNetStage(8, 1, 2),),
         keypoints=4,
         width=16,
         layers=1,

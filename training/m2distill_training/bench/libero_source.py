@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.language.torchvision_workaround import mend_torchvision
+from m2distill_policy.language.torchvision_workaround import patch_torchvision
 from m2distill_training.data.libero.libero_checkpoint import CAMERAS
 
 
@@ -19,7 +19,7 @@ def libero_policy(checkout: Path) -> Any:
     import libero
 
     libero.__path__ = [str(checkout / "libero")]  # where the PyPI package is installed too, it would win over the clone
-    mend_torchvision()
+    patch_torchvision()
     import yaml
     from easydict import EasyDict
     from hydra import compose, initialize_config_dir

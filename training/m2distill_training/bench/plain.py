@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import DataError
-from m2distill_policy.language.torchvision_workaround import mend_torchvision
+from m2distill_policy.language.torchvision_workaround import patch_torchvision
 from m2distill_policy.models import Batch, Policy
 from m2distill_policy.models.image_encoder import ImageEncoder, spatial_softmax
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import AugmentConfig, TrainConfig
 from m2distill_training.losses.bc import bc_loss
 
-mend_torchvision()
+patch_torchvision()
 with redirect_stdout(sys.stderr):  # robomimic greets on import, and what comes on stdout here is the result
     from robomimic.models.base_nets import CropRandomizer
     from robomimic.utils import obs_utils

@@ -18,14 +18,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from m2distill_policy.errors import UserError
-    from m2distill_policy.recording.recovery import recover
+    from m2distill_policy.recording.recovery import recover_episodes
 
     if not options.folders:
         raise UserError("no folder given; name the recorder's")
     for folder in options.folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; name the recorder's")
-        found = recover(folder)
+        found = recover_episodes(folder)
         for each in found:
             print(f"{each.path}: {each.messages} messages, {each.seconds:.1f} s")
         if not found:

@@ -32,7 +32,8 @@ def add_arguments(parser: Parser) -> None:
         help="of all these episodes; default: what the recorder stored, else what was published on the topic",
     )
     parser.add_argument(
-        "--arm", help="preset of the arm, for the gains of its commands; default: the one that the recorder stored"
+        "--arm",
+        help="preset or arm file (.yaml), for the gains of its commands; default: the settings that the recorder stored",
     )
     parser.add_argument(
         "--unlabelled", action="store_true", help="accept episodes without a verdict, such as recovered ones"

@@ -123,6 +123,15 @@ def run(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"{ERROR} {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("m2distill_"):
+            raise
+        print(
+            f"{ERROR} this command needs the Python module {error.name}, which is not installed; "
+            "pip install 'm2distill[train,sim]' has all that needs no ROS 2",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:
         raise
     except OSError as error:

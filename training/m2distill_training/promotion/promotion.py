@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_policy.utils.files import sync
+from m2distill_policy.utils.files import fsync_path
 from m2distill_training.promotion.gate import TaskCheck, Thresholds, check_forgetting
 from m2distill_training.runs.run_folder import RunError, RunFolder, locked, read_lines, read_run, write_lines
 from m2distill_training.utils.schemas import is_count
@@ -127,7 +127,7 @@ def _move(path: Path, stage: int) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(Path("stages", str(stage), "checkpoint"))
     temporary.replace(path / "current")
-    sync(path)
+    fsync_path(path)
 
 
 def _record(path: Path, action: str, stage: int, checkpoint_id: str, forced: bool) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from m2distill_policy.errors import UserError, unknown_name
 
 SMALLEST_PX, LARGEST_PX = 8, 4096  # side of an image
-MOST_CAMERAS = 16
+MAX_CAMERAS = 16
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def read_cameras(path: Path) -> tuple[Camera, ...]:
 
 def parse_cameras(entries: Any) -> tuple[Camera, ...]:
     """Return the cameras that a list of JSON objects describes. Raises UserError."""
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_CAMERAS:
-        raise UserError(f"cameras is {entries!r:.80}, expected a list of 1 to {MOST_CAMERAS} cameras")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CAMERAS:
+        raise UserError(f"cameras is {entries!r:.80}, expected a list of 1 to {MAX_CAMERAS} cameras")
     cameras = tuple(_parse(number, entry) for number, entry in enumerate(entries, 1))
     for key in ("name", "hdf5_key", "lerobot_key"):
         values = [getattr(camera, key) for camera in cameras]

@@ -1,12 +1,12 @@
-"""A policy on disk: a directory without pickle, verified file by file when it is read.
+"""Checkpoint: a policy on disk, as a directory without pickle. Every file is verified when it is read.
 
-    spec.json model.json         what the policy sees and commands; the sizes of its network
-    weights.safetensors          exactly the tensors that the two determine
+    spec.json model.json         inputs and actions of the policy; sizes of its network
+    weights.safetensors          exactly the tensors that these two files determine
     instructions.safetensors     {instruction: sentence embedding (L,)} of every instruction it was trained on
-    metrics.json                 what was measured, free-form
-    SHA256SUMS                   of the five, for `sha256sum -c` too; its own sha256 is the checkpoint's id
+    metrics.json                 measurements, free-form
+    SHA256SUMS                   of the five files, as `sha256sum -c` reads it; its own sha256 is the checkpoint's id
 
-The id therefore names the content: two checkpoints with one id are the same policy.
+The id identifies the content: two checkpoints with one id are the same policy.
 """
 
 import functools
@@ -28,13 +28,15 @@ from torch import Tensor
 from m2distill_policy.errors import CheckpointError, SpecError
 from m2distill_policy.models import ModelConfig, Policy
 from m2distill_policy.spec import SPEC, SUMS, PolicySpec, checkpoint_id
-from m2distill_policy.utils.files import sync, write_durably
+from m2distill_policy.utils.files import fsync_path, write_durably
 
 FILES = (SPEC, "model.json", "weights.safetensors", "instructions.safetensors", "metrics.json")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A policy in memory, with everything that its directory holds."""
+
     spec: PolicySpec
     model_config: ModelConfig
     state_dict: dict[str, Tensor]
@@ -43,17 +45,20 @@ class Checkpoint:
     id: str = ""  # sha256 hex, set by load_checkpoint
 
     def build_policy(self) -> Policy:
-        """The network with these weights, in training mode."""
+        """Return the network with these weights, in training mode."""
         policy = Policy(self.model_config, self.spec)
         policy.load_state_dict(self.state_dict)
         return policy
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
-    """Write `checkpoint` to the directory `path` and return its id.
+    """Write a checkpoint to the directory `path` and return its id.
 
-    Readers see all of it or none. A checkpoint already there is replaced; anything else there is left alone. Raises
-    CheckpointError, also for weights that do not fit the spec or are not finite.
+    Readers see the complete checkpoint or none. An existing checkpoint is replaced.
+
+    Raises:
+        CheckpointError: `path` exists and is not a checkpoint, the weights do not fit the spec or are not finite, or
+            the directory cannot be written.
     """
     path = Path(path)
     if path.exists() and not (path / SUMS).is_file():
@@ -68,7 +73,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify the directory `path`; tensors on the CPU. Raises CheckpointError."""
+    """Read and verify the directory `path`. Its tensors are on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing, unreadable or altered, or of another version.
+    """
     path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint at {path}: it is not a directory")
@@ -85,14 +94,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: {altered} does not match {SUMS}; restore it from a copy")
     try:
         checkpoint = _decode(contents, checkpoint_id(sums))
-    except (SpecError, SafetensorError, ValueError, RecursionError) as error:  # the last: JSON nested without end
+    except (SpecError, SafetensorError, ValueError, RecursionError) as error:  # RecursionError: JSON nested too deeply
         raise CheckpointError(f"{path} is not a checkpoint of this version: {error}") from None
     _check(checkpoint, str(path))
     return checkpoint
 
 
 def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """File name -> content, SHA256SUMS last."""
+    """Return file name -> content, SHA256SUMS last."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state_dict.items()}
     contents = {
         SPEC: checkpoint.spec.to_json().encode(),
@@ -104,7 +113,7 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {**contents, SUMS: _sums(contents)}
 
 
-def _decode(contents: dict[str, bytes], its_id: str) -> Checkpoint:
+def _decode(contents: dict[str, bytes], content_id: str) -> Checkpoint:
     metrics = json.loads(contents["metrics.json"])
     if not isinstance(metrics, dict):
         raise ValueError(f"metrics.json holds a {type(metrics).__name__}, expected an object")
@@ -114,25 +123,25 @@ def _decode(contents: dict[str, bytes], its_id: str) -> Checkpoint:
         state_dict=safetensors.torch.load(contents["weights.safetensors"]),
         instructions=safetensors.numpy.load(contents["instructions.safetensors"]),
         metrics=metrics,
-        id=its_id,
+        id=content_id,
     )
 
 
 def _check(checkpoint: Checkpoint, where: str) -> None:
-    """Every tensor that spec and model determine is there, no other, in its shape and dtype, and finite."""
+    """Require exactly the tensors that spec and model determine, in shape and dtype, all of them finite."""
     expected = _expected(checkpoint.model_config, checkpoint.spec)
     got = checkpoint.state_dict
     missing, unknown = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
     if missing or unknown:
         raise CheckpointError(
-            f"{where}: weights do not fit the model: missing {_few(missing)}, unknown {_few(unknown)}"
+            f"{where}: weights do not fit the model: missing {_shorten(missing)}, unknown {_shorten(unknown)}"
         )
     for name, tensor in got.items():
-        want = expected[name]
-        if tensor.shape != want.shape or tensor.dtype != want.dtype:
+        right = expected[name]
+        if tensor.shape != right.shape or tensor.dtype != right.dtype:
             raise CheckpointError(
                 f"{where}: weight {name} is {tensor.dtype} {tuple(tensor.shape)}, "
-                f"expected {want.dtype} {tuple(want.shape)}"
+                f"expected {right.dtype} {tuple(right.shape)}"
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{where}: weight {name} holds values that are not finite")
@@ -148,12 +157,16 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _expected(model_config: ModelConfig, spec: PolicySpec) -> dict[str, torch.Tensor]:
-    """Tensors without content. Working them out holds Python for as long as a control period lasts."""
+    """Return the state dict of the network without content.
+
+    Cached, because building the network blocks Python for about one control period.
+    """
     with torch.device("meta"):
         return Policy(model_config, spec).state_dict()
 
 
-def _few(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
+    """Return at most three of the names as text."""
     return f"[{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}]"
 
 
@@ -166,7 +179,7 @@ def _sum(name: str, content: bytes) -> bytes:
 
 
 def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:
-    """Write the files beside `path`, then swap the whole directory in."""
+    """Write the files beside `path`, then rename the complete directory to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     new, old = scratch / "new", scratch / "old"
@@ -174,7 +187,7 @@ def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:
         new.mkdir()
         for name, content in contents.items():
             write_durably(new / name, content)
-        sync(new)
+        fsync_path(new)
         if path.exists():
             path.rename(old)
         try:
@@ -183,6 +196,6 @@ def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:
             if old.exists():
                 old.rename(path)
             raise
-        sync(path.parent)
+        fsync_path(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

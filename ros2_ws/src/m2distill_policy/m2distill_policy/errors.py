@@ -1,7 +1,8 @@
-"""Errors that a user can mend.
+"""Errors that a user can fix.
 
-`UserError` is caught at the edges (command line, ROS node) and shown as one line without a traceback; every other
-exception is a defect of ours and keeps its traceback. A message says what, got, allowed and the next step.
+Command lines and ROS nodes catch `UserError` and print it as one line without a traceback. Every other exception is a
+defect of the program and keeps its traceback. A message states what happened, the value, what is allowed and the next
+step.
 """
 
 import difflib
@@ -9,44 +10,49 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something outside the program is wrong and the message says how to mend it."""
+    """A problem outside the program; the message states how to fix it."""
 
     exit_status = 2  # of a command that ends with this error; 1 where the command ran and its criterion was not met
 
 
 class SpecError(UserError):
-    """A PolicySpec, or data that must match one, is malformed."""
+    """A malformed PolicySpec, or data that does not match one."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, foreign, truncated or altered."""
+    """A missing, truncated or altered checkpoint, or one of another program."""
 
 
 class DataError(UserError):
-    """A dataset lacks a key, has a wrong shape or holds values that are not finite."""
+    """A dataset that lacks a key, has a wrong shape or holds values that are not finite."""
 
 
 class MessageError(UserError):
-    """A message does not hold what its own fields promise, or something this program cannot use."""
+    """A message whose fields contradict each other, or that this program cannot use."""
 
 
-class PolicyLate(UserError):
-    """A step of the policy takes longer than its owner waits."""
+class PolicyTimeoutError(UserError):
+    """A policy step that takes longer than its time limit."""
 
 
 class AssetError(UserError):
-    """Simulation assets are missing or incomplete."""
+    """Missing or incomplete simulation assets."""
 
 
 class RendererError(UserError):
-    """No image can be drawn: there is no renderer, or it has broken down."""
+    """A missing renderer, or one that failed."""
+
+
+def nearest_name(name: str, allowed: Iterable[str]) -> str:
+    """Return the name of `allowed` that is spelt most like `name`; empty if none is close."""
+    return next(iter(difflib.get_close_matches(name, sorted(allowed), n=1)), "")
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """The message for a name that is not one of `allowed`, with the nearest one suggested."""
+    """Return the message for a name that is not one of `allowed`, with the nearest name as a suggestion."""
     options = sorted(allowed)
-    near = difflib.get_close_matches(name, options, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(name, options)
+    hint = f"; did you mean {near!r}?" if near else ""
     return f"unknown {kind} {name!r}{hint} (allowed: {', '.join(options)})"
 
 

@@ -1,7 +1,7 @@
-"""PolicySpec: what a policy sees and commands, in names and SI units. It travels inside every checkpoint.
+"""PolicySpec: names, sizes and SI units of a policy's inputs and actions. It is part of every checkpoint.
 
-Training and serving read the same spec, so a number that differs between the two cannot be expressed. JSON in and out
-is strict: an unknown or a missing key is an error, never a default.
+Training and serving read the same spec, so they cannot disagree on a number. JSON is strict: an unknown or a missing
+key is an error, never a default.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m2distill_policy.cameras import CAMERAS, MOST_CAMERAS, Camera, square_sizes
+from m2distill_policy.cameras import CAMERAS, MAX_CAMERAS, Camera, square_sizes
 from m2distill_policy.errors import CheckpointError, SpecError
 
 SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
-MOST_JOINTS, MOST_TEXT_WIDTH = 128, 65536  # far beyond what is built
+MAX_JOINTS, MAX_TEXT_WIDTH = 128, 65536  # far above any real robot or text encoder
 
 
 def _require(condition: bool, message: str) -> None:
@@ -31,27 +31,28 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """One view. Images arrive upright, HWC uint8 RGB, of any size; the model sees height x width pixels."""
+    """One camera. Its images arrive upright, HWC uint8 RGB, in any size; the model input is height x width pixels."""
 
     name: str  # topic prefix on the robot, key in a batch
     height: int
     width: int
-    upside_down: bool  # the model sees rows bottom first, as the renderer gives LIBERO's data
+    upside_down: bool  # the model input has its bottom row first, as LIBERO's data from the renderer
 
     def __post_init__(self):
         _require(self.name.isidentifier(), f"camera name {self.name!r} is not an identifier")
         _require(
             8 <= self.height <= 4096 and 8 <= self.width <= 4096,
-            f"camera {self.name} is {self.height}x{self.width} px, allowed 8 to 4096 a side",
+            f"camera {self.name} is {self.height}x{self.width} px, allowed 8 to 4096 per side",
         )
 
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """What the 7 numbers of an action in [-1, 1] mean, in the arm's base frame.
+    """Meaning of the 7 numbers of an action in [-1, 1], in the arm's base frame.
 
-    [0:3] translation, times linear_scale_m (m per step); [3:6] axis-angle rotation, times angular_scale_rad (rad per
-    step); [6] gripper, -1 open to +1 closed. The scales are those of robosuite's OSC_POSE controller as LIBERO runs it.
+    [0:3] is a translation times `linear_scale_m`, in m per step. [3:6] is an axis-angle rotation times
+    `angular_scale_rad`, in rad per step. [6] is the gripper, from -1 open to +1 closed. The default scales are those of
+    robosuite's OSC_POSE controller as LIBERO configures it.
     """
 
     linear_scale_m: float = 0.05
@@ -68,27 +69,28 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """The contract between a policy and the robot it drives."""
+    """Contract between a policy and its robot: cameras, joints, history, rate and action scales."""
 
     cameras: tuple[CameraSpec, ...]
     joint_names: tuple[str, ...] = PANDA_JOINTS
     gripper_joint_names: tuple[str, ...] = PANDA_FINGERS
-    gripper_joint_signs: tuple[float, ...] = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
-    history: int = 10  # steps the policy remembers, LIBERO's value
+    # robosuite gives the second finger a negative sign; robots do not
+    gripper_joint_signs: tuple[float, ...] = (1.0, -1.0)
+    history: int = 10  # steps of observation history, LIBERO's value
     rate_hz: float = 20.0  # control rate, LIBERO's value
     action: ActionSpec = ActionSpec()
-    text_encoder: str = "bert-base-cased"  # see text.py
+    text_encoder: str = "bert-base-cased"  # see language/text_encoder.py
     text_width: int = 768
 
     def __post_init__(self):
         _require(
-            1 <= len(self.cameras) <= MOST_CAMERAS,
-            f"cameras has {len(self.cameras)} entries, allowed 1 to {MOST_CAMERAS}",
+            1 <= len(self.cameras) <= MAX_CAMERAS,
+            f"cameras has {len(self.cameras)} entries, allowed 1 to {MAX_CAMERAS}",
         )
         names = [c.name for c in self.cameras]
         _require(len(set(names)) == len(names), f"camera names {names} are not unique")
         joints = self.joint_names + self.gripper_joint_names
-        _require(len(joints) <= MOST_JOINTS, f"{len(joints)} joints are named, allowed up to {MOST_JOINTS}")
+        _require(len(joints) <= MAX_JOINTS, f"{len(joints)} joints are named, allowed up to {MAX_JOINTS}")
         _require(len(set(joints)) == len(joints), f"joint names {joints} are not unique")
         _require(
             len(self.gripper_joint_signs) == len(self.gripper_joint_names),
@@ -101,25 +103,28 @@ class PolicySpec:
             f"rate_hz is {self.rate_hz}, allowed above 0 up to 1000",
         )
         _require(
-            0 < self.text_width <= MOST_TEXT_WIDTH, f"text_width is {self.text_width}, allowed 1 to {MOST_TEXT_WIDTH}"
+            0 < self.text_width <= MAX_TEXT_WIDTH, f"text_width is {self.text_width}, allowed 1 to {MAX_TEXT_WIDTH}"
         )
 
     @property
     def period_ns(self) -> int:
+        """Control period."""
         return round(1e9 / self.rate_hz)
 
     def camera(self, name: str) -> CameraSpec:
+        """Return the camera of that name. Raises SpecError."""
         for camera in self.cameras:
             if camera.name == name:
                 return camera
         raise SpecError(f"no camera {name!r} in the spec (allowed: {', '.join(c.name for c in self.cameras)})")
 
     def to_json(self) -> str:
+        """Return the spec as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "PolicySpec":
-        """Strict inverse of `to_json`; raises SpecError."""
+        """Return the spec that `to_json` wrote. Raises SpecError for anything else."""
         return strict_from_json(PolicySpec, text)
 
 
@@ -130,16 +135,20 @@ def libero_spec(
     text_width: int = 768,
     cameras: Sequence[Camera] = CAMERAS,
 ) -> PolicySpec:
-    """Return the spec of a policy trained on LIBERO data: square views, rows bottom first, a Panda at 20 Hz."""
+    """Return the spec of a policy trained on LIBERO data: square images, bottom row first, a Panda at 20 Hz."""
     views = tuple(CameraSpec(name, *size, upside_down=True) for name, size in square_sizes(size_px, cameras).items())
     return PolicySpec(cameras=views, history=history, text_encoder=text_encoder, text_width=text_width)
 
 
 def strict_from_json(cls, text: str):
-    """Read a (nested) frozen dataclass from JSON. Every key present, none unknown, every type right; else SpecError."""
+    """Read a frozen dataclass, which may be nested, from JSON.
+
+    Raises:
+        SpecError: a key is missing or unknown, or a value has another type.
+    """
     try:
         data = json.loads(text)
-    except (ValueError, RecursionError) as error:  # the second: nested without end
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         raise SpecError(f"{cls.__name__} is not JSON: {error}") from None
     return _read(cls, data, cls.__name__)
 
@@ -166,12 +175,16 @@ def _read(kind, value, where: str):
 
 
 def checkpoint_id(sums: bytes) -> str:
-    """Of a checkpoint whose SHA256SUMS has this content."""
+    """Return the id of a checkpoint: the sha256 of its SHA256SUMS."""
     return hashlib.sha256(sums).hexdigest()
 
 
 def read_spec(checkpoint: Path) -> tuple[PolicySpec, str]:
-    """The spec and the id of the checkpoint in this directory, whose weights are not read. Raises CheckpointError."""
+    """Return the spec and the id of a checkpoint without reading its weights.
+
+    Raises:
+        CheckpointError: the directory is not a checkpoint of this version.
+    """
     try:
         sums = (checkpoint / SUMS).read_bytes()
         return PolicySpec.from_json((checkpoint / SPEC).read_text("utf8")), checkpoint_id(sums)

@@ -182,10 +182,14 @@ class ArmEnv:
         return self._env.model.get_xml()
 
     def close(self) -> None:
-        """Free the renderer; a second call does nothing."""
+        """Free the renderer and the simulator; a second call does nothing. A closed environment cannot be used."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+        if self._env is not None:
+            vars(self._env).clear()  # its robots, objects and samplers refer back to it, so it would never be freed
+            self._env = self._sim = None
+            del self.model, self.data
 
     def __enter__(self):
         return self

@@ -12,7 +12,6 @@ stored bottom row first. The dataset `disturbances` is ours: what was added to `
 """
 
 import contextlib
-import functools
 import hashlib
 import inspect
 import json
@@ -238,10 +237,17 @@ def ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@functools.lru_cache(maxsize=1)
+_worker_envs: dict[tuple, LiberoEnv] = {}  # at most one per worker process
+
+
 def _worker_env(task: Task, assets: AssetSource, size_px: int, cameras: tuple[Camera, ...]) -> LiberoEnv:
     """Return this worker process's environment, whose creation takes longer than an episode."""
-    return LiberoEnv(task.suite, task.index, assets, square_sizes(size_px, cameras), cameras)
+    key = (task, assets, size_px, cameras)
+    if key not in _worker_envs:
+        while _worker_envs:
+            _worker_envs.popitem()[1].close()
+        _worker_envs[key] = LiberoEnv(task.suite, task.index, assets, square_sizes(size_px, cameras), cameras)
+    return _worker_envs[key]
 
 
 def _attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:

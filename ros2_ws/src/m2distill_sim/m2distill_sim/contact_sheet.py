@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from m2distill_policy.cameras import square_sizes
-from m2distill_policy.utils.files import write_whole
+from m2distill_policy.utils.files import write_atomically
 from m2distill_sim.assets import AssetSource
 from m2distill_sim.env_factory import make_env
 from m2distill_sim.suites import Task, initial_states
@@ -28,7 +28,7 @@ def contact_sheet(tasks: tuple[Task, ...], assets: AssetSource) -> np.ndarray:
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image (H, W, 3) uint8 RGB; the file is complete or absent."""
     content = cv2.imencode(path.suffix, image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    write_whole(path, content)
+    write_atomically(path, content)
 
 
 def _cell(task: Task, assets: AssetSource) -> np.ndarray:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m2distill_policy.errors import DataError, UserError
-from m2distill_policy.utils.files import sync, write_durably
+from m2distill_policy.utils.files import fsync_path, write_durably
 from m2distill_training.data.lerobot import layout as form
 from m2distill_training.data.lerobot import statistics as stats
 from m2distill_training.data.lerobot.layout import ACTION, CAMERAS, STATE
@@ -44,9 +44,9 @@ def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> 
                         writer.add(path, demo, file.instruction)
             info = writer.finish()
         for path in [*temporary.rglob("*"), temporary]:
-            sync(path)
+            fsync_path(path)
         temporary.replace(out)
-        sync(out.parent)
+        fsync_path(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return info

@@ -2,18 +2,20 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from m2distill_policy.control.session import normalise
-from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.errors import DataError, UserError, unknown_name
 from m2distill_policy.recording.episode import FAILURE, UNKNOWN
+from m2distill_policy.safety.arm_presets import arm_names, load_arm, settings_from_json
 from m2distill_policy.spec import PolicySpec
-from m2distill_policy.utils.files import write_whole
+from m2distill_policy.utils.files import write_atomically
 from m2distill_training.data.libero.reader import GRIPPER_WIDTH, JOINT_WIDTH, Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
@@ -80,6 +82,7 @@ def import_bags(
 ) -> list[EpisodeReport]:
     """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/. `spec`, `instruction` and `arm` take the
     place of what the recorder noted. Raises DataError when no episode can be used, or a file exists."""
+    given_arm = None if arm is None else load_arm(arm)
     reports: list[EpisodeReport] = []
     files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by instruction
     specs: list[PolicySpec] = []
@@ -97,7 +100,7 @@ def import_bags(
                     raise DataError(
                         "it was recorded for other images than the bags before it; name one --checkpoint for all"
                     )
-                demo = _demo(bag, its_spec, arm or bag.labels.get("arm", "libero_sim"), report)
+                demo = _demo(bag, its_spec, _recorded_arm(bag) if given_arm is None else given_arm, report)
         except UserError as error:
             report.dropped = str(error)
             continue
@@ -125,12 +128,12 @@ def _write(
             raise DataError(f"{out / name} exists; import into another folder, or remove it")
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     for path, image in images.items():
-        write_whole(path, image)
+        write_atomically(path, image)
     for text, members in files.items():
         for index, (report, _) in enumerate(members):
             report.file, report.demo = names[text], f"demo_{index}"
         write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members])
-    write_whole(out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode())
+    write_atomically(out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode())
 
 
 def _instruction(bag: EpisodeBag, given: str | None) -> str:
@@ -161,7 +164,17 @@ def _spec(bag: EpisodeBag) -> PolicySpec:
     return PolicySpec.from_json(bag.labels["spec"])
 
 
-def _demo(bag: EpisodeBag, spec: PolicySpec, arm: str, report: EpisodeReport) -> NewDemo:
+def _recorded_arm(bag: EpisodeBag) -> dict[str, Any]:
+    """Return the settings that the recorder noted, else those of the noted preset, else of the simulated arm."""
+    if "arm_settings" in bag.labels:
+        return settings_from_json(bag.labels["arm_settings"])
+    name = bag.labels.get("arm", "libero_sim")
+    if name not in arm_names():  # a bag from elsewhere must not choose which file is read
+        raise DataError(f"{unknown_name('arm', name, arm_names())}; name a preset or an arm file with --arm")
+    return load_arm(name)
+
+
+def _demo(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any], report: EpisodeReport) -> NewDemo:
     if len(spec.joint_names) != JOINT_WIDTH or len(spec.gripper_joint_names) != GRIPPER_WIDTH:
         raise DataError(
             f"the spec has {len(spec.joint_names)} joints and {len(spec.gripper_joint_names)} fingers; "

@@ -89,7 +89,7 @@ class EpisodeBag:
                     silent_s = (stamp_ns - last[0]) * 1e-9
                     raise DataError(f"{topic.name} is silent for {silent_s:.0f} s; record episodes apart")
             last = stamp_ns, time_ns
-            arrivals.heard(stamp_ns)
+            arrivals.add(stamp_ns)
             yield stamp_ns, message
 
     def instructions(self) -> list[str]:

@@ -15,7 +15,7 @@ import dataclasses
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from m2distill_policy.observations.image_decoding import decode_compressed, deco
 from m2distill_policy.observations.observation import Observation
 from m2distill_policy.recording import episode_topics
 from m2distill_policy.recording.episode_topics import COMMAND, Topic, image_topic
-from m2distill_policy.safety.arm_presets import limits_of, preset
+from m2distill_policy.safety.arm_presets import limits_from_settings, limits_of
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, stamp_of
 
@@ -63,7 +63,7 @@ class Tick:
     sent_ns: int = 0
 
 
-def resample(bag: EpisodeBag, spec: PolicySpec, arm: str) -> list[Step]:
+def resample(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> list[Step]:
     """Every step of the episode, idle ones too. Raises DataError."""
     commands = Commands(bag, spec, arm)
     steps: list[Step] = []
@@ -242,9 +242,8 @@ def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
 class Commands:
     """What the arm was told, asked step by step."""
 
-    def __init__(self, bag: EpisodeBag, spec: PolicySpec, arm: str):
-        settings = preset(arm)
-        frame_id = settings.get("frame_id", spec.action.frame_id)
+    def __init__(self, bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]):
+        frame_id = arm.get("frame_id") or spec.action.frame_id
         stamps, times, twists = [], [], []
         for time_ns, message in bag.messages(bag.need(_TWIST)):
             if message.header.frame_id not in ("", frame_id):
@@ -265,7 +264,10 @@ class Commands:
         taken = [(time_ns, message.data) for time_ns, message in bag.messages(bag.find(_OPERATOR))]
         self._taken_times, self._taken = np.array([t for t, _ in taken]), [on for _, on in taken]
         self._spec, self._late_ns = spec, 0 if bag.labels else LATE_NS  # the recorder notes when it was sent
-        self._gains = np.repeat([limits_of(arm).linear_gain, limits_of(arm).angular_gain], 3)
+        limits = limits_from_settings(arm)
+        self._gains = np.repeat([limits.linear_gain, limits.angular_gain], 3)
+        if not self._gains.all():
+            raise DataError("a gain of the arm is 0, so no command has an action; name another --arm")
         self._full = (
             self._gains * np.repeat([spec.action.linear_scale_m, spec.action.angular_scale_rad], 3) * spec.rate_hz
         )

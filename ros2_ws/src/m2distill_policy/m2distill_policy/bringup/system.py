@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
 from m2distill_policy.errors import UserError, unknown_name
-from m2distill_policy.safety.arm_presets import ARMS
-from m2distill_policy.utils.argument_parser import Parser
+from m2distill_policy.safety.arm_presets import arm_names, load_arm, resolve_arm
 from m2distill_policy.suites import DEFAULT_SUITE, LIBERO_SUITES, listed
+from m2distill_policy.utils.argument_parser import Parser
 
 STARTER_CHECKPOINT = (
     Path(__file__).parents[1] / "starter"
@@ -69,9 +69,8 @@ class PolicyLaunchConfig(SharedLaunchConfig):
     )
     arm: str = _option(
         SIMULATED_ARM,
-        "limits and outputs: libero_sim, or a real arm's preset, which also means the "
-        "clock of the wall; try one with dry_run first",
-        tuple(ARMS),
+        f"limits and outputs of the arm: a preset ({', '.join(arm_names())}) or the path of an arm file (docs/ros.md); "
+        "every arm but libero_sim runs on wall time; try a real one with dry_run first",
     )
     dry_run: bool = _option(False, "publish what the policy would do on ~/action, and no command")
     sampling: str = _option(
@@ -94,9 +93,7 @@ class PolicyLaunchConfig(SharedLaunchConfig):
 
 @dataclass(frozen=True)
 class SimLaunchConfig(SharedLaunchConfig):
-    suite: str = _option(
-        DEFAULT_SUITE, f"LIBERO suite to simulate: {listed(LIBERO_SUITES)}"
-    )
+    suite: str = _option(DEFAULT_SUITE, f"LIBERO suite to simulate: {listed(LIBERO_SUITES)}")
     task: int = _option(0, "index of the task within the suite, from 0")
     initial_state: int = _option(
         0, "index among the task's initial states; 0 to 39 are for demonstrations, 40 to 49 for reports"
@@ -123,6 +120,8 @@ def read_option(option: Field, text: str) -> Any:
         raise UserError(unknown_name(option.name, text, choices))
     if option.type is bool:
         return text.lower() == "true"
+    if option.name == "arm":
+        return resolve_arm(text)
     if option.type is str:
         return text
     try:
@@ -168,17 +167,19 @@ def _node(config: SharedLaunchConfig, package: str, name: str, parameters: Param
 def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
     """The policy without a simulator, and the recorder if there is to be one. Both count the simulator's time when the
     arm is the simulated one."""
-    if not config.checkpoint and config.arm != SIMULATED_ARM:
+    arm = resolve_arm(config.arm)
+    load_arm(arm)  # a wrong file is reported before any node starts
+    if not config.checkpoint and arm != SIMULATED_ARM:
         raise UserError(
             f"no checkpoint for {config.arm}; give one that was learned on this arm: the starter knows the "
             "simulated one alone"
         )
     shared: Parameters = {
         "checkpoint": config.checkpoint or str(STARTER_CHECKPOINT),
-        "arm": config.arm,
+        "arm": arm,
         "image_transport": config.image_transport,
         "autostart": config.autostart,
-        "use_sim_time": config.arm == SIMULATED_ARM,
+        "use_sim_time": arm == SIMULATED_ARM,
     }
     policy_node = _node(
         config,

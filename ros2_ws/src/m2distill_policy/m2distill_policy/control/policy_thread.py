@@ -9,15 +9,15 @@ import numpy as np
 
 from m2distill_policy.action import ActionSample
 from m2distill_policy.control.session import StepPolicy
-from m2distill_policy.errors import PolicyLate
+from m2distill_policy.errors import PolicyTimeoutError
 from m2distill_policy.observations.observation import Observation
 
 
 class PolicyThread:
     """Implements session.StepPolicy by another one, which nobody else may touch from the first step on.
 
-    A step that has not ended within `patience_s` raises PolicyLate, and so does every later one until it has ended;
-    what comes of it is dropped. The thread is started by whoever asks for the first step, and so has his priority;
+    A step that has not ended within `patience_s` raises PolicyTimeoutError, and so does every later one until it has
+    ended; what comes of it is dropped. The thread is started by whoever asks for the first step, and so has his priority;
     `prepare()` is called once, on it. It ends when this object does, unless its policy hangs.
     """
 
@@ -60,8 +60,8 @@ class PolicyThread:
             raise error
         return sample
 
-    def _lateness(self) -> PolicyLate:
-        return PolicyLate(f"the policy has not answered within {self._patience_s:g} s")
+    def _lateness(self) -> PolicyTimeoutError:
+        return PolicyTimeoutError(f"the policy has not answered within {self._patience_s:g} s")
 
 
 def _step(

@@ -12,11 +12,12 @@ from typing import Protocol
 import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
-from m2distill_policy.errors import PolicyLate, SpecError, UserError
+from m2distill_policy.errors import PolicyTimeoutError, SpecError, UserError
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.observation import Observation, order_joints, prepare_image
 from m2distill_policy.observations.poses import Pose
-from m2distill_policy.safety.arm_presets import joint_ranges, limits_of
+from m2distill_policy.safety.arm_presets import limits_of
+from m2distill_policy.safety.joint_limits import joint_ranges
 from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
@@ -25,8 +26,10 @@ RECENT = 10  # observations kept, on which another checkpoint can be tried
 
 
 class StepPolicy(Protocol):
-    """A policy that acts one step at a time and remembers its own history (inference.InferencePolicy is one). A step may
-    raise PolicyLate: the arm is held."""
+    """A policy that acts one step at a time and keeps its own history (inference.InferencePolicy is one).
+
+    A step may raise PolicyTimeoutError, which holds the arm.
+    """
 
     def reset(self) -> None: ...
     def set_text(self, embedding_L: np.ndarray) -> None: ...
@@ -45,9 +48,10 @@ class PolicySession:
         spec: PolicySpec,
         policy: StepPolicy,
         instructions: Mapping[str, np.ndarray],
-        limits: SafetyLimits = limits_of("libero_sim"),
+        limits: SafetyLimits | None = None,
         use_pose: bool = False,
     ):
+        limits = limits_of("libero_sim") if limits is None else limits
         self.spec = spec
         self.limits = limits
         self.instruction = ""
@@ -176,7 +180,7 @@ class PolicySession:
         except SafetyFault as fault:
             self.fault = str(fault)
             return Hold(self.fault)
-        except PolicyLate as late:
+        except PolicyTimeoutError as late:
             return Hold(str(late))
         self._history_broken = False
         return command
@@ -189,7 +193,7 @@ class PolicySession:
         if not np.isfinite(sample.action).all():
             raise SafetyFault(f"the policy produced an action that is not finite: {sample.action.tolist()}")
         command = sample_to_command(self.spec, sample, observation.stamp_ns)
-        return self._guard.judge(command, self._pose.value.position_m if self._pose else None)
+        return self._guard.apply_limits(command, self._pose.value.position_m if self._pose else None)
 
     def _check_joints(self, joint_J: np.ndarray) -> None:
         margin = self.limits.joint_margin_rad
@@ -207,7 +211,7 @@ class PolicySession:
         if not self.instruction:
             return "no instruction"
         for stream in self.streams:
-            if reason := stream.why_unusable(now_ns):
+            if reason := stream.unusable_reason(now_ns):
                 return reason
         stamps = {s.name: s.stamp_ns for s in self.streams}
         skew_ns = max(stamps.values()) - min(stamps.values())

@@ -1,15 +1,15 @@
-"""Which of the instructions a policy was trained on is meant by a text that spells none of them.
+"""Match an unseen instruction to one of the instructions that a policy was trained on.
 
-A policy conditions on embeddings it has seen; one that it has not seen moves the arm in ways nobody has tried. So a
-text is never embedded for the policy: it is read as the known instruction it is nearest to, or refused. The judge is
-the packaged sentence encoder, whatever encoder the checkpoint was trained with: BERT's pooled output, LIBERO's choice,
-calls nearly all sentences alike.
+A policy is tested only with the embeddings of its training instructions, so it never receives the embedding of a new
+text. The text is matched to the most similar known instruction, or rejected. The packaged sentence encoder computes the
+similarity, whatever encoder the checkpoint uses: the pooled output of BERT, LIBERO's choice, is similar for nearly all
+sentences.
 
-Measured on LIBERO's instructions: paraphrases score 0.93 to 0.98 ("grab the alphabet soup and put it in the basket"),
-other tasks' texts up to 0.88 within a suite, "turn off the stove" 0.90 against "turn on the stove". Two things that a
-sentence embedding cannot see are left to rules: the same words in another order are another task ("put the plate on the
-bowl", 0.99; "turn the stove on" is refused with it), and a text nearly as near to a second instruction is ambiguous
-(LIBERO-SPATIAL's differ by one word).
+Measured on LIBERO's instructions: paraphrases have a cosine similarity of 0.93 to 0.98 ("grab the alphabet soup and put
+it in the basket"), texts of other tasks up to 0.88 within a suite, "turn off the stove" 0.90 to "turn on the stove".
+Rules cover two cases that a sentence embedding cannot separate. The same words in another order are another task ("put
+the plate on the bowl", 0.99), which also rejects "turn the stove on". A text that is nearly as similar to a second
+instruction is ambiguous, because the instructions of LIBERO-SPATIAL differ by one word.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ import numpy as np
 from m2distill_policy.errors import UserError
 from m2distill_policy.language.text_encoder import MINILM, TextEncoder, TextEncoderError, load_text_encoder
 
-LEAD = 0.05  # of the nearest instruction over the next
+MIN_MARGIN = 0.05  # of the best similarity over the second best
 
 
-class Matcher:
-    """`match` with the packaged encoder, which is loaded when it is first needed: that takes seconds."""
+class InstructionMatcher:
+    """Matcher with the packaged encoder, which is loaded at the first match; that takes seconds."""
 
     def __init__(self, threshold: float):
         self._threshold = threshold
@@ -31,37 +31,48 @@ class Matcher:
 
     @property
     def exact_only(self) -> bool:
+        """Whether only exact texts are accepted."""
         return self._threshold >= 1.0
 
     def match(self, text: str, known: Sequence[str]) -> str:
+        """Return the instruction of `known` that `text` means. Raises UserError if there is none."""
         try:
             self._encoder = self._encoder or load_text_encoder(MINILM)
         except TextEncoderError as error:
             raise UserError(
-                f"unknown instruction {text!r}; known: {'; '.join(sorted(known))} (and nothing can be read "
-                f"as one of them: {error})"
+                f"unknown instruction {text!r}; known: {'; '.join(sorted(known))} (similar texts cannot be matched: "
+                f"{error})"
             ) from None
-        return match(text, known, self._threshold, self._encoder.encode)
+        return match_instruction(text, known, self._threshold, self._encoder.encode)
 
 
-def match(text: str, known: Sequence[str], threshold: float, encode: Callable[[Sequence[str]], np.ndarray]) -> str:
-    """The one of `known` that `text` means. Raises UserError, naming the known ones, when it is none of them.
+def match_instruction(
+    text: str, known: Sequence[str], threshold: float, encode: Callable[[Sequence[str]], np.ndarray]
+) -> str:
+    """Return the instruction of `known` that `text` means.
 
-    `encode`: n sentences -> (n, L), of length 1 each or of any other length.
+    Args:
+        text: the new instruction.
+        known: the instructions of the policy, at least one.
+        threshold: minimum cosine similarity.
+        encode: n sentences -> embeddings (n, L), of any length.
+
+    Raises:
+        UserError: `text` matches none of them; the message lists the known instructions.
     """
     embeddings = encode([text, *known])
     embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    likeness = embeddings[1:] @ embeddings[0]
-    order = np.argsort(-likeness)
+    similarity = embeddings[1:] @ embeddings[0]
+    order = np.argsort(-similarity)
     nearest = known[order[0]]
-    said = f"unknown instruction {text!r}; nearest is {nearest!r} with a likeness of {likeness[order[0]]:.2f}"
+    problem = f"unknown instruction {text!r}; nearest is {nearest!r} with a similarity of {similarity[order[0]]:.2f}"
     names = f"known: {'; '.join(sorted(known))}"
-    if not likeness[order[0]] >= threshold:
-        raise UserError(f"{said}, {threshold:g} is needed (min_similarity); {names}")
-    if len(known) > 1 and likeness[order[0]] - likeness[order[1]] < LEAD:
-        raise UserError(f"{said}, hardly more than {known[order[1]]!r}; {names}")
+    if not similarity[order[0]] >= threshold:
+        raise UserError(f"{problem}, required {threshold:g} (min_similarity); {names}")
+    if len(known) > 1 and similarity[order[0]] - similarity[order[1]] < MIN_MARGIN:
+        raise UserError(f"{problem}, too close to {known[order[1]]!r}; {names}")
     if sorted(_words(text)) == sorted(_words(nearest)):
-        raise UserError(f"{said}, which has the same words in another order; {names}")
+        raise UserError(f"{problem}, which has the same words in another order; {names}")
     return nearest
 
 

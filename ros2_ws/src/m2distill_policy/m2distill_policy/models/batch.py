@@ -1,5 +1,7 @@
-"""Numpy observations to the model's tensors: the only place that turns uint8 pixels into [0, 1]. Training and serving
-both pass here."""
+"""Convert numpy observations to the model's tensors: the only place that scales uint8 pixels to [0, 1].
+
+Training and serving both use it.
+"""
 
 from collections.abc import Mapping
 
@@ -16,8 +18,18 @@ def to_model_input(
     text: np.ndarray,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """images {camera: (B, T, H, W, 3) uint8, model orientation}, joint (B, T, J) rad, gripper (B, T, G) m, text (B, L)
-    -> a Batch of float32 tensors on `device`; its images are (B, T, 3, H, W) in [0, 1], channels last in memory."""
+    """Return a batch of float32 tensors on `device`.
+
+    Args:
+        images: camera -> (B, T, H, W, 3) uint8, in model orientation.
+        joint: (B, T, J) rad.
+        gripper: (B, T, G) m.
+        text: (B, L) sentence embeddings.
+        device: device of the tensors.
+
+    Returns:
+        The batch; its images are (B, T, 3, H, W) in [0, 1], channels last in memory.
+    """
     return Batch(
         images={
             name: torch.from_numpy(pixels).to(device).float().div_(255).permute(0, 1, 4, 2, 3)

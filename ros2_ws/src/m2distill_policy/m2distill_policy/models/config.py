@@ -1,4 +1,4 @@
-"""ModelConfig: every size of the network. With a PolicySpec it determines the shape of every weight."""
+"""ModelConfig: every size of the network. Together with a PolicySpec it determines the shape of every weight."""
 
 import dataclasses
 import json
@@ -9,9 +9,9 @@ from m2distill_policy.errors import SpecError
 from m2distill_policy.spec import strict_from_json
 
 NORMS = ("batch", "group")
-GROUP_CHANNELS = 8  # channels that a group norm takes together; fewer make one group
-# Far beyond what anybody trains; a file that asks for more would only keep the reader busy.
-MOST = {
+GROUP_CHANNELS = 8  # channels per group of a group norm; fewer channels form one group
+# Upper bounds, far above any model that is trained here; they stop a wrong file from allocating memory.
+MAX_SIZES = {
     "stem_width": 4096,
     "stem_kernel": 63,
     "stem_stride": 64,
@@ -26,51 +26,51 @@ MOST = {
     "min_std": 1.0,
     "gripper_gain": 1e6,
 }
-MOST_STAGES, MOST_OF_STAGE = 8, {"width": 4096, "blocks": 32, "stride": 64}
+MAX_STAGES, MAX_STAGE_SIZES = 8, {"width": 4096, "blocks": 32, "stride": 64}
 
 
 @dataclass(frozen=True)
-class StageConfig:
-    """Residual blocks of one width; the first of them applies the stride."""
+class ResNetStage:
+    """Residual blocks of one width. The first block applies the stride."""
 
     width: int  # channels
     blocks: int  # residual blocks
-    stride: int  # of the first of them
+    stride: int  # of the first block
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the image encoders, the temporal transformer and the mixture head.
 
-    Pixels shrink by stem_stride, by 2 more with stem_pool, then by every stage's stride; the spatial softmax finds its
-    keypoints on what is left.
+    The resolution is divided by `stem_stride`, by 2 with `stem_pool`, then by the stride of every stage. The spatial
+    softmax finds its keypoints on the remaining cells.
     """
 
     stem_width: int  # channels of the first convolution
-    stem_kernel: int  # its side, px
-    stem_stride: int  # its stride, px
-    stem_pool: bool  # 3x3/2 maximum after the first convolution
-    stages: tuple[StageConfig, ...]
-    norm: str  # "batch", or "group": no statistics over the batch, so tasks mixed in one cannot disturb each other
+    stem_kernel: int  # side of its kernel, px
+    stem_stride: int  # stride of the first convolution, px
+    stem_pool: bool  # 3x3 maximum pooling with stride 2 after the first convolution
+    stages: tuple[ResNetStage, ...]
+    norm: str  # "batch", or "group", which has no statistics over the batch that mixed tasks could disturb
     keypoints: int  # per view
     gripper_gain: float  # multiplies finger positions (m) before their projection
     width: int  # D, of every token and latent
-    layers: int  # of the transformer
-    heads: int  # of its attention
+    layers: int  # transformer layers
+    heads: int  # attention heads per layer
     head_width: int  # per attention head
     mlp_width: int  # hidden units of the transformer's MLPs
     dropout: float  # in the transformer; also the DropPath rate of its MLP branches
     position_base: float  # of the sinusoidal time code
     mixture_hidden: int  # hidden units of the mixture head
-    modes: int  # K, of the mixture
+    modes: int  # K, components of the mixture
     min_std: float  # floor of every standard deviation, in action units
 
     def __post_init__(self):
-        _positive(self, MOST, "model")
-        if not 1 <= len(self.stages) <= MOST_STAGES:
-            raise SpecError(f"model.stages has {len(self.stages)} entries, allowed 1 to {MOST_STAGES}")
+        _check_sizes(self, MAX_SIZES, "model")
+        if not 1 <= len(self.stages) <= MAX_STAGES:
+            raise SpecError(f"model.stages has {len(self.stages)} entries, allowed 1 to {MAX_STAGES}")
         for stage in self.stages:
-            _positive(stage, MOST_OF_STAGE, "model.stages")
+            _check_sizes(stage, MAX_STAGE_SIZES, "model.stages")
         if self.norm not in NORMS:
             raise SpecError(f"model.norm is {self.norm!r}, allowed {', '.join(NORMS)}")
         for channels in (self.stem_width, *(stage.width for stage in self.stages)):
@@ -87,28 +87,32 @@ class ModelConfig:
             raise SpecError(f"model.position_base is {self.position_base}, expected a number above 1")
 
     def to_json(self) -> str:
+        """Return the configuration as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "ModelConfig":
-        """Strict inverse of `to_json`; raises SpecError."""
+        """Return the configuration that `to_json` wrote. Raises SpecError for anything else."""
         return strict_from_json(ModelConfig, text)
 
 
-def _positive(config: "StageConfig | ModelConfig", most: Mapping[str, float], where: str) -> None:
-    for name, limit in most.items():
+def _check_sizes(config: "ResNetStage | ModelConfig", limits: Mapping[str, float], where: str) -> None:
+    for name, limit in limits.items():
         if not 0 < (value := getattr(config, name)) <= limit:
             raise SpecError(f"{where}.{name} is {value}, allowed above 0 up to {limit:g}")
 
 
 def libero() -> ModelConfig:
-    """LIBERO's ResNet-T (configs/policy/bc_transformer_policy.yaml): 5,383,307 parameters with `spec.libero_spec()`."""
+    """Return LIBERO's ResNet-T (configs/policy/bc_transformer_policy.yaml).
+
+    It has 5,383,307 parameters with `spec.libero_spec()`.
+    """
     return ModelConfig(
         stem_width=64,
         stem_kernel=7,
         stem_stride=2,
         stem_pool=True,
-        stages=(StageConfig(64, 2, 1), StageConfig(128, 2, 2)),
+        stages=(ResNetStage(64, 2, 1), ResNetStage(128, 2, 2)),
         norm="batch",
         keypoints=32,
         gripper_gain=1.0,
@@ -126,17 +130,17 @@ def libero() -> ModelConfig:
 
 
 def small() -> ModelConfig:
-    """For images of 64 px, learned by two CPU cores in minutes. Keypoints are found on 16 x 16 cells.
+    """Return a network for images of 64 px that trains on two CPU cores in minutes, with keypoints on 16 x 16 cells.
 
-    Of the few shapes tried, the one that learned most per second of one core on LIBERO-OBJECT. Without dropout: a
-    training of minutes is far from fitting its demonstrations too well.
+    Of the few sizes tried, it learned fastest per second of one core on LIBERO-OBJECT. It has no dropout, because a
+    training of minutes does not overfit its demonstrations.
     """
     return ModelConfig(
         stem_width=16,
         stem_kernel=7,
         stem_stride=4,
         stem_pool=False,
-        stages=(StageConfig(16, 1, 1), StageConfig(32, 1, 1)),
+        stages=(ResNetStage(16, 1, 1), ResNetStage(32, 1, 1)),
         norm="group",
         keypoints=32,
         gripper_gain=25.0,

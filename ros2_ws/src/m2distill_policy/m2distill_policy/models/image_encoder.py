@@ -1,4 +1,6 @@
-"""One view -> one token: a FiLM-conditioned ResNet stem, a spatial softmax, a projection (LIBERO's ResnetEncoder).
+"""Image encoder: a ResNet with FiLM, a spatial softmax and a projection to one token per image.
+
+This is LIBERO's ResnetEncoder.
 
 Letters: B batch, T steps, n = B*T, C channels, H W pixels or cells, L text width, D token width, P keypoints.
 """
@@ -11,26 +13,28 @@ from m2distill_policy.models.config import GROUP_CHANNELS, ModelConfig
 
 
 class GroupNorm(nn.GroupNorm):
-    """In float32 under autocast too: a CPU's bfloat16 kernel takes four times as long."""
+    """Group norm in float32, also under autocast: the bfloat16 kernel of a CPU takes four times as long."""
 
     def forward(self, h: Tensor) -> Tensor:
+        """(n, C, H, W) -> the same shape and dtype."""
         with torch.autocast(h.device.type, enabled=False):
             return super().forward(h.float()).to(h.dtype)
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
+    """Return a batch norm or a group norm, as ModelConfig.norm names it."""
     return nn.BatchNorm2d(channels) if kind == "batch" else GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
 
 
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Conv2d:
-    """A convolution without bias (a norm follows), with torchvision's initialisation of ResNet."""
+    """Return a convolution without bias, because a norm follows, with the initialisation of torchvision's ResNet."""
     layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
 
 class FilmBlock(nn.Module):
-    """ResNet's basic block, then h <- (1 + gamma) h + beta, with beta and gamma linear in the sentence embedding."""
+    """Basic block of ResNet, then h <- (1 + gamma) h + beta, with beta and gamma linear in the sentence embedding."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: str, text_width: int):
         super().__init__()
@@ -44,7 +48,7 @@ class FilmBlock(nn.Module):
         self.film: nn.Module = nn.Linear(text_width, 2 * channels_out)
 
     def forward(self, h: Tensor, text_BL: Tensor) -> Tensor:
-        """h (B*T, C, H, W), text (B, L) -> (B*T, C', H', W')."""
+        """(B*T, C, H, W) and text (B, L) -> (B*T, C', H', W')."""
         residual = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(h)))))
         h = F.relu(residual + self.shortcut(h))
         beta, gamma = self.film(text_BL).repeat_interleave(len(h) // len(text_BL), 0)[:, :, None, None].chunk(2, 1)
@@ -52,6 +56,8 @@ class FilmBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
+    """Encoder of one camera, conditioned on the sentence embedding."""
+
     def __init__(self, config: ModelConfig, text_width: int):
         super().__init__()
         self.conv = conv(3, config.stem_width, config.stem_kernel, config.stem_stride)
@@ -68,14 +74,14 @@ class ImageEncoder(nn.Module):
         self.project = nn.Linear(2 * config.keypoints, config.width)
 
     def forward(self, images_BTCHW: Tensor, text_BL: Tensor) -> Tensor:
-        """images (B, T, 3, H, W) float32 in [0, 1], text (B, L) -> tokens (B, T, D) float32."""
+        """(B, T, 3, H, W) float32 in [0, 1] and text (B, L) -> tokens (B, T, D) float32."""
         B, T = images_BTCHW.shape[:2]
         h = images_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (n, 3, H, W)
-        h = F.relu(self.pool(self.norm(self.conv(h))))  # (n, C, H', W'); in this order for there is less to rectify
+        h = F.relu(self.pool(self.norm(self.conv(h))))  # (n, C, H', W'); pooling first leaves less to rectify
         for block in self.blocks:
             h = block(h, text_BL)
         h = self.heatmaps(h)  # (n, P, H'', W'')
-        # bfloat16 resolves 1/256 of the image at best, and its sums lose more: full precision from here on.
+        # bfloat16 resolves at best 1/256 of the image, and its sums lose more, so the rest is in full precision.
         with torch.autocast(h.device.type, enabled=False):
             return self.project(spatial_softmax(h.float())).view(B, T, -1)
 
@@ -83,7 +89,7 @@ class ImageEncoder(nn.Module):
 def spatial_softmax(heatmaps: Tensor) -> Tensor:
     """(n, P, H, W) -> (n, 2P): the expected row of every keypoint, then every expected column, in [-1, 1].
 
-    LIBERO calls the rows x and the columns y (its meshgrid is indexed by row); the order of the numbers is the same.
+    LIBERO names the rows x and the columns y, because its meshgrid is indexed by row; the order is the same.
     """
     n, P, H, W = heatmaps.shape
     weights = heatmaps.flatten(2).softmax(-1).view(n, P, H, W)

@@ -1,4 +1,4 @@
-"""The mixture-of-Gaussians head over the action (LIBERO's GMMHead)."""
+"""Gaussian mixture head over the action, LIBERO's GMMHead."""
 
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
@@ -9,6 +9,8 @@ from m2distill_policy.models.config import ModelConfig
 
 
 class MixtureHead(nn.Module):
+    """MLP that maps a token to a mixture of K diagonal Gaussians over the action."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         hidden = config.mixture_hidden
@@ -21,11 +23,11 @@ class MixtureHead(nn.Module):
         self.modes, self.min_std = config.modes, config.min_std
 
     def forward(self, x: Tensor) -> MixtureSameFamily:
-        """(..., D) -> a mixture with batch shape (...), K modes and events of 7 action units."""
+        """(..., D) -> a mixture with batch shape (...), K components and events of 7 action units."""
         h = self.shared(x)
         mean = self.mean(h).tanh().unflatten(-1, (self.modes, ACTION_WIDTH))  # (..., K, A)
         std = F.softplus(self.std(h)).unflatten(-1, (self.modes, ACTION_WIDTH)) + self.min_std
-        # Not validated, which would synchronise a GPU every step: whoever uses the numbers checks that they are finite.
+        # Validation would synchronise a GPU every step; callers check that the numbers are finite.
         return MixtureSameFamily(
             Categorical(logits=self.logits(h), validate_args=False),
             Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),

@@ -1,4 +1,4 @@
-"""A policy about to act: the same function, with what does not depend on the observation worked out beforehand."""
+"""Faster inference: the same function, with everything that does not depend on the observation computed in advance."""
 
 from collections.abc import Iterable
 from typing import Any, cast
@@ -13,34 +13,39 @@ from m2distill_policy.models.policy import Policy
 
 
 class CachedLayer(nn.Module):
-    """A layer that is asked the same again and again, as the instruction is: it works out an answer once."""
+    """Layer that caches its last output, for inputs that rarely change, such as the sentence embedding."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
-        self._asked: Tensor | None = None
+        self._cached_input: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._asked is None or not torch.equal(x, self._asked):
-            self._asked, self._answer = x.clone(), self.layer(x)
-        return self._answer
+        """Return the cached output if `x` equals the last input."""
+        if self._cached_input is None or not torch.equal(x, self._cached_input):
+            self._cached_input, self._cached_output = x.clone(), self.layer(x)
+        return self._cached_output
 
 
 class PackedConv(nn.Module):
-    """A convolution with its weights in the order that oneDNN wants, which it otherwise finds anew at every call, a
-    tenth of an encoder's time. By the operators of torch's own compiler; what comes out is equal, bit for bit. Small
-    inputs, which torch does not give to oneDNN, are left as they are. `dtype` is that of the arithmetic and of what
-    comes out."""
+    """Convolution with its weights already in the memory layout of oneDNN.
+
+    oneDNN otherwise converts them at every call, a tenth of an encoder's time. The operators are those of torch's own
+    compiler, and the output is equal bit for bit. Small inputs, which torch does not compute with oneDNN, use the usual
+    convolution.
+    """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype):
+        """Copy the weights of `conv`. `dtype` is the type of the arithmetic and of the output."""
         super().__init__()
         self._dtype = dtype
-        self._geometry: Any = (conv.padding, conv.stride, conv.dilation)  # the operators' stubs want lists
+        self._geometry: Any = (conv.padding, conv.stride, conv.dilation)  # the stubs of the operators declare lists
         self._weight = conv.weight.detach().to(dtype)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, C', H', W') in `dtype`."""
         x = x.to(self._dtype)
         padding, stride, dilation = self._geometry
         if self._packed is None:
@@ -56,9 +61,15 @@ class PackedConv(nn.Module):
 
 
 def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32) -> Policy:
-    """The policy itself, changed for good: in eval mode, batch norms folded into the convolutions before them (equal
-    but for rounding), convolutions packed, in `dtype`, the instruction's projections remembered. Its weights are not to
-    be trained or saved any more."""
+    """Change a policy in place for fast inference, and return it. It must not be trained or saved afterwards.
+
+    The policy is put in eval mode. Batch norms are folded into the convolutions before them, which is equal up to
+    rounding. Convolutions are packed, and projections of the sentence embedding are cached.
+
+    Args:
+        policy: the policy to change.
+        dtype: type of the convolutions' arithmetic.
+    """
     policy.eval()
     for encoder in cast(Iterable[ImageEncoder], policy.image_encoders):
         fold_batch_norms(encoder)
@@ -70,7 +81,7 @@ def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32) -
 
 
 def fold_batch_norms(encoder: ImageEncoder) -> None:
-    """For an encoder in eval mode that will not be trained any more; changes it."""
+    """Fold batch norms into the convolutions of an encoder in eval mode, in place."""
     pairs: list[tuple[nn.Module, str, str]] = [(encoder, "conv", "norm")]
     for block in encoder.blocks:
         pairs += [(block, "conv1", "norm1"), (block, "conv2", "norm2")]
@@ -83,6 +94,7 @@ def fold_batch_norms(encoder: ImageEncoder) -> None:
 
 
 def pack_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every convolution of a module by a PackedConv, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             setattr(module, name, PackedConv(child, dtype))

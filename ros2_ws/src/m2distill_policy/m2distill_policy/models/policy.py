@@ -1,7 +1,7 @@
-"""The policy network: observations and a sentence embedding -> a mixture over actions, and the latents distilled.
+"""Policy network: observations and a sentence embedding -> a mixture over actions, and the latents for distillation.
 
 Letters: B batch, T steps (oldest first), N tokens per step (text, joint, gripper, then one per view), D token width,
-L text width, A action, J joints, G gripper. A batch is the dict of observation_tensors.to_model_input:
+L text width, A action, J joints, G gripper. A batch is the dict that batch.to_model_input returns:
     images {camera: (B, T, 3, H, W) float32 in [0, 1]}, joint (B, T, J) rad, gripper (B, T, G) m, text (B, L)
 """
 
@@ -19,10 +19,12 @@ from m2distill_policy.models.mixture_head import MixtureHead
 from m2distill_policy.models.transformer import TemporalTransformer
 from m2distill_policy.spec import PolicySpec
 
-OTHER_TOKENS = ("text", "joint", "gripper")
+NON_IMAGE_TOKENS = ("text", "joint", "gripper")
 
 
 class Batch(TypedDict):
+    """Input of the network; shapes are in the module docstring."""
+
     images: dict[str, Tensor]
     joint: Tensor
     gripper: Tensor
@@ -31,38 +33,49 @@ class Batch(TypedDict):
 
 @dataclass
 class PolicyOutput:
+    """Output of the network."""
+
     dist: MixtureSameFamily  # batch shape (B, T), event (A,)
     latents: dict[str, Tensor]  # "text", "joint", "gripper" and every camera: (B, T, D), before the transformer
 
 
 class Policy(nn.Module):
+    """Image encoders and linear projections to tokens, a temporal transformer and a mixture head."""
+
     def __init__(self, config: ModelConfig, spec: PolicySpec):
         super().__init__()
         for camera in spec.cameras:
-            if camera.name in OTHER_TOKENS:
-                raise SpecError(f"a camera is named {camera.name!r}, which is the name of another input; rename it")
+            if camera.name in NON_IMAGE_TOKENS:
+                raise SpecError(
+                    f"a camera is named {camera.name!r}, which is the name of another input; rename the camera"
+                )
         self.config, self.spec = config, spec
-        self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)  # spec's order
+        # In the order of the spec's cameras
+        self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
         self.text: nn.Module = nn.Linear(spec.text_width, config.width)
         self.joint = nn.Linear(len(spec.joint_names), config.width)
         self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
-        # Faster convolutions. torch's stubs leave this argument out.
+        # This layout makes convolutions faster. The stubs of torch lack this argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, batch: Batch) -> PolicyOutput:
+        """Return mixture and latents of every step of the batch."""
         return self.read_out(self.encode(batch))
 
     def read_out(self, latents: dict[str, Tensor]) -> PolicyOutput:
-        """What follows `encode`."""
+        """Return the mixture of every step from the tokens that `encode` returned."""
         with torch.autocast(latents["joint"].device.type, enabled=False):
             x = self.transformer(torch.stack(tuple(latents.values()), 2))  # (B, T, N, D)
             return PolicyOutput(self.head(x[:, :, 0]), latents)  # the text token carries the action
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """The N tokens of every step by name, each (B, T, D) float32. Only the convolutions follow a caller's autocast:
-        they are nearly all of the cost, and the rest is where rounding hurts."""
+        """Return the N tokens of every step by name, each (B, T, D) float32.
+
+        Only the convolutions follow the caller's autocast: they are nearly all of the cost, and the other layers are
+        sensitive to rounding.
+        """
         steps = batch["joint"].shape[1]
         with torch.autocast(batch["joint"].device.type, enabled=False):
             latents = {
@@ -75,9 +88,9 @@ class Policy(nn.Module):
         return latents
 
     def encode_step(self, batch: Batch) -> Tensor:
-        """A batch of T = 1 -> its tokens (B, 1, N, D), to be queued for `decode`."""
+        """Return the tokens (B, 1, N, D) of a batch with T = 1, to be queued for `decode`."""
         return torch.stack(tuple(self.encode(batch).values()), 2)
 
     def decode(self, tokens_BTND: Tensor) -> MixtureSameFamily:
-        """Tokens of the last t <= history steps -> the mixture of the newest step, batch shape (B,)."""
+        """Return the mixture of the newest step, batch shape (B,), from the tokens of up to `history` steps."""
         return self.head(self.transformer(tokens_BTND)[:, -1, 0])

@@ -1,0 +1,10 @@
+"""Observations: from sensor data of any camera and joint driver to the model's input arrays.
+
+    image_decoding.py  encoded image bytes -> (H, W, 3) uint8 RGB
+    observation.py     images at the model's size and orientation, joints in the model's order
+    input_stream.py    newest value of one input, with its age limit
+    poses.py           poses of the hand in the base frame
+
+Invariant: training and serving read images and joints through the same functions. Nothing here has a clock; time is an
+argument.
+"""

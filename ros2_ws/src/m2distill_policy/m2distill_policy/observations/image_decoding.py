@@ -1,9 +1,9 @@
-"""Images as cameras and bags hold them -> (H, W, 3) uint8 RGB. numpy and OpenCV only, so that a live topic and a
-recording are read by the same code.
+"""Decode images of cameras and bags to (H, W, 3) uint8 RGB.
 
-What arrives is not trusted: every size is checked against the bytes that are there before anything of that size is
-made, and whatever cannot be decoded raises MessageError with the reason. cv_bridge has no part in this, for
-distributions build it for numpy 1; the tests hold the two equal where it can be imported.
+Needs only numpy and OpenCV, so a live topic and a recording are read by the same code. Input is not trusted: every
+size is checked against the bytes that were received before memory of that size is allocated, and an image that cannot
+be decoded raises MessageError with the reason. cv_bridge is not used, because distributions build it for numpy 1; tests
+compare the results of both where it can be imported.
 """
 
 import array
@@ -15,20 +15,20 @@ import numpy as np
 
 from m2distill_policy.errors import MessageError
 
-Bytes = bytes | array.array | np.ndarray  # anything that numpy reads as a run of uint8
-MAX_PIXELS = 2**24  # 4096 x 4096, the largest camera a PolicySpec can ask for
-MAX_JPEG_SCANS = 64  # a progressive JPEG has about ten; each costs a pass over the whole image
+Bytes = bytes | array.array | np.ndarray  # a buffer that numpy reads as uint8
+MAX_PIXELS = 2**24  # 4096 x 4096, the largest camera of a PolicySpec
+MAX_JPEG_SCANS = 64  # a progressive JPEG has about ten; the decoder processes the whole image in each scan
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one pixel lies in a row, and OpenCV's code that makes RGB of it (None: it is RGB)."""
+    """Memory layout of an image encoding, and OpenCV's code that converts it to RGB (None for RGB)."""
 
     channels: int
     sample_bytes: int
     to_rgb: int | None
     multiple: tuple[int, int] = (1, 1)  # height and width are multiples of these
-    rows: tuple[int, int] = (1, 1)  # rows of bytes per row of pixels, as a fraction: colour planes come below
+    rows: tuple[int, int] = (1, 1)  # rows of bytes per row of pixels, as a fraction: colour planes follow below
 
 
 _8_OR_16_BITS = {
@@ -55,13 +55,28 @@ ENCODINGS: dict[str, Encoding] = {  # the names are those of sensor_msgs/image_e
     "yuyv": _YUYV,
     "yuv422_yuy2": _YUYV,
     "nv21": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV21, multiple=(2, 2), rows=(3, 2)),
-    "nv12": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV12, multiple=(2, 2), rows=(3, 2)),  # no name in sensor_msgs, but in use
+    # Not named in sensor_msgs, but in use
+    "nv12": Encoding(1, 1, cv2.COLOR_YUV2RGB_NV12, multiple=(2, 2), rows=(3, 2)),
 }
 
 
 def decode_raw(encoding: str, height: int, width: int, step: int, big_endian: bool, data: Bytes) -> np.ndarray:
-    """The fields of a sensor_msgs/Image -> (H, W, 3) uint8 RGB. Rows may be padded (`step` is their length in bytes);
-    16-bit samples are scaled to 8 bits, 65535 to 255."""
+    """Decode the fields of a sensor_msgs/Image.
+
+    Args:
+        encoding: a key of ENCODINGS.
+        height: rows of pixels.
+        width: pixels per row.
+        step: bytes per row, padding included.
+        big_endian: byte order of 16-bit samples, which are scaled to 8 bits, 65535 to 255.
+        data: the pixels.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        MessageError: the encoding is not supported, or the fields contradict each other.
+    """
     if encoding not in ENCODINGS:
         raise MessageError(f"image encoding {encoding!r} is not supported (allowed: {', '.join(ENCODINGS)})")
     layout = ENCODINGS[encoding]
@@ -84,8 +99,19 @@ def decode_raw(encoding: str, height: int, width: int, step: int, big_endian: bo
 
 
 def decode_compressed(data: Bytes, format: str = "") -> np.ndarray:
-    """A JPEG or PNG -> (H, W, 3) uint8 RGB, with alpha left out. `format` is sensor_msgs/CompressedImage's: where it
-    says "compressed rgb", the sender put red where an image file has blue, as image_transport's plugin may."""
+    """Decode a JPEG or PNG; an alpha channel is ignored.
+
+    Args:
+        data: content of the file.
+        format: the field of sensor_msgs/CompressedImage. With "compressed rgb" the sender swapped red and blue, as the
+            plugin of image_transport may do.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        MessageError: the data cannot be decoded, or the image is too large.
+    """
     data = np.frombuffer(data, np.uint8)
     try:
         _check_size(*_compressed_size(data.tobytes()))
@@ -107,19 +133,25 @@ def _check_size(height: int, width: int) -> None:
     if height == 0 or width == 0:
         raise MessageError(f"image is empty: {height}x{width} px")
     if height * width > MAX_PIXELS:
-        raise MessageError(f"image is {height}x{width} px, allowed {MAX_PIXELS} in all; set the camera smaller")
+        raise MessageError(
+            f"image is {height}x{width} px, allowed {MAX_PIXELS} in total; reduce the camera's resolution"
+        )
 
 
 def _to_rgb8(samples_HWC: np.ndarray, to_rgb: int | None) -> np.ndarray:
     image = samples_HWC.copy() if to_rgb is None else cv2.cvtColor(samples_HWC, to_rgb)
     if image.dtype == np.uint16:
-        image = cv2.convertScaleAbs(image, alpha=255 / 65535)  # to the nearest
+        image = cv2.convertScaleAbs(image, alpha=255 / 65535)  # rounds to the nearest
     return image
 
 
 def _compressed_size(data: bytes) -> tuple[int, int]:
-    """(height, width) that the decoder will make room for, from the header. Raises MessageError, or struct.error or
-    IndexError where the header ends too soon."""
+    """Return (height, width) from the header, which is the size that the decoder allocates.
+
+    Raises:
+        MessageError: the header is not of a JPEG or PNG that can be decoded.
+        struct.error, IndexError: the header is truncated.
+    """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         if data[12:16] != b"IHDR":
             raise MessageError("PNG cannot be decoded: it does not begin with its header")
@@ -134,12 +166,12 @@ def _compressed_size(data: bytes) -> tuple[int, int]:
     at = 2
     while data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
+        if marker == 0xFF:  # fill byte
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             return struct.unpack_from(">HH", data, at + 5)
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # without a length: out of place here
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # marker without a length, not valid here
             break
         else:
             at += 2 + struct.unpack_from(">H", data, at + 2)[0]
-    raise MessageError("JPEG cannot be decoded: no frame header where one belongs")
+    raise MessageError("JPEG cannot be decoded: no frame header before the image data")

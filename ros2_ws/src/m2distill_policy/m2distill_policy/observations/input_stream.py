@@ -1,4 +1,4 @@
-"""The newest value of one input, with its stamp and its age limit. Time is an argument: there is no clock here."""
+"""Newest value of one input, with its stamp and age limit. There is no clock here; time is an argument."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass
 class InputStream:
-    """Holds what one topic said last; a rejected message counts as having nothing until a good one arrives."""
+    """Newest message of one topic. After a rejected message there is no value until a valid one arrives."""
 
     name: str
     max_age_ns: int
-    max_lead_ns: int  # how far a stamp may lie in the future, for clocks that disagree a little
+    max_lead_ns: int  # tolerated offset of a stamp into the future, for clocks that differ slightly
     value: Any = None
     stamp_ns: int = 0
     problem: str = ""
@@ -19,16 +19,22 @@ class InputStream:
         self.clear()
 
     def clear(self) -> None:
+        """Remove the value."""
         self.value, self.problem = None, f"{self.name}: nothing received yet"
 
     def accept(self, value: Any, stamp_ns: int) -> None:
+        """Replace the value by a valid one."""
         self.value, self.stamp_ns, self.problem = value, stamp_ns, ""
 
     def reject(self, reason: str) -> None:
+        """Remove the value because the newest message is invalid."""
         self.value, self.problem = None, reason
 
-    def why_unusable(self, now_ns: int) -> str:
-        """Empty when the value may be used now, else the reason it may not: the same text for as long as it lasts."""
+    def unusable_reason(self, now_ns: int) -> str:
+        """Return why the value must not be used at `now_ns`; empty if it may be used.
+
+        The text stays the same while the reason lasts.
+        """
         if self.problem:
             return self.problem
         age_ns = now_ns - self.stamp_ns

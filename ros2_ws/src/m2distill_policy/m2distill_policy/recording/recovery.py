@@ -1,8 +1,7 @@
-"""What a dead recorder left, made whole: every message that reached its file becomes part of a good bag.
+"""Recovery of episodes that a crashed recorder left open: every message in the file becomes part of a valid bag.
 
-An open episode is an mcap file without an end. mcap is a sequence of records, each with its length, some of them within
-chunks, which the recorder does not compress: they are read one after the other until one is not whole, or holds what no
-recorder writes.
+An open episode is an mcap file without an end. mcap is a sequence of records, each with its length, some of them inside
+chunks, which the recorder does not compress. Records are read in order until one is incomplete or not of a recorder.
 """
 
 import json
@@ -19,76 +18,81 @@ from rosbags.rosbag2 import Reader, WriterError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.recording.episode import DISCARDED, LABELS, BagWriter, Recordings, appear, move
+from m2distill_policy.recording.episode import DISCARDED, LABELS, BagWriter, Recordings, move_durably, publish_episode
 
 MAGIC = b"\x89MCAP0\r\n"
-SCHEMA, CHANNEL, MESSAGE, CHUNK = 3, 4, 5, 6  # kinds of records; 0 is what a crashed machine may leave
+SCHEMA, CHANNEL, MESSAGE, CHUNK = 3, 4, 5, 6  # kinds of records; a crashed machine may leave zeros
 CHUNK_HEAD = struct.Struct("<QQQI")  # first and last time, size, checksum; then compression and length of the content
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, times of logging and of publishing
 RECOVERING = "recovering"
-# What comes of a record that no recorder wrote; SyntaxError: rosbags makes Python classes named like the types.
-FOREIGN = (KeyError, ValueError, struct.error, SyntaxError, TypesysError, WriterError)
+# Errors from a record that no recorder wrote. SyntaxError: rosbags creates Python classes named after the types.
+INVALID_RECORD_ERRORS = (KeyError, ValueError, struct.error, SyntaxError, TypesysError, WriterError)
 
 
 @dataclass(frozen=True)
-class Recovered:
+class RecoveredEpisode:
+    """Result of one recovery."""
+
     name: str
     path: Path
     messages: int
     seconds: float
 
 
-def recover(root: Path) -> list[Recovered]:
-    """Finish every open episode below `root`; one without a readable message goes to `discarded`. Raises UserError
-    while a recorder is at work there, and for an episode whose place is taken."""
+def recover_episodes(root: Path) -> list[RecoveredEpisode]:
+    """Finish every open episode below `root`. One without a readable message is moved to `discarded`.
+
+    Raises:
+        UserError: a recorder uses the folder, or the final path of an episode is taken.
+    """
     with Recordings(root) as recordings:
         return [_recover(folder, root) for folder in recordings.unfinished()]
 
 
-def _recover(folder: Path, root: Path) -> Recovered:
+def _recover(folder: Path, root: Path) -> RecoveredEpisode:
     target = root / folder.name
-    if _is_whole(target):  # a recovery died after its rename
+    if _is_complete(target):  # a recovery crashed after its rename
         shutil.rmtree(folder)
     elif target.exists():
-        raise UserError(f"{target} is in the way of what {folder} holds; move it elsewhere")
-    elif _is_whole(folder):  # the recorder died between finishing and renaming
-        appear(folder, target)
+        raise UserError(f"{target} exists, so {folder} cannot be recovered to that path; move it elsewhere")
+    elif _is_complete(folder):  # the recorder crashed between finishing and renaming
+        publish_episode(folder, target)
     elif _rebuild(folder, root / RECOVERING / folder.name, target):
         shutil.rmtree(folder)
     else:
-        move(folder, root / DISCARDED / folder.name)
-        return Recovered(folder.name, root / DISCARDED / folder.name, 0, 0.0)
+        move_durably(folder, root / DISCARDED / folder.name)
+        return RecoveredEpisode(folder.name, root / DISCARDED / folder.name, 0, 0.0)
     with Reader(target) as bag:
-        return Recovered(folder.name, target, bag.message_count, bag.duration * 1e-9)
+        return RecoveredEpisode(folder.name, target, bag.message_count, bag.duration * 1e-9)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     try:
         with Reader(folder):
             return True
-    except Exception:  # YAML and mcap: damaged or hostile bytes fail in whatever way
+    except Exception:  # YAML and mcap: damaged or hostile bytes may raise anything
         return False
 
 
 def _rebuild(folder: Path, scratch: Path, target: Path) -> bool:
-    """Whether there was any message that can be read."""
+    """Write a new bag of all readable messages; return False if there are none."""
     source, labels = folder / f"{folder.name}.mcap", folder / LABELS
-    shutil.rmtree(scratch, ignore_errors=True)  # of a recovery that died
+    shutil.rmtree(scratch, ignore_errors=True)  # of a crashed recovery
     schemas: dict[int, tuple[str, str]] = {}  # type, definition
     channels: dict[int, tuple[str, str]] = {}  # topic, type
     bag = None
-    if not source.is_file():  # the recorder died between making the two
+    if not source.is_file():  # the recorder crashed before it created the file
         return False
-    with source.open("rb") as file, suppress(*FOREIGN):
+    with source.open("rb") as file, suppress(*INVALID_RECORD_ERRORS):
         for kind, body in _records(file):
             if kind == SCHEMA:
-                name, _, definition = _texts(body[2:], 3)
-                schemas[_number(body)] = name, definition
+                name, _, definition = _read_strings(body[2:], 3)
+                schemas[_read_uint16(body)] = name, definition
             elif kind == CHANNEL:
-                channels[_number(body)] = _texts(body[4:], 1)[0], schemas[_number(body[2:])][0]
+                channels[_read_uint16(body)] = _read_strings(body[4:], 1)[0], schemas[_read_uint16(body[2:])][0]
             elif kind == MESSAGE:
                 channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(body)
-                if bag is None:  # all channels come before the first message
+                if bag is None:  # all channels precede the first message
                     types = get_typestore(Stores.EMPTY)
                     for name, definition in schemas.values():
                         types.register(get_types_from_msg(definition, name))
@@ -102,7 +106,7 @@ def _rebuild(folder: Path, scratch: Path, target: Path) -> bool:
 
 
 def _read_labels(path: Path) -> dict[str, str]:
-    """Those that are texts; none from a file that is missing or damaged."""
+    """Return the labels that are strings; none if the file is missing or damaged."""
     try:
         labels = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -111,7 +115,7 @@ def _read_labels(path: Path) -> dict[str, str]:
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The whole records of a file, those within chunks too, until one is not whole."""
+    """Yield kind and body of the complete records of a file, also of those inside chunks."""
     length = os.fstat(file.fileno()).st_size
     if file.read(len(MAGIC)) != MAGIC:
         return
@@ -119,18 +123,19 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         kind, size = head[0], int.from_bytes(head[1:], "little")
         if kind == CHUNK:
             compression = file.read(CHUNK_HEAD.size + 4)[CHUNK_HEAD.size :]
-            file.seek(int.from_bytes(compression, "little") + 8, 1)  # go on with the records within
+            file.seek(int.from_bytes(compression, "little") + 8, 1)  # continue with the records inside
             continue
         if size > length - file.tell():
             return
         yield kind, file.read(size)
 
 
-def _number(body: bytes) -> int:
+def _read_uint16(body: bytes) -> int:
     return int.from_bytes(body[:2], "little")
 
 
-def _texts(body: bytes, count: int) -> list[str]:
+def _read_strings(body: bytes, count: int) -> list[str]:
+    """Return the first `count` strings, each with its length before it."""
     texts = []
     for _ in range(count):
         size = int.from_bytes(body[:4], "little")

@@ -1,23 +1,28 @@
-"""How regularly the messages of a topic came: count, rate, longest gap, and what was published but not heard."""
+"""Regularity of a topic: message count, rate, longest gap, and messages that were published but not received."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class TopicStatistics:
-    """Of one topic. Times are all of one clock, ns."""
+    """Statistics of one topic. All times are of one clock, in ns."""
 
-    gap_ns: int  # a longer silence between two messages counts
+    gap_ns: int  # a longer silence between two messages is a gap
     count: int = 0
     gaps: int = 0
-    longest_ns: int = 0
-    lost: int = 0  # by the publisher's own count
+    longest_ns: int = 0  # longest silence between two messages
+    lost: int = 0  # messages that were published but not received, by the publisher's numbers
     _first_ns: int = field(default=0, repr=False)
     _last_ns: int = field(default=0, repr=False)
     _last_number: int = field(default=0, repr=False)
 
-    def heard(self, time_ns: int, number: int = 0) -> None:
-        """`number`: the publisher's count of its messages, where it is known; it begins anew with every publisher."""
+    def add(self, time_ns: int, number: int = 0) -> None:
+        """Count one received message.
+
+        Args:
+            time_ns: time of the message.
+            number: the publisher's message number, 0 if unknown. Every publisher starts its own count.
+        """
         if self.count:
             silence_ns = time_ns - self._last_ns
             self.longest_ns = max(self.longest_ns, silence_ns)
@@ -30,14 +35,14 @@ class TopicStatistics:
 
     @property
     def rate_hz(self) -> float:
-        """On the average."""
+        """Mean rate from the first to the last message."""
         return (self.count - 1) * 1e9 / max(1, self._last_ns - self._first_ns)
 
-    def trouble(self) -> str:
-        """Empty, or what one who wants to learn from these messages should know."""
+    def problems(self) -> str:
+        """Return what makes these messages unsuitable for training; empty if nothing does."""
         parts = []
         if not self.count:
-            parts.append("nothing heard")
+            parts.append("nothing received")
         if self.gaps:
             parts.append(f"{self.gaps} gaps, the longest {self.longest_ns / 1e6:.0f} ms")
         if self.lost:

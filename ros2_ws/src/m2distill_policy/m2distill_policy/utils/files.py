@@ -1,44 +1,48 @@
-"""Files and folders that survive a crash: what is written under its final name is whole and on the disk."""
+"""Durable files and folders: content under its final name is complete and on the disk, also after a crash."""
 
 import os
 from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and flush it to the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Readers see the old content or the new, never a part."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file. Readers see the old content or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     publish(temporary, path)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """What was written under a temporary name appears under its final one."""
-    sync(temporary)
+    """Flush a temporary file to the disk and rename it to its final path."""
+    fsync_path(temporary)
     temporary.replace(path)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
 def publish_folder(temporary: Path, folder: Path) -> None:
-    """What was written into a folder beside it appears as `folder`. One that another process made meanwhile stays."""
+    """Flush a temporary folder beside `folder` to the disk and rename it.
+
+    If another process has created `folder` meanwhile, that folder is kept.
+    """
     for path in [*temporary.rglob("*"), temporary]:
-        sync(path)
+        fsync_path(path)
     try:
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
-    sync(folder.parent)
+    fsync_path(folder.parent)
 
 
-def sync(path: Path) -> None:
-    """The content of a file, or the names in a folder, are on the disk when this returns."""
+def fsync_path(path: Path) -> None:
+    """Flush the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

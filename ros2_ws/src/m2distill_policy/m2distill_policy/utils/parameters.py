@@ -1,8 +1,10 @@
-"""A setting is a field of a frozen dataclass: default, description, range. `ros/params.py` makes ROS parameters of it.
+"""Settings as fields of a frozen dataclass: default, description and range.
 
-@dataclass(frozen=True)
-class Parameters:
-    rate_hz: float = parameter(20.0, "control rate", at_least=1.0, at_most=1000.0, read_only=True)
+`ros/common/parameters.py` declares them as ROS parameters.
+
+    @dataclass(frozen=True)
+    class Parameters:
+        rate_hz: float = parameter(20.0, "control rate", at_least=1.0, at_most=1000.0, read_only=True)
 """
 
 import dataclasses
@@ -12,7 +14,19 @@ from typing import Any
 def parameter(
     default, description: str, *, at_least=None, at_most=None, choices: tuple[str, ...] = (), read_only: bool = False
 ) -> Any:
-    """A dataclass field. Numbers need both bounds, strings may have `choices`."""
+    """Return a dataclass field for one setting.
+
+    Args:
+        default: value of type bool, int, float, str or tuple of floats.
+        description: help text, shown by `ros2 param describe` and in the reference.
+        at_least: lower bound, included; required for a number.
+        at_most: upper bound, included; required for a number.
+        choices: allowed strings; empty: any.
+        read_only: the value is fixed when the node starts.
+
+    Raises:
+        TypeError: a number without both bounds.
+    """
     if type(default) in (int, float) and (at_least is None or at_most is None):
         raise TypeError(f"a number needs at_least and at_most: {description}")
     return dataclasses.field(

@@ -27,7 +27,7 @@ from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.suites import DEFAULT_SUITE
-from m2distill_policy.utils.files import write_whole
+from m2distill_policy.utils.files import write_atomically
 
 START_TIMEOUT_S = 90.0  # for both nodes to come up
 CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build
@@ -159,7 +159,7 @@ def run_trials(
             results.append(trial_client.trial(suite, task, initial_state, video))
             print(json.dumps(results[-1]), flush=True)
     trial_client.finish()
-    write_whole(out, json.dumps(results, indent=2).encode())
+    write_atomically(out, json.dumps(results, indent=2).encode())
 
 
 def main() -> int:

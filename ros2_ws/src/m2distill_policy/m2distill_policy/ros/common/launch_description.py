@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
 from m2distill_policy.bringup.system import STOP_SIGNALS, NodeDescription, SharedLaunchConfig, environment, read_option
 
-RVIZ_CONFIG = Path(__file__).parents[2] / "config" / "m2distill.rviz"
+RVIZ_CONFIG = ("m2distill_policy", "rviz", "m2distill.rviz")  # package, then the path in its share folder
 
 
 def description(
@@ -58,6 +58,7 @@ def description(
 
 
 def _rviz() -> tuple[DeclareLaunchArgument, Node]:
+    package, *path = RVIZ_CONFIG
     argument = DeclareLaunchArgument(
         "rviz",
         default_value="false",
@@ -69,7 +70,7 @@ def _rviz() -> tuple[DeclareLaunchArgument, Node]:
         executable="rviz2",
         name="rviz",
         namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", str(RVIZ_CONFIG)],
+        arguments=["-d", PathJoinSubstitution([FindPackageShare(package), *path])],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return argument, node

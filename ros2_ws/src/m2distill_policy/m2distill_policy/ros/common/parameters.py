@@ -7,6 +7,7 @@ values of the moment; `refuse_changes` where they have been read for good.
 
 import array
 import dataclasses
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -40,8 +41,10 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
     node.add_on_set_parameters_callback(refuse_unknown_choice)
     for field in dataclasses.fields(cls):
         default = (defaults or {}).get(field.name, field.default)
-        if isinstance(default, tuple):  # an empty one needs its type told
-            default = [float(v) for v in default] or Parameter.Type.DOUBLE_ARRAY
+        if isinstance(default, tuple):  # an empty array needs an explicit type
+            kind = typing.get_args(field.type)[0]
+            empty = Parameter.Type.STRING_ARRAY if kind is str else Parameter.Type.DOUBLE_ARRAY
+            default = [kind(v) for v in default] or empty
         node.declare_parameter(field.name, default, _descriptor(field))
 
 

@@ -25,10 +25,11 @@ from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.controller import PolicyController
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.ros.policy.outputs import Outputs
-from m2distill_policy.ros.policy.parameters import GROUPS, ArmParameters, OutputParameters, PolicyParameters
+from m2distill_policy.ros.policy.parameters import GROUPS, ArmParameters, PolicyParameters
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
-from m2distill_policy.safety.arm_presets import preset
+from m2distill_policy.safety.arm_presets import load_arm
 from m2distill_policy.safety.limits import SafetyLimits
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for what was done in the background
 FOLLOW_PERIOD_S = 1.0
@@ -38,7 +39,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self):
         super().__init__("policy")
         parameters.declare(self, ArmParameters)
-        defaults = preset(parameters.read(self, ArmParameters).arm)
+        defaults = load_arm(parameters.read(self, ArmParameters).arm)
         for group in GROUPS:
             parameters.declare(self, group, defaults)
         self.add_post_set_parameters_callback(self._on_parameters)
@@ -86,7 +87,7 @@ class PolicyNode(LifecycleNode):
             entities.timer(FOLLOW_PERIOD_S, self._follow, always=True)
         self._inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, runner.heard)
         entities.subscription(String, "instruction", lambda message: runner.instruct(message.data), 10)
-        entities.subscription(Bool, settings.success_topic, _when_true(runner.succeed), 10)
+        entities.subscription(Bool, outputs.success_topic, _when_true(runner.succeed), 10)
         entities.subscription(Bool, "operator_active", _when_true(runner.yield_to_operator), 10)
         for name, verb in (
             ("start", runner.start_again),

@@ -33,7 +33,7 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import COMPLAINT_PERIOD_S, run_node
 from m2distill_policy.ros.recorder import raw_subscription
 from m2distill_policy.ros.recorder.bag_types import bag_types
-from m2distill_policy.safety.arm_presets import ARMS
+from m2distill_policy.safety.arm_presets import arm_names, load_arm, resolve_arm, settings_to_json
 from m2distill_policy.spec import read_spec
 from m2distill_policy.utils.parameters import parameter
 
@@ -52,8 +52,8 @@ class RecorderParameters:
     operator: str = parameter("", "who teleoperates or watches; a label of the episodes")
     arm: str = parameter(
         "libero_sim",
-        "preset of the arm; a label, from which the importer has the gains",
-        choices=tuple(ARMS),
+        f"arm of the episodes, whose gains the importer needs: a preset ({', '.join(arm_names())}) or the path of an "
+        "arm file",
         read_only=True,
     )
     image_transport: str = parameter(
@@ -105,7 +105,8 @@ class RecorderNode(LifecycleNode):
             "success": UNKNOWN,
             "checkpoint_id": checkpoint_id,
             "spec": spec.to_json(),
-            "arm": settings.arm,
+            "arm": resolve_arm(settings.arm),
+            "arm_settings": settings_to_json(load_arm(settings.arm)),  # the file may change before the import
         }
         self._cameras: dict[str, dict] = {}  # what camera_info says, by camera
         self._recordings = Recordings(Path(settings.directory))
@@ -121,7 +122,7 @@ class RecorderNode(LifecycleNode):
         self._least_rate_hz = LEAST_RATE * spec.rate_hz
         self._types = bag_types()
         self._topics = episode_topics.episode_topics(spec, settings.image_transport == "compressed")
-        self._watched = [topic.name for topic in self._topics if topic.watched]
+        self._watched = [topic.name for topic in self._topics if topic.continuous]
         self._names = {topic.name: f"{self.get_namespace().rstrip('/')}/{topic.name}" for topic in self._topics}
         listeners: dict[str, Callable[[Any], None]] = {
             episode_topics.INSTRUCTION: self._on_instruction,
@@ -227,7 +228,7 @@ class RecorderNode(LifecycleNode):
         if episode.labels["success"] == UNKNOWN:
             episode.label(success=SUCCESS)
         trouble = self._troubles() + [
-            f"{name}: nothing heard"
+            f"{name}: nothing received"
             for name in (episode_topics.TWIST, episode_topics.GRIPPER)
             if not episode.bag.counts[self._names[name]]
         ]
@@ -298,7 +299,7 @@ class RecorderNode(LifecycleNode):
         """The disk refuses: an open episode ends where it is. Returns what there is to tell, now and until the next
         episode: the operator may be in the middle of one."""
         if self._episode:
-            self._take().bag.drop()
+            self._take().bag.abort()
         self._lost = (
             f"the disk refuses: {error}; if an episode was open, make room, end the recorder and run "
             f"`m2distill bag recover {self._recordings.root}`"
@@ -338,7 +339,7 @@ class RecorderNode(LifecycleNode):
                 time_ns = info["source_timestamp"]  # the order of sending, whatever the order of hearing
                 self._episode.bag.write(self._names[name], time_ns, raw)
                 if name in self._arrivals:
-                    self._arrivals[name].heard(time_ns, info["publication_sequence_number"])
+                    self._arrivals[name].add(time_ns, info["publication_sequence_number"])
             if listen:
                 self._listen(name, kind, listen, raw)
 
@@ -445,7 +446,7 @@ class RecorderNode(LifecycleNode):
         ]
         if self._episode:
             trouble += [
-                f"{name}: {arrivals.trouble()}" for name, arrivals in self._arrivals.items() if arrivals.trouble()
+                f"{name}: {arrivals.problems()}" for name, arrivals in self._arrivals.items() if arrivals.problems()
             ]
         return trouble
 

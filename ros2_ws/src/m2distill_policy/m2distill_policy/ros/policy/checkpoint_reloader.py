@@ -58,8 +58,8 @@ def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedC
 
 def try_out(loaded: LoadedCheckpoint, observations: list[Observation]) -> None:
     """Let it act under each of its instructions on observations of this robot, or on a blank one where there are none
-    yet. Raises CheckpointError when an action is not finite, PolicyLate when none comes. Its history and its draws are
-    as new afterwards."""
+    yet. Raises CheckpointError when an action is not finite, PolicyTimeoutError when none comes. Its history and its
+    draws are as new afterwards."""
     observations = observations[-TRIED_STEPS:] or [_blank(loaded.spec)]
     trial = PolicyThread(loaded.policy, TRIAL_PATIENCE_S, _stand_back)
     for text, embedding in loaded.instructions.items():

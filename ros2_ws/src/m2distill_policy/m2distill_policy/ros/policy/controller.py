@@ -18,7 +18,7 @@ from m2distill_policy.control.pacer import Pacer
 from m2distill_policy.control.session import POSE, PolicySession
 from m2distill_policy.control.timing_stats import TimingStats
 from m2distill_policy.errors import UserError
-from m2distill_policy.language.instruction_matcher import Matcher
+from m2distill_policy.language.instruction_matcher import InstructionMatcher
 from m2distill_policy.ros.common import topic_checks
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.conversions import COMPARING
@@ -52,7 +52,7 @@ class PolicyController:
         self._session, self._outputs, self._report, self._background = session, outputs, report, background
         self.active = False
         self._inputs = [stream.name for stream in session.streams]
-        self._matcher = Matcher(settings.min_similarity)
+        self._matcher = InstructionMatcher(settings.min_similarity)
         self._execute = ExecuteServer(self._node, lambda: self.active, self.follow, self._halt)
         entities.at_destruction(self._execute.destroy)
         entities.at_destruction(self._abandon)

@@ -8,7 +8,7 @@ from std_msgs.msg import Float64
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
-from m2distill_policy.ros.policy.parameters import OutputParameters
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 try:
     from control_msgs.action import GripperCommand

@@ -18,7 +18,7 @@ from m2distill_policy.observations.poses import Pose, displace
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.gripper import make_gripper
-from m2distill_policy.ros.policy.parameters import OutputParameters
+from m2distill_policy.safety.output_parameters import OutputParameters
 
 AT_REST = np.zeros(3)
 FLUSH_LIMIT = Duration(seconds=0.5)

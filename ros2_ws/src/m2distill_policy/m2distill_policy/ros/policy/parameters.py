@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
 from m2distill_policy.control.inference import PRECISIONS
-from m2distill_policy.safety.arm_presets import ARMS
+from m2distill_policy.safety.arm_presets import arm_names
 from m2distill_policy.safety.limits import SafetyLimits
+from m2distill_policy.safety.output_parameters import OutputParameters
 from m2distill_policy.utils.parameters import parameter
 
 
@@ -15,8 +16,8 @@ class ArmParameters:
 
     arm: str = parameter(
         "unknown",
-        "preset of limits and outputs (arms.py); parameters that are set stay set",
-        choices=tuple(ARMS),
+        f"limits and outputs of the arm: a preset ({', '.join(arm_names())}) or the path of an arm file; parameters "
+        "that are set take precedence",
         read_only=True,
     )
 
@@ -48,48 +49,12 @@ class PolicyParameters:
         choices=("raw", "compressed"),
         read_only=True,
     )
-    success_topic: str = parameter(
-        "success", "std_msgs/Bool that ends a goal of ~/execute with success", read_only=True
-    )
     min_similarity: float = parameter(
         0.93,
         "likeness to a known instruction from which on a text is read as that one; "
         "1: exact texts only (instructions.py)",
         at_least=0.0,
         at_most=1.0,
-    )
-
-
-@dataclass(frozen=True)
-class OutputParameters:
-    """Read by `configure`."""
-
-    output: str = parameter(
-        "twist",
-        "twist: TwistStamped on twist_cmd, as MoveIt Servo wants it; pose: PoseStamped on "
-        "target_pose, for a Cartesian impedance controller; array: Float64MultiArray on "
-        "velocity_cmd",
-        choices=("twist", "pose", "array"),
-    )
-    dry_run: bool = parameter(False, "no command topics at all: ~/action, ~/status and /diagnostics only")
-    frame_id: str = parameter("", "of the commands and of ee_pose; empty: the checkpoint's")
-    command_stamp: str = parameter(
-        "observation",
-        "of a command: that of the observation it answers, or of its sending",
-        choices=("observation", "sending"),
-    )
-    gripper_output: str = parameter(
-        "width",
-        "width: Float64 on gripper_cmd, m; action: control_msgs/GripperCommand, client of gripper_action",
-        choices=("width", "action"),
-    )
-    gripper_action_scale: float = parameter(
-        1.0, "GripperCommand's position is offset + scale x opening in m", at_least=-1000.0, at_most=1000.0
-    )
-    gripper_action_offset: float = parameter(0.0, "see gripper_action_scale", at_least=-1000.0, at_most=1000.0)
-    gripper_effort_n: float = parameter(20.0, "GripperCommand's max_effort", at_least=0.0, at_most=1000.0)
-    gripper_min_change_m: float = parameter(
-        0.005, "smallest change of the opening that is a new GripperCommand", at_least=0.0, at_most=0.2
     )
 
 

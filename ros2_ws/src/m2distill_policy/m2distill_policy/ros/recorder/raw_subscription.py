@@ -21,9 +21,9 @@ def message_class(name: str) -> type:
 
 def qos(topic: episode_topics.Topic) -> QoSProfile:
     reliability = (
-        QoSReliabilityPolicy.BEST_EFFORT if topic.sent == episode_topics.SENSOR else QoSReliabilityPolicy.RELIABLE
+        QoSReliabilityPolicy.BEST_EFFORT if topic.qos == episode_topics.SENSOR else QoSReliabilityPolicy.RELIABLE
     )
     durability = (
-        QoSDurabilityPolicy.TRANSIENT_LOCAL if topic.sent == episode_topics.LATCHED else QoSDurabilityPolicy.VOLATILE
+        QoSDurabilityPolicy.TRANSIENT_LOCAL if topic.qos == episode_topics.LATCHED else QoSDurabilityPolicy.VOLATILE
     )
-    return QoSProfile(depth=DEPTHS[topic.sent], reliability=reliability, durability=durability)
+    return QoSProfile(depth=DEPTHS[topic.qos], reliability=reliability, durability=durability)

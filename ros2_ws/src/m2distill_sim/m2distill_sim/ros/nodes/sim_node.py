@@ -35,6 +35,7 @@ from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.parameters import parameter
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.env_factory import make_env
+from m2distill_sim.experts import check_expert
 from m2distill_sim.ros.driver import ExpertDriver
 from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
@@ -155,6 +156,8 @@ class SimNode(Node):
             initial_state = states[chosen.initial_state]
         if chosen.video:
             _make_folder(Path(chosen.video).parent)
+        if chosen.operator == "expert":
+            check_expert(chosen.suite)  # before the previous world is closed
         env = self._use_env(chosen)
         self._end_video()
         self._settings, self._video = chosen, chosen.video

@@ -1,4 +1,4 @@
-"""A policy alone, for an arm or a simulator that runs already.
+"""Start a policy for an arm or a simulator that is already running.
 
 ros2 launch m2distill_policy policy.launch.py checkpoint:=DIRECTORY arm:=ur_servo
 ros2 launch m2distill_policy policy.launch.py --show-args

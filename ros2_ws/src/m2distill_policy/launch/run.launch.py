@@ -1,4 +1,4 @@
-"""A policy and the arm it drives: simulated (arm:=libero_sim, the default), or a real one that runs already.
+"""Start a policy, and the simulated arm unless `arm` names a real one that is already running.
 
 ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY
 ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY arm:=franka_servo namespace:=left

@@ -1,0 +1,47 @@
+"""Settings of the connection to an arm: topics, frame, command format and gripper units.
+
+Together with `SafetyLimits` they are what an arm file can set. The policy node declares each as a parameter.
+"""
+
+from dataclasses import dataclass
+
+from m2distill_policy.utils.parameters import parameter
+
+
+@dataclass(frozen=True)
+class OutputParameters:
+    """Connection to the arm. The policy node reads it when it is configured."""
+
+    output: str = parameter(
+        "twist",
+        "command format: twist publishes TwistStamped on twist_cmd, as MoveIt Servo requires; pose publishes "
+        "PoseStamped on target_pose, for a Cartesian impedance controller; array publishes Float64MultiArray on "
+        "velocity_cmd",
+        choices=("twist", "pose", "array"),
+    )
+    dry_run: bool = parameter(False, "publish no command topics, only ~/action, ~/status and /diagnostics")
+    frame_id: str = parameter("", "frame of the commands and of ee_pose; empty: the checkpoint's")
+    command_stamp: str = parameter(
+        "observation",
+        "stamp of a command: the stamp of its observation, or the time of sending",
+        choices=("observation", "sending"),
+    )
+    success_topic: str = parameter(
+        "success", "std_msgs/Bool topic that ends a goal of ~/execute with success", read_only=True
+    )
+    gripper_output: str = parameter(
+        "width",
+        "gripper command: width publishes Float64 on gripper_cmd, in m; action sends control_msgs/GripperCommand "
+        "goals to gripper_action",
+        choices=("width", "action"),
+    )
+    gripper_action_scale: float = parameter(
+        1.0, "position of GripperCommand = offset + scale x opening in m", at_least=-1000.0, at_most=1000.0
+    )
+    gripper_action_offset: float = parameter(
+        0.0, "position of GripperCommand at zero opening", at_least=-1000.0, at_most=1000.0
+    )
+    gripper_effort_n: float = parameter(20.0, "max_effort of GripperCommand, in N", at_least=0.0, at_most=1000.0)
+    gripper_min_change_m: float = parameter(
+        0.005, "minimum change of the opening that sends a new GripperCommand, in m", at_least=0.0, at_most=0.2
+    )

@@ -1,0 +1,92 @@
+"""Builds of each ROS package alone in a foreign workspace: what is installed, written elsewhere, and started."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import CHECKOUT, HAS_WHEELS, WORKSPACE, build, copy_package, run_node, snapshot
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (HAS_WHEELS or shutil.which("colcon")), reason="needs colcon and a ROS 2"),
+]
+NODES = {
+    "m2distill_policy": ["policy_node", "recorder_node", "teleop_node"],
+    "m2distill_sim": ["sim_node"],
+    "m2distill_interfaces": [],
+}
+SHARED = {
+    "m2distill_policy": [
+        "launch/policy.launch.py",
+        "launch/run.launch.py",
+        "launch/sim.launch.py",
+        "rviz/foxglove.json",
+        "rviz/m2distill.rviz",
+    ],
+    "m2distill_sim": [],
+    "m2distill_interfaces": ["action/ExecuteInstruction.action", "msg/PolicyAction.msg", "msg/PolicyStatus.msg"],
+}
+
+
+@pytest.fixture(params=[(), ("--symlink-install",)], ids=["copied", "linked"])
+def options(request) -> tuple[str, ...]:
+    return request.param
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Path:
+    """An empty workspace of somebody who has files of the same names as ours in every folder around it."""
+    workspace = tmp_path.joinpath(*WORKSPACE)
+    for folder in [workspace / CHECKOUT, *(workspace / CHECKOUT).parents]:
+        for name in ("launch/run.launch.py", "rviz/m2distill.rviz", "config/fastdds.xml", "LICENSE"):
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("the user's own\n")
+        if folder == tmp_path:
+            break
+    return workspace
+
+
+@pytest.mark.parametrize("package", NODES)
+def test_a_package_alone_builds_and_writes_nothing_outside_the_build_folders(package, options, workspace):
+    copy_package(package, workspace)
+    around = workspace.parents[1]
+    before = snapshot(around)
+    build(workspace, *options)
+    assert snapshot(around) == before
+    share = workspace / "install" / package / "share" / package
+    assert [name for name in ["package.xml", *SHARED[package]] if not (share / name).is_file()] == []
+    lib = workspace / "install" / package / "lib" / package
+    assert [name for name in NODES[package] if not os.access(lib / name, os.X_OK)] == []
+
+
+def test_nodes_of_a_built_workspace_start_with_the_python_on_the_path(options, workspace):
+    for package in ("m2distill_policy", "m2distill_sim"):
+        copy_package(package, workspace)
+    build(workspace, *options)
+    for package in ("m2distill_policy", "m2distill_sim"):
+        for node in NODES[package]:
+            script = workspace / "install" / package / "lib" / package / node
+            assert script.read_text().startswith("#!/usr/bin/env python3\n")
+    end = run_node(workspace, "m2distill_policy", "policy_node", "--ros-args", "-p", "autostart:=true")
+    assert end.returncode == 2 and "checkpoint" in end.stderr and "Traceback" not in end.stderr
+    end = run_node(workspace, "m2distill_sim", "sim_node", "--ros-args", "-p", "suite:=libero_objekt")
+    assert end.returncode == 2 and "libero_object" in end.stderr and "Traceback" not in end.stderr
+
+
+@pytest.mark.parametrize(("package", "node"), [(package, node) for package, nodes in NODES.items() for node in nodes])
+def test_a_node_reports_a_missing_module_in_one_line(package, node, options, workspace, tmp_path):
+    """The Python that is first on PATH has neither torch nor rclpy."""
+    copy_package(package, workspace)
+    build(workspace, *options)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "python3").write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -S "$@"\n')
+    (bare / "python3").chmod(0o755)
+    end = run_node(workspace, package, node, PATH=f"{bare}:/usr/bin:/bin")
+    assert end.returncode == 2
+    missing = re.fullmatch(rf"error: {node} needs the Python module (\S+), which .* does not have; .*\n", end.stderr)
+    assert missing and missing[1].partition(".")[0] != package, end.stderr

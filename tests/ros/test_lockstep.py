@@ -93,6 +93,7 @@ def config(checkpoint_path, tmp_path_factory) -> SystemLaunchConfig:
         assets="builtin",
         image_size_px=SIZE_PX,
         pacing="lockstep",
+        sampling="stochastic",
         seed=SEED,
         step_limit=STEPS,
         video=str(tmp_path_factory.mktemp("video") / "first.mp4"),
@@ -130,7 +131,7 @@ def test_reset_applies_another_task_rejects_a_missing_one_and_writes_a_video(cli
     client.instruct("")
     client.wait_for_state(PolicyStatus.IDLE)
     rejected = episode.reset(task=0, initial_state=77)
-    assert not rejected.success and "libero_object task 0 has 50 (allowed: 0 to 49, or -1)" in rejected.message
+    assert not rejected.success and "libero_object task 0 has 50 states (allowed: 0 to 49, or -1)" in rejected.message
     rejected = episode.reset(suite="libero_objects")
     assert not rejected.success and "did you mean 'libero_object'?" in rejected.message
     rejected = episode.reset(suite=SUITE, initial_state=40, video="/dev/null/film.mp4")

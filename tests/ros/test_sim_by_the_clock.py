@@ -89,7 +89,7 @@ def test_service_does_what_ros2_service_call_and_param_set_do(watcher):
     assert (answer.returncode, answer.stdout) == (0, f"{CHEESE}\n{CHEESE}\n"), answer.stderr
     watcher.client.wait(lambda: watcher.over[-1] and watcher.steps, "the end of the short episode")
     assert watcher.steps[-1] == 5 and watcher.tasks[-1] == CHEESE
-    assert "over after 5 steps; ~/reset begins another episode" in watcher.log.read_text()
+    assert "over after 5 steps; call ~/reset to start another episode" in watcher.log.read_text()
 
     for words, complaint in (
         (["sim/reset", "--set", "task=x"], "sim rejected task=x"),
@@ -132,6 +132,6 @@ def test_the_video_of_an_endless_episode_stops_at_a_bound(make_node, monkeypatch
     node = make_node(sim_node.SimNode)
     node._video = str(tmp_path / "film.mp4")
     for _ in range(5):
-        node._film(frame)
+        node._add_frame(frame)
     node._end_video()
     assert len(imageio.mimread(tmp_path / "film.mp4")) == 3

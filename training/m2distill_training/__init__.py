@@ -1,2 +1,14 @@
-"""Offline training: data/ and losses/ feed strategies/, loop.py runs them over the tasks, evaluate.py and report/ say
-what came of it. cli.py names every command; docs/architecture.md has the map of the modules. Imports nothing."""
+"""Offline training: data, losses, strategies, training, evaluation and the commands of `m2distill`.
+
+    config.py presets.py   settings of a training run
+    data/                  demonstrations: readers, frame store, windows, replay
+    losses/ strategies/    what a stage learns, and how it keeps earlier tasks
+    engine/                the stages of a run, one after the other
+    evaluation/            episodes in simulation, metrics, latent drift
+    promotion/             the gate between training and the robot
+    report/ runs/          the HTML page; run folders
+    experiments/ bench/    demo and study; benchmarks
+    cli/                   one module for each command
+
+This file imports nothing.
+"""

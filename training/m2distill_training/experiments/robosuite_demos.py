@@ -45,8 +45,16 @@ class Recording:
 
 
 def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Path:
-    """The file `lift_demo.hdf5` in the folder `out`, from robosuite's `demo.hdf5` or the one in its wheel. Raises
-    DataError for a file of another task, robot or controller, and for actions that are not finite or out of range."""
+    """Write `lift_demo.hdf5` in the folder `out`, from robosuite's `demo.hdf5`, and return its path.
+
+    Args:
+        out: folder of the new file.
+        source: a file that robosuite recorded; default: the one in its wheel.
+        size_px: side of the images.
+
+    Raises:
+        DataError: for a file of another task, robot or controller, and for actions that are not finite or out of range.
+    """
     if not 16 <= size_px <= 1024:
         raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     source = source or lift.assets().path / "demonstrations" / "lift" / "demo.hdf5"

@@ -1,4 +1,4 @@
-"""Assignment of demonstration files to the tasks of a LIBERO suite."""
+"""The demonstration file of each task of a LIBERO suite."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +10,19 @@ from m2distill_training.data.libero.reader import open_libero
 
 
 def in_suite_order(files: Sequence[Path], suite: str, tasks: Sequence[int] = ()) -> tuple[list[Path], list[str]]:
-    """Return the file and the instruction of each of the suite's tasks.
+    """Return the file of each of the suite's tasks, and the tasks' instructions.
 
-    A file belongs to the task in its name (LIBERO's `<task>_demo.hdf5`), or otherwise to the task whose instruction it
-    holds. The suite's instructions replace those of the files: LIBERO's downloads word some of them differently ("Pick
-    the akita black bowl ..."), and LIBERO trains and evaluates with the suite's.
+    A file belongs to the task whose name is in the file's name (LIBERO's `<task>_demo.hdf5`), or else to the task whose
+    instruction it holds. The suite's instructions replace the files': LIBERO's downloads word some of them otherwise
+    ("Pick the akita black bowl ..."), and LIBERO trains and evaluates with the suite's.
 
     Args:
-        files: demonstration files.
+        files: demonstration files in any order.
         suite: name of the suite.
-        tasks: indices of the tasks, in the order of learning; default: all.
+        tasks: task numbers in the order to return; empty: all tasks of the suite.
 
     Raises:
-        UserError: the suite is unknown, or a task has no file or several.
+        UserError: for an unknown suite or task, and for a task with no file or several.
     """
     find_task(suite, 0)  # rejects an unknown suite
     chosen = [find_task(suite, index) for index in tasks] or list(suites()[suite])

@@ -131,12 +131,12 @@ def add_arguments(parser: Parser) -> None:
 
 
 def chosen_by(options: argparse.Namespace) -> tuple[SystemLaunchConfig, Path]:
-    """The system that parsed options describe, and the folder for logs."""
+    """Return the system that parsed options describe, and the folder for logs."""
     return SystemLaunchConfig(**{f.name: getattr(options, f.name) for f in fields(SystemLaunchConfig)}), options.log_dir
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[SystemLaunchConfig, Path]:
-    """The system that a command line describes, and the folder for logs. Raises UserError."""
+    """Return the system that a command line describes, and the folder for logs. Raises UserError."""
     parser = Parser("m2distill run", DESCRIPTION)
     add_arguments(parser)
     return chosen_by(parser.parse_args(arguments))
@@ -149,7 +149,7 @@ def start(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`m2distill run` without the training package; returns the exit status."""
+    """Run `m2distill run` without the training package; return the exit status."""
     try:
         start(*read_arguments(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:

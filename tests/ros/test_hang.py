@@ -94,4 +94,4 @@ def test_a_checkpoint_that_hangs_during_validation_is_rejected(checkpoint_path, 
     monkeypatch.setattr(InferencePolicy, "step", lambda policy, observation: threading.Event().wait())
     loaded = checkpoint_reloader.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
     with pytest.raises(PolicyTimeoutError):
-        checkpoint_reloader.try_out(loaded, [])
+        checkpoint_reloader.validate(loaded, [])

@@ -21,6 +21,7 @@ from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Hold
 from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.control.session import PolicySession
+from m2distill_policy.observations.image_decoding import ENCODINGS
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.inputs import Inputs
@@ -63,7 +64,7 @@ def image(stamp=NOW, data=bytes(3 * SIZE * SIZE), **fields) -> Image:
 
 bad_images = st.one_of(
     st.builds(image, stamp=stamps),
-    st.builds(image, encoding=st.text(max_size=12).filter(lambda e: e not in ("rgb8", "bgr8"))),
+    st.builds(image, encoding=st.text(max_size=12).filter(lambda e: e not in ENCODINGS)),
     st.builds(image, height=dimensions.filter(lambda v: v != SIZE)),
     st.builds(image, width=dimensions.filter(lambda v: v != SIZE), step=dimensions),
     st.builds(image, step=dimensions.filter(lambda v: v != 3 * SIZE)),

@@ -80,7 +80,7 @@ def test_ctrl_c_ends_the_starter_with_status_130(tmp_path):
     command = [sys.executable, "-m", "m2distill_training", "run", "--log-dir", str(tmp_path)]
     environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert "Ctrl-C ends them" in run.stdout.readline()
+        assert "press Ctrl-C to stop" in run.stdout.readline()
         run.send_signal(signal.SIGINT)
         errors = run.stderr.read()
     assert (run.returncode, errors) == (130, "m2distill: interrupted\n")

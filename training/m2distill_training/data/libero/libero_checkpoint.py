@@ -186,7 +186,8 @@ def _describe(cfg: Mapping[str, Any], path: Path) -> tuple[ModelConfig, PolicySp
     cameras = []
     for theirs, ours in CAMERAS.items():
         shape = _get(cfg, f"shape_meta.all_shapes.{theirs}", path)
-        if not (isinstance(shape, (list, tuple)) and len(shape) == 3 and shape[0] == 3):
+        sides = shape if isinstance(shape, (list, tuple)) else ()
+        if len(sides) != 3 or sides[0] != 3 or not all(isinstance(side, int) for side in sides):
             raise CheckpointError(f"{path} has images {theirs} of shape {shape!r}, expected (3, height, width)")
         cameras.append(CameraSpec(ours, height=shape[1], width=shape[2], upside_down=True))
     return config, PolicySpec(

@@ -16,6 +16,7 @@ SLOW = {  # files with tests that train, evaluate or measure for over 10 s
     "training/test_learn_promote.py",
     "training/test_loop.py",
     "training/test_loop_strategies.py",
+    "training/test_parts.py",
     "training/test_rollout_report.py",
     "training/test_run.py",
     "training/test_study.py",

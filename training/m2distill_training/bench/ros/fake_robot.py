@@ -1,10 +1,9 @@
-"""Plays a robot's cameras and joints for a recorder, and counts. `m2distill bench record` measures with it.
+"""Publisher of a robot's cameras and joints for a recorder, started by `m2distill bench record`.
 
-    python -m m2distill_training.bench.ros.fake_robot --seconds 300 --width 640 --height 480 --camera-hz 30 --joints-hz
-    100
+    python -m m2distill_training.bench.ros.fake_robot --seconds 300 --width 640 --height 480
 
-Begins an episode, publishes for so long, ends the episode, and prints one JSON object: messages published per topic and
-the recorder's answer.
+It begins an episode, publishes for that time, ends the episode, and prints one JSON object: the messages published per
+topic and the recorder's answer.
 """
 
 import argparse

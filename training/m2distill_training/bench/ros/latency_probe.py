@@ -1,10 +1,10 @@
-"""Plays a robot's sensors and notes when the policy's commands come. `m2distill bench node` measures with it.
+"""Publisher of a robot's sensors that measures the latency of the commands, started by `m2distill bench node`.
 
     python -m m2distill_training.bench.ros.latency_probe --instruction wave --seconds 60 --swap DIRECTORY
 
-Two cameras and the joints are published at 20 Hz, all of a period with one stamp: the moment before the first of them
-is sent. A command carries the stamp that it answers, so the time between the two holds both ways over DDS, decoding,
-the policy and its limits. Prints `ready` once it listens, and one JSON object at the end.
+Two cameras and the joints are published at 20 Hz. All messages of a period have one stamp: the moment before the first
+is sent. A command carries the stamp that it answers, so the latency includes both ways over DDS, decoding, the policy
+and its limits. The program prints `ready` when it listens, and one JSON object at the end.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class LatencyProbe(ClientNode):
     def __init__(self, size_px: int):
         super().__init__("probe")
         self.status = PolicyStatus()  # the node's own names a checkpoint
-        self.active_s: float | None = None  # when the node first told its status, s since the epoch
+        self.active_s: float | None = None  # when the node first published its status, s since the epoch
         self.sent_ns: list[int] = []
         self.answered_ns: dict[int, int] = {}  # stamp -> when its command came
         random = np.random.default_rng(0)
@@ -61,7 +61,7 @@ class LatencyProbe(ClientNode):
         self.run(SETTLE_S)
 
     def latencies(self, seconds: float) -> dict:
-        """Of so many seconds, from now on."""
+        """Return the latencies of the next seconds."""
         first = len(self.sent_ns)
         self.run(seconds)
         stamps = self.sent_ns[first:]
@@ -69,7 +69,7 @@ class LatencyProbe(ClientNode):
         return summary(stamps, self.answered_ns)
 
     def swap(self, checkpoint: str) -> dict:
-        """The longest time between two commands while another checkpoint is loaded, tried out and swapped in."""
+        """Return the longest time between two commands while another checkpoint is loaded, tested and swapped in."""
         self.wait(self._policy_parameters.services_are_ready, "the parameter services")
         before = self.status.checkpoint_id
         begun_ns = time.time_ns()
@@ -95,15 +95,15 @@ class LatencyProbe(ClientNode):
         self.active_s = self.active_s or time.time()
 
     def _on_command(self, twist: TwistStamped) -> None:
-        """Zero twists of a held arm carry the stamp of their sending, which is none of ours."""
+        """Note the time of a twist. Zero twists of a held arm carry the stamp of their sending, not an image's."""
         self.answered_ns[conversions.stamp_to_ns(twist.header.stamp)] = time.time_ns()
 
 
 def summary(stamps_ns: list[int], answered_ns: dict[int, int]) -> dict:
-    """Milliseconds from stamp to command, and the periods without one. Raises UserError when there is no command."""
+    """Return the milliseconds from stamp to command, and the periods without one. Raises UserError if all are."""
     took_ms = [1e-6 * (answered_ns[stamp] - stamp) for stamp in stamps_ns if stamp in answered_ns]
     if not took_ms:
-        raise UserError(f"no command came in {len(stamps_ns)} periods; the node's log says why")
+        raise UserError(f"no command came in {len(stamps_ns)} periods; see the node's log")
     return {
         "periods": len(stamps_ns),
         "missed": len(stamps_ns) - len(took_ms),

@@ -1,10 +1,10 @@
-"""Keeps a running system busy and counts what it misses. `m2distill bench soak` measures with it.
+"""Client that keeps a running system busy and counts what it misses, started by `m2distill bench soak`.
 
     python -m m2distill_training.bench.ros.soak_client --instruction "pick up the milk" --episodes 60 --episode-s 60
 
-Instructs the policy, and records one episode after the other. Prints one JSON object for every episode: the actions
-heard until then, the periods between them that had none, the longest time without one, how often the policy had to be
-instructed again, and what the recorder answered.
+It instructs the policy and records one episode after the other. For every episode it prints one JSON object: the
+actions received until then, the periods between them without one, the longest time without one, how often the policy
+had to be instructed again, and the recorder's answer.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Soak(ClientNode):
         )
 
     def act(self) -> None:
-        """The policy acts when this returns."""
+        """Start the policy and wait until it acts."""
         assert self._status is not None  # it is ready
         if self._status.state == PolicyStatus.FAULT:
             self.ask(self._verbs["policy/reset_fault"])
@@ -68,7 +68,7 @@ class Soak(ClientNode):
         self.wait(lambda: self.counts["actions"] > heard, "an action")
 
     def episode(self, seconds: float) -> dict:
-        """What has been counted since the beginning, once one more episode is kept."""
+        """Record and keep one more episode, then return all counts."""
         self.ask(self._verbs["recorder/start"])
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:

@@ -219,7 +219,7 @@ WRONG = {
         replaced("/twist_cmd", lambda ns, m: twist(ns + 10**18, (1, 0, 0))),
         "no twist_cmd answers any observation",
     ),
-    "torn": (gap("/wrist/image_raw", 500, 1000), "it is torn 0.60 s after its beginning: wrist is more than 100"),
+    "torn": (gap("/wrist/image_raw", 500, 1000), "observation gap 0.60 s after start: wrist is more than 100"),
     "small images": (
         replaced("/wrist/image_raw", lambda ns, m: image(ns, 0, size=32)),
         "it does not fit the spec: camera wrist: got 32x32 px, expected 64x64",

@@ -128,35 +128,10 @@ def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> Genera
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; copy the dataset again, with its videos")
-    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the image before: rounding cannot reach another
+    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the previous image: rounding cannot reach another
     found = 0
     with subprocess.Popen(
-        [
-            get_ffmpeg_exe(),
-            "-v",
-            "error",
-            "-max_pixels",
-            MOST_PIXELS,
-            "-ss",
-            f"{start_s:.6f}",
-            "-f",
-            "mp4",
-            "-i",
-            f"file:{path}",
-            "-map",
-            "0:v:0",
-            "-frames:v",
-            str(count),
-            "-fps_mode",
-            "passthrough",
-            "-f",
-            "image2pipe",
-            "-c:v",
-            "ppm",
-            "-pix_fmt",
-            "rgb24",
-            "-",
-        ],
+        _read_command(path, start_s, count),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -183,6 +158,36 @@ def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> Genera
             f"{path} holds {found} images from {from_s:g} s on, expected {count}{reason}; it is "
             "truncated or another dataset's: copy it again"
         )
+
+
+def _read_command(path: Path, start_s: float, count: int) -> list[str]:
+    """Return the command that writes `count` images from `start_s` on as PPM to its output."""
+    return [
+        get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-max_pixels",
+        MOST_PIXELS,
+        "-ss",
+        f"{start_s:.6f}",
+        "-f",
+        "mp4",
+        "-i",
+        f"file:{path}",
+        "-map",
+        "0:v:0",
+        "-frames:v",
+        str(count),
+        "-fps_mode",
+        "passthrough",
+        "-f",
+        "image2pipe",
+        "-c:v",
+        "ppm",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]
 
 
 def _next_image(ppm: IO[bytes]) -> np.ndarray | None:

@@ -144,13 +144,8 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
 
     Raises DataError if the observations have a gap, or if the policy would never have acted.
     """
-    joints = len(spec.joint_names)
-    limits = dataclasses.replace(
-        limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints, joint_upper_rad=(math.inf,) * joints
-    )
     witness = _Witness()
-    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
-    session.set_instruction("any")
+    session = _unlimited_session(spec, witness)
     topic_of = {JOINTS: _JOINTS, **{camera.name: _camera_topic(bag, camera.name) for camera in spec.cameras}}
     streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
     recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
@@ -160,23 +155,10 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
     began_ns: int | None = None
     held: tuple[int, str] | None = None  # since when, and why
 
-    def shown(tick: Tick) -> Observation | None:
-        """Return None if the bag lacks a part of it."""
-        values: dict[str, Any] = {
-            name: value
-            for name, shown_ns in zip(streams, tick.shown, strict=True)
-            for stamp_ns, value in recent[name]
-            if stamp_ns == shown_ns
-        }
-        if len(values) < len(streams):
-            return None
-        joint, gripper = values.pop(JOINTS)
-        return Observation(values, joint, gripper, tick.stamp_ns)
-
     def take(tick: Tick) -> Iterator[tuple[Tick, Observation]]:
         nonlocal held, began_ns
         if tick.shown:
-            if (observation := shown(tick)) is None:
+            if (observation := _shown(tick, recent)) is None:
                 ticks.drop(tick)
                 return
         elif isinstance(outcome := session.tick(tick.stamp_ns), Hold):
@@ -189,7 +171,7 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
         if began_ns is None:
             began_ns, held = tick.stamp_ns, None
         if held:
-            raise DataError(f"it is torn {(held[0] - began_ns) * 1e-9:.2f} s after its beginning: {held[1]}")
+            raise DataError(f"observation gap {(held[0] - began_ns) * 1e-9:.2f} s after start: {held[1]}")
         yield tick, observation
 
     for stamp_ns, name, message in heapq.merge(
@@ -212,6 +194,31 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
     if began_ns is None:
         assert held is not None  # or it had begun
         raise DataError(f"it does not fit the spec: {held[1]}")
+
+
+def _shown(tick: Tick, recent: dict[str, deque[tuple[int, object]]]) -> Observation | None:
+    """Return the observation of a policy that acted; None if the bag lacks a part of it."""
+    values: dict[str, Any] = {
+        name: value
+        for (name, received), shown_ns in zip(recent.items(), tick.shown, strict=True)
+        for stamp_ns, value in received
+        if stamp_ns == shown_ns
+    }
+    if len(values) < len(recent):
+        return None
+    joint, gripper = values.pop(JOINTS)
+    return Observation(values, joint, gripper, tick.stamp_ns)
+
+
+def _unlimited_session(spec: PolicySpec, witness: _Witness) -> PolicySession:
+    """Return a session without joint limits that follows an instruction."""
+    joints = len(spec.joint_names)
+    limits = dataclasses.replace(
+        limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints, joint_upper_rad=(math.inf,) * joints
+    )
+    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
+    session.set_instruction("any")
+    return session
 
 
 def _camera_topic(bag: EpisodeBag, camera: str) -> Topic:

@@ -1,14 +1,18 @@
-"""Offline training: data, losses, strategies, training, evaluation and the commands of `m2distill`.
+"""Offline training, evaluation and promotion of policies. Importing this package imports nothing else.
 
-    config.py presets.py   settings of a training run
-    data/                  demonstrations: readers, frame store, windows, replay
-    losses/ strategies/    what a stage learns, and how it keeps earlier tasks
-    engine/                the stages of a run, one after the other
-    evaluation/            episodes in simulation, metrics, latent drift
-    promotion/             the gate between training and the robot
-    report/ runs/          the HTML page; run folders
-    experiments/ bench/    demo and study; benchmarks
-    cli/                   one module for each command
-
-This file imports nothing.
+config.py     settings of a run
+presets.py    complete settings by name
+data/         demonstrations
+losses/       losses
+strategies/   lifelong-learning strategies
+engine/       training
+runs/         run folders
+evaluation/   success rates and drift
+promotion/    promotion to the robot
+report/       the report page
+experiments/  demo and study
+execution/    parallel jobs
+bench/        benchmarks
+utils/        shared helpers
+cli/          the commands
 """

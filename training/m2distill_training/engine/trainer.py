@@ -223,7 +223,7 @@ class Trainer:
         return losses
 
     def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:
-        """Yield full batches of one pass over the current task's windows."""
+        """Yield full batches of all windows of the current task, once."""
         for i in range(self.phases.steps, self.phases.steps + self.batches.per_epoch):
             if interrupted.is_set():  # the state after the last gradient step is saved
                 raise KeyboardInterrupt

@@ -42,7 +42,9 @@ def add_service_arguments(parser: Parser) -> None:
 
 
 def _add_namespace(parser: Parser) -> None:
-    parser.add_argument("--namespace", default="", type=lambda text: text.strip("/"), help="namespace of the nodes; empty: none")
+    parser.add_argument(
+        "--namespace", default="", type=lambda text: text.strip("/"), help="namespace of the nodes; empty: none"
+    )
 
 
 def instruct_arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: what every command's --help says, and what the running nodes declare.
+"""Writes docs/reference/ from the code: the options of every command, and what the running nodes declare.
 
     make reference
 
@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +39,10 @@ def cli_page() -> str:
         "# Commands",
         "",
         NOTE,
-        "Each command's `--help` prints the same. `m2distill --version` prints the version.",
+        "Each command's `--help` prints the same. `--version` in place of a command prints the version. If the package "
+        "argcomplete is installed, bash and zsh complete commands, options and values after this line:",
+        "",
+        '    eval "$(register-python-argcomplete m2distill)"',
         "",
         *_table(["exit status", ""]),
         *(f"| {status} | {meaning} |" for status, meaning in EXIT_STATUS.items()),
@@ -119,10 +122,9 @@ def _row(name: str, *cells: str) -> str:
 
 
 def ros_page() -> str:
-    """Needs ROS 2, the built messages and the simulator: the nodes are made, and asked."""
+    """Return the page of the nodes. It creates them, so it requires ROS 2, the built messages and the simulator."""
     import rclpy
 
-    from m2distill_policy.bringup.system import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
     from m2distill_policy.ros.nodes.policy_node import PolicyNode
     from m2distill_policy.ros.nodes.recorder_node import RecorderNode
     from m2distill_policy.ros.nodes.teleop_node import TeleopNode
@@ -132,11 +134,10 @@ def ros_page() -> str:
         "# Nodes",
         "",
         NOTE,
-        "What the nodes declare when they start with defaults and, where there is a "
-        "checkpoint, cameras called `agentview` and `wrist`. Beside it each node has what every ROS 2 node has: "
-        "parameter services, `/rosout`, and `policy` and `recorder` a lifecycle. What it all means: "
-        "[ROS interface](../ros.md). A parameter marked *start* is read when the node starts and cannot be set "
-        "later.",
+        "Topics, services and parameters of the nodes with their defaults, and with a checkpoint whose cameras are "
+        "`agentview` and `wrist`. Each node also has what every ROS 2 node has, such as parameter services and "
+        "`/rosout`; `policy` and `recorder` have a lifecycle. [ROS interface](../ros.md) explains them. A parameter "
+        "marked *start* is read when the node starts and cannot be set later.",
         "",
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +145,7 @@ def ros_page() -> str:
         rclpy.init(
             args=["--ros-args", "-p", f"policy:checkpoint:={checkpoint}", "-p", f"recorder:checkpoint:={checkpoint}"]
         )
-        os.chdir(folder)  # the recorder's default is a folder here
+        os.chdir(folder)  # the recorder's default directory is relative
         try:
             lines += _node(
                 "policy",
@@ -159,27 +160,36 @@ def ros_page() -> str:
         finally:
             os.chdir(ROOT)
             rclpy.try_shutdown()
-    lines += [
+    return "\n".join([*lines, *_launch_files(), *_interfaces()])
+
+
+def _launch_files() -> list[str]:
+    """Return the section of the launch files."""
+    from m2distill_policy.bringup.launch_config import (
+        PolicyLaunchConfig,
+        SimLaunchConfig,
+        SystemLaunchConfig,
+        ViewLaunchConfig,
+    )
+
+    lines = [
         "## Launch files",
         "",
-        "The same names, with `--` in front and `-` for `_`, are the options of "
-        "`m2distill run`, where `rviz` is missing.",
+        "`m2distill run` has the same options, written with `--` and `-` instead of `_`, except `rviz`. Defaults and "
+        "descriptions are those of the nodes' parameters; where a launch default differs, the description gives the "
+        "reason.",
         "",
     ]
     for name, config in (("run", SystemLaunchConfig), ("policy", PolicyLaunchConfig), ("sim", SimLaunchConfig)):
         lines += [f"**{name}.launch.py**", "", *_table(["", "default", ""])]
-        lines += [
-            _row(
-                f"{o.name}:=",
-                str(o.default).lower() if isinstance(o.default, bool) else str(o.default),
-                "; ".join([o.metadata["help"], *_choices(o.metadata["choices"])]),
-            )
-            for o in fields(config)
-        ]
-        if name != "sim":
-            lines.append(_row("rviz:=", "false", "open RViz on the cameras and the commands; needs the package rviz2"))
-        lines.append("")
-    lines += ["## Interfaces", ""]
+        options = [*fields(config), *(fields(ViewLaunchConfig) if name != "sim" else ())]
+        lines += [*map(_launch_option, options), ""]
+    return lines
+
+
+def _interfaces() -> list[str]:
+    """Return the section of the messages and the action."""
+    lines = ["## Interfaces", ""]
     for path in sorted((ROOT / "ros2_ws/src/m2distill_interfaces").glob("*/*.[am]*")):
         lines += [
             f"**m2distill_interfaces/{path.parent.name}/{path.stem}**",
@@ -189,11 +199,19 @@ def ros_page() -> str:
             "```",
             "",
         ]
-    return "\n".join(lines)
+    return lines
+
+
+def _launch_option(option: Field) -> str:
+    from m2distill_policy.bringup.launch_config import choices_of, default_text
+
+    choices = choices_of(option)
+    texts = [option.metadata["description"], *([f"one of {', '.join(choices)}"] if choices else [])]
+    return _row(f"{option.name}:=", default_text(option), "; ".join(texts))
 
 
 def _checkpoint(path: Path) -> str:
-    """An untrained policy that knows one instruction."""
+    """Save an untrained policy that knows one instruction; return its path."""
     import numpy as np
 
     from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
@@ -208,7 +226,7 @@ def _checkpoint(path: Path) -> str:
 
 
 def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
-    """All that the node has with the first of `settings`, and what comes besides with the others."""
+    """Return the section of a node with the first of `settings`, and what the others add to it."""
     from rclpy.lifecycle import LifecycleNode
     from rclpy.parameter import Parameter
 
@@ -241,12 +259,12 @@ def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
 
 def _parameters(node) -> list[str]:
     lines = _table(["parameter", "type", "default", "allowed", ""])
-    kinds = {1: "bool", 2: "int", 3: "float", 4: "string", 8: "float array"}
+    kinds = {1: "bool", 2: "int", 3: "float", 4: "string", 8: "float array", 9: "string array"}
     for d in node.describe_parameters(node.list_parameters([], 0).names):
-        if d.name in ("use_sim_time", "start_type_description_service"):  # every node's
+        if d.name in ("use_sim_time", "start_type_description_service"):  # of every node
             continue
-        value = node.get_parameter_or(d.name).value  # None: an empty array
-        if d.name == "checkpoint":  # ours; there is no default
+        value = node.get_parameter_or(d.name).value  # None for an empty array
+        if d.name == "checkpoint":  # set above; it has no default
             value = ""
         ranges = [*d.floating_point_range, *d.integer_range]
         allowed = (
@@ -269,11 +287,11 @@ def _text(value) -> str:
         return f"`{value}`" if value else ""
     if isinstance(value, int):
         return str(value)
-    return ", ".join(f"{v:g}" for v in value) if hasattr(value, "__len__") else f"{value:g}"
+    return ", ".join(map(_text, value)) if hasattr(value, "__len__") else f"{value:g}"
 
 
 def _endpoints(node) -> dict[str, tuple[str, str, str]]:
-    """Name -> (kind, type, quality of service)."""
+    """Return (kind, type, quality of service) of each topic, service and action, by name."""
     from rclpy.action import get_action_server_names_and_types_by_node
     from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
@@ -304,7 +322,7 @@ def _endpoints(node) -> dict[str, tuple[str, str, str]]:
 
 
 def _relative(name: str, node: str) -> str:
-    """As the node wrote it: /diagnostics and /clock are absolute, the others relative."""
+    """Return the name as the node wrote it: /diagnostics and /clock are absolute, the others relative."""
     if name in ("/diagnostics", "/clock"):
         return name
     return name.removeprefix("/").replace(f"{node}/", "~/", 1)
@@ -323,15 +341,11 @@ def _arms() -> list[str]:
     return [*lines, ""]
 
 
-def _choices(choices: tuple[str, ...]) -> list[str]:
-    return [f"one of {', '.join(choices)}"] if choices else []
-
-
 WRITERS = {"commands.md": cli_page, "nodes.md": ros_page}
 
 
 def main() -> None:
-    from m2distill_policy.bringup.system import environment
+    from m2distill_policy.bringup.processes import environment
     from m2distill_policy.utils.files import write_atomically
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

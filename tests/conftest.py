@@ -6,7 +6,21 @@ import pytest
 
 HERE = Path(__file__).parent
 FOLDERS = {"ros": ["ros"], "e2e": ["ros", "sim", "slow"], "sim": ["sim"]}
-SLOW: set[str] = set()  # files whose tests take over 10 s on an idle core
+SLOW = {  # files with tests that train, evaluate or measure for over 10 s
+    "docs/test_tutorials.py",
+    "training/test_bench.py",
+    "training/test_bench_experts.py",
+    "training/test_demo.py",
+    "training/test_evaluate.py",
+    "training/test_evaluate_crash.py",
+    "training/test_learn_promote.py",
+    "training/test_loop.py",
+    "training/test_loop_strategies.py",
+    "training/test_parts.py",
+    "training/test_rollout_report.py",
+    "training/test_run.py",
+    "training/test_study.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ NO_COMMANDS = {ROOT / "docs/architecture.md", ROOT / "docs/dev/commands.md"}
 PROGRAMS = ("m2distill", "make", "ros2", "pip", "docker", "colcon", "torchrun", "python -m", "scripts/")
 COMMAND = re.compile(r"(\.venv/bin/|scripts/)?[a-z][\w.+-]*$")
 ASSIGNMENT = re.compile(r"\w+=\S*$")
-SHELL = {"for", "export"}  # the shell's own
+SHELL = {"for", "export", "eval"}  # the shell's own
 
 
 @dataclass(frozen=True)

@@ -45,4 +45,4 @@ def test_every_quoted_message_is_in_the_source():
 
 
 def test_a_message_that_does_not_exist_is_found():
-    assert exists_in_source("…: nobody publishes it") and not exists_in_source("…: nobody publishes that")
+    assert exists_in_source("…: no publisher") and not exists_in_source("…: no publishers at all")

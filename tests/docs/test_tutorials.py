@@ -4,7 +4,7 @@ from pages import ROOT, commands_of
 
 from m2distill_training.cli import main
 
-QUICK = {"--preset": ["debug"], "--episodes": ["1"], "--tasks": ["0"]}
+QUICK = {"--preset": ["debug"], "--demos": ["1"], "--episodes": ["1"], "--tasks": ["0"]}
 MORE = {"collect": ["--workers", "1"], "evaluate": ["--max-steps", "3", "--workers", "1"]}
 
 

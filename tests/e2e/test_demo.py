@@ -1,5 +1,6 @@
-"""`m2distill demo` from end to end with a network that learns nothing: collection, both trainings, ROS 2 processes,
-instructions on the topic, summary and report. What it proves is the path; what a real run learns is in the README."""
+"""`m2distill demo` from end to end with a network that learns nothing.
+
+It covers the collection, both trainings, the ROS 2 processes, the instructions, the summary and the report."""
 
 import json
 import os
@@ -14,7 +15,7 @@ TIMEOUT_S = 300
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The output folder, the command that made it and what it printed."""
+    """The output folder, the command that created it and what it printed."""
     out = tmp_path_factory.mktemp("demo")
     command = [
         str(Path(sys.executable).with_name("m2distill")),
@@ -65,7 +66,7 @@ def test_the_report_is_one_file_with_a_video_of_each_task(demo):
     assert 'src="http' not in page and 'href="http' not in page
 
 
-def test_a_second_run_repeats_nothing(demo):
+def test_a_second_run_skips_finished_work(demo):
     out, command, _ = demo
     made = [path for path in out.rglob("*") if path.name in ("trials.json", "weights.safetensors")]
     before = {path: path.stat().st_mtime_ns for path in made}

@@ -184,6 +184,13 @@ def test_changed_values_of_a_libero_checkpoint(theirs, edits):
     theirs.judge({"a.pth": saved({**LIBERO, "cfg": edit_values(LIBERO["cfg"], edits)})})
 
 
+@pytest.mark.parametrize("shape", [None, [], [3, None, 16], [3, "16", 16], [1, 16, 16]])
+def test_an_image_shape_that_is_not_three_numbers_is_rejected(theirs, shape):
+    shapes = {"all_shapes": {"agentview_rgb": shape, "eye_in_hand_rgb": [3, 16, 16]}}
+    message = theirs.judge({"a.pth": saved({**LIBERO, "cfg": {**LIBERO["cfg"], "shape_meta": shapes}})})
+    assert "expected (3, height, width)" in message
+
+
 @fuzzed(20, edits=value_edits)
 def test_changed_tensors_of_a_libero_checkpoint(theirs, edits):
     theirs.judge({"a.pth": saved({**LIBERO, "state_dict": edit_values(LIBERO["state_dict"], edits)})})

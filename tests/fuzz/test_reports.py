@@ -15,12 +15,12 @@ from m2distill_policy.models import Policy, ResNetStage, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
 from m2distill_training.evaluation import rollout_jobs
-from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_jobs, run_jobs, versions
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_specs, run_rollouts, versions
 from m2distill_training.experiments.demo import _read_trials
 from m2distill_training.experiments.study import Study, write_results
 from m2distill_training.presets import debug
 from m2distill_training.report.runs import load_runs
-from m2distill_training.runs.run_folder import begin_folder
+from m2distill_training.runs.records import begin_folder
 
 RUN = "runs/er-0"
 INSTRUCTION = "put $x_$ and $^$ in"
@@ -233,8 +233,8 @@ def episodes(checkpoint, tmp_path_factory):
             raise UserError(f"{missing} episodes would be run")
 
     def read(case):
-        jobs = make_jobs(checkpoint[0], [SOUP], 2, "mode", 0, 9, None, case / "videos")
-        assert len(run_jobs(jobs, 0, case / "episodes.jsonl", ProgressCallbacks(begin=begin))) == 2
+        jobs = make_specs(checkpoint[0], [SOUP], 2, "mode", 0, 9, None, case / "videos")
+        assert len(run_rollouts(jobs, 0, case / "episodes.jsonl", ProgressCallbacks(begin=begin))) == 2
 
     found = versions()
     with pytest.MonkeyPatch.context() as patch:  # most of the time would be spent on the packages' metadata

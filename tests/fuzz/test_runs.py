@@ -14,7 +14,8 @@ from reading import Link, Reader
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.presets import debug
 from m2distill_training.promotion.promotion import current, rollback
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder, read_run
 
 DATA = [{"path": f"{name}.hdf5", "key": name, "instruction": f"task {name}", "demos": 3} for name in "ab"]
 LINES = [{"stage": k, "step": step, "loss": 0.5} for k in (1, 2) for step in (0, 1)]

@@ -1,4 +1,4 @@
-"""The import rule of docs/architecture.md, read from the source and, where it matters, from a fresh interpreter."""
+"""The import rule of docs/architecture.md, checked in the source and in a new interpreter."""
 
 import ast
 import subprocess
@@ -38,7 +38,7 @@ SIMULATING = (
 
 
 def _sources(folder: Path, *, ros: bool, simulating: bool | None = None) -> list[Path]:
-    """Files below `folder`; "ros" in the path decides what may import ROS, the first folder what may simulate."""
+    """Return files below `folder`: with `ros` those in folders named ros, with `simulating` those that may simulate."""
 
     def is_wanted(path: Path) -> bool:
         parts = path.relative_to(folder).parts
@@ -101,7 +101,7 @@ def _imports(path: Path) -> set[str]:
 
 
 def _within(name: str, packages) -> int:
-    """How many letters of `name` the longest of `packages` covers; 0 for none."""
+    """Return the length of the longest of `packages` that contains `name`; 0 if none does."""
     return max((len(p) for p in packages if name == p or name.startswith(p + ".")), default=0)
 
 
@@ -112,7 +112,7 @@ def _allowed(name: str, own: tuple[str, ...], ros: bool) -> bool:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_room_imports_what_it_may_not(room):
+def test_no_package_imports_what_it_may_not(room):
     files, own, ros = ROOMS[room]
     assert files
     assert [
@@ -143,7 +143,7 @@ def test_no_room_imports_what_it_may_not(room):
         ("tests without ROS", "std_msgs.msg.Bool", False),
     ],
 )
-def test_the_rule_is_what_the_architecture_says(room, name, allowed):
+def test_the_rule_equals_that_of_the_architecture(room, name, allowed):
     assert _allowed(name, *ROOMS[room][1:]) == allowed
 
 
@@ -154,7 +154,7 @@ def test_the_rule_is_what_the_architecture_says(room, name, allowed):
         ("m2distill_policy.bringup.system", ["torch", "rclpy"]),
         ("m2distill_policy.language.text_encoder", ["torch", "transformers"]),
         ("m2distill_sim.libero_env", ["torch", "rclpy", "robosuite", "libero"]),
-        ("m2distill_training.cli.main", ["torch", "mujoco", "tyro"]),
+        ("m2distill_training.cli.main", ["torch", "mujoco", "argcomplete"]),
     ],
 )
 def test_importing_a_light_module_stays_light(module, absent):

@@ -1,4 +1,4 @@
-"""InferencePolicy: its history, its ways of sampling, and its draws."""
+"""InferencePolicy: its history, its sampling modes, and its random generator."""
 
 import dataclasses
 
@@ -40,7 +40,7 @@ def observations():
 
 
 def mixture_of_window(checkpoint, window, text):
-    """The whole network at once on the last `history` observations: the oracle of the queue."""
+    """Return the mixture of the whole network for the last `history` observations, as a reference."""
     with torch.no_grad():
         output = checkpoint.build_policy().eval()(
             to_model_input(
@@ -89,7 +89,7 @@ def test_the_queue_gives_the_mixture_of_the_last_history_steps(checkpoint, obser
 
 
 @pytest.mark.parametrize("forget", [lambda policy: policy.reset(), lambda policy: policy.set_text(TEXTS[0])])
-def test_reset_and_a_new_instruction_forget_the_history(checkpoint, observations, forget):
+def test_reset_and_a_new_instruction_clear_the_history(checkpoint, observations, forget):
     fresh, used = loaded(checkpoint, sampling="mode"), loaded(checkpoint, sampling="mode")
     for observation in observations[:3]:
         used.step(observation)
@@ -107,7 +107,7 @@ def test_the_instruction_changes_the_action(checkpoint, observations):
     assert not np.allclose(policy.step(observations[0]).action, first, atol=1e-4)
 
 
-def test_a_seed_fixes_the_draws_whatever_the_global_generator_does(checkpoint, observations):
+def test_a_seed_determines_the_samples_whatever_the_global_generator_does(checkpoint, observations):
     def run(seed):
         policy = loaded(checkpoint, seed=seed)
         actions = []
@@ -147,11 +147,11 @@ def test_low_noise_draws_the_mode_and_hardly_anything_else(checkpoint, observati
     assert 0.8 * LOW_NOISE_STD < noise.std() < 1.2 * LOW_NOISE_STD
 
 
-def test_an_unknown_way_of_acting_is_refused_with_a_suggestion(checkpoint):
-    with pytest.raises(UserError, match="did you mean 'sample'"):
+def test_an_unknown_sampling_mode_is_rejected_with_a_suggestion(checkpoint):
+    with pytest.raises(UserError, match="did you mean 'stochastic'"):
         InferencePolicy(checkpoint, sampling="stochastik")
 
 
-def test_a_step_before_any_instruction_is_a_defect_of_the_caller(checkpoint, observations):
+def test_a_step_before_any_instruction_is_an_error_of_the_caller(checkpoint, observations):
     with pytest.raises(RuntimeError, match="set_text"):
         InferencePolicy(checkpoint).step(observations[0])

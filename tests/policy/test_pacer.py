@@ -1,4 +1,4 @@
-"""The pacer: the rate is kept, and the action follows the observation at once. Time is an argument."""
+"""The pacer keeps the rate and acts at once after an observation. Time is an argument."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ POLL = 1 * MS
 
 
 def act_times(arrivals_ns: list[int], until_ns: int) -> list[int]:
-    """When a pacer acts that is polled every millisecond and at each arrival of a complete set."""
+    """Return when a pacer acts that is called every millisecond and at each arrival of a complete set."""
     pacer, acted = Pacer(PERIOD), []
     events = sorted({*range(0, until_ns, POLL), *arrivals_ns})
     arrivals = set(arrivals_ns)
@@ -23,7 +23,7 @@ def act_times(arrivals_ns: list[int], until_ns: int) -> list[int]:
     return acted
 
 
-def test_it_acts_on_the_arrival_of_each_set_that_comes_at_its_rate():
+def test_it_acts_on_the_arrival_of_each_set_at_its_rate():
     rng = np.random.default_rng(0)
     arrivals = [int(7 * MS + k * PERIOD + rng.uniform(-5, 5) * MS) for k in range(1, 100)]
     assert act_times(arrivals, 100 * PERIOD) == arrivals
@@ -34,7 +34,7 @@ def test_nothing_before_the_first_complete_set():
 
 
 @pytest.mark.parametrize("hz", [10, 15, 25, 30, 47, 60, 100])
-def test_inputs_of_another_rate_are_acted_on_at_its_own(hz):
+def test_inputs_at_another_rate_are_acted_on_at_its_own_rate(hz):
     seconds = 20
     arrivals = [round(k * 1e9 / hz) for k in range(1, seconds * hz)]
     acted = np.diff(act_times(arrivals, seconds * 1_000_000_000))
@@ -42,14 +42,14 @@ def test_inputs_of_another_rate_are_acted_on_at_its_own(hz):
     assert acted.min() > 0.7 * PERIOD and acted.max() < 1.6 * PERIOD
 
 
-def test_after_a_late_set_and_after_a_new_phase_it_comes_back_to_the_arrivals():
+def test_after_a_late_set_and_a_new_phase_it_returns_to_the_arrivals():
     arrivals = [k * PERIOD for k in range(1, 20)] + [20 * PERIOD + 11 * MS] + [k * PERIOD for k in range(21, 40)]
     assert act_times(arrivals, 40 * PERIOD) == arrivals
     shifted = [k * PERIOD for k in range(1, 20)] + [k * PERIOD + 30 * MS for k in range(20, 400)]
     assert act_times(shifted, 400 * PERIOD)[-100:] == shifted[-100:]
 
 
-def test_a_stall_is_not_made_up_for():
+def test_missed_steps_are_skipped_after_a_stall():
     pacer = Pacer(PERIOD)
     pacer.complete(0)
     assert pacer.due(0)

@@ -1,4 +1,4 @@
-"""PolicyThread: the same answers as the policy by itself, and an owner that goes on when a step hangs."""
+"""PolicyThread: the same results as the policy itself, and a caller that continues if a step hangs."""
 
 import gc
 import threading
@@ -18,8 +18,8 @@ SOON_S = 0.5  # patience with a step that hangs; one that does not is far quicke
 LIMIT_S = 30.0
 
 
-class Diary:
-    """Writes down what it is told and on which thread; a step waits while `hang` is set."""
+class RecordingPolicy:
+    """Policy that records its calls and their thread; a step waits while `hang` is set."""
 
     def __init__(self):
         self.told, self.threads, self.go_on = [], set(), threading.Event()
@@ -42,8 +42,8 @@ class Diary:
         return ActionSample(np.zeros(7, np.float32), len(self.told), 0.0, 0.0)
 
 
-def test_what_it_is_told_is_done_in_order_before_the_step_and_on_its_own_thread():
-    diary = Diary()
+def test_calls_run_in_order_before_the_step_and_on_its_own_thread():
+    diary = RecordingPolicy()
     policy = PolicyThread(diary, LIMIT_S)
     policy.set_text(np.ones(2))
     policy.reset()
@@ -53,14 +53,14 @@ def test_what_it_is_told_is_done_in_order_before_the_step_and_on_its_own_thread(
 
 
 def test_an_error_of_the_policy_is_an_error_of_the_step():
-    policy = PolicyThread(Diary(), LIMIT_S)
+    policy = PolicyThread(RecordingPolicy(), LIMIT_S)
     with pytest.raises(RuntimeError, match="it is bad"):
         policy.step("bad")
     assert policy.step("good").mode == 2
 
 
 def test_while_a_step_hangs_every_other_is_late_at_once_and_its_answer_is_dropped():
-    diary = Diary()
+    diary = RecordingPolicy()
     policy = PolicyThread(diary, SOON_S)
     diary.go_on.clear()
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_while_a_step_hangs_every_other_is_late_at_once_and_its_answer_is_droppe
 
 
 def answer(policy):
-    """Of a policy whose late step is over: its outcome is on the way."""
+    """Return the result of a policy whose late step has ended."""
     while True:
         try:
             return policy.step("b")
@@ -84,7 +84,7 @@ def answer(policy):
 
 
 def test_a_session_holds_while_the_policy_hangs_and_acts_again_when_it_answers():
-    diary = Diary()
+    diary = RecordingPolicy()
     session = PolicySession(
         SPEC, PolicyThread(diary, SOON_S), {"wave": np.ones(768, np.float32)}, limits_of("libero_sim")
     )
@@ -103,7 +103,7 @@ def test_a_session_holds_while_the_policy_hangs_and_acts_again_when_it_answers()
 
 def test_the_thread_ends_with_its_owner():
     before = set(threading.enumerate())
-    policy = PolicyThread(Diary(), LIMIT_S)
+    policy = PolicyThread(RecordingPolicy(), LIMIT_S)
     policy.step("a")
     (thread,) = set(threading.enumerate()) - before
     del policy

@@ -1,4 +1,4 @@
-"""PolicySession: what makes the arm hold, and that a Command answers the newest observation. No clock, no torch."""
+"""PolicySession: reasons to hold, and commands for the newest observation. No clock, no torch."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ MS = 1_000_000
 
 
 class LinearPolicy:
-    """Answers with its step count in the first action, so that resets and steps can be seen."""
+    """Policy that returns its step count in the action, so that resets and steps are visible."""
 
     def __init__(self):
         self.steps, self.text, self.action = 0, None, None
@@ -56,7 +56,7 @@ def _reason(answer) -> str:
     return answer.reason
 
 
-def test_a_complete_fresh_observation_is_answered():
+def test_a_complete_recent_observation_gives_a_command():
     session, policy = _session()
     session.set_instruction(SOUP)
     _feed(session, 50 * MS)
@@ -71,7 +71,7 @@ def test_without_an_instruction_the_arm_holds():
 
 
 @pytest.mark.parametrize("missing", ["agentview", "wrist", "joint_states"])
-def test_a_missing_input_is_named_and_never_filled_in(missing):
+def test_a_missing_input_is_named_and_never_estimated(missing):
     session, policy = _session()
     session.set_instruction(SOUP)
     _feed(session, 0, skip=[missing])
@@ -103,7 +103,7 @@ def test_inputs_that_are_too_far_apart_hold():
     assert _reason(session.tick(101 * MS)) == "wrist is more than 100 ms older than agentview"
 
 
-def test_a_malformed_image_holds_until_a_good_one_comes():
+def test_a_malformed_image_holds_until_a_valid_one_arrives():
     session, _ = _session()
     session.set_instruction(SOUP)
     _feed(session, 0)
@@ -121,7 +121,7 @@ def test_malformed_joints_hold():
     assert "not finite" in _reason(session.tick(1))
 
 
-def test_history_starts_afresh_after_any_hold_and_after_an_instruction():
+def test_the_history_is_cleared_after_any_hold_and_after_an_instruction():
     session, policy = _session()
     session.set_instruction(SOUP)
     _feed(session, 0)
@@ -137,7 +137,7 @@ def test_history_starts_afresh_after_any_hold_and_after_an_instruction():
     assert policy.steps == 1
 
 
-def test_an_unknown_instruction_is_refused_and_stops_the_arm():
+def test_an_unknown_instruction_is_rejected_and_stops_the_arm():
     session, _ = _session()
     session.set_instruction(SOUP)
     _feed(session, 0)
@@ -197,7 +197,7 @@ def _feed_pose(session, position_m, stamp_ns, quat_xyzw=(1.0, 0.0, 0.0, 0.0)):
     session.observe_pose(position_m, quat_xyzw, stamp_ns)
 
 
-def test_a_workspace_asks_for_the_hands_pose_and_stops_the_hand_before_its_walls():
+def test_a_workspace_requires_the_hands_pose_and_stops_the_hand_at_its_bounds():
     session, policy = _session(workspace_min_m=(0.0, -0.5, 0.1), workspace_max_m=(0.5, 0.5, 0.6))
     session.set_instruction(SOUP)
     policy.action = np.array([1, 0, -1, 0, 0, 0, -1], np.float32)  # 1 m/s forwards and down
@@ -222,21 +222,21 @@ def test_a_workspace_asks_for_the_hands_pose_and_stops_the_hand_before_its_walls
         ((0.0, 0.0, 0.0), (np.nan, 0, 0, 1)),
     ],
 )
-def test_a_pose_that_is_none_holds(position, quat):
+def test_an_invalid_pose_holds(position, quat):
     session, _ = _session(workspace_min_m=(-1.0, -1.0, -1.0))
     session.set_instruction(SOUP)
     _feed(session, 0)
     _feed_pose(session, position, 0, quat)
-    assert "ee_pose is no pose" in _reason(session.tick(0))
+    assert "ee_pose is not a valid pose" in _reason(session.tick(0))
 
 
-def test_a_joint_near_its_end_is_a_fault_that_comes_back_until_the_arm_was_moved():
+def test_a_joint_near_its_limit_is_a_fault_that_returns_until_the_arm_is_moved():
     session, policy = _session(joint_margin_rad=0.1)
     session.set_instruction(SOUP)
     positions = [0.0, 0, 0, -1.5, 0, 1.5, 0, 0.04, 0.04]
     _feed(session, 0)
     session.observe_joints(JOINTS, [*positions[:5], 3.70, *positions[6:]], 0)
-    assert "panda_joint6 is at 3.700 rad, nearer than 0.1" in _reason(session.tick(0))
+    assert "panda_joint6 is at 3.700 rad, closer than 0.1" in _reason(session.tick(0))
     session.reset_fault()
     assert "panda_joint6" in _reason(session.tick(0)) and policy.steps == 0
     session.observe_joints(JOINTS, positions, 0)
@@ -250,7 +250,7 @@ def test_another_policy_takes_over_between_two_ticks_without_a_hold():
     _feed(session, 0)
     session.tick(0)
     new = LinearPolicy()
-    with pytest.raises(UserError, match="does not know the instruction that is followed"):
+    with pytest.raises(UserError, match="does not know the current instruction"):
         session.adopt(SPEC, new, {"wave": np.zeros(768, np.float32)})
     with pytest.raises(UserError, match="its spec has rate_hz 10.0, this robot's is 20.0"):
         session.adopt(replace(SPEC, rate_hz=10.0), new, {SOUP: np.zeros(768, np.float32)})

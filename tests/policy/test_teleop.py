@@ -14,7 +14,7 @@ STILL, HELD = [0.0] * 6, [0, 0, 0, 0, 1]
 
 def operator(axes=STILL, buttons=HELD, now_s=0.0) -> Teleoperator:
     teleoperator = Teleoperator(SETTINGS)
-    teleoperator.hear(axes, buttons, now_s)
+    teleoperator.receive(axes, buttons, now_s)
     return teleoperator
 
 
@@ -29,28 +29,28 @@ def test_full_deflection_is_full_speed_in_the_arm_s_axes():
     assert motion.angular_rad_s.tolist() == pytest.approx([0.0, 0.0, -0.5])
 
 
-def test_a_stick_that_rests_beside_its_middle_does_not_creep():
+def test_a_stick_in_its_dead_zone_does_not_move_the_arm():
     assert not operator([0.04, -0.05, 0.0, 0.03, 0.02, 0.0]).motion(0.0).linear_m_s.any()
 
 
-def test_silence_lets_go_until_the_joystick_speaks_again():
+def test_silence_releases_the_deadman_until_the_next_message():
     teleoperator = operator()
     assert teleoperator.motion(0.3) is not None
     assert teleoperator.motion(0.31) is None
     assert teleoperator.motion(0.2) is None  # let go stays let go
-    teleoperator.hear(STILL, HELD, 0.4)
+    teleoperator.receive(STILL, HELD, 0.4)
     assert teleoperator.motion(0.4) is not None
 
 
-def test_the_gripper_keeps_what_it_was_told_and_hears_only_a_held_deadman():
+def test_the_gripper_keeps_its_opening_and_follows_only_a_held_deadman():
     teleoperator = operator()
     assert teleoperator.motion(0.0).gripper_width_m == 0.08
-    teleoperator.hear(STILL, [1, 0, 0, 0, 1], 0.0)
+    teleoperator.receive(STILL, [1, 0, 0, 0, 1], 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.0
-    teleoperator.hear(STILL, [0, 1, 0, 0, 0], 0.0)  # open, without the deadman
-    teleoperator.hear(STILL, HELD, 0.0)
+    teleoperator.receive(STILL, [0, 1, 0, 0, 0], 0.0)  # open, without the deadman
+    teleoperator.receive(STILL, HELD, 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.0
-    teleoperator.hear(STILL, [0, 1, 0, 0, 1], 0.0)
+    teleoperator.receive(STILL, [0, 1, 0, 0, 1], 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.08
 
 
@@ -66,16 +66,16 @@ def test_whatever_a_joystick_sends_the_arm_stays_below_its_speeds(axes, buttons)
 
 
 @pytest.mark.parametrize(
-    ("axes", "buttons", "said"),
+    ("axes", "buttons", "expected"),
     [([0.0] * 3, HELD, "has 3 axes"), ([math.nan] * 6, HELD, "finite numbers"), (STILL, [0, 0], "has 2 buttons")],
 )
-def test_another_joystick_is_named_and_lets_go(axes, buttons, said):
+def test_an_unsuitable_joystick_is_named_and_releases_the_deadman(axes, buttons, expected):
     teleoperator = operator()
-    teleoperator.hear(axes, buttons, 0.0)
-    assert said in teleoperator.problem
+    teleoperator.receive(axes, buttons, 0.0)
+    assert expected in teleoperator.problem
     assert teleoperator.motion(0.0) is None
 
 
-def test_settings_of_another_length_are_refused():
+def test_settings_of_another_length_are_rejected():
     with pytest.raises(UserError, match="axes has 2 numbers, expected 6"):
         TeleopSettings(axes=(0.0, 1.0))

@@ -1,4 +1,4 @@
-"""Tests over real ROS 2: a private corner of the network, a tiny checkpoint, and a client of the policy node."""
+"""Fixtures of the tests with real ROS 2: a domain of their own, a tiny checkpoint, and a client of the policy node."""
 
 import gc
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2distill_policy.bringup.system import environment
+from m2distill_policy.bringup.processes import environment
 
-# before rclpy starts: a domain of our own, away from every other ROS system on this machine
+# set before rclpy starts: a ROS domain that no other system on this machine uses
 os.environ.update(
     environment()
     | {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")}
@@ -64,8 +64,8 @@ def client(ros) -> Iterator[Client]:
 
 
 @pytest.fixture
-def made(ros) -> Iterator[Callable[[type[Node]], Node]]:
-    """Makes nodes in this process."""
+def make_node(ros) -> Iterator[Callable[[type[Node]], Node]]:
+    """Function that creates nodes in this process."""
     nodes = []
 
     def make(kind: type[Node]) -> Node:
@@ -78,4 +78,4 @@ def made(ros) -> Iterator[Callable[[type[Node]], Node]]:
         node.close()
         node.destroy_node()
         del node
-    gc.collect()  # until it is gone, the graph knows two nodes of this name, and says which it likes
+    gc.collect()  # until it is deleted, the graph has two nodes of this name and may return either

@@ -1,5 +1,7 @@
-"""The policy node with a policy that hangs once the first joint is beyond 0.5 rad, as the first argument says:
-`waits` as for a lock that nobody releases, `computes` without end."""
+"""Policy node whose policy hangs when the first joint exceeds 0.5 rad.
+
+The first argument selects how: `waits` for a lock that is never released, `computes` without end.
+"""
 
 import sys
 import threading

@@ -1,5 +1,8 @@
-"""What the tests over ROS 2 share: node descriptions, and a client that plays the robot's sensors, hears all that the
-policy says and calls its services. All waiting is for events, with a time limit."""
+"""Shared code of the tests with ROS 2: node descriptions and a client.
+
+The client publishes the robot's sensors, receives all topics of the policy and calls its services. It waits for events,
+with a time limit.
+"""
 
 import math
 import time
@@ -23,7 +26,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
-from m2distill_policy.bringup.system import NodeDescription
+from m2distill_policy.bringup.processes import NodeDescription
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
@@ -32,7 +35,7 @@ CAMERAS = ("agentview", "wrist")
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LIMIT_S = 30.0
 ASK_AGAIN_S = 5.0
-STOP_MS = 150  # the most that a stop may take
+STOP_MS = 150  # maximum duration of a stop
 TRIALS = 3
 START_LIMIT_S = 90.0  # of a node's process on a busy machine: it imports torch
 
@@ -47,7 +50,7 @@ class Client(Node):
         super().__init__("test_client", enable_rosout=False)
         self.spinner = SingleThreadedExecutor()
         self.spinner.add_node(self)
-        self.heard: list[tuple[str, object]] = []  # topic, message, in order of arrival
+        self.received: list[tuple[str, object]] = []  # topic, message, in order of arrival
         for topic, kind, qos in (
             ("twist_cmd", TwistStamped, 100),
             ("gripper_cmd", Float64, 100),
@@ -55,7 +58,7 @@ class Client(Node):
             ("policy/status", PolicyStatus, LATCHED),
             ("/diagnostics", DiagnosticArray, 10),
         ):
-            self.create_subscription(kind, topic, lambda m, topic=topic: self.heard.append((topic, m)), qos)
+            self.create_subscription(kind, topic, lambda m, topic=topic: self.received.append((topic, m)), qos)
         self.image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERAS}
         self.joints_pub = self.create_publisher(JointState, "joint_states", 5)
         self.pose_pub = self.create_publisher(PoseStamped, "ee_pose", 5)
@@ -64,17 +67,17 @@ class Client(Node):
         self.change_state = self.create_client(ChangeState, "policy/change_state")
         self.get_state = self.create_client(GetState, "policy/get_state")
         self.policy_parameters = AsyncParameterClient(self, "policy")
-        # made early: before the node knows of a client, it cannot answer it
+        # created early, because a node cannot respond to a client before it has discovered it
         self.triggers = {
             name: self.create_client(Trigger, f"policy/{name}")
             for name in ("start", "stop", "pause", "reset_fault", "reload", "rollback")
         }
         self.execute = ActionClient(self, ExecuteInstruction, "policy/execute")
         self.sent = 0  # sets of sensor data
-        self.sizes = dict.fromkeys(CAMERAS, 64)  # of the images; 0: the camera is dead
+        self.sizes = dict.fromkeys(CAMERAS, 64)  # of the images; 0: the camera is off
         self.encoding = "rgb8"
-        self.positions = np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8, 0.04, 0.04])  # None: the driver is dead
-        self.hand = [0.4, 0.0, 0.3]  # its position; None: nobody knows
+        self.positions = np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8, 0.04, 0.04])  # None: the driver is off
+        self.hand = [0.4, 0.0, 0.3]  # its position; None: unknown
         self.frame_id = "panda_link0"  # of its pose
         self.stamp_offset_ns = 0  # of all sensors against the clock
         self.sent_ns: dict[str, int] = {}  # when each input was sent last, by the clock
@@ -82,7 +85,7 @@ class Client(Node):
         self.sensors.cancel()
 
     def sense(self, stamp_ns: int | None = None) -> None:
-        """One set of sensor data, stamped now unless told otherwise. The timer `sensors` sends one at 20 Hz."""
+        """Publish one set of sensor data, stamped now by default. The timer `sensors` does so at 20 Hz."""
         clock_ns = self.get_clock().now().nanoseconds
         now_ns = clock_ns + self.stamp_offset_ns if stamp_ns is None else stamp_ns
         if self.hand is not None:
@@ -127,8 +130,10 @@ class Client(Node):
         return self.ask(self.get_state, GetState.Request(), "the state").current_state.label
 
     def ask(self, client, request, what: str, still_wanted: Callable[[], bool] = lambda: True):
-        """The answer of a service. Asks again while none comes: on a busy machine a request that is sent before both
-        sides have met is lost."""
+        """Return the response of a service.
+
+        The request is repeated, because one that is sent before both sides have discovered each other is lost.
+        """
         self.wait(client.service_is_ready, what, START_LIMIT_S)
         asked, begun_s = [], time.monotonic()
 
@@ -148,17 +153,19 @@ class Client(Node):
         self.sensors.reset()
 
     def wait_until_active(self) -> None:
-        """Until an active node tells its status and hears all that this client sends."""
-        ears = (self.instruction_pub, self.joints_pub, *self.image_pubs.values())
+        """Wait until an active node publishes its status and has subscribed to all topics of this client."""
+        publishers = (self.instruction_pub, self.joints_pub, *self.image_pubs.values())
         self.wait(
-            lambda: self.status and all(pub.get_subscription_count() for pub in ears), "an active node", START_LIMIT_S
+            lambda: self.status and all(pub.get_subscription_count() for pub in publishers),
+            "an active node",
+            START_LIMIT_S,
         )
 
     def set_parameter(self, name: str, value) -> None:
-        assert (refusal := self.refusal(name, value)) == "", refusal
+        assert (rejection := self.rejection(name, value)) == "", rejection
 
-    def refusal(self, name: str, value) -> str:
-        """Set a parameter; why it was refused, or nothing."""
+    def rejection(self, name: str, value) -> str:
+        """Set a parameter; why it was rejected, or nothing."""
         self.wait(self.policy_parameters.services_are_ready, "the parameter services", START_LIMIT_S)
         answer = self.result(self.policy_parameters.set_parameters([Parameter(name, value=value)]), "a parameter")
         return "" if answer.results[0].successful else answer.results[0].reason
@@ -166,18 +173,18 @@ class Client(Node):
     def call(self, service: str) -> Trigger.Response:
         return self.ask(self.triggers[service], Trigger.Request(), service)
 
-    def say(self, instruction: str) -> None:
+    def instruct(self, instruction: str) -> None:
         self.instruction_pub.publish(String(data=instruction))
 
     def of(self, topic: str) -> list:
-        return [message for heard_on, message in self.heard if heard_on == topic]
+        return [message for name, message in self.received if name == topic]
 
     @property
     def status(self) -> PolicyStatus | None:
         return next(iter(reversed(self.of("policy/status"))), None)
 
     def wait_for_state(self, state: int, reason: str = "") -> PolicyStatus:
-        """Until ~/status tells this state, with `reason` in its reason."""
+        """Wait until ~/status has this state and `reason` in its reason; return it."""
         return self.wait(
             lambda: (
                 self.status if self.status and self.status.state == state and reason in self.status.reason else None
@@ -186,7 +193,7 @@ class Client(Node):
         )
 
     def wait_for_motion(self, moving: bool) -> None:
-        """Until the last twist is, or is not, zero. Messages on two topics may overtake each other."""
+        """Wait until the last twist is zero, or not zero. Messages on two topics may overtake each other."""
 
         def speed() -> float:
             return math.hypot(*np.concatenate(conversions.twist_to_numpy(self.of("twist_cmd")[-1])))
@@ -195,14 +202,14 @@ class Client(Node):
 
 
 def run(robot: Client) -> None:
-    robot.say(KNOWN[0])
+    robot.instruct(KNOWN[0])
     robot.wait_for_state(PolicyStatus.RUNNING)
     moved = len(robot.of("policy/action"))
     robot.wait(lambda: len(robot.of("policy/action")) >= moved + 3, "the arm to move")
 
 
 def stopped(robot: Client, since_ns: int) -> int | None:
-    """Stamp of the first zero twist after `since_ns`, once it is there."""
+    """Return the stamp of the first zero twist after `since_ns`, or None."""
     return next(
         (
             conversions.stamp_to_ns(t.header.stamp)
@@ -213,25 +220,28 @@ def stopped(robot: Client, since_ns: int) -> int | None:
     )
 
 
-def told(robot: Client, reason: str) -> bool:
+def diagnosed(robot: Client, reason: str) -> bool:
     return any(reason in array.status[0].message for array in robot.of("/diagnostics"))
 
 
-def assert_stops(robot: Client, reason: str, break_it: Callable[[], int], mend: Callable[[], None]) -> None:
-    """`break_it` returns the time of the fault. Times are between stamps: of the last good input, or of the first bad
-    one, and of the zero command. Taken up to three times, for the machine may be busy: the node is judged, not it."""
+def assert_stops(robot: Client, reason: str, break_it: Callable[[], int], repair: Callable[[], None]) -> None:
+    """Assert that the arm stops within STOP_MS after a fault.
+
+    `break_it` causes the fault and returns its time: the stamp of the last valid input, or of the first invalid one. It
+    is tried up to three times, because a busy machine may delay the zero command.
+    """
     times_ms = []
     for _ in range(TRIALS):
         run(robot)
-        robot.heard.clear()
+        robot.received.clear()
         since_ns = break_it()
         times_ms.append((robot.wait(lambda s=since_ns: stopped(robot, s), "the zero command") - since_ns) / 1e6)
-        robot.wait(lambda: told(robot, reason), f"diagnostics that tell {reason!r}")
+        robot.wait(lambda: diagnosed(robot, reason), f"diagnostics with {reason!r}")
         commands = len(robot.of("policy/action"))
         sent = robot.sent
         robot.wait(lambda n=sent: robot.sent > n + 3, "more sensor data")
-        assert len(robot.of("policy/action")) == commands, "it went on"
-        mend()
+        assert len(robot.of("policy/action")) == commands, "the policy continued"
+        repair()
         if times_ms[-1] <= STOP_MS:
             return
     raise AssertionError(f"stopped after {times_ms} ms, limit {STOP_MS} ms")
@@ -242,13 +252,13 @@ def ask(simulator: Client, stamp_ns: int, image: int) -> PolicyAction:
     simulator.sent = image
     simulator.sense(stamp_ns)
 
-    def stamped(heard: list) -> list:
-        return [message for message in heard if conversions.stamp_to_ns(message.header.stamp) == stamp_ns]
+    def stamped(received: list) -> list:
+        return [message for message in received if conversions.stamp_to_ns(message.header.stamp) == stamp_ns]
 
     simulator.wait(lambda: stamped(moving(simulator)), "the answer")
     return simulator.wait(lambda: stamped(simulator.of("policy/action")), "the action")[0]
 
 
 def moving(simulator: Client) -> list:
-    """The twists that are commands: those of a hold are zero."""
+    """Return the twists that are commands; those of a hold are zero."""
     return [t for t in simulator.of("twist_cmd") if t.twist.linear.x != 0]

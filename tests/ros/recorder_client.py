@@ -1,4 +1,4 @@
-"""The recorder's description for tests, and a caller of its services."""
+"""Description of the recorder for tests, and a client of its services."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup.system import NodeDescription
+from m2distill_policy.bringup.processes import NodeDescription
 
 VERBS = ("start", "keep", "discard", "success", "failure")
 
@@ -29,7 +29,7 @@ def recorder_node(checkpoint: Path, directory: Path, **parameters) -> NodeDescri
 
 
 class Recorder:
-    """Its services and topic, called by a client."""
+    """Client of the recorder's services and of its topic."""
 
     def __init__(self, client: Client):
         self.client = client
@@ -41,24 +41,24 @@ class Recorder:
     def wait_until_up(self) -> None:
         client = self.client
         client.wait(
-            lambda: all(s.service_is_ready() for s in self.services.values()) and self.diagnoses(),
+            lambda: all(s.service_is_ready() for s in self.services.values()) and self.diagnostics_of(),
             "an active recorder",
             START_LIMIT_S,
         )
-        ears = (client.instruction_pub, client.joints_pub, self.command_pub, *client.image_pubs.values())
-        client.wait(lambda: all(pub.get_subscription_count() for pub in ears), "its ears")
+        publishers = (client.instruction_pub, client.joints_pub, self.command_pub, *client.image_pubs.values())
+        client.wait(lambda: all(pub.get_subscription_count() for pub in publishers), "its subscriptions")
 
     def __call__(self, verb: str) -> Trigger.Response:
         return self.client.result(self.services[verb].call_async(Trigger.Request()), verb)
 
-    def tell(self, command: str, happened: Callable[[], object]) -> object:
-        """On the topic, again and again until it has happened: a recorder that is not there yet does not hear it."""
-        told, begun_s = 0, time.monotonic()
+    def command(self, command: str, happened: Callable[[], object]) -> object:
+        """Send a command on the topic until it has an effect; a recorder that has not started does not receive it."""
+        sent, begun_s = 0, time.monotonic()
 
         def ask() -> object:
-            nonlocal told
-            if time.monotonic() - begun_s >= told:
-                told += 1
+            nonlocal sent
+            if time.monotonic() - begun_s >= sent:
+                sent += 1
                 self.command_pub.publish(String(data=command))
             return happened()
 
@@ -68,7 +68,7 @@ class Recorder:
         request = ChangeState.Request(transition=Transition(id=transition))
         return self.client.result(self.change_state.call_async(request), "a transition").success
 
-    def diagnoses(self) -> list[str]:
+    def diagnostics_of(self) -> list[str]:
         return [
             array.status[0].message
             for array in self.client.of("/diagnostics")
@@ -76,14 +76,14 @@ class Recorder:
         ]
 
     def numbers(self, key: str) -> int:
-        """Of the last diagnosis."""
+        """Return a number of the last diagnostics."""
         array = next(
             array for array in reversed(self.client.of("/diagnostics")) if array.status[0].name == "/recorder: recorder"
         )
         return int(next(value.value for value in array.status[0].values if value.key == key))
 
     def record(self, sets: int) -> None:
-        """Until so many more sets of sensor data were sent."""
+        """Publish so many sets of sensor data."""
         self.client.sensors.reset()
         sent = self.client.sent
         self.client.wait(lambda: self.client.sent >= sent + sets, "sensor data")

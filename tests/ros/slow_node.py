@@ -1,5 +1,7 @@
-"""The policy node on a slow disk: a checkpoint that has been read waits for the file `go` in the folder of the first
-argument, and the file `read` there tells that it does."""
+"""Policy node with a slow disk, simulated in the folder of the first argument.
+
+A checkpoint that has been read creates the file `read` and waits for the file `go`.
+"""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""What activation finds out about the robot; a goal's success; the same inputs twice."""
+"""Checks of the robot at activation, success of a goal, and matching of instructions."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from std_msgs.msg import Bool, String
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 Result = ExecuteInstruction.Result
 PERIOD_NS = 50_000_000
@@ -51,13 +51,13 @@ def sense(client: Client, sets: int) -> None:
     client.wait(lambda: client.sent >= sent + sets, "sensor data")
 
 
-def test_a_robot_that_does_not_fit_is_not_activated_and_one_that_fits_is(configured, node):
+def test_a_robot_that_does_not_match_is_not_activated_and_one_that_matches_is(configured, node):
     configured.sizes["wrist"] = 32
     sense(configured, 5)
     assert not configured.transition(Transition.TRANSITION_ACTIVATE)
     assert configured.state() == "inactive"
-    said = node.log_path("policy").read_text()
-    assert "the robot is not the one that the checkpoint was trained for: camera wrist: got 32x32 px" in said
+    wording = node.log_path("policy").read_text()
+    assert "the robot does not match the one of the checkpoint: camera wrist: got 32x32 px" in wording
     configured.sizes["wrist"] = 64
     sense(configured, 25)
     assert configured.transition(Transition.TRANSITION_ACTIVATE)
@@ -65,21 +65,21 @@ def test_a_robot_that_does_not_fit_is_not_activated_and_one_that_fits_is(configu
 
 @pytest.fixture
 def another_context() -> Iterator[rclpy.Context]:
-    """A participant of its own: one cannot have two types on a topic."""
+    """A separate participant, because one cannot have two types on a topic."""
     context = rclpy.Context()
     rclpy.init(context=context)
     yield context
     rclpy.try_shutdown(context=context)
 
 
-def test_what_is_missing_or_cannot_be_heard_is_named(configured, node, another_context):
+def test_missing_and_incompatible_publishers_are_named(configured, node, another_context):
     configured.sizes["agentview"] = 0
     stranger = Node("stranger", context=another_context)
     stranger.create_publisher(String, "instruction", QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT))
     stranger.create_publisher(Bool, "joint_states", 1)
     sense(configured, 25)
     assert configured.transition(Transition.TRANSITION_ACTIVATE)
-    assert "agentview: nothing heard in the last second" in node.log_path("policy").read_text()
+    assert "agentview: no message in the last second" in node.log_path("policy").read_text()
     topics = configured.wait(
         lambda: next(
             (
@@ -92,7 +92,7 @@ def test_what_is_missing_or_cannot_be_heard_is_named(configured, node, another_c
         ),
         "the diagnostics",
     )
-    assert "/instruction: /stranger cannot be heard: " in topics and "reliab" in topics.lower()
+    assert "/instruction: /stranger is not received: " in topics and "reliab" in topics.lower()
     assert "/joint_states: /stranger publishes std_msgs/msg/Bool, expected sensor_msgs/msg/JointState" in topics
     stranger.destroy_node()
 
@@ -127,23 +127,23 @@ def test_the_success_topic_ends_a_goal_with_success_after_feedback_twice_a_secon
     configured.wait_for_motion(False)
 
 
-def test_a_paraphrase_is_read_as_the_instruction_and_another_text_is_refused(configured):
+def test_a_paraphrase_matches_the_instruction_and_another_text_is_rejected(configured):
     activate(configured)
-    refused = goal(configured, "pick up the banana and place it in the basket", 600)
+    rejected = goal(configured, "pick up the banana and place it in the basket", 600)
     configured.wait_for_state(PolicyStatus.IDLE, "comparing")
-    answer = configured.wait(refused.get_result_async().done, "the refusal", START_LIMIT_S) and configured.result(
-        refused.get_result_async(), "the result"
+    answer = configured.wait(rejected.get_result_async().done, "the rejection", START_LIMIT_S) and configured.result(
+        rejected.get_result_async(), "the result"
     )
     assert answer.result.termination_reason == Result.REFUSED
     assert f"known: {KNOWN[0]}; {KNOWN[1]}" in answer.result.message
     assert configured.of("policy/action") == []
-    configured.say("Grab the alphabet soup and put it in the basket!")
+    configured.instruct("Grab the alphabet soup and put it in the basket!")
     assert configured.wait_for_state(PolicyStatus.RUNNING).instruction == KNOWN[0]
 
 
-def test_mixture_modes_and_entropy_are_told(configured):
+def test_mixture_modes_and_entropy_are_published(configured):
     activate(configured)
-    configured.say(KNOWN[0])
+    configured.instruct(KNOWN[0])
     action = configured.wait(lambda: next(iter(configured.of("policy/action")), None), "an action")
     weights = np.array(action.weights)
     assert len(weights) == 5 and weights.sum() == pytest.approx(1.0, abs=1e-5)

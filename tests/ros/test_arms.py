@@ -1,4 +1,4 @@
-"""The presets of real arms, as far as they can be tried without one: the node runs with them, within their limits."""
+"""Presets of real arms, as far as they can be tested without one: the node respects their limits."""
 
 import math
 
@@ -10,7 +10,9 @@ from harness import KNOWN, START_LIMIT_S, Client, policy_node
 from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses, PolicyLaunchConfig, policy_nodes
+from m2distill_policy.bringup.launch_config import PolicyLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import policy_nodes
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.spec import PANDA_JOINTS
@@ -23,7 +25,7 @@ def test_servo_presets_stamp_when_they_send_and_keep_their_limits(arm, frame_id,
     with NodeProcesses([policy_node(checkpoint_path, arm=arm, sampling="mode", autostart=True)], tmp_path) as nodes:
         client.wait_until_active()
         client.sensors.reset()
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         client.wait_for_state(PolicyStatus.RUNNING)
         client.wait(lambda: len(client.of("policy/action")) >= 15, "commands, fade-in included")
         answered_ns = {stamp_to_ns(action.header.stamp) for action in client.of("policy/action")}
@@ -53,7 +55,7 @@ def test_an_arm_from_a_file_drives_the_node_within_its_limits(client, checkpoint
             reversed(PANDA_JOINTS)
         )
         client.sensors.reset()
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         client.wait_for_motion(True)
         client.wait(lambda: len(client.of("policy/action")) >= 15, "commands, fade-in included")
         moving = [t for t in client.of("twist_cmd") if np.any(twist_to_numpy(t))]
@@ -74,7 +76,7 @@ def test_a_wrong_arm_file_ends_the_node_with_one_line_and_status_2(tmp_path):
 
 
 class Impedance:
-    """An arm under the impedance preset: its node, as `made`, and the targets that it is told, the newest last."""
+    """An arm with the impedance preset: its node, and the targets that it receives, newest last."""
 
     def __init__(self, client: Client):
         self.client, self.targets = client, []
@@ -87,13 +89,13 @@ class Impedance:
         )
 
     def away_m(self, hand) -> list[float]:
-        """How far each target is from there."""
+        """Return the distance of each target from a position."""
         return [np.linalg.norm(np.array([p.x, p.y, p.z]) - hand) for p in (t.pose.position for t in self.targets)]
 
     def run(self) -> None:
-        """Until targets ahead of the hand come."""
+        """Wait until targets ahead of the hand arrive."""
         self.client.sensors.reset()
-        self.client.say(KNOWN[0])
+        self.client.instruct(KNOWN[0])
         self.client.wait_for_state(PolicyStatus.RUNNING)
         self.targets.clear()
         self.client.wait(lambda: len(self.targets) >= 10 and self.away_m(self.client.hand)[-1] > 0, "targets")
@@ -112,17 +114,15 @@ def test_the_impedance_preset_aims_near_the_hand_and_holds_it_where_it_is(impeda
         client.wait_until_active()
         impedance.run()
         assert 0 < max(impedance.away_m(client.hand)) <= limits_of("franka_impedance").max_linear_m_s / 20 + 1e-9
-        client.say("")
+        client.instruct("")
         client.wait_for_state(PolicyStatus.IDLE)
         impedance.wait_for_stop(client.hand)
         assert client.count_publishers("twist_cmd") == 0
         nodes.check()
 
 
-def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(
-    impedance, client, checkpoint_path, tmp_path
-):
-    """The clock is trusted for a minute here, so that it is the silence that is noticed."""
+def test_invalid_or_missing_poses_hold_the_hand_at_its_last_pose(impedance, client, checkpoint_path, tmp_path):
+    """The limit of age is one minute here, so that the silence is detected first."""
     hand, frame_id = client.hand, client.frame_id
     with impedance.node(
         checkpoint_path, tmp_path, max_age_s=60.0, max_skew_s=60.0, watchdog_s=0.2, command_timeout_s=10.0
@@ -130,7 +130,7 @@ def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(
         client.wait_until_active()
         impedance.run()
         client.hand = [math.nan, 0.0, 0.3]
-        client.wait_for_state(PolicyStatus.HOLDING, "ee_pose is no pose")
+        client.wait_for_state(PolicyStatus.HOLDING, "ee_pose is not a valid pose")
         impedance.wait_for_stop(hand)
         client.hand = hand
         impedance.run()
@@ -145,13 +145,13 @@ def test_poses_that_become_bad_or_fall_silent_hold_the_hand_where_it_was_last(
         nodes.check()
 
 
-def test_an_arm_that_was_moved_while_its_pose_was_unknown_is_sent_to_no_old_pose(
+def test_an_arm_moved_while_its_pose_was_unknown_is_not_sent_to_an_old_pose(
     impedance, client, checkpoint_path, tmp_path
 ):
     with impedance.node(checkpoint_path, tmp_path) as nodes:
         client.wait_until_active()
         impedance.run()
-        client.say("")
+        client.instruct("")
         client.wait_for_state(PolicyStatus.IDLE, "stopped")
         impedance.wait_for_stop(client.hand)
         client.hand = None  # a person takes the arm elsewhere
@@ -159,7 +159,7 @@ def test_an_arm_that_was_moved_while_its_pose_was_unknown_is_sent_to_no_old_pose
         client.wait(lambda: client.get_clock().now().nanoseconds > silent_ns, "longer than watchdog_s")
         impedance.targets.clear()
         assert client.call("reset_fault").success and client.call("stop").success
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         client.wait_for_state(PolicyStatus.HOLDING, "ee_pose")
         assert client.transition(Transition.TRANSITION_DEACTIVATE)
         assert not impedance.targets

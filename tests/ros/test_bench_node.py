@@ -1,4 +1,4 @@
-"""bench node over real ROS 2: it counts what it says it counts."""
+"""`m2distill bench node` with real ROS 2: its figures."""
 
 import json
 
@@ -23,7 +23,7 @@ def test_bench_node_prints_every_field(monkeypatch, capsys):
     assert all({"bar", "holds", "threads", "torch", "cpu"} <= row.keys() for row in rows.values())
 
 
-def test_a_bar_is_judged_by_its_own_number():
+def test_each_threshold_is_compared_with_its_own_value():
     measured = {
         "median_ms": 23.1,
         "p99_ms": 49.0,
@@ -46,7 +46,7 @@ def test_a_bar_is_judged_by_its_own_number():
 
 
 def test_a_period_is_answered_by_the_command_with_its_stamp():
-    """A held arm's zero twist has a stamp of its own and answers none."""
+    """The zero twist of a held arm has a stamp of its own and answers no period."""
     ms = 1_000_000
     answered = {0: 20 * ms, 50 * ms: 74 * ms, 151 * ms: 152 * ms}
     assert summary([0, 50 * ms, 100 * ms, 150 * ms], answered) == {

@@ -1,4 +1,4 @@
-"""bench record over real ROS 2: it counts what it says it counts."""
+"""`m2distill bench record` with real ROS 2: its figures."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ def test_bench_record_prints_every_field(capsys):
     assert rows[-1]["value"] > 0 and all({"bar", "holds", "seconds", "cpu", "source"} <= row.keys() for row in rows)
 
 
-def test_a_rig_may_run_longer_than_it_would_wait_for_anything(monkeypatch):
+def test_a_client_may_run_longer_than_the_limit_of_a_wait(monkeypatch):
     passed_s = itertools.count(step=10)
     monkeypatch.setattr(client_node, "time", SimpleNamespace(monotonic=lambda: next(passed_s)))
     monkeypatch.setattr(client_node, "rclpy", SimpleNamespace(spin_once=lambda node, timeout_sec: None))

@@ -1,11 +1,11 @@
-"""bench soak over real ROS 2: it counts what it says it counts."""
+"""`m2distill bench soak` with real ROS 2: its figures."""
 
 import json
 
 from m2distill_training.cli import main
 
 
-def test_bench_soak_tells_memory_misses_and_losses(capsys):
+def test_bench_soak_reports_memory_misses_and_losses(capsys):
     assert main.run(["bench", "soak", "--quick", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert 50 <= rows["actions"]["value"] <= 260 and rows["actions"]["episodes"] == 2

@@ -1,4 +1,4 @@
-"""Starting and stopping the nodes: one description for all ways to start, and no process left behind."""
+"""Start and stop of the nodes: one description for every way to start, and no process left behind."""
 
 import os
 import signal
@@ -12,26 +12,17 @@ import pytest
 from harness import KNOWN, START_LIMIT_S, policy_node
 from rclpy.parameter_client import AsyncParameterClient
 
-from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import (
-    NodeDescription,
-    NodeProcesses,
-    PolicyLaunchConfig,
-    SystemLaunchConfig,
-    command_line,
-    policy_nodes,
-    read_arguments,
-    system_nodes,
-)
+from m2distill_policy.bringup import processes, system
+from m2distill_policy.bringup.launch_config import PolicyLaunchConfig, SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, command_line
+from m2distill_policy.bringup.system import policy_nodes, read_arguments, system_nodes
 from m2distill_policy.errors import UserError
 
 
 def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_type():
-    from m2distill_policy.ros.nodes.recorder_node import RecorderParameters
-    from m2distill_policy.ros.policy.parameters import GROUPS, ArmParameters
-    from m2distill_sim.ros.nodes.sim_node import SimParameters
+    from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, RecorderParameters, SimParameters
 
-    declared = {"policy": (ArmParameters, *GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
+    declared = {"policy": (ArmParameters, *POLICY_GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
     for node in system_nodes(SystemLaunchConfig(record="r")):
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
         for name, value in node.parameters.items():
@@ -40,10 +31,10 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
 
 
 def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_and_range():
-    from m2distill_policy.ros.policy.parameters import GROUPS
+    from m2distill_policy.bringup.parameters import POLICY_GROUPS
     from m2distill_policy.safety.arm_presets import arm_names, load_arm
 
-    declared = {field.name: field for group in GROUPS for field in fields(group)}
+    declared = {field.name: field for group in POLICY_GROUPS for field in fields(group)}
     for arm in arm_names():
         for name, value in load_arm(arm).items():
             low, high = declared[name].metadata["bounds"]
@@ -52,7 +43,7 @@ def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_a
             assert value in (declared[name].metadata["choices"] or (value,)), (arm, name)
 
 
-def test_texts_stay_texts_on_a_command_line():
+def test_strings_keep_their_type_on_a_command_line():
     node = NodeDescription("p", "e", "n", "robot1", {"a": "12", "b": "it's", "c": True, "d": 0.5, "e": 3})
     assert command_line(node)[3:] == [
         "--ros-args",
@@ -75,7 +66,7 @@ def test_texts_stay_texts_on_a_command_line():
     assert command_line(named)[6:] == ["-r", "a:=b", "-r", "c:=/d/e", "--params-file", "f.yaml"]
 
 
-def test_every_choice_can_be_made_on_the_command_line():
+def test_every_option_can_be_set_on_the_command_line():
     chosen = {
         "checkpoint": "c",
         "namespace": "robot1",
@@ -106,7 +97,7 @@ def test_every_choice_can_be_made_on_the_command_line():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "wording"),
     [
         (["--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
         (["--arm", "/nowhere.yaml"], "arm file /nowhere.yaml does not exist; give the path of a YAML file"),
@@ -116,12 +107,12 @@ def test_every_choice_can_be_made_on_the_command_line():
         (["--remap", "twist_cmd:=a gripper_cmd"], "remap has 'gripper_cmd', expected FROM:=TO"),
     ],
 )
-def test_a_choice_that_is_none_is_refused(words, said, capsys):
+def test_an_invalid_choice_is_rejected(words, wording, capsys):
     assert system.main(["--checkpoint", "c", *words]) == 2
-    assert capsys.readouterr().err.startswith(f"m2distill: error: {said}")
+    assert capsys.readouterr().err.startswith(f"m2distill: error: {wording}")
 
 
-def test_a_real_arm_needs_no_simulator_and_follows_the_clock_of_the_wall():
+def test_a_real_arm_needs_no_simulator_and_uses_the_wall_clock():
     (node,) = system_nodes(SystemLaunchConfig(checkpoint="c", arm="ur_servo"))
     assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
     sim, node = system_nodes(SystemLaunchConfig())
@@ -141,19 +132,19 @@ def test_an_arm_file_reaches_every_node_as_an_absolute_path(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("name", "chosen", "said"),
+    ("name", "chosen", "wording"),
     [
         ("policy", {"checkpoint": "/nowhere"}, "no checkpoint at /nowhere: it is not a directory"),
         ("sim", {"suite": "libero_objekt"}, "unknown suite 'libero_objekt'; did you mean 'libero_object'?"),
     ],
 )
-def test_a_node_that_cannot_start_is_reported_by_one_line_that_says_why(name, chosen, said, tmp_path):
+def test_a_node_that_cannot_start_is_reported_in_one_line_with_the_reason(name, chosen, wording, tmp_path):
     description = next(node for node in system_nodes(SystemLaunchConfig(**chosen)) if node.name == name)
     with NodeProcesses([description], tmp_path) as nodes:
         assert psutil.Process(nodes.pids[name]).wait(START_LIMIT_S) == 2
         with pytest.raises(UserError) as error:
             nodes.check()
-    assert f": {said}" in str(error.value) and str(error.value).endswith(f"(log: {tmp_path / name}.log)")
+    assert f": {wording}" in str(error.value) and str(error.value).endswith(f"(log: {tmp_path / name}.log)")
     assert "\n" not in str(error.value)
     assert "Traceback" not in nodes.log_path(name).read_text()
 
@@ -164,7 +155,7 @@ def test_a_parameter_out_of_range_is_one_line_and_status_2(tmp_path):
     assert "pacing is 'hurry', allowed: real_time, lockstep" in nodes.log_path("policy").read_text().splitlines()[-1]
 
 
-def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client, checkpoint_path, tmp_path):
+def test_a_parameter_file_takes_precedence_over_options_and_topics_are_remapped(client, checkpoint_path, tmp_path):
     file = tmp_path / "arm.yaml"
     file.write_text("/**/policy:\n  ros__parameters:\n    frame_id: fr3_link0\n    seed: 7\n")
     config = PolicyLaunchConfig(
@@ -185,7 +176,7 @@ def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client,
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "wording"),
     [
         (
             "policy:\n  ros__parameters:\n    max_linear_ms: 0.02\n",
@@ -194,24 +185,24 @@ def test_a_parameter_file_goes_before_the_options_and_topics_are_renamed(client,
         ("policy: [", "Couldn't parse params file"),
     ],
 )
-def test_a_parameter_file_that_would_be_passed_over_is_refused(content, said, checkpoint_path, tmp_path):
+def test_a_parameter_file_that_would_be_ignored_is_rejected(content, wording, checkpoint_path, tmp_path):
     file = tmp_path / "arm.yaml"
     file.write_text(content)
     with NodeProcesses(
         policy_nodes(PolicyLaunchConfig(checkpoint=str(checkpoint_path), params_file=str(file))), tmp_path
     ) as nodes:
         assert psutil.Process(nodes.pids["policy"]).wait(START_LIMIT_S) == 2
-    assert said in nodes.log_path("policy").read_text().splitlines()[-1]
+    assert wording in nodes.log_path("policy").read_text().splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_an_active_node_with_the_zero_command_and_status_0(client, checkpoint_path, tmp_path, number):
-    ours = signal.signal(number, signal.SIG_DFL)  # a node inherits it, and under nohup it would go on ignoring
+    ours = signal.signal(number, signal.SIG_DFL)  # a node inherits it, and under nohup it would still be ignored
     with NodeProcesses([policy_node(checkpoint_path, autostart=True)], tmp_path) as nodes:
         signal.signal(number, ours)
         client.wait_until_active()
         client.sensors.reset()
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         client.wait_for_motion(True)
         psutil.Process(nodes.pids["policy"]).send_signal(number)
         client.wait(lambda: not client.count_publishers("twist_cmd"), "the publisher to go")
@@ -230,10 +221,10 @@ signal.pause()
 
 
 def test_stop_kills_a_node_that_ignores_it_and_its_children(tmp_path, monkeypatch):
-    (tmp_path / "stubborn" / "ros").mkdir(parents=True)
-    (tmp_path / "stubborn" / "ros" / "node.py").write_text(STUBBORN)
+    (tmp_path / "stubborn" / "ros" / "nodes").mkdir(parents=True)
+    (tmp_path / "stubborn" / "ros" / "nodes" / "node.py").write_text(STUBBORN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(system, "STOP_SIGNALS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr(processes, "STOP_SIGNALS", ((signal.SIGINT, 0.2), (signal.SIGKILL, 5.0)))
     with NodeProcesses([NodeDescription("stubborn", "node", "n", "", {})], tmp_path) as nodes:
         log = nodes.log_path("n")
         child = psutil.Process(_first_line(log))
@@ -243,7 +234,7 @@ def test_stop_kills_a_node_that_ignores_it_and_its_children(tmp_path, monkeypatc
 
 
 def _first_line(log: Path) -> int:
-    """The number on the first line, once the line is complete."""
+    """Return the number on the first line, when the line is complete."""
     reader = subprocess.Popen(["tail", "-F", "-n", "+1", str(log)], stdout=subprocess.PIPE, text=True)
     try:
         return int(reader.stdout.readline())
@@ -256,7 +247,7 @@ def _first_line(log: Path) -> int:
 STARTER = """
 import signal, sys
 from pathlib import Path
-from m2distill_policy.bringup import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 node = NodeDescription("m2distill_policy", "policy_node", "policy", "", {})
 with NodeProcesses([node], Path(sys.argv[1])) as nodes:
     print(nodes.pids["policy"], flush=True)

@@ -1,4 +1,4 @@
-"""Compressed images to the node in a process of its own: acted on, and refused with the reason."""
+"""Compressed images: valid ones lead to actions, malformed ones are rejected with the reason."""
 
 import array
 
@@ -9,7 +9,7 @@ from harness import CAMERAS, KNOWN, START_LIMIT_S, policy_node
 from sensor_msgs.msg import CompressedImage
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
@@ -44,12 +44,12 @@ def compressed(client, checkpoint_path, tmp_path):
             "an active node",
             START_LIMIT_S,
         )
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         yield client
         nodes.check()
 
 
-def test_jpegs_move_the_arm_and_one_that_promises_too_much_holds_it(compressed):
+def test_jpegs_move_the_arm_and_one_with_a_false_size_holds_it(compressed):
     compressed.wait_for_state(PolicyStatus.RUNNING)
     compressed.wait_for_motion(True)
     bomb = bytearray(GOOD)

@@ -1,4 +1,4 @@
-"""Faults that need a node of their own: actions that are not finite, a policy that raises, a clock that jumps."""
+"""Faults with a node of their own: actions that are not finite, a policy that raises, a clock that jumps."""
 
 import time
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import KNOWN, STOP_MS, TRIALS, assert_stops, policy_node, run, told
+from harness import KNOWN, STOP_MS, TRIALS, assert_stops, diagnosed, policy_node, run
 from rosgraph_msgs.msg import Clock
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.ros.common.conversions import stamp_from_ns
 
 
 @pytest.fixture
 def broken(client, checkpoint_path, tmp_path) -> Iterator:
-    """The client of an active node whose policy has finite weights but draws from infinitely wide modes."""
+    """The client of an active node whose policy has finite weights but samples from infinitely wide modes."""
     checkpoint = load_checkpoint(checkpoint_path)
     checkpoint.state_dict["head.std.bias"].fill_(3.4e38)
     save_checkpoint(tmp_path / "broken", checkpoint)
-    with NodeProcesses([policy_node(tmp_path / "broken", autostart=True)], tmp_path) as nodes:
+    with NodeProcesses([policy_node(tmp_path / "broken", autostart=True, sampling="stochastic")], tmp_path) as nodes:
         client.wait_until_active()
         client.sensors.reset()
         yield client
@@ -44,7 +44,7 @@ def test_a_fault_ends_the_goal_holds_the_arm_and_latches_until_reset(broken):
         lambda: any(array.status[0].level == DiagnosticStatus.ERROR for array in broken.of("/diagnostics")), "the error"
     )
 
-    broken.say("")
+    broken.instruct("")
     broken.wait_for_state(PolicyStatus.FAULT)
     assert "not finite" in broken.call("reset_fault").message
     broken.wait_for_state(PolicyStatus.IDLE)
@@ -66,16 +66,16 @@ def test_a_policy_that_raises_is_a_fault(client, checkpoint_path, tmp_path):
             client.wait(lambda: client.sent > sent, "bad sensor data")
             return client.sent_ns["wrist"]
 
-        def mend() -> None:
+        def repair() -> None:
             client.positions = np.zeros(9)
             assert "internal error, RuntimeError" in client.call("reset_fault").message
 
-        assert_stops(client, "fault: internal error, RuntimeError: probability tensor", joints_move, mend)
+        assert_stops(client, "fault: internal error, RuntimeError: probability tensor", joints_move, repair)
         nodes.check()
 
 
 def test_the_clock_jumps(client, checkpoint_path, tmp_path):
-    """The node's clock is the test's; the sensors' stamps stay behind when it jumps. Stopping is seen by the wall."""
+    """The test publishes the node's clock; the stamps stay behind when it jumps. The wall clock times the stop."""
     clock_pub = client.create_publisher(Clock, "/clock", 1)
     ahead_ns = 0
 
@@ -97,12 +97,12 @@ def test_the_clock_jumps(client, checkpoint_path, tmp_path):
             times_ms = []
             while not times_ms or (times_ms[-1] > STOP_MS and len(times_ms) < TRIALS):
                 run(client)
-                client.heard.clear()
+                client.received.clear()
                 ahead_ns, sent = jump_ns, client.sent
                 client.wait(lambda n=sent: client.sent > n, "the jump")
                 jumped_s = time.monotonic()
                 client.wait_for_motion(False)
                 times_ms.append((time.monotonic() - jumped_s) * 1000)
-                client.wait(lambda r=reason: told(client, r), "the diagnostics")
+                client.wait(lambda r=reason: diagnosed(client, r), "the diagnostics")
                 ahead_ns = 0
             assert times_ms[-1] <= STOP_MS, times_ms

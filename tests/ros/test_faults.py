@@ -1,4 +1,4 @@
-"""Faults of a robot with the limits that a node has by itself: each stops the arm within 150 ms, and says why."""
+"""Faults of a robot with the default limits: each stops the arm within 150 ms and is reported."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,12 +8,12 @@ import pytest
 from harness import Client, assert_stops, policy_node, run
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 
 @pytest.fixture(scope="module")
 def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
-    """With the default limits; the untrained policy's likeliest mode is slow."""
+    """A node with the default limits; the most likely mode of the untrained policy is slow."""
     description = policy_node(checkpoint_path, arm="unknown", autostart=True, sampling="mode")
     with NodeProcesses([description], tmp_path_factory.mktemp("log")) as nodes:
         yield nodes
@@ -25,12 +25,12 @@ def robot(client, node) -> Iterator[Client]:
     client.wait_until_active()
     client.sensors.reset()
     yield client
-    client.say("")
+    client.instruct("")
     client.wait_for_state(PolicyStatus.IDLE)
 
 
 def from_now(robot: Client, name: str, value) -> Callable[[], int]:
-    """Set an attribute of the client; the fault begins with the next sensor data that it makes bad."""
+    """Set an attribute of the client; the fault starts with the next sensor data."""
 
     def break_it() -> int:
         setattr(robot, name, value)
@@ -42,7 +42,7 @@ def from_now(robot: Client, name: str, value) -> Callable[[], int]:
 
 
 def silenced(robot: Client, name: str, change: Callable[[], None]) -> Callable[[], int]:
-    """No more messages of this input: the fault begins with its last one."""
+    """Stop the messages of an input; the fault starts with its last one."""
 
     def break_it() -> int:
         change()
@@ -124,15 +124,15 @@ def test_stamps_from_the_future(robot):
 
 
 def test_an_instruction_that_is_not_known(robot):
-    def say() -> int:
+    def instruct() -> int:
         now_ns = robot.get_clock().now().nanoseconds
-        robot.say("make coffee")
+        robot.instruct("make coffee")
         return now_ns
 
-    assert_stops(robot, "unknown instruction 'make coffee'; known: ", say, lambda: None)
+    assert_stops(robot, "unknown instruction 'make coffee'; known: ", instruct, lambda: None)
 
 
-def test_the_hand_out_of_its_workspace_is_only_led_back(robot):
+def test_a_hand_outside_its_workspace_moves_only_back_inside(robot):
     run(robot)
     robot.hand = [0.4, 0.0, -0.1]  # below the floor of 0.02 m
     robot.wait(
@@ -142,12 +142,12 @@ def test_the_hand_out_of_its_workspace_is_only_led_back(robot):
         ),
         "the workspace to limit a command",
     )
-    robot.heard.clear()
+    robot.received.clear()
     robot.wait(lambda: len(robot.of("twist_cmd")) > 5, "commands")
     assert all(twist.twist.linear.z >= 0 for twist in robot.of("twist_cmd"))
 
 
-def test_a_joint_near_its_end_latches_until_the_arm_was_moved_and_the_fault_reset(robot):
+def test_a_joint_near_its_limit_latches_until_the_arm_is_moved_and_the_fault_reset(robot):
     run(robot)
     robot.positions[5] = 3.70  # of 3.7525 rad
     robot.wait_for_state(PolicyStatus.FAULT, "panda_joint6 is at 3.700 rad")
@@ -160,20 +160,20 @@ def test_a_joint_near_its_end_latches_until_the_arm_was_moved_and_the_fault_rese
     robot.wait_for_state(PolicyStatus.RUNNING)
 
 
-def test_the_disk_goes_at_a_reload_and_the_policy_that_acts_goes_on(robot, checkpoint_path, tmp_path):
+def test_a_disk_failure_at_a_reload_leaves_the_active_policy_running(robot, checkpoint_path, tmp_path):
     run(robot)
     active = robot.status.checkpoint_id
     shutil.copytree(checkpoint_path, tmp_path / "next")
     (tmp_path / "next" / "weights.safetensors").unlink()
     robot.set_parameter("checkpoint", str(tmp_path / "next"))
-    robot.wait(lambda: "lacks weights.safetensors" in robot.status.notice, "the refusal")
+    robot.wait(lambda: "lacks weights.safetensors" in robot.status.notice, "the rejection")
     shutil.rmtree(tmp_path / "next")
     robot.set_parameter("checkpoint", str(tmp_path / "next"))
-    robot.wait(lambda: "it is not a directory" in robot.status.notice, "the refusal")
+    robot.wait(lambda: "it is not a directory" in robot.status.notice, "the rejection")
     robot.wait(
         lambda: any(
             "it is not a directory" in v.value for array in robot.of("/diagnostics") for v in array.status[0].values
         ),
-        "the refusal in the diagnostics",
+        "the rejection in the diagnostics",
     )
     assert robot.status.checkpoint_id == active and robot.status.state == PolicyStatus.RUNNING

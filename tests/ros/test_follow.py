@@ -1,4 +1,4 @@
-"""A policy node that follows a link, as `m2distill promote` and `rollback` move a run's `current`."""
+"""A policy node that follows a link, such as a run's `current`, which promote and rollback change."""
 
 import subprocess
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from harness import START_LIMIT_S, policy_node
 
-from m2distill_policy.bringup.system import NodeProcesses, command_line
+from m2distill_policy.bringup.processes import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 
 
-def test_a_link_that_moves_is_followed(client, checkpoint_path, tmp_path):
+def test_a_changed_link_is_followed(client, checkpoint_path, tmp_path):
     checkpoint = load_checkpoint(checkpoint_path)
     save_checkpoint(
         tmp_path / "next",
@@ -33,7 +33,7 @@ def test_a_link_that_moves_is_followed(client, checkpoint_path, tmp_path):
         client.wait(lambda: client.status.checkpoint_id == old, "the way back")
 
 
-def test_a_link_that_moves_during_a_swap_is_followed_to_its_end(client, checkpoint_path, tmp_path):
+def test_a_link_that_changes_during_a_swap_is_followed(client, checkpoint_path, tmp_path):
     checkpoint = load_checkpoint(checkpoint_path)
     link, moved = tmp_path / "current", tmp_path / "moved"
 
@@ -58,7 +58,7 @@ def test_a_link_that_moves_during_a_swap_is_followed_to_its_end(client, checkpoi
             move(tmp_path / "b")
             client.wait(read.exists, "the reading of b")
             move(tmp_path / "c")
-            client.heard.clear()
+            client.received.clear()
             client.wait(lambda: len(client.of("/diagnostics")) >= 3, "3 s, in which the node looks at the link")
             go.touch()
             client.wait(lambda: client.status and client.status.checkpoint_id == ids["c"], "the swap to c")

@@ -1,4 +1,4 @@
-"""A policy that hangs: the arm stops within 150 ms; the node says why, answers, takes another checkpoint, and ends."""
+"""A policy that hangs: the arm stops within 150 ms, and the node reports it, responds, reloads and ends."""
 
 import contextlib
 import signal
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import STOP_MS, TRIALS, Client, policy_node, run, stopped, told
+from harness import STOP_MS, TRIALS, Client, diagnosed, policy_node, run, stopped
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses, command_line
+from m2distill_policy.bringup.parameters import PolicyParameters
+from m2distill_policy.bringup.processes import NodeProcesses, command_line
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.errors import PolicyTimeoutError
 from m2distill_policy.ros.policy import checkpoint_reloader
-from m2distill_policy.ros.policy.parameters import PolicyParameters
 from m2distill_policy.safety.limits import SafetyLimits
 
 REASON = "the policy has not answered within 0.12 s"
@@ -26,7 +26,7 @@ END_LIMIT_S = 10.0  # what launch files and NodeProcesses wait after SIGINT
 
 @contextlib.contextmanager
 def hanging(client: Client, way: str, checkpoint: Path, log: Path) -> Iterator[subprocess.Popen]:
-    """A running node, with the limits that it has by itself; its policy hangs when the first joint is moved."""
+    """A running node with the default limits; its policy hangs when the first joint moves."""
     node = policy_node(checkpoint, arm="unknown", sampling="mode", autostart=True)
     command = [sys.executable, str(Path(__file__).with_name("hanging_node.py")), way, *command_line(node)[3:]]
     client.positions[0] = 0.0
@@ -38,13 +38,13 @@ def hanging(client: Client, way: str, checkpoint: Path, log: Path) -> Iterator[s
             yield process
         finally:
             process.kill()
-    client.heard.clear()
+    client.received.clear()
     client.wait(lambda: not client.count_publishers("twist_cmd"), "the node to be forgotten")
 
 
 def stop_ms(client: Client) -> float:
-    """Between the stamp of the observation that makes it hang and that of the zero command."""
-    client.heard.clear()
+    """Return the time from the stamp of the observation that causes the hang to that of the zero command."""
+    client.received.clear()
     client.positions[0], sent = 0.6, client.sent
     client.wait(lambda: client.sent > sent, "what it hangs on")
     since_ns = client.sent_ns["wrist"]
@@ -58,7 +58,7 @@ def test_a_policy_that_hangs(way, client, checkpoint_path, tmp_path):
         with hanging(client, way, checkpoint_path, tmp_path) as node:
             times_ms.append(stop_ms(client))
             client.wait_for_state(PolicyStatus.HOLDING, REASON)
-            client.wait(lambda: told(client, REASON), "diagnostics that tell it")
+            client.wait(lambda: diagnosed(client, REASON), "diagnostics with the reason")
             commands = len(client.of("policy/action"))
             assert client.call("stop").success
             client.wait_for_state(PolicyStatus.IDLE, "stopped")
@@ -89,8 +89,8 @@ def test_another_checkpoint_takes_over_from_a_policy_that_hangs(client, checkpoi
         client.wait_for_motion(True)
 
 
-def test_a_checkpoint_that_hangs_when_it_is_tried_out_is_refused(checkpoint_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_reloader, "TRIAL_PATIENCE_S", 0.2)
+def test_a_checkpoint_that_hangs_during_validation_is_rejected(checkpoint_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_reloader, "VALIDATION_TIMEOUT_S", 0.2)
     monkeypatch.setattr(InferencePolicy, "step", lambda policy, observation: threading.Event().wait())
     loaded = checkpoint_reloader.load(str(checkpoint_path), PolicyParameters(), SafetyLimits())
     with pytest.raises(PolicyTimeoutError):

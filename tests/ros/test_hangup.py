@@ -1,4 +1,4 @@
-"""The terminal of a node goes away, as when its window is closed or the connection breaks: the arm is let go of."""
+"""The terminal of a node closes, as when its window or its connection is closed: the arm is released."""
 
 import os
 import pty
@@ -12,7 +12,7 @@ import pytest
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
-from m2distill_policy.bringup.system import environment
+from m2distill_policy.bringup.processes import environment
 from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 IGNORING = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does, which takes the terminal away too
@@ -20,7 +20,7 @@ IGNORING = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does, whic
 
 @pytest.fixture
 def terminal(client) -> Iterator[tuple[int, Callable[..., subprocess.Popen]]]:
-    """Its other end, which is closed by whoever hangs up, and what starts a teleop node in it."""
+    """Return the other end of a terminal, which the test closes, and a function that starts a teleop node in it."""
     client.active = []
     client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
     master, slave = pty.openpty()
@@ -59,7 +59,7 @@ def moves(client) -> bool:
 
 
 @pytest.mark.parametrize(("wrapper", "status"), [((), {0, 2}), (IGNORING, {2})])  # 2: what it read was the end
-def test_a_terminal_that_goes_away_while_a_key_is_held_lets_go_of_the_arm(client, terminal, wrapper, status):
+def test_a_terminal_that_closes_while_a_key_is_held_releases_the_arm(client, terminal, wrapper, status):
     master, start = terminal
     node = start(*wrapper)
     client.wait(lambda: client.count_publishers("twist_cmd"), "the node")
@@ -71,7 +71,7 @@ def test_a_terminal_that_goes_away_while_a_key_is_held_lets_go_of_the_arm(client
     assert node.returncode in status
 
 
-def test_a_node_that_was_told_to_ignore_a_hangup_does(client, terminal):
+def test_a_node_under_nohup_ignores_a_hangup(client, terminal):
     master, start = terminal
     node = start(*IGNORING, device="joy")
     joy_pub = client.create_publisher(Joy, "joy", 10)

@@ -1,4 +1,4 @@
-"""The launch files, read by ROS 2's own launch package, and the views they open."""
+"""The launch files, read by ROS 2's launch package, and the views they open."""
 
 import importlib.util
 from dataclasses import fields
@@ -8,7 +8,13 @@ import pytest
 import yaml
 
 from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import PolicyLaunchConfig, SimLaunchConfig, SystemLaunchConfig
+from m2distill_policy.bringup.launch_config import (
+    PolicyLaunchConfig,
+    SimLaunchConfig,
+    SystemLaunchConfig,
+    choices_of,
+    read_option,
+)
 from m2distill_policy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +42,7 @@ def entities(name: str):
 
 
 def started(name: str, chosen: dict[str, str]) -> list:
-    """The nodes that the file starts when its arguments are `chosen`."""
+    """Return the nodes that the file starts with the arguments `chosen`."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
     from launch_ros.actions import Node
 
@@ -64,7 +70,7 @@ def test_a_launch_file_starts_the_nodes_of_the_description(name, config_class, n
     chosen["params_file"] = str(file)
     config = config_class(
         **{
-            option.name: system.read_option(option, chosen[option.name])
+            option.name: read_option(option, chosen[option.name])
             for option in fields(config_class)
             if option.name in chosen
         }
@@ -89,19 +95,19 @@ def test_show_args_explains_every_argument(name, config_class, nodes):
     arguments = {e.name: e for e in entities(name) if isinstance(e, DeclareLaunchArgument)}
     assert arguments.keys() - {"rviz"} == config_class.__dataclass_fields__.keys()
     for option in fields(config_class):
-        assert option.metadata["help"] in arguments[option.name].description
-        assert (arguments[option.name].choices or ()) == (list(option.metadata["choices"]) or ())
+        assert option.metadata["description"] in arguments[option.name].description  # launch appends the choices
+        assert (arguments[option.name].choices or []) == list(choices_of(option))
 
 
 @needs_launch
-def test_rviz_opens_only_when_asked():
+def test_rviz_opens_only_on_request():
     assert [node.node_executable for node in started("policy", {"checkpoint": "c"})] == ["policy_node"]
     rviz = started("policy", {"checkpoint": "c", "rviz": "true", "namespace": "robot1"})[-1]
     assert (rviz.node_executable, rviz.node_name) == ("rviz2", "/robot1/rviz")
 
 
 @needs_launch
-def test_a_choice_that_is_none_is_refused():
+def test_an_invalid_choice_is_rejected():
     with pytest.raises(UserError, match="unknown arm 'toaster'"):
         started("run", {"arm": "toaster"})
     with pytest.raises(RuntimeError, match='"pacing" provided value "hurry" is not valid'):

@@ -14,7 +14,9 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Command, command_to_action
-from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
+from m2distill_policy.bringup.launch_config import SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import system_nodes
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.session import PolicySession
@@ -60,7 +62,7 @@ def offline_actions(checkpoint_path: Path) -> list:
 
 
 class Episode:
-    """The simulator's topics and services, seen by a client."""
+    """Client of the simulator's topics and services."""
 
     def __init__(self, client: Client):
         self.client, self.over, self.success, self.tasks, self.steps = client, [], [], [], []
@@ -91,6 +93,7 @@ def config(checkpoint_path, tmp_path_factory) -> SystemLaunchConfig:
         assets="builtin",
         image_size_px=SIZE_PX,
         pacing="lockstep",
+        sampling="stochastic",
         seed=SEED,
         step_limit=STEPS,
         video=str(tmp_path_factory.mktemp("video") / "first.mp4"),
@@ -99,7 +102,7 @@ def config(checkpoint_path, tmp_path_factory) -> SystemLaunchConfig:
 
 @pytest.fixture(scope="module")
 def sim(config, tmp_path_factory):
-    """Both nodes run; the value is the simulator's, which a test may stop."""
+    """Both nodes run; the value is the simulator's processes, which a test may stop."""
     sim, policy = system_nodes(config)
     log_dir = tmp_path_factory.mktemp("log")
     with NodeProcesses([policy], log_dir) as policy_process, NodeProcesses([sim], log_dir) as sim_process:
@@ -111,7 +114,7 @@ def test_an_episode_over_ros_is_the_episode_without_it(client, sim, checkpoint_p
     episode = Episode(client)
     episode.wait_until_up()
     assert client.of("policy/action") == []
-    client.say(episode.tasks[-1])
+    client.instruct(episode.tasks[-1])
     client.wait(lambda: episode.over[-1] and episode.steps, "the end of the episode", 60)
     assert episode.steps == [STEPS]
     client.wait(lambda: len(client.of("policy/action")) >= STEPS, "all actions")  # topics keep no order among them
@@ -122,17 +125,17 @@ def test_an_episode_over_ros_is_the_episode_without_it(client, sim, checkpoint_p
     assert [a.mode for a in actions] == [s.mode for s in expected]
 
 
-def test_reset_takes_up_another_task_refuses_what_does_not_exist_and_leaves_a_video(client, sim, config):
+def test_reset_applies_another_task_rejects_a_missing_one_and_writes_a_video(client, sim, config):
     episode = Episode(client)
     episode.wait_until_up()
-    client.say("")
+    client.instruct("")
     client.wait_for_state(PolicyStatus.IDLE)
-    refused = episode.reset(task=0, initial_state=77)
-    assert not refused.success and "libero_object task 0 has 50 (allowed: 0 to 49, or -1)" in refused.message
-    refused = episode.reset(suite="libero_objects")
-    assert not refused.success and "did you mean 'libero_object'?" in refused.message
-    refused = episode.reset(suite=SUITE, initial_state=40, video="/dev/null/film.mp4")
-    assert not refused.success and "video: /dev/null is no folder to write to" in refused.message
+    rejected = episode.reset(task=0, initial_state=77)
+    assert not rejected.success and "libero_object task 0 has 50 states (allowed: 0 to 49, or -1)" in rejected.message
+    rejected = episode.reset(suite="libero_objects")
+    assert not rejected.success and "did you mean 'libero_object'?" in rejected.message
+    rejected = episode.reset(suite=SUITE, initial_state=40, video="/dev/null/film.mp4")
+    assert not rejected.success and "video: the folder /dev/null is not writable" in rejected.message
     answer = episode.reset(suite=SUITE, task=1, initial_state=40, video="")
     assert answer.success and answer.message == "pick up the cream cheese and place it in the basket"
     client.wait(lambda: episode.tasks[-1] == answer.message and not episode.over[-1], "the new episode")
@@ -140,11 +143,11 @@ def test_reset_takes_up_another_task_refuses_what_does_not_exist_and_leaves_a_vi
     assert len(frames) == STEPS + 1 and frames[0].shape == (256, 512, 3)
 
 
-def test_the_policy_holds_when_the_simulator_dies_and_goes_on_when_another_one_starts(client, sim, config, tmp_path):
+def test_the_policy_holds_when_the_simulator_dies_and_continues_with_the_next_one(client, sim, config, tmp_path):
     episode = Episode(client)
     episode.wait_until_up()
     assert episode.reset(suite=SUITE, task=TASK, step_limit=0).success
-    client.say(episode.tasks[-1])
+    client.instruct(episode.tasks[-1])
     client.wait(lambda: len(client.of("policy/action")) > 5, "actions")
     sim.stop()
     client.wait_for_state(PolicyStatus.HOLDING, "silent for more than 1 s")

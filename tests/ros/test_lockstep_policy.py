@@ -8,7 +8,7 @@ import pytest
 from harness import KNOWN, Client, ask, moving, policy_node
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 PERIOD_NS = 50_000_000
 
@@ -24,10 +24,10 @@ def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 @pytest.fixture
 def simulator(client, node) -> Client:
     client.wait_until_active()
-    client.say(KNOWN[0])
+    client.instruct(KNOWN[0])
     client.wait_for_state(PolicyStatus.HOLDING, "waiting for the next observation")
     yield client
-    client.say("")
+    client.instruct("")
     client.wait_for_state(PolicyStatus.IDLE)
 
 
@@ -54,7 +54,7 @@ def test_a_repeated_set_gets_the_same_command_again_and_no_second_step(simulator
     assert simulator.of("policy/action") == [answer]
 
 
-def test_a_missing_step_begins_a_new_history(simulator):
+def test_a_missing_step_starts_a_new_history(simulator):
     start_ns = 4_000_000_000
     one = ask(simulator, start_ns, 10)
     two = ask(simulator, start_ns + PERIOD_NS, 200)
@@ -66,7 +66,7 @@ def test_a_missing_step_begins_a_new_history(simulator):
 
 
 def test_no_image_of_480_px_is_lost(simulator):
-    """Each is larger than Fast DDS's default shared-memory segment: without our profile half of them are lost."""
+    """Each is larger than Fast DDS's default shared-memory segment: the shipped profile prevents losses."""
     simulator.sizes = dict.fromkeys(simulator.sizes, 480)
     for step in range(10):
         ask(simulator, 9_000_000_000 + step * PERIOD_NS, step)

@@ -1,5 +1,7 @@
-"""20,000 malformed messages over all inputs: no crash, no hang, no motion. Most go straight to the callbacks, in this
-process, a share over DDS to a running node."""
+"""20,000 malformed messages on all inputs: no crash, no hang, no motion.
+
+Most are passed to the callbacks in this process, the others over DDS to a running node.
+"""
 
 import itertools
 import math
@@ -17,7 +19,7 @@ from sensor_msgs.msg import Image, JointState
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.action import Hold
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
@@ -33,7 +35,7 @@ OVER_DDS = 400
 
 
 class NeverActs:
-    """A policy that must not be asked: with one malformed input there is nothing to act on."""
+    """Policy that must not be called, because one input is always malformed."""
 
     def reset(self): ...
     def set_text(self, embedding): ...
@@ -133,12 +135,12 @@ malformed = st.one_of(
 @pytest.fixture(scope="module")
 def inputs(ros):
     node = LifecycleNode("fed", enable_rosout=False)
-    made = ManagedEntities(node)
+    entities = ManagedEntities(node)
     session = PolicySession(libero_spec(SIZE), NeverActs(), {"go": np.zeros(1, np.float32)}, use_pose=True)
-    inputs = Inputs(made, session, compressed=False, frame_id="panda_link0", heard=lambda name, stamp_ns: None)
+    inputs = Inputs(entities, session, compressed=False, frame_id="panda_link0", on_input=lambda name, stamp_ns: None)
     inputs.listening = True
     yield inputs, session
-    made.destroy()
+    entities.destroy()
     node.destroy_node()
 
 
@@ -161,7 +163,7 @@ BULK = {
 }
 
 
-def test_the_messages_that_the_malformed_ones_are_made_of_are_good(inputs):
+def test_the_messages_from_which_the_malformed_ones_are_made_are_valid(inputs):
     inputs, session = inputs
     session.set_instruction("go")
     for name, message in GOOD.items():
@@ -171,7 +173,7 @@ def test_the_messages_that_the_malformed_ones_are_made_of_are_good(inputs):
 
 @settings(max_examples=EXAMPLES, **BULK)
 @given(batch=st.lists(malformed, min_size=PER_EXAMPLE, max_size=PER_EXAMPLE))
-def test_nothing_moves_on_a_malformed_message_whatever_else_is_good(inputs, batch):
+def test_nothing_moves_after_a_malformed_message_among_valid_ones(inputs, batch):
     inputs, session = inputs
     session.set_instruction("go")
     for name, message in GOOD.items():
@@ -182,10 +184,10 @@ def test_nothing_moves_on_a_malformed_message_whatever_else_is_good(inputs, batc
         feed(inputs, name, GOOD[name])
 
 
-def test_a_node_that_is_sent_malformed_messages_holds_says_why_and_goes_on(client, checkpoint_path, tmp_path):
+def test_a_node_that_receives_malformed_messages_holds_reports_why_and_continues(client, checkpoint_path, tmp_path):
     with NodeProcesses([policy_node(checkpoint_path, autostart=True)], tmp_path) as nodes:
         client.wait_until_active()
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         client.wait_for_state(PolicyStatus.HOLDING, "nothing received yet")
         publishers = {**client.image_pubs, "joint_states": client.joints_pub, "ee_pose": client.pose_pub}
         sent = itertools.count(1)
@@ -197,7 +199,7 @@ def test_a_node_that_is_sent_malformed_messages_holds_says_why_and_goes_on(clien
                 publishers[name].publish(message)
                 client.spinner.spin_once(timeout_sec=0.002)
                 next(sent)
-            client.say(text if text.strip() else "x")
+            client.instruct(text if text.strip() else "x")
 
         send()
         assert next(sent) > OVER_DDS
@@ -205,5 +207,5 @@ def test_a_node_that_is_sent_malformed_messages_holds_says_why_and_goes_on(clien
         assert not any(np.any(conversions.twist_to_numpy(twist)) for twist in client.of("twist_cmd"))
         nodes.check()
         client.sensors.reset()
-        client.say(KNOWN[0])
+        client.instruct(KNOWN[0])
         client.wait_for_state(PolicyStatus.RUNNING)

@@ -1,4 +1,4 @@
-"""numpy <-> messages. What images become is tests/policy/test_images.py's."""
+"""Conversions between numpy arrays and messages; tests/policy/test_image_decoding.py tests the encodings."""
 
 import array
 
@@ -11,7 +11,7 @@ from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.conversions import MessageError
 
 
-def test_a_image_survives_the_way_there_and_back():
+def test_an_image_survives_a_round_trip():
     image = np.random.default_rng(1).integers(0, 256, (6, 4, 3), np.uint8)
     message = conversions.image_from_numpy(image, 1_500_000_000, "camera")
     assert (message.header.stamp.sec, message.header.stamp.nanosec, message.step) == (1, 500_000_000, 12)
@@ -38,7 +38,7 @@ def test_a_compressed_message_is_decoded_by_its_own_fields(format, colour):
         conversions.compressed_image_to_numpy(CompressedImage(format="jpeg", data=data[:9]))
 
 
-def test_a_twist_survives_the_way_there_and_back_and_must_be_finite():
+def test_a_twist_survives_a_round_trip_and_must_be_finite():
     linear, angular = np.array([0.1, -0.2, 0.3]), np.array([-1.0, 2.0, -3.0])
     message = conversions.twist_from_numpy(linear, angular, 7, "panda_link0")
     back = conversions.twist_to_numpy(message)

@@ -1,4 +1,4 @@
-"""The scripted expert as operator: the simulator in a process of its own, driven by the command topics alone."""
+"""The scripted expert as driver: it controls the simulator through the command topics only."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool, UInt32
 from std_srvs.srv import Trigger
 
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.ros.common.conversions import stamp_to_ns
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -19,9 +19,8 @@ LIMIT_S = 240.0
 
 
 @pytest.mark.parametrize("disturbed", [False, True])
-def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, disturbed):
-    """Known to succeed from this state: every command answers an observation, and the operator holds the deadman until
-    nothing is left to do."""
+def test_the_expert_solves_the_task_through_the_command_topics(ros, tmp_path, disturbed):
+    """The expert succeeds from this state, answers every observation, and is active until the task is done."""
     sim = NodeDescription(
         "m2distill_sim",
         "sim_node",
@@ -43,11 +42,11 @@ def test_the_expert_solves_the_task_over_the_command_topics(ros, tmp_path, distu
         return bool(success and parameters.services_are_ready() and reset.service_is_ready())
 
     with NodeProcesses([sim], tmp_path) as nodes:
-        while not is_ready():  # an operator who began at once would not be heard from the beginning
+        while not is_ready():  # commands before the discovery of this client would not be received
             spinner.spin_once(timeout_sec=0.1)
             nodes.check()
             assert node.get_clock().now().nanoseconds < deadline, "no simulator in time"
-        chosen = [Parameter("operator", value="expert"), Parameter("disturbed", value=disturbed)]
+        chosen = [Parameter("driver", value="expert"), Parameter("disturbed", value=disturbed)]
         for answer in (parameters.set_parameters(chosen), reset.call_async(Trigger.Request())):
             spinner.spin_until_future_complete(answer, timeout_sec=LIMIT_S)
         while not (success and success[-1] and steps and active and not active[-1]):

@@ -1,4 +1,4 @@
-"""The command topics, and the threads beside the control loop, in this process."""
+"""Command topics, and the threads beside the control loop, in this process."""
 
 import math
 import threading
@@ -49,25 +49,25 @@ COMMAND = Command(
 
 
 class Robot:
-    """Hears what Outputs sends; both in this process, over real topics."""
+    """Subscriber of the topics of Outputs, in the same process."""
 
     def __init__(self, watchdog_s: float = 1.0, **settings):
         self.node = LifecycleNode("sender", enable_rosout=False)
-        self.made = ManagedEntities(self.node)
+        self.entities = ManagedEntities(self.node)
         limits = replace(limits_of("libero_sim"), watchdog_s=watchdog_s)
         self.session = PolicySession(libero_spec(8), policy=None, instructions={}, limits=limits, use_pose=True)
-        self.outputs = Outputs(self.made, OutputParameters(**settings), self.session, "base")
+        self.outputs = Outputs(self.entities, OutputParameters(**settings), self.session, "base")
         self.node.trigger_configure()
         self.node.trigger_activate()
-        self.heard: list[tuple[str, object]] = []
+        self.received: list[tuple[str, object]] = []
         self.ear = rclpy.create_node("ear", enable_rosout=False)
         for topic, kind in KINDS.items():
-            self.ear.create_subscription(kind, topic, lambda m, topic=topic: self.heard.append((topic, m)), 10)
+            self.ear.create_subscription(kind, topic, lambda m, topic=topic: self.received.append((topic, m)), 10)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.ear)
 
     def after(self, send, count: int) -> list[tuple[str, object]]:
-        """The messages that come of `send`, once there are `count`."""
+        """Return the first `count` messages that `send` causes."""
         deadline_s = time.monotonic() + LIMIT_S
         while not all(
             self.ear.count_publishers(p.topic_name) and p.get_subscription_count()
@@ -76,40 +76,40 @@ class Robot:
         ):
             assert time.monotonic() < deadline_s
             self.executor.spin_once(timeout_sec=0.01)
-        self.heard.clear()
+        self.received.clear()
         send()
-        while len(self.heard) < count:
-            assert time.monotonic() < deadline_s, self.heard
+        while len(self.received) < count:
+            assert time.monotonic() < deadline_s, self.received
             self.executor.spin_once(timeout_sec=0.1)
-        return self.heard
+        return self.received
 
     def has_pose(self, x: float) -> None:
         self.session.observe_pose((x, 0.1, 0.3), (1.0, 0.0, 0.0, 0.0), 0)
-        self.outputs.heard_pose()
+        self.outputs.pose_received()
 
     def topics(self) -> set[str]:
         return {p.topic_name.strip("/") for p in self.node.publishers} & set(KINDS)
 
     def close(self) -> None:
-        self.made.destroy()
+        self.entities.destroy()
         self.ear.destroy_node()
         self.node.destroy_node()
 
 
 @pytest.fixture
 def make_robot(ros) -> Iterator:
-    made = []
+    entities = []
 
     def make(**settings) -> Robot:
-        made.append(Robot(**settings))
-        return made[-1]
+        entities.append(Robot(**settings))
+        return entities[-1]
 
     yield make
-    for robot in made:
+    for robot in entities:
         robot.close()
 
 
-def test_servo_gets_a_twist_stamped_when_it_is_sent_and_a_zero_one_when_the_arm_stops(make_robot):
+def test_servo_receives_a_twist_stamped_at_publication_and_a_zero_twist_to_stop(make_robot):
     robot = make_robot(command_stamp="sending")
     before_ns = robot.node.get_clock().now().nanoseconds
     heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
@@ -121,7 +121,7 @@ def test_servo_gets_a_twist_stamped_when_it_is_sent_and_a_zero_one_when_the_arm_
     assert topic == "twist_cmd" and not np.any(conversions.twist_to_numpy(stop))
 
 
-def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop_the_measured_pose(make_robot):
+def test_an_impedance_controller_receives_the_measured_pose_plus_one_step_and_to_stop_the_measured_pose(make_robot):
     robot = make_robot(output="pose")
     robot.outputs.stop()  # no pose is known: nothing to send, and nothing was
     robot.has_pose(0.4)
@@ -136,7 +136,7 @@ def test_an_impedance_controller_gets_the_measured_pose_and_one_step_and_to_stop
     assert topic == "target_pose" and stop.pose.position.x == 0.405 and stop.pose.orientation.x == 1.0
 
 
-def test_a_pose_that_is_bad_or_old_is_no_target_and_the_last_good_one_stops_what_moves(make_robot):
+def test_an_invalid_or_old_pose_is_not_a_target_and_the_last_valid_one_stops_the_arm(make_robot):
     robot = make_robot(output="pose", watchdog_s=0.3)
 
     def moves_and_poses_fail() -> None:
@@ -146,7 +146,7 @@ def test_a_pose_that_is_bad_or_old_is_no_target_and_the_last_good_one_stops_what
         robot.session.reset()
         time.sleep(0.4)
         robot.outputs.stop()
-        robot.outputs.stop()  # it stands, and nobody knows where by now
+        robot.outputs.stop()  # it is at rest, and its pose is unknown by now
         robot.has_pose(9.0)
         robot.outputs.stop()
 
@@ -166,7 +166,7 @@ def test_a_pose_that_is_bad_or_old_is_no_target_and_the_last_good_one_stops_what
     assert places(stands_and_poses_fail, 2) == [0.4, 9.0]
 
 
-def test_a_forward_controller_gets_six_numbers_and_zeros_to_stop(make_robot):
+def test_a_forward_controller_receives_six_numbers_and_zeros_to_stop(make_robot):
     robot = make_robot(output="array")
     heard = dict(robot.after(lambda: robot.outputs.send(COMMAND), 2))
     assert list(heard["velocity_cmd"].data) == [0.2, 0.0, -0.1, 0.0, 0.0, 2.0]
@@ -184,14 +184,14 @@ def test_a_dry_run_has_no_command_topic(make_robot):
     assert make_robot().topics() == {"twist_cmd", "gripper_cmd"}
 
 
-def test_the_gripper_action_needs_control_msgs_and_says_so(make_robot):
+def test_the_gripper_action_requires_control_msgs_with_a_message(make_robot):
     if gripper.GripperCommand is not None:
         pytest.skip("control_msgs is installed")
     with pytest.raises(UserError, match="control_msgs is not installed; install ros-.*-control-msgs, or set"):
         make_robot(gripper_output="action")
 
 
-def test_the_gripper_action_gets_a_goal_for_each_new_opening(make_robot):
+def test_the_gripper_action_receives_a_goal_for_each_new_opening(make_robot):
     if gripper.GripperCommand is None:
         pytest.skip("control_msgs is not installed")
     from rclpy.action import ActionServer
@@ -221,16 +221,16 @@ def test_the_gripper_action_gets_a_goal_for_each_new_opening(make_robot):
 
 
 class GripperServer:
-    """Stands for the client of a gripper's server where control_msgs is not installed: what arrives, and the answer."""
+    """Stand-in for the client of a gripper's action server, because control_msgs may not be installed."""
 
     def __init__(self):
-        self.ready, self.accepts, self.told = True, True, []
+        self.ready, self.accepts, self.goals = True, True, []
 
     def server_is_ready(self) -> bool:
         return self.ready
 
     def send_goal_async(self, goal) -> Future:
-        self.told.append(goal.command.position)
+        self.goals.append(goal.command.position)
         answer = Future()
         answer.set_result(SimpleNamespace(accepted=self.accepts))
         return answer
@@ -238,7 +238,7 @@ class GripperServer:
     def destroy(self) -> None: ...
 
 
-def test_the_gripper_is_told_again_what_it_may_not_have_done_or_what_others_undid(make_robot, monkeypatch):
+def test_a_gripper_goal_is_sent_again_if_it_may_not_have_been_reached(make_robot, monkeypatch):
     server = GripperServer()
     monkeypatch.setattr(
         gripper, "GripperCommand", SimpleNamespace(Goal=lambda: SimpleNamespace(command=SimpleNamespace()))
@@ -246,47 +246,47 @@ def test_the_gripper_is_told_again_what_it_may_not_have_done_or_what_others_undi
     monkeypatch.setattr(rclpy.action, "ActionClient", lambda *_: server)
     outputs = make_robot(gripper_output="action", output="pose").outputs
 
-    def told(happens=lambda: None) -> list[float]:
-        """The goals of three equal commands, before the first of which this happens."""
-        server.told.clear()
+    def goals_after(happens=lambda: None) -> list[float]:
+        """Return the goals of three equal commands after an event."""
+        server.goals.clear()
         happens()
         for _ in range(3):
             outputs._gripper.send(COMMAND.gripper_width_m)
-        return server.told
+        return server.goals
 
     width_m = COMMAND.gripper_width_m
-    assert told() == [width_m] and told() == []
-    assert told(outputs.stop) == [width_m]  # a hold: an operator may have moved the gripper since
-    assert told(outputs.forget) == [width_m]  # another activation
+    assert goals_after() == [width_m] and goals_after() == []
+    assert goals_after(outputs.stop) == [width_m]  # a hold: an operator may have moved the gripper since
+    assert goals_after(outputs.clear) == [width_m]  # another activation
     server.accepts = False
-    assert told(outputs.stop) == [width_m] * 3
+    assert goals_after(outputs.stop) == [width_m] * 3
     server.accepts = True
-    assert told() == [width_m] and told() == []
+    assert goals_after() == [width_m] and goals_after() == []
     server.ready = False
-    assert told() == []
+    assert goals_after() == []
     server.ready = True
-    assert told() == [width_m]
+    assert goals_after() == [width_m]
 
 
-def test_the_watchdog_bites_once_when_it_is_not_fed_and_never_while_it_rests():
-    bitten = threading.Event()
-    watchdog = Watchdog(0.05, bitten.set)
+def test_the_watchdog_trips_once_when_it_is_not_fed_and_never_while_it_rests():
+    tripped = threading.Event()
+    watchdog = Watchdog(0.05, tripped.set)
     watchdog.feed()
     watchdog.rest()
-    assert not bitten.wait(0.15)  # asleep
+    assert not tripped.wait(0.15)  # asleep
     fed_s = time.monotonic()
     watchdog.feed()
-    assert bitten.wait(LIMIT_S)
+    assert tripped.wait(LIMIT_S)
     assert time.monotonic() - fed_s >= 0.05
-    bitten.clear()
-    assert not bitten.wait(0.15) and watchdog.bites == 1
+    tripped.clear()
+    assert not tripped.wait(0.15) and watchdog.trips == 1
     watchdog.feed()
-    assert bitten.wait(LIMIT_S)
+    assert tripped.wait(LIMIT_S)
     watchdog.end()
-    assert watchdog.bites == 2 and not any(t.name == "watchdog" for t in threading.enumerate())
+    assert watchdog.trips == 2 and not any(t.name == "watchdog" for t in threading.enumerate())
 
 
-def test_work_in_the_background_is_handed_over_on_the_callers_thread():
+def test_background_results_are_delivered_on_the_callers_thread():
     background, outcomes, finished = BackgroundExecutor(), [], threading.Event()
 
     def work() -> int:
@@ -320,7 +320,7 @@ def test_an_error_in_a_transition_leaves_no_thread_and_no_publisher(ros, checkpo
     def fail() -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(node._made, "stop_timers", fail)
+    monkeypatch.setattr(node._entities, "stop_timers", fail)
     node.trigger_deactivate()
     assert not any(t.name == "watchdog" for t in threading.enumerate())
     assert not {p.topic_name.strip("/") for p in node.publishers} & set(KINDS)

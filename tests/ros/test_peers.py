@@ -1,4 +1,4 @@
-"""No request and no message of a peer ends a node, whatever is in it; a defect of the node's own does."""
+"""No request or message of another node ends a node; a defect of its own does."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rosgraph_msgs.msg import Clock
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 
 NO_SUCH_TYPE = 200
 
@@ -28,17 +28,17 @@ def nodes(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 
 @pytest.fixture
 def robot(client, nodes):
-    """The client, whose policy node moves the arm."""
+    """Client of a policy node that moves the arm."""
     client.start()
     run(client)
 
-    def told() -> int:
+    def diagnosed() -> int:
         return nodes.log_path("policy").read_text().count("Traceback")
 
-    before = told()
+    before = diagnosed()
     yield client
     nodes.check()
-    assert told() <= before + 1  # however often it is repeated
+    assert diagnosed() <= before + 1  # however often it is repeated
     assert client.transition(Transition.TRANSITION_DEACTIVATE)
 
 
@@ -54,7 +54,7 @@ def test_a_transition_that_does_not_fit_the_state_changes_nothing(robot):
 
 
 @pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
-def test_a_parameter_of_no_known_type_changes_nothing(robot, kind):
+def test_a_parameter_of_unknown_type_changes_nothing(robot, kind):
     name = "set_parameters" if kind is SetParameters else "set_parameters_atomically"
     setter = robot.create_client(kind, f"policy/{name}")
     robot.wait(setter.service_is_ready, name)
@@ -70,17 +70,17 @@ def test_a_parameter_of_no_known_type_changes_nothing(robot, kind):
     assert robot.call("stop").message == "stopped"
 
 
-def test_a_clock_before_its_beginning_is_passed_over(robot):
+def test_a_negative_clock_is_ignored(robot):
     clock_pub = robot.create_publisher(Clock, "/clock", 1)
     robot.set_parameter("use_sim_time", True)
 
     def stamps_s(seconds: int) -> list[int]:
-        """Of what the node has said, while a clock tells this time."""
+        """Publish this time as the clock; return the stamps of the node's messages."""
         clock_pub.publish(Clock(clock=Time(sec=seconds)))
         return [array.header.stamp.sec for array in robot.of("/diagnostics")]
 
     robot.wait(lambda: stamps_s(7)[-1] == 7, "the node to go by the clock")
-    robot.wait(lambda: stamps_s(-1).count(7) >= 3, "the node to go on")
+    robot.wait(lambda: stamps_s(-1).count(7) >= 3, "the node to continue")
     robot.wait(lambda: stamps_s(8)[-1] == 8, "the node to go by the clock again")
     robot.set_parameter("use_sim_time", False)
 
@@ -105,6 +105,6 @@ sys.exit(run_node(Broken))
 """
 
 
-def test_a_defect_of_the_nodes_own_ends_it_in_order():
+def test_a_defect_of_the_node_itself_ends_it_in_order():
     node = subprocess.run([sys.executable, "-c", BROKEN], check=False, capture_output=True, text=True, timeout=60)
     assert node.returncode == 1 and node.stdout == "closed in order\n" and "KeyError: 'a defect'" in node.stderr

@@ -1,4 +1,4 @@
-"""The policy node in a process of its own, over real DDS: lifecycle, holds, the action, the services."""
+"""The policy node as a process, over real DDS: lifecycle, holds, the action and the services."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from lifecycle_msgs.msg import Transition
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 
 Result = ExecuteInstruction.Result
@@ -27,9 +27,9 @@ def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 
 @pytest.fixture
 def running(client, node):
-    """The client of an active node that follows the first instruction on good sensor data; unconfigured afterwards."""
+    """Client of an active node that follows the first instruction with valid sensor data; cleaned up afterwards."""
     client.start()
-    client.say(KNOWN[0])
+    client.instruct(KNOWN[0])
     client.wait_for_state(PolicyStatus.RUNNING)
     yield client
     if client.state() == "active":
@@ -41,15 +41,17 @@ def running(client, node):
 def test_nothing_is_published_before_active_nor_after_cleanup(client, node):
     client.sensors.reset()
     assert client.transition(Transition.TRANSITION_CONFIGURE)
-    client.say(KNOWN[0])
+    client.instruct(KNOWN[0])
     client.wait(lambda: client.sent >= 30, "1.5 s of sensor data")
     assert client.state() == "inactive"
-    assert client.heard == []
+    assert client.received == []
     assert client.transition(Transition.TRANSITION_CLEANUP)
     client.wait(lambda: not any(client.count_publishers(topic) for topic in POLICY_TOPICS), "the publishers to go")
 
 
-def test_a_bad_checkpoint_leaves_the_node_unconfigured_and_can_be_mended(client, node, checkpoint_path, tmp_path):
+def test_an_invalid_checkpoint_leaves_the_node_unconfigured_and_can_be_replaced(
+    client, node, checkpoint_path, tmp_path
+):
     client.set_parameter("checkpoint", str(tmp_path))
     assert not client.transition(Transition.TRANSITION_CONFIGURE)
     assert client.state() == "unconfigured"
@@ -77,7 +79,7 @@ def test_a_command_answers_an_observation_on_all_topics(running):
     assert np.isfinite([action.log_prob, action.entropy]).all() and 0 <= action.mode < 5
 
 
-def test_a_image_of_the_wrong_size_holds_the_arm_until_a_good_one_comes(running):
+def test_an_image_of_the_wrong_size_holds_the_arm_until_a_valid_one_arrives(running):
     running.sizes["wrist"] = 32
     running.wait_for_state(PolicyStatus.HOLDING, "camera wrist: got 32x32 px, expected 64x64")
     running.wait_for_motion(False)
@@ -85,14 +87,14 @@ def test_a_image_of_the_wrong_size_holds_the_arm_until_a_good_one_comes(running)
     running.wait_for_state(PolicyStatus.RUNNING)
 
 
-def test_joints_that_are_not_finite_hold_the_arm_until_good_ones_come(running):
+def test_joints_that_are_not_finite_hold_the_arm_until_valid_ones_arrive(running):
     running.positions[3] = np.nan
     running.wait_for_state(PolicyStatus.HOLDING, "joint_states is not finite at ['panda_joint4']")
     running.positions[3] = 0.1
     running.wait_for_state(PolicyStatus.RUNNING)
 
 
-def test_a_camera_that_stops_holds_the_arm_until_it_comes_back(running):
+def test_a_stopped_camera_holds_the_arm_until_it_returns(running):
     running.sizes["agentview"] = 0
     running.wait_for_state(PolicyStatus.HOLDING, "agentview: newest is")
     running.wait_for_state(PolicyStatus.HOLDING, "agentview: silent for more than 1 s")
@@ -109,12 +111,12 @@ def test_a_camera_that_stops_holds_the_arm_until_it_comes_back(running):
     running.wait_for_state(PolicyStatus.RUNNING)
 
 
-def test_an_unknown_instruction_is_refused_with_the_known_ones_and_the_arm_is_held(running):
-    running.say("make coffee")
+def test_an_unknown_instruction_is_rejected_with_the_known_ones_and_the_arm_is_held(running):
+    running.instruct("make coffee")
     status = running.wait_for_state(PolicyStatus.IDLE, "unknown instruction 'make coffee'")
     assert list(status.known_instructions) == sorted(KNOWN) and all(text in status.reason for text in KNOWN)
     running.wait_for_motion(False)
-    running.say("Wave.")
+    running.instruct("Wave.")
     assert running.wait_for_state(PolicyStatus.RUNNING).instruction == "wave"
 
 
@@ -126,11 +128,11 @@ def test_pause_start_and_stop(running):
     running.wait_for_state(PolicyStatus.RUNNING)
     assert running.call("stop").success
     running.wait_for_state(PolicyStatus.IDLE, "stopped")
-    refused = running.call("pause")
-    assert not refused.success and "nothing to pause" in refused.message
+    rejected = running.call("pause")
+    assert not rejected.success and "cannot pause" in rejected.message
 
 
-def test_limits_are_those_of_configure_and_a_later_change_is_refused(running):
+def test_limits_are_read_by_configure_and_a_later_change_is_rejected(running):
     for name, value in (
         ("max_linear_m_s", 0.01),
         ("workspace_min_m", [0.1, 0.1, 0.1]),
@@ -138,15 +140,15 @@ def test_limits_are_those_of_configure_and_a_later_change_is_refused(running):
         ("seed", 7),
         ("min_similarity", 0.5),
     ):
-        assert "`configure` has read it" in running.refusal(name, value), name
-    assert running.refusal("seed", 0) == ""  # what it is already
+        assert "it is read by `configure` only" in running.rejection(name, value), name
+    assert running.rejection("seed", 0) == ""  # what it is already
     assert running.transition(Transition.TRANSITION_DEACTIVATE)
-    assert "`configure` has read it" in running.refusal("max_linear_m_s", 0.01)
+    assert "it is read by `configure` only" in running.rejection("max_linear_m_s", 0.01)
     assert running.transition(Transition.TRANSITION_CLEANUP)
     running.set_parameter("max_linear_m_s", 0.01)
-    running.heard.clear()
+    running.received.clear()
     running.start()
-    running.say(KNOWN[0])
+    running.instruct(KNOWN[0])
     running.wait(lambda: any("speed" in a.limited_by for a in running.of("policy/action")), "the limit to act")
     speeds = [np.linalg.norm(twist_to_numpy(twist)[0]) for twist in running.of("twist_cmd")]
     assert 0 < max(speeds) <= 0.01 + 1e-12
@@ -173,7 +175,7 @@ def goal(text: str, limit_s: float) -> ExecuteInstruction.Goal:
     )
 
 
-def test_a_goal_runs_until_its_time_limit_and_tells_how_it_goes(running):
+def test_a_goal_runs_until_its_time_limit_and_reports_its_progress(running):
     feedback = []
     sending = running.execute.send_goal_async(goal(KNOWN[1], 0.8), lambda m: feedback.append(m.feedback))
     handle = running.result(sending, "the goal to be accepted")
@@ -202,7 +204,7 @@ def test_goals_end_by_cancel_by_another_instruction_and_by_stop(running):
     running.result(cancelled.cancel_goal_async(), "the cancellation")
     assert end(cancelled) == (GoalStatus.STATUS_CANCELED, Result.CANCELED)
     superseded = start()
-    running.say(KNOWN[0])
+    running.instruct(KNOWN[0])
     assert end(superseded) == (GoalStatus.STATUS_ABORTED, Result.PREEMPTED)
     stopped = start()
     assert running.call("stop").success

@@ -1,4 +1,4 @@
-"""A recorder whose disk refuses: it says so and goes on, and what has reached the disk comes back with its labels."""
+"""A recorder whose disk is full or missing: it reports this and continues, and written messages are recovered."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from harness import KNOWN, START_LIMIT_S
 from recorder_client import Recorder, recorder_node
 from rosbags.rosbag2 import Reader
 
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.recording.recovery import RecoveredEpisode, recover_episodes
 
 SIZE = psutil.RLIMIT_FSIZE
@@ -28,13 +28,13 @@ def nodes(client, checkpoint_path, tmp_path) -> Iterator[NodeProcesses]:
 def recorder(client, nodes) -> Recorder:
     recorder = Recorder(client)
     recorder.wait_until_up()
-    client.say(KNOWN[0])
+    client.instruct(KNOWN[0])
     return recorder
 
 
 @contextmanager
 def full_disk(pid: int, file: Path) -> Iterator[None]:
-    """No file of this process may become longer than this one is."""
+    """Limit the length of files of the recorder's process to that of this file."""
     process = psutil.Process(pid)
     before = process.rlimit(SIZE)
     process.rlimit(SIZE, (file.stat().st_size, before[1]))
@@ -43,15 +43,15 @@ def full_disk(pid: int, file: Path) -> Iterator[None]:
 
 
 def begin(client, recorder: Recorder, directory: Path) -> Path:
-    """The file of a new episode that the operator has called a success, once all that was sent is in it."""
+    """Start an episode labelled as a success; return its file when all messages are in it."""
     before = set((directory / "open").iterdir())
     assert recorder("start").success
     (folder,) = set((directory / "open").iterdir()) - before
     recorder.record(10)
     client.wait(lambda: KNOWN[0] in (folder / "labels.json").read_text(), "the instruction")
     assert recorder("success").success
-    told = len(recorder.diagnoses())
-    client.wait(lambda: len(recorder.diagnoses()) >= told + 2, "all to be flushed")
+    known = len(recorder.diagnostics_of())
+    client.wait(lambda: len(recorder.diagnostics_of()) >= known + 2, "all to be flushed")
     return folder / f"{folder.name}.mcap"
 
 
@@ -62,23 +62,26 @@ def assert_whole(recovered: RecoveredEpisode) -> None:
     assert recovered.messages >= 30
 
 
-def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder, nodes, tmp_path):
+def test_a_full_disk_ends_the_episode_and_the_recorder_continues(client, recorder, nodes, tmp_path):
     directory = tmp_path / "episodes"
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
         client.sensors.reset()
-        client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
+        client.wait(lambda: "writing to the disk failed" in recorder("success").message, "the end of the episode")
         client.sensors.cancel()
-    told = len(recorder.diagnoses())
+    known = len(recorder.diagnostics_of())
     client.wait(
-        lambda: any(text.startswith("waiting") and "the disk refuses" in text for text in recorder.diagnoses()[told:]),
+        lambda: any(
+            text.startswith("waiting") and "writing to the disk failed" in text
+            for text in recorder.diagnostics_of()[known:]
+        ),
         "the diagnosis",
     )
-    assert "the disk refuses: [Errno 27] File too large" in nodes.log_path("recorder").read_text()
+    assert "writing to the disk failed: [Errno 27] File too large" in nodes.log_path("recorder").read_text()
     file = begin(client, recorder, directory)
     with full_disk(nodes.pids["recorder"], file):
-        refused = recorder("keep")
-    assert not refused.success and f"run `m2distill bag recover {directory}`" in refused.message
+        rejected = recorder("keep")
+    assert not rejected.success and f"run `m2distill bag recover {directory}`" in rejected.message
     begin(client, recorder, directory)
     assert recorder("keep").success
     assert "no episode is being recorded" in recorder("success").message
@@ -90,11 +93,11 @@ def test_a_full_disk_ends_the_episode_and_the_recorder_goes_on(client, recorder,
         assert_whole(episode)
 
 
-def test_a_disk_that_goes_ends_the_episode_and_the_recorder_goes_on(client, recorder, nodes, tmp_path):
+def test_a_missing_disk_ends_the_episode_and_the_recorder_continues(client, recorder, nodes, tmp_path):
     directory = tmp_path / "episodes"
     begin(client, recorder, directory)
     directory.rename(tmp_path / "gone")
-    client.wait(lambda: "the disk refuses" in recorder("success").message, "the end of the episode")
+    client.wait(lambda: "writing to the disk failed" in recorder("success").message, "the end of the episode")
     assert "0 MiB left" in recorder("start").message
     (tmp_path / "gone").rename(directory)
     begin(client, recorder, directory)
@@ -105,13 +108,13 @@ def test_a_disk_that_goes_ends_the_episode_and_the_recorder_goes_on(client, reco
         assert_whole(episode)
 
 
-def test_a_disk_that_refuses_at_the_end_of_the_node_is_told(client, recorder, nodes, tmp_path):
+def test_a_write_error_at_the_end_of_the_node_is_logged(client, recorder, nodes, tmp_path):
     directory = tmp_path / "episodes"
     file = begin(client, recorder, directory)
     (directory / file.stem).touch()  # in the way
     os.kill(nodes.pids["recorder"], signal.SIGTERM)
     assert psutil.Process(nodes.pids["recorder"]).wait(START_LIMIT_S) == 0
-    assert "the disk refuses: [Errno 20] Not a directory" in nodes.log_path("recorder").read_text()
+    assert "writing to the disk failed: [Errno 20] Not a directory" in nodes.log_path("recorder").read_text()
     (directory / file.stem).unlink()
     (episode,) = recover_episodes(directory)
     assert_whole(episode)

@@ -1,4 +1,4 @@
-"""A recorder that is killed, over and over: KILLS=50 pytest tests/ros/test_recorder_killed.py"""
+"""A recorder that is killed repeatedly: KILLS=50 pytest tests/ros/test_recorder_killed.py"""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from harness import KNOWN
 from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.recording.recovery import recover_episodes
 
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes_back(
+def test_a_kill_at_any_moment_changes_no_finished_episode_and_the_open_one_is_recovered(
     client, checkpoint_path, tmp_path
 ):
     moments = random.Random(0)
@@ -29,13 +29,13 @@ def test_killed_at_any_moment_no_finished_episode_changes_and_the_open_one_comes
         directory = tmp_path / str(kill)
         with NodeProcesses([recorder_node(checkpoint_path, directory)], tmp_path / "log") as nodes:
             recorder = Recorder(client)
-            recorder.tell("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
+            recorder.command("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
             (labels,) = (directory / "open").glob("*/labels.json")
-            recorder.tell(f"instruction {KNOWN[0]}", lambda path=labels: KNOWN[0] in path.read_text())
+            recorder.command(f"instruction {KNOWN[0]}", lambda path=labels: KNOWN[0] in path.read_text())
             recorder.record(5)
-            (finished,) = recorder.tell("keep", lambda d=directory: [p.parent for p in d.glob("*/metadata.yaml")])
+            (finished,) = recorder.command("keep", lambda d=directory: [p.parent for p in d.glob("*/metadata.yaml")])
             before = contents(finished)
-            recorder.tell("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
+            recorder.command("start", lambda d=directory: any((d / "open").glob("*/labels.json")))
             first = client.sent
             client.sensors.reset()
             until_s = time.monotonic() + moments.uniform(0.2, 2.0)

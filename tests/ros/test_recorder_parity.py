@@ -1,4 +1,4 @@
-"""What the policy saw over ROS, tick by tick, and what training gets out of the recording: equal, bit for bit."""
+"""The network's inputs over ROS and those that training reads from the recording are equal, bit for bit."""
 
 import subprocess
 import sys
@@ -12,7 +12,9 @@ from recorder_client import Recorder
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, command_line, system_nodes
+from m2distill_policy.bringup.launch_config import SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses, command_line
+from m2distill_policy.bringup.system import system_nodes
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.rosbag.bag_import import import_bags
@@ -22,9 +24,11 @@ STEPS, SIZE_PX = 25, 96  # the cameras' images are larger than the policy's
 
 
 @pytest.mark.parametrize("pacing", ["lockstep", "real_time"])
-def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint_path, tmp_path, pacing):
-    """In real time, what the node is shown depends on when it was busy: images of two moments side by side, one of
-    them twice, another never. Steps of the import between the node's are where it held the arm."""
+def test_every_tensor_of_a_recorded_run_equals_that_of_its_import(client, checkpoint_path, tmp_path, pacing):
+    """In real time the node's inputs depend on its timing: it may combine images of two moments, or skip one.
+
+    Steps of the import between those of the node are times at which it held the arm.
+    """
     config = SystemLaunchConfig(
         checkpoint=str(checkpoint_path),
         initial_state=41,
@@ -58,11 +62,11 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
                 START_LIMIT_S,
             )
             assert recorder("start").success
-            heard = 8 if pacing == "lockstep" else 80  # the first observation, repeated, or all of a second's
-            client.wait(lambda: recorder.numbers("messages") >= heard, "a recording")
-            client.say(tasks[-1])
+            received = 8 if pacing == "lockstep" else 80  # the first observation, repeated, or all of a second's
+            client.wait(lambda: recorder.numbers("messages") >= received, "a recording")
+            client.instruct(tasks[-1])
             client.wait(lambda: len(client.of("policy/action")) > STEPS, "the answers", 60)
-            client.say("")
+            client.instruct("")
             client.wait_for_state(PolicyStatus.IDLE)
             assert recorder("keep").success
         finally:
@@ -82,7 +86,7 @@ def test_every_tensor_of_a_recorded_run_is_that_of_its_import(client, checkpoint
 
 
 def tensors(store: Store, step: int) -> dict[str, np.ndarray]:
-    """What the network is shown of a step in training."""
+    """Return the network's inputs of a step in training."""
     batch = to_model_input(
         {name: images[None, [step]] for name, images in store.images.items()},
         store.joint[None, [step]],
@@ -97,19 +101,24 @@ def tensors(store: Store, step: int) -> dict[str, np.ndarray]:
 
 
 def is_step(live: Mapping[str, np.ndarray], store: Store, step: int) -> bool:
-    """Equal tensors alone do not tell: while the arm stands still, a step in which it was held has the same."""
+    """Return whether a step is the node's: while the arm is at rest, a step of a hold has equal tensors."""
     return all(equal_bits(live[name], array) for name, array in tensors(store, step).items()) and np.allclose(
         store.action[step], np.clip(live["action"], -1, 1), rtol=0, atol=1e-6
     )
 
 
-def equal_bits(live: np.ndarray, made: np.ndarray) -> bool:
-    return made.dtype == live.dtype == np.float32 and made.shape == live.shape and made.tobytes() == live.tobytes()
+def equal_bits(live: np.ndarray, imported: np.ndarray) -> bool:
+    return (
+        imported.dtype == live.dtype == np.float32
+        and imported.shape == live.shape
+        and imported.tobytes() == live.tobytes()
+    )
 
 
 def parts_found(live: Mapping[str, np.ndarray], store: Store) -> dict[str, list[int]]:
-    """The steps in which each part of a tick occurs."""
-    made = [tensors(store, step) for step in range(len(store.action))]
+    """Return the steps in which each part of a tick occurs."""
+    imported = [tensors(store, step) for step in range(len(store.action))]
     return {
-        name: [step for step, arrays in enumerate(made) if equal_bits(live[name], arrays[name])] for name in made[0]
+        name: [step for step, arrays in enumerate(imported) if equal_bits(live[name], arrays[name])]
+        for name in imported[0]
     }

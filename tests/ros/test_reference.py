@@ -1,4 +1,4 @@
-"""docs/reference/nodes.md is what the running nodes declare now."""
+"""docs/reference/nodes.md equals what the nodes declare now."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Another checkpoint for a running node: swapped in without a gap, rolled back, refused when it is bad."""
+"""Another checkpoint for a running node: swapped in without a gap, rolled back, rejected if it is invalid."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 from harness import KNOWN, Client, policy_node, run
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeProcesses
+from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.ros.common.conversions import stamp_to_ns
@@ -21,7 +21,7 @@ PERIOD_MS = 50
 
 @pytest.fixture(scope="module")
 def other(checkpoint_path, tmp_path_factory) -> Path:
-    """The next step's checkpoint: other weights, one more instruction, a longer memory."""
+    """The checkpoint of the next stage: other weights, one more instruction, a longer history."""
     checkpoint = load_checkpoint(checkpoint_path)
     torch.manual_seed(1)
     weights = Policy(checkpoint.model_config, checkpoint.spec).state_dict()
@@ -40,7 +40,9 @@ def other(checkpoint_path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def node(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
-    with NodeProcesses([policy_node(checkpoint_path, autostart=True)], tmp_path_factory.mktemp("log")) as nodes:
+    with NodeProcesses(
+        [policy_node(checkpoint_path, autostart=True, sampling="stochastic")], tmp_path_factory.mktemp("log")
+    ) as nodes:
         yield nodes
         nodes.check()
 
@@ -51,7 +53,7 @@ def running(client, node) -> Iterator[Client]:
     client.sensors.reset()
     run(client)
     yield client
-    client.say("")
+    client.instruct("")
     client.wait_for_state(PolicyStatus.IDLE)
 
 
@@ -59,13 +61,13 @@ def ids(client: Client) -> list[str]:
     return [id for id, _ in itertools.groupby(action.checkpoint_id for action in client.of("policy/action"))]
 
 
-def test_a_swap_in_mid_run_leaves_no_gap_is_announced_and_can_be_rolled_back(running, checkpoint_path, other):
+def test_a_swap_during_a_run_leaves_no_gap_is_announced_and_can_be_rolled_back(running, checkpoint_path, other):
     old = running.status.checkpoint_id
     running.set_parameter("checkpoint", str(other))
     swapped = running.wait(lambda: running.status if running.status.checkpoint_id != old else None, "the swap")
     assert swapped.state == PolicyStatus.RUNNING and swapped.previous_checkpoint_id == old
     assert list(swapped.known_instructions) == sorted([*KNOWN, "bow"])
-    assert swapped.notice == f"reloaded: {swapped.checkpoint_id[:12]} in the place of {old[:12]}"
+    assert swapped.notice == f"reloaded: {swapped.checkpoint_id[:12]} replaces {old[:12]}"
     running.wait(lambda: len(ids(running)) == 2 and len(running.of("policy/action")) > 10, "actions of the new one")
 
     answer = running.call("rollback")
@@ -101,28 +103,28 @@ def bad(kind: str, checkpoint_path: Path, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "expected"),
     [
         ("missing", "it is not a directory"),
         ("corrupt", "weights.safetensors does not match SHA256SUMS"),
         ("another robot", "its spec has joint_names ('fr3_joint1'"),
-        ("other instructions", "does not know the instruction that is followed"),
-        ("overflows", "with numbers that are not finite"),
+        ("other instructions", "does not know the current instruction"),
+        ("overflows", "an action that is not finite"),
     ],
 )
-def test_a_bad_checkpoint_is_refused_and_nothing_changes(kind, said, running, checkpoint_path, tmp_path):
+def test_an_invalid_checkpoint_is_rejected_and_nothing_changes(kind, expected, running, checkpoint_path, tmp_path):
     path = bad(kind, checkpoint_path, tmp_path)  # meanwhile the sensors, played by this thread, are silent
     before = running.wait_for_state(PolicyStatus.RUNNING)
     running.set_parameter("checkpoint", path)
-    running.wait(lambda: said in running.status.notice, f"the refusal because of {said!r}")
+    running.wait(lambda: expected in running.status.notice, f"the rejection because of {expected!r}")
     assert running.wait_for_state(PolicyStatus.RUNNING).checkpoint_id == before.checkpoint_id
     answer = running.result(running.policy_parameters.get_parameters(["checkpoint"]), "the parameter")
     assert answer.values[0].string_value == str(checkpoint_path)
-    running.heard.clear()
-    running.wait(lambda: len(running.of("policy/action")) >= 3, "the arm to go on")
+    running.received.clear()
+    running.wait(lambda: len(running.of("policy/action")) >= 3, "the arm to continue")
     assert ids(running) == [before.checkpoint_id]
 
 
-def test_the_service_answers_when_the_swap_is_done(running, checkpoint_path):
+def test_the_service_responds_after_the_swap(running, checkpoint_path):
     answer = running.call("reload")
-    assert answer.success and answer.message.endswith("acts already")
+    assert answer.success and answer.message.endswith("is already active")

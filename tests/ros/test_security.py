@@ -1,4 +1,4 @@
-"""The SROS2 policy file against the nodes as they are: who may command the arm, and that no node lacks anything."""
+"""The SROS2 policy file: only two enclaves may command the arm, and no node lacks a permission."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -10,7 +10,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 from m2distill_policy.ros.nodes.teleop_node import TeleopNode
 
@@ -20,7 +20,7 @@ ENCLAVES = ("policy", "robot", "recorder", "teleop", "operator")
 
 
 def allowed(enclave: str, kind: str, verb: str) -> set[str]:
-    """Full names of what an enclave may do; `kind` is topic, service or action."""
+    """Return the full names that an enclave may use; `kind` is topic, service or action."""
     (profile,) = ET.parse(FILE).findall(f".//enclave[@path='/m2distill/{enclave}']/profiles/profile")
     return {
         "/" + name.text.replace("~", profile.get("node"))
@@ -33,7 +33,7 @@ def published(witness: Node, name: str) -> set[str]:
 
 
 def assert_allowed(witness: Node, name: str, actions: set[str]) -> None:
-    """Its enclave lists all that the node of this name has; its action servers are these."""
+    """Assert that the enclave of a node permits everything it has, with these action servers."""
     assert {server for server, _ in get_action_server_names_and_types_by_node(witness, name, "/")} == actions
     of_actions = tuple(f"{server}/_action/" for server in actions)
     for names, kind, verb in [
@@ -46,22 +46,24 @@ def assert_allowed(witness: Node, name: str, actions: set[str]) -> None:
 
 
 @pytest.mark.parametrize("output", ["twist", "pose", "array"])
-def test_the_policy_may_do_all_that_it_does(made, checkpoint_path, output):
-    node = made(PolicyNode)
+def test_the_policy_is_permitted_everything_it_uses(make_node, checkpoint_path, output):
+    node = make_node(PolicyNode)
     node.set_parameters([Parameter("output", value=output), Parameter("checkpoint", value=str(checkpoint_path))])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.problem
     assert_allowed(node, "policy", allowed("policy", "action", "execute"))
     assert len(published(node, "policy") & COMMANDS) == 2  # the motion and the gripper
 
 
-def test_teleoperation_may_do_all_that_it_does(made):
-    node = made(TeleopNode)
+def test_teleoperation_is_permitted_everything_it_uses(make_node):
+    node = make_node(TeleopNode)
     assert_allowed(node, "teleop", set())
     assert published(node, "teleop") & COMMANDS == {"/twist_cmd", "/gripper_cmd"}
 
 
 @pytest.mark.parametrize("image_transport", ["raw", "compressed"])
-def test_the_recorder_may_do_all_that_it_does_and_moves_nothing(client, checkpoint_path, tmp_path, image_transport):
+def test_the_recorder_is_permitted_everything_it_uses_and_cannot_move_the_arm(
+    client, checkpoint_path, tmp_path, image_transport
+):
     recorder = NodeDescription(
         "m2distill_policy",
         "recorder_node",
@@ -93,7 +95,7 @@ def test_the_recorder_may_do_all_that_it_does_and_moves_nothing(client, checkpoi
         nodes.check()
 
 
-def test_only_the_policy_and_the_operators_hand_may_command_the_arm():
+def test_only_the_policy_and_teleoperation_may_command_the_arm():
     assert allowed("policy", "topic", "publish") >= COMMANDS == allowed("robot", "topic", "subscribe") & COMMANDS
     moving = {enclave for enclave in ENCLAVES if allowed(enclave, "topic", "publish") & (COMMANDS | {"/*"})}
     assert moving == {"policy", "teleop"}

@@ -1,4 +1,4 @@
-"""The simulator as a newcomer finds it: by the clock, told late or by a wrong clock, and reached without `ros2`."""
+"""The simulator in real time: late commands, commands of another clock, and calls without `ros2`."""
 
 import subprocess
 import sys
@@ -11,7 +11,9 @@ from rclpy.parameter import parameter_value_to_python
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String, UInt32
 
-from m2distill_policy.bringup.system import NodeProcesses, SimLaunchConfig, sim_nodes
+from m2distill_policy.bringup.launch_config import SimLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import sim_nodes
 from m2distill_policy.ros.clients.service import parameter_value
 from m2distill_policy.ros.common import conversions
 from m2distill_sim.ros.nodes import sim_node
@@ -32,7 +34,7 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 class Watcher:
-    """Hears the simulator, and moves its arm as any sender of commands could."""
+    """Client that receives the simulator's topics and moves its arm."""
 
     def __init__(self, client: Client):
         self.client, self.joints, self.tasks, self.over, self.steps = client, [], [], [], []
@@ -52,13 +54,13 @@ class Watcher:
         return conversions.stamp_to_ns(self.joints[-1].header.stamp)
 
     def moves(self, ahead_ns: int = 0) -> float:
-        """How far (rad, of all joints) ten commands move the arm, stamped `ahead_ns` after the newest observation."""
+        """Return how far (rad, all joints) ten commands move the arm if stamped `ahead_ns` after the observation."""
         before = np.array(self.joints[-1].position)
         for _ in range(10):
-            heard = len(self.joints)
+            received = len(self.joints)
             stamp_ns = self.now_ns + ahead_ns
             self.twists.publish(conversions.twist_from_numpy(UP, np.zeros(3), stamp_ns, "panda_link0"))
-            self.client.wait(lambda heard=heard: len(self.joints) > heard, "a step")
+            self.client.wait(lambda received=received: len(self.joints) > received, "a step")
         return float(np.abs(np.array(self.joints[-1].position) - before).sum())
 
 
@@ -72,7 +74,7 @@ def watcher(client, tmp_path):
         nodes.check()
 
 
-def test_told_late_it_still_moves_but_not_by_another_clock(watcher):
+def test_late_commands_move_the_arm_but_not_those_of_another_clock(watcher):
     watcher.client.wait(lambda: watcher.now_ns > 32e9, "more than LIBERO's 600 steps without a command", 120.0)
     assert not watcher.over[-1]
     assert watcher.moves(ahead_ns=10**18) < 1e-3, "a stamp that lies ahead would never grow old"
@@ -80,24 +82,24 @@ def test_told_late_it_still_moves_but_not_by_another_clock(watcher):
     assert watcher.moves() > 0.05
 
 
-def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
+def test_service_does_what_ros2_service_call_and_param_set_do(watcher):
     listed = call()
     assert listed.returncode == 0 and "sim/reset" in listed.stdout.splitlines(), listed
     answer = call("sim/reset", "sim/reset", "--set", "task=1", "initial_state=40", "step_limit=5")
     assert (answer.returncode, answer.stdout) == (0, f"{CHEESE}\n{CHEESE}\n"), answer.stderr
     watcher.client.wait(lambda: watcher.over[-1] and watcher.steps, "the end of the short episode")
     assert watcher.steps[-1] == 5 and watcher.tasks[-1] == CHEESE
-    assert "over after 5 steps; ~/reset begins another episode" in watcher.log.read_text()
+    assert "over after 5 steps; call ~/reset to start another episode" in watcher.log.read_text()
 
     for words, complaint in (
-        (["sim/reset", "--set", "task=x"], "sim refused task=x"),
-        (["sim/reset", "--set", "initial_state=77"], "sim/reset refused: initial_state is 77"),
+        (["sim/reset", "--set", "task=x"], "sim rejected task=x"),
+        (["sim/reset", "--set", "initial_state=77"], "sim/reset failed: initial_state is 77"),
         (["sim/rest"], "unknown service 'sim/rest'"),
         (["sim/reset", "--set", "task"], "expected NAME=VALUE"),
-        (["--set", "task=1"], "--set needs a service"),
+        (["--set", "task=1"], "--set requires a service"),
     ):
-        refused = call(*words)
-        assert refused.returncode == 2 and complaint in refused.stderr, refused
+        rejected = call(*words)
+        assert rejected.returncode == 2 and complaint in rejected.stderr, rejected
     assert watcher.tasks[-1] == CHEESE
 
 
@@ -113,23 +115,23 @@ def test_call_does_what_ros2_service_call_and_param_set_do(watcher):
         ("2024-01-01", "2024-01-01"),
     ],
 )
-def test_what_no_parameter_can_hold_is_a_text(text, value):
+def test_a_value_that_no_parameter_can_hold_is_a_string(text, value):
     assert parameter_value_to_python(parameter_value(text)) == value
 
 
-def test_a_name_that_no_service_can_have_is_one_line_and_status_2():
-    refused = call("sim/reset,")
-    assert refused.returncode == 2 and refused.stderr.startswith("m2distill: error: Invalid service name")
-    assert refused.stderr.count("\n") == 1
+def test_an_invalid_service_name_is_one_line_and_status_2():
+    rejected = call("sim/reset,")
+    assert rejected.returncode == 2 and rejected.stderr.startswith("m2distill: error: Invalid service name")
+    assert rejected.stderr.count("\n") == 1
     assert call("--namespace", "no!where").returncode == 2
 
 
-def test_the_video_of_an_endless_episode_stops_at_a_bound(made, monkeypatch, tmp_path):
+def test_the_video_of_an_endless_episode_stops_at_a_bound(make_node, monkeypatch, tmp_path):
     frame = np.zeros((64, 128, 3), np.uint8)
-    monkeypatch.setattr(sim_node, "FILM_BYTES", 3 * frame.nbytes)
-    node = made(sim_node.SimNode)
+    monkeypatch.setattr(sim_node, "VIDEO_BYTES", 3 * frame.nbytes)
+    node = make_node(sim_node.SimNode)
     node._video = str(tmp_path / "film.mp4")
     for _ in range(5):
-        node._film(frame)
+        node._add_frame(frame)
     node._end_video()
     assert len(imageio.mimread(tmp_path / "film.mp4")) == 3

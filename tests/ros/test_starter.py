@@ -1,5 +1,7 @@
-"""What a newcomer does in the first minute: run the checkpoint that comes with the package, and tell it what to do."""
+"""The first commands of a new user: run the shipped checkpoint and send it instructions."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -8,7 +10,9 @@ from harness import LATCHED, START_LIMIT_S
 from std_msgs.msg import Bool
 
 from m2distill_policy.bringup import system
-from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
+from m2distill_policy.bringup.launch_config import SystemLaunchConfig
+from m2distill_policy.bringup.processes import NodeProcesses
+from m2distill_policy.bringup.system import system_nodes
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import find_task
 
@@ -20,7 +24,7 @@ def instruct(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*INSTRUCT, *words], capture_output=True, text=True, timeout=START_LIMIT_S, check=False)
 
 
-def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_path):
+def test_the_starter_follows_known_instructions_and_rejects_others(client, tmp_path):
     success = []
     client.create_subscription(Bool, "sim/success", lambda message: success.append(message.data), LATCHED)
     config = SystemLaunchConfig(pacing="lockstep", sampling="mode", assets="builtin", initial_state=41, step_limit=300)
@@ -30,25 +34,53 @@ def test_the_starter_does_what_it_is_told_and_says_what_it_cannot(client, tmp_pa
     ):
         client.wait(lambda: client.status and client.status.checkpoint_id, "the policy node", START_LIMIT_S)
         asked = instruct()
-        assert asked.returncode == 0 and asked.stdout.startswith("idle: ") and f"  knows: {CHEESE}\n" in asked.stdout
-        refused = instruct("sing", "a", "song")
-        assert refused.returncode == 2 and "it does not act, idle: " in refused.stderr and CHEESE in refused.stderr
+        assert (
+            asked.returncode == 0
+            and asked.stdout.startswith("idle: ")
+            and f"  known instruction: {CHEESE}\n" in asked.stdout
+        )
+        rejected = instruct("sing", "a", "song")
+        assert (
+            rejected.returncode == 2
+            and "the policy does not act, idle: " in rejected.stderr
+            and CHEESE in rejected.stderr
+        )
 
-        told = instruct(*SOUP.split())
-        assert (told.returncode, told.stdout) == (0, f"running: {SOUP}\n"), told.stderr
+        followed = instruct(*SOUP.split())
+        assert (followed.returncode, followed.stdout) == (0, f"running: {SOUP}\n"), followed.stderr
         client.wait(lambda: success and success[-1], "the soup in the basket", 240.0)
         stopped = instruct("--stop")
         assert stopped.returncode == 0 and stopped.stdout.startswith("idle: "), stopped.stderr
         nodes.check()
-        assert "no policy node was heard" in lost.communicate(timeout=START_LIMIT_S)[1] and lost.returncode == 2
+        assert "no policy node found" in lost.communicate(timeout=START_LIMIT_S)[1] and lost.returncode == 2
 
 
-def test_an_instruction_and_a_stop_are_too_much():
-    refused = instruct("--stop", "now")
-    assert refused.returncode == 2 and "give an instruction or --stop" in refused.stderr
+def test_an_instruction_and_a_stop_exclude_each_other():
+    rejected = instruct("--stop", "now")
+    assert rejected.returncode == 2 and "give an instruction or --stop" in rejected.stderr
 
 
-def test_a_real_arm_wants_a_checkpoint_of_its_own():
+def test_a_real_arm_requires_a_checkpoint_of_its_own():
     with pytest.raises(UserError, match="no checkpoint for franka_servo"):
         system_nodes(SystemLaunchConfig(arm="franka_servo"))
     assert system.main(["--arm", "franka_servo"]) == 2
+
+
+def test_a_client_whose_reader_closes_the_pipe_ends_without_a_traceback():
+    """As in `m2distill service | head -1`: the client finds no node, and prints to a closed pipe."""
+    command = [sys.executable, "-m", "m2distill_training", "service"]
+    environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        client.stdout.close()
+        assert client.stderr.read() == b""
+    assert client.returncode == 0
+
+
+def test_ctrl_c_ends_the_starter_with_status_130(tmp_path):
+    command = [sys.executable, "-m", "m2distill_training", "run", "--log-dir", str(tmp_path)]
+    environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert "Ctrl-C ends them" in run.stdout.readline()
+        run.send_signal(signal.SIGINT)
+        errors = run.stderr.read()
+    assert (run.returncode, errors) == (130, "m2distill: interrupted\n")

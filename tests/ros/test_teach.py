@@ -1,8 +1,8 @@
-"""docs/teach.md from end to end: the expert operator records a third task over ROS 2, which is imported, learned,
-proven and promoted; the running node swaps and is told the new task and the old ones.
+"""docs/teach.md from end to end: a third task is recorded over ROS 2, imported, learned, checked and promoted.
 
-With a network that learns nothing it proves the path. Where M2DISTILL_LEARNED_RUN names a run that has learned tasks of
-LIBERO-OBJECT (`make teach` names the demo's) a copy of it learns one more, from four episodes, and the bars are real.
+The running node then swaps and follows the new task and the old ones. By default the network learns nothing, and the
+test covers the commands only. If M2DISTILL_LEARNED_RUN names a run that has learned tasks of LIBERO-OBJECT, as
+`make teach` does, a copy of it learns one more from four episodes, with real thresholds.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
@@ -33,7 +33,7 @@ from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.presets import debug
 from m2distill_training.promotion.gate import Thresholds
 from m2distill_training.promotion.promotion import current, promote
-from m2distill_training.runs.run_folder import read_json
+from m2distill_training.runs.records import read_json
 
 SUITE = "libero_object"
 GIVEN = os.environ.get("M2DISTILL_LEARNED_RUN", "")
@@ -78,7 +78,7 @@ def _quick(folder: Path) -> Lab:
     config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, held_out_demos=1))
     run = train(config, files, folder / "run")
     shutil.rmtree(folder / "demos")
-    promote(run.path, bars=Thresholds(nats=100.0, drift=100.0), suites=())
+    promote(run.path, thresholds=Thresholds(nats=100.0, drift=100.0), suites=())
     return Lab(
         run.path,
         folder / "before",
@@ -139,14 +139,16 @@ def nodes(lab) -> Iterator[NodeProcesses]:
 class Simulator:
     def __init__(self, client: Client):
         self.client, self.success, self.over, self.operator_active = client, [], [], []
-        for topic, heard in (("success", self.success), ("episode_over", self.over)):
-            client.create_subscription(Bool, f"sim/{topic}", lambda m, heard=heard: heard.append(m.data), LATCHED)
+        for topic, received in (("success", self.success), ("episode_over", self.over)):
+            client.create_subscription(
+                Bool, f"sim/{topic}", lambda m, received=received: received.append(m.data), LATCHED
+            )
         client.create_subscription(Bool, "operator_active", lambda m: self.operator_active.append(m.data), 100)
         self._reset = client.create_client(Trigger, "sim/reset")
         self._parameters = AsyncParameterClient(client, "sim")
 
     def begin(self, **chosen) -> None:
-        """A new episode, with these parameters."""
+        """Start an episode with these parameters."""
         client = self.client
         client.wait(
             lambda: self._reset.service_is_ready() and self._parameters.services_are_ready(),
@@ -177,15 +179,15 @@ def simulator(teacher) -> Simulator:
 
 @pytest.fixture(scope="module")
 def demonstrations(lab, nodes, teacher, simulator) -> Path:
-    """Recorded by the operator, who is pushed about, and imported."""
+    """Episodes of the disturbed expert, recorded and imported."""
     recorder = Recorder(teacher)
     teacher.wait(
-        lambda: all(s.service_is_ready() for s in recorder.services.values()) and recorder.diagnoses(),
+        lambda: all(s.service_is_ready() for s in recorder.services.values()) and recorder.diagnostics_of(),
         "the recorder",
         START_LIMIT_S,
     )
     for episode in range(lab.demos):
-        simulator.begin(operator="expert", disturbed=True, initial_state=episode, seed=episode)
+        simulator.begin(driver="expert", disturbed=True, initial_state=episode, seed=episode)
         assert recorder("start").success
         teacher.wait(
             lambda: simulator.operator_active and not simulator.operator_active[-1],
@@ -200,7 +202,7 @@ def demonstrations(lab, nodes, teacher, simulator) -> Path:
     return file
 
 
-def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(
+def test_a_third_task_is_taught_and_the_running_node_follows_it_and_the_old_ones(
     lab, nodes, teacher, simulator, demonstrations
 ):
     teacher.wait(lambda: teacher.status and teacher.status.checkpoint_id, "the policy node", START_LIMIT_S)
@@ -219,7 +221,7 @@ def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(
     teacher.wait(lambda: teacher.status.checkpoint_id == promoted.id, "the swap")
     assert teacher.status.previous_checkpoint_id == before
     successes = {
-        task: sum(obeys(teacher, simulator, lab, task, state) for state in HELD_OUT[: lab.trials])
+        task: sum(succeeds(teacher, simulator, lab, task, state) for state in HELD_OUT[: lab.trials])
         for task in instructions
     }
     for task, count in successes.items():
@@ -228,20 +230,20 @@ def test_a_third_task_is_taught_and_the_running_node_obeys_it_and_the_old_ones(
     assert all(count >= lab.success * lab.trials for count in successes.values()), successes
 
 
-def obeys(client: Client, simulator: Simulator, lab: Lab, task: int, state: int) -> bool:
-    """Whether the running node does what it is told."""
-    client.say("")
+def succeeds(client: Client, simulator: Simulator, lab: Lab, task: int, state: int) -> bool:
+    """Return whether the running node succeeds in a task."""
+    client.instruct("")
     client.wait(lambda: client.status.state == PolicyStatus.IDLE, "the policy's rest")
-    simulator.begin(operator="none", task=task, initial_state=state, step_limit=lab.trial_steps)
-    client.heard.clear()
-    client.say(find_task(SUITE, task).instruction)
+    simulator.begin(driver="none", task=task, initial_state=state, step_limit=lab.trial_steps)
+    client.received.clear()
+    client.instruct(find_task(SUITE, task).instruction)
     client.wait(lambda: simulator.success[-1] or simulator.over[-1], "the end of the trial", EPISODE_LIMIT_S)
     assert {action.instruction for action in client.of("policy/action")} == {find_task(SUITE, task).instruction}
     return simulator.success[-1]
 
 
 @pytest.mark.skipif(not GIVEN, reason="a network that has learned nothing has nothing to forget")
-def test_without_distillation_and_replay_it_is_refused(lab, demonstrations, capsys):
+def test_without_distillation_and_replay_the_promotion_is_rejected(lab, demonstrations, capsys):
     config = read_json(lab.before / "config.json")
     config["optim"]["budget"] = round(config["optim"]["budget"] * CONTROL_BUDGET)
     (lab.before / "config.json").write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""The teleop node in a process of its own: the joystick's arm, takeover in the middle of a policy's run, letting go."""
+"""The teleop node as a process: motion, takeover during a run of the policy, and release."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -29,23 +29,23 @@ def nodes(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 
 @pytest.fixture
 def operator(client, nodes):
-    """The client, with a joystick that says at 20 Hz what `client.stick` is; None: it is silent."""
+    """Client with a joystick that publishes `client.stick` at 20 Hz; None: no messages."""
     client.stick = None
     client.active: list[bool] = []
     joy_pub = client.create_publisher(Joy, "joy", QoSProfile(depth=10))
     client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
-    client.spoken = 0
+    client.sent_joy = 0
 
     def speak() -> None:
         if client.stick is not None:
             joy_pub.publish(Joy(axes=client.stick[0], buttons=client.stick[1]))
-            client.spoken += 1
+            client.sent_joy += 1
 
     client.create_timer(0.05, speak)
     client.wait(joy_pub.get_subscription_count, "the teleop node", 90.0)
     yield client
     client.stick = None
-    client.wait(lambda: not client.active or not client.active[-1], "the operator to have let go")
+    client.wait(lambda: not client.active or not client.active[-1], "the release of the deadman")
 
 
 def twists(client, since: int = 0) -> list[np.ndarray]:
@@ -61,44 +61,44 @@ def test_the_arm_follows_the_stick_while_the_deadman_is_held_and_stops_when_it_i
     assert operator.active[0] and all(operator.active)
     assert operator.of("gripper_cmd")[-1].data == pytest.approx(0.08)
     operator.stick = (FORWARD, FREE)
-    operator.wait(lambda: not operator.active[-1], "letting go")
+    operator.wait(lambda: not operator.active[-1], "the release")
     operator.wait(lambda: not twists(operator)[-1].any(), "the zero velocity")
     moved = len(twists(operator))
-    spoken = operator.spoken
-    operator.wait(lambda: operator.spoken >= spoken + 5, "the joystick to go on")
+    sent_joy = operator.sent_joy
+    operator.wait(lambda: operator.sent_joy >= sent_joy + 5, "more joystick messages")
     assert len(twists(operator)) == moved  # one zero, and no more
 
 
-def test_a_joystick_that_falls_silent_lets_go(operator):
+def test_a_silent_joystick_releases_the_deadman(operator):
     operator.stick = (FORWARD, HELD)
     operator.wait(lambda: twists(operator) and twists(operator)[-1].any(), "motion")
     operator.stick = None
     operator.wait(lambda: not twists(operator)[-1].any(), "the zero velocity", 5.0)
-    operator.wait(lambda: not operator.active[-1], "letting go")
+    operator.wait(lambda: not operator.active[-1], "the release")
 
 
-def test_the_policy_yields_at_once_and_goes_on_only_when_told(operator):
+def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):
     operator.start()
-    operator.say(KNOWN[0])
+    operator.instruct(KNOWN[0])
     operator.wait_for_state(PolicyStatus.RUNNING)
     operator.stick = (FORWARD, HELD)
     operator.wait_for_state(PolicyStatus.PAUSED, "the operator has taken over")
     acted = len(operator.of("policy/action"))
     begun = len(operator.of("twist_cmd"))
     operator.wait(lambda: len(operator.of("twist_cmd")) >= begun + 10, "the operator's commands")
-    assert len(operator.of("policy/action")) == acted  # while it was moved, the policy said nothing
+    assert len(operator.of("policy/action")) == acted  # while it was moved, the policy expected nothing
     commands = [t for t in twists(operator, begun) if t.any()]
     assert len(twists(operator, begun)) - len(commands) <= 1  # the policy's last, a zero, may cross with the operator's
     assert all(t.tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0]) for t in commands)
     operator.stick = (STILL, FREE)
-    operator.wait(lambda: not operator.active[-1], "letting go")
+    operator.wait(lambda: not operator.active[-1], "the release")
     assert operator.status.state == PolicyStatus.PAUSED
     assert operator.call("start").success
     operator.wait_for_state(PolicyStatus.RUNNING)
 
 
-def test_what_was_read_at_the_start_is_not_set_later(operator):
+def test_parameters_read_at_startup_cannot_be_set_later(operator):
     teleop = AsyncParameterClient(operator, "teleop")
     operator.wait(teleop.services_are_ready, "the parameter services", 90.0)
     answer = operator.result(teleop.set_parameters([Parameter("linear_m_s", value=0.5)]), "a parameter")
-    assert answer.results[0].reason == "linear_m_s: it was read at the start; start the node with it"
+    assert answer.results[0].reason == "linear_m_s: it is read at startup only; start the node again with the new value"

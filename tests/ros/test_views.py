@@ -1,4 +1,4 @@
-"""The RViz configuration and the Foxglove layout against a policy node as it is: what they name exists, and fits."""
+"""The RViz configuration and the Foxglove layout match the topics and types of the policy node."""
 
 import json
 import re
@@ -31,15 +31,15 @@ FOXGLOVE_PATHS = {
 
 
 @pytest.fixture
-def policy(made, checkpoint_path) -> PolicyNode:
-    node = made(PolicyNode)
+def policy(make_node, checkpoint_path) -> PolicyNode:
+    node = make_node(PolicyNode)
     node.set_parameters([Parameter("checkpoint", value=str(checkpoint_path))])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.problem
     return node
 
 
 def types(policy: PolicyNode) -> dict[str, str]:
-    """Topic -> type, of all that the node says and hears."""
+    """Return the type of each topic that the node publishes or subscribes to."""
     return {
         topic: kinds[0]
         for topic, kinds in (
@@ -50,7 +50,7 @@ def types(policy: PolicyNode) -> dict[str, str]:
 
 
 def field(type_name: str, path: str) -> str:
-    """The type of a message's field, as in `twist.linear.x` or `action[0]`. KeyError when there is none."""
+    """Return the type of a field, such as `twist.linear.x` or `action[0]`. Raises KeyError if it does not exist."""
     for name in path.split("."):
         package, _, kind = type_name.split("/")
         fields = getattr(import_module(f"{package}.msg"), kind).get_fields_and_field_types()
@@ -103,7 +103,7 @@ def test_every_panel_of_foxglove_has_its_topic_field_and_service(policy):
 
 
 def panels(layout: dict | str) -> list[str]:
-    """Ids of the panels of a layout, which is one or a pair of layouts beside each other."""
+    """Return the ids of the panels of a layout, which is one panel or a pair of layouts."""
     if isinstance(layout, str):
         return [layout]
     assert layout.keys() == {"direction", "first", "second", "splitPercentage"}

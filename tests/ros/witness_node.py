@@ -1,4 +1,4 @@
-"""The policy node, with a witness at its door: every tensor that the network is shown goes to a file of its own."""
+"""Policy node that writes every tensor that the network receives to a file of its own."""
 
 import itertools
 import sys
@@ -10,14 +10,14 @@ from m2distill_policy.control import inference
 from m2distill_policy.ros.nodes import policy_node
 
 folder = Path(sys.argv.pop(1))
-door, step = inference.to_model_input, inference.InferencePolicy.step
-shown, count = {}, itertools.count()
+to_model_input, step = inference.to_model_input, inference.InferencePolicy.step
+inputs, count = {}, itertools.count()
 
 
-def watched_door(*arguments):
-    batch = door(*arguments)
-    shown.clear()
-    shown.update(
+def recorded_model_input(*arguments):
+    batch = to_model_input(*arguments)
+    inputs.clear()
+    inputs.update(
         {f"image_{name}": images.numpy() for name, images in batch["images"].items()},
         joint=batch["joint"].numpy(),
         gripper=batch["gripper"].numpy(),
@@ -25,11 +25,11 @@ def watched_door(*arguments):
     return batch
 
 
-def watched_step(policy, observation):
+def recorded_step(policy, observation):
     sample = step(policy, observation)
-    np.savez(folder / f"{next(count)}.npz", action=sample.action, **shown)
+    np.savez(folder / f"{next(count)}.npz", action=sample.action, **inputs)
     return sample
 
 
-inference.to_model_input, inference.InferencePolicy.step = watched_door, watched_step
+inference.to_model_input, inference.InferencePolicy.step = recorded_model_input, recorded_step
 sys.exit(policy_node.main())

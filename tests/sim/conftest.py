@@ -1,4 +1,4 @@
-"""One environment with the built-in assets for all tests here, and a cache folder of its own."""
+"""Fixtures of the simulation tests: assets, a separate cache folder, and an environment with the built-in assets."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def builtin():
 
 @pytest.fixture(scope="session")
 def soup_env(builtin):
-    """LIBERO-OBJECT task 0, both cameras at 64 px; every test resets it."""
+    """LIBERO-OBJECT task 0 with both cameras at 64 px; every test resets it."""
     from m2distill_sim.libero_env import LiberoEnv
 
     with LiberoEnv("libero_object", 0, builtin, {"agentview": (64, 64), "wrist": (64, 64)}) as env:

@@ -1,4 +1,4 @@
-"""Whether an initial state comes to rest: what tests ask of every task on the built-in assets."""
+"""Measure how an initial state comes to rest on the built-in assets."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ STEPS = 20  # control steps with a zero action, one second
 
 @dataclass(frozen=True)
 class Settled:
-    """The worst of a scene's objects, one second after an initial state was set. The robot is not looked at."""
+    """Largest values over a scene's objects, one second after an initial state was set. The robot does not count."""
 
     depth_m: float  # deepest overlap of two bodies at the end
     speed_m_s: float  # of an object at the end
-    shift_m: float  # horizontal, from where the state had put it
+    shift_m: float  # horizontal, from its position in the state
     drop_m: float  # downward; a rise is negative
     lean_rad: float  # of an object's upright axis
-    done: bool  # the goal held at some moment
+    done: bool  # the goal held at some step
 
 
 def settle(env, state) -> Settled:
-    """Set `state` (D,) and let one second pass."""
+    """Set `state` (D,) and simulate one second."""
     env.reset(state, settle_steps=0)
     start = {name: env.object_pose(name) for name in env.object_names}
     done = env.success()
@@ -39,7 +39,7 @@ def settle(env, state) -> Settled:
 
 
 def overlap(env) -> float:
-    """Deepest penetration in m of two bodies, neither of which is the robot."""
+    """Return the deepest penetration in m of two bodies, neither of which is the robot."""
     depth = 0.0
     for contact in env.data.contact[: env.data.ncon]:
         names = [env.model.body(env.model.geom_bodyid[geom]).name for geom in contact.geom]

@@ -1,5 +1,7 @@
-"""The built-in assets beside LIBERO's, where those are: the same names, joints, sites and regions, so that task files
-and states apply; sizes and resting places close enough that predicates mean the same."""
+"""Comparison of the built-in assets with LIBERO's: names, joints, sites and regions are equal, sizes are similar.
+
+The tests need LIBERO's assets. Sizes and resting positions are so close that predicates have the same meaning.
+"""
 
 import mujoco
 import numpy as np
@@ -10,7 +12,7 @@ from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import initial_states
 
 SIZE_M, REST_M = 0.008, 0.010
-# At rest elsewhere than LIBERO's: the bowl stands upright on the ramekin's rim, where LIBERO's leans beside it.
+# Resting positions that differ: the bowl stands upright on the ramekin's rim, while LIBERO's leans beside it.
 ELSEWHERE = {("libero_spatial", 5): {"akita_black_bowl_1"}}
 ROBOT = ("robot0_", "gripper0_", "mount0_")
 
@@ -28,7 +30,7 @@ TASKS = [pytest.param((suite, task), id=f"{suite}-{task}") for suite in SUITES f
 
 
 @pytest.mark.parametrize("pair", TASKS, indirect=True)
-def test_a_scene_is_liberos(pair):
+def test_a_builtin_scene_matches_liberos(pair):
     suite, task, ours, theirs = pair
     for kind in ("nbody", "njnt", "nq", "nv"):
         assert getattr(ours.model, kind) == getattr(theirs.model, kind), kind
@@ -57,7 +59,7 @@ def _compare_rest(suite, task, ours, theirs) -> None:
 
 
 def _sites(env) -> dict[str, np.ndarray]:
-    """Name -> place, orientation and size; without the sites that drawing alone uses."""
+    """Return name -> position, orientation and size of every site."""
     model = env.model
     return {
         model.site(index).name: np.concatenate([model.site_pos[index], model.site_quat[index], model.site_size[index]])
@@ -66,7 +68,7 @@ def _sites(env) -> dict[str, np.ndarray]:
 
 
 def _extent(env, body: int) -> np.ndarray:
-    """(2, 3) m: lower and upper corner round what can be touched of a body, in its frame; zeros of nothing."""
+    """Return the lower and upper corner (2, 3) in m around a body's collision geoms, in its frame; else zeros."""
     model, corners = env.model, []
     for geom in np.flatnonzero((model.geom_bodyid == body) & (model.geom_contype + model.geom_conaffinity > 0)):
         if model.geom_type[geom] == 0:  # a plane

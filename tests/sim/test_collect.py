@@ -9,7 +9,7 @@ import pytest
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import CollectSettings, collect, expert_digest, record_attempt, start_state
+from m2distill_sim.collect import CollectSettings, _progress, collect, expert_digest, start_state
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, find_task, initial_states
 
@@ -24,7 +24,7 @@ def demos(builtin, tmp_path_factory):
     out = tmp_path_factory.mktemp("demos")
     paths = collect("libero_object", [0], 2, out, workers=1, size_px=SIZE, assets=builtin, progress=False)
     assert paths == [out / f"{NAME}_demo.hdf5"]
-    assert [path.name for path in out.iterdir()] == [paths[0].name]  # nothing unfinished is left
+    assert [path.name for path in out.iterdir()] == [paths[0].name]  # no unfinished attempts remain
     return paths[0]
 
 
@@ -64,7 +64,7 @@ def test_the_file_has_liberos_names_shapes_and_types(demos):
 
 
 def test_an_episode_replays_exactly_and_observations_follow_their_action(demos, builtin):
-    """Intent plus disturbance, executed from the attempt's start, gives every state and every stored observation."""
+    """Executing intents plus disturbances from the attempt's start gives every state and every stored observation."""
     with LiberoEnv("libero_object", 0, builtin, {"agentview": (SIZE, SIZE), "wrist": (SIZE, SIZE)}) as env:
         with h5py.File(demos) as file:
             demo = {
@@ -83,7 +83,7 @@ def test_an_episode_replays_exactly_and_observations_follow_their_action(demos, 
         assert env.success()
 
 
-def test_demonstrations_are_disturbed_and_their_actions_are_not(demos):
+def test_demonstrations_are_disturbed_but_their_actions_are_not(demos):
     with h5py.File(demos) as file:
         for demo in file["data"].values():
             assert np.abs(demo["disturbances"][:, :3]).mean() > 0.05
@@ -98,7 +98,7 @@ def test_robomimics_own_dataset_reads_it(demos):
     obs_utils.initialize_obs_utils_with_obs_specs(
         {"obs": {"rgb": ["agentview_rgb", "eye_in_hand_rgb"], "low_dim": ["joint_states", "gripper_states"]}}
     )
-    with h5py.File(demos) as file:  # closed again before robomimic opens it its own way
+    with h5py.File(demos) as file:  # closed before robomimic opens it
         total, actions = file["data"].attrs["total"], file["data/demo_0/actions"][3:13]
     dataset = SequenceDataset(
         str(demos),
@@ -119,7 +119,7 @@ def test_robomimics_own_dataset_reads_it(demos):
     dataset.close_and_delete_hdf5_handle()
 
 
-def test_the_same_seed_gives_the_same_demonstrations_whatever_the_workers(demos, builtin, tmp_path):
+def test_demonstrations_do_not_depend_on_the_number_of_workers(demos, builtin, tmp_path):
     (again,) = collect("libero_object", [NAME], 2, tmp_path, workers=2, size_px=SIZE, assets=builtin, progress=False)
     with h5py.File(demos) as first, h5py.File(again) as second:
         for index in range(2):
@@ -127,15 +127,15 @@ def test_the_same_seed_gives_the_same_demonstrations_whatever_the_workers(demos,
                 np.testing.assert_array_equal(first[f"data/demo_{index}"][name], second[f"data/demo_{index}"][name])
 
 
-def test_another_attempt_and_another_seed_are_other_demonstrations(demos, soup_env):
+def test_another_seed_gives_another_demonstration(demos, soup_env):
     with h5py.File(demos) as file:
         recorded = file["data/demo_0/actions"][:20]
-    other = record_attempt(soup_env, seed=1, attempt=0).datasets["actions"][:20]
-    assert np.abs(recorded - other).max() > 0.02
+    steps = collecting._run_expert(soup_env, collecting._reset_attempt(soup_env, seed=1, attempt=0))
+    assert np.abs(recorded - [intent for intent, _ in steps[:20]]).max() > 0.02
 
 
-def test_an_interrupted_run_is_gone_on_with(demos, builtin, tmp_path):
-    """A finished attempt of a killed run is taken over as it is; a half-written one is not."""
+def test_an_interrupted_run_is_resumed(demos, builtin, tmp_path):
+    """A finished attempt of a killed run is kept; a partly written one is not."""
     folder = collecting.unfinished_folder(tmp_path, TASK, CollectSettings(0, SIZE, builtin.label))
     folder.mkdir(parents=True)
     with h5py.File(demos) as source, h5py.File(folder / "0.hdf5", "w") as target:
@@ -151,7 +151,7 @@ def test_an_interrupted_run_is_gone_on_with(demos, builtin, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_finished_file_is_left_alone_and_one_of_other_settings_is_not_overwritten(demos, builtin, tmp_path):
+def test_neither_a_finished_file_nor_one_of_other_settings_is_overwritten(demos, builtin, tmp_path):
     before = demos.stat()
     collect("libero_object", [0], 2, demos.parent, size_px=SIZE, assets=builtin, progress=False)
     assert demos.stat() == before
@@ -164,18 +164,18 @@ def test_a_finished_file_is_left_alone_and_one_of_other_settings_is_not_overwrit
     assert foreign.read_bytes() == b"not HDF5"
 
 
-def test_a_file_of_a_folder_whose_assets_have_changed_since_is_of_other_settings(demos, builtin, tmp_path):
-    def refusal() -> str:
-        with pytest.raises(DataError, match="other settings") as refused:
+def test_changed_assets_are_other_settings(demos, builtin, tmp_path):
+    def rejection() -> str:
+        with pytest.raises(DataError, match="other settings") as rejected:
             collect("libero_object", [0], 2, tmp_path, size_px=SIZE, assets=find_assets(copy), progress=False)
-        return str(refused.value)
+        return str(rejected.value)
 
     copy = tmp_path / "assets"
     shutil.copytree(builtin.path, copy)
     shutil.copy(demos, tmp_path)
-    before = refusal()
+    before = rejection()
     next(copy.rglob("*.xml")).write_text("<mujoco/>")
-    assert refusal() != before
+    assert rejection() != before
 
 
 def test_a_worker_closes_its_environment_before_it_loads_another_task(builtin):
@@ -212,3 +212,13 @@ def test_bad_requests_write_nothing(builtin, tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         collect(**request)
     assert not out.exists()
+
+
+def test_progress_that_is_no_terminal_prints_every_line_once(capsys):
+    task = find_task("libero_object", 0)
+    with _progress(visible=True) as show:
+        for successes, attempts in ((0, 0), (1, 1), (2, 2), (2, 2)):
+            show(task, successes, attempts, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{task.instruction}: 2/2, 0 failed"
+    assert len(set(lines)) == len(lines)

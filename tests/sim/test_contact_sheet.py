@@ -24,7 +24,7 @@ def test_a_sheet_has_both_views_of_every_task_and_an_empty_cell_at_the_end(built
     ]
     for number, view in enumerate(views):
         assert (view.std() > 20) == (number < 6), number
-    assert np.abs(views[0].astype(int) - views[2]).mean() > 2  # another state than its neighbour's
+    assert np.abs(views[0].astype(int) - views[2]).mean() > 2  # another scene than its neighbour's
     write_image(tmp_path / "sheet.png", sheet)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "sheet.png"))[:, :, ::-1], sheet)
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]

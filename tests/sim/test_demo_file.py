@@ -1,4 +1,4 @@
-"""The written format against LIBERO's, key by key, and read back by robomimic's own dataset."""
+"""The written format is compared with LIBERO's key by key, and read by robomimic's own dataset."""
 
 import json
 

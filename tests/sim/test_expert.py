@@ -11,7 +11,7 @@ SOUP = initial_states("libero_object", 0)
 
 
 def run(env, rng, steps=200, disturb=None):
-    """Actions and phases of one episode, up to `done`."""
+    """Run one episode up to `done`; return its actions and phases."""
     expert = make_expert(env, rng)
     actions, phases = [], []
     for step in range(steps):
@@ -35,10 +35,10 @@ def test_the_expert_solves_held_out_starts_in_about_a_hundred_steps(soup_env):
 
 @pytest.mark.parametrize("task", [1, 7])  # the flattest and the tallest object
 def test_the_expert_solves_flat_and_tall_objects(builtin, task):
-    env = LiberoEnv("libero_object", task, builtin)
-    env.reset(initial_states("libero_object", task)[0])
-    run(env, np.random.default_rng(0))
-    assert env.success()
+    with LiberoEnv("libero_object", task, builtin) as env:
+        env.reset(initial_states("libero_object", task)[0])
+        run(env, np.random.default_rng(0))
+        assert env.success()
 
 
 def test_the_expert_recovers_from_pushes_and_from_fingers_that_close_too_early(soup_env):
@@ -53,11 +53,11 @@ def test_the_expert_recovers_from_pushes_and_from_fingers_that_close_too_early(s
     soup_env.reset(SOUP[40])
     actions, _ = run(soup_env, np.random.default_rng(0), disturb=disturb)
     assert soup_env.success()
-    assert len(actions) > 115  # it did cost something
+    assert len(actions) > 115  # the disturbance costs steps
 
 
 def test_the_expert_has_no_memory(soup_env):
-    """A fresh expert in the middle of an episode intends what the old one does (variation aside)."""
+    """A new expert in the middle of an episode has the intent of the first one, apart from variation."""
     soup_env.reset(SOUP[0])
     expert = make_expert(soup_env, np.random.default_rng(0))
     for step in range(100):
@@ -70,7 +70,7 @@ def test_the_expert_has_no_memory(soup_env):
 
 
 def test_no_action_dimension_is_constant_and_few_are_extreme(soup_env):
-    """A mixture density would win by shrinking onto a constant dimension."""
+    """A mixture density would collapse on a constant dimension."""
     soup_env.reset(SOUP[1])
     actions, _ = run(soup_env, np.random.default_rng(1))
     assert (actions[:, 3:6].std(axis=0) > 0.015).all()
@@ -79,7 +79,7 @@ def test_no_action_dimension_is_constant_and_few_are_extreme(soup_env):
     assert (np.abs(actions[:, :3]) < 0.99).all()
 
 
-def test_the_lift_begins_slowly_while_the_fingers_grow_firm_and_they_open_before_the_hand_rises(soup_env):
+def test_the_lift_waits_for_the_closing_fingers_and_the_retreat_for_the_opening_ones(soup_env):
     soup_env.reset(SOUP[2])
     actions, _ = run(soup_env, np.random.default_rng(2))
     closing = int(np.argmax(actions[:, 6] > 0))
@@ -90,7 +90,7 @@ def test_the_lift_begins_slowly_while_the_fingers_grow_firm_and_they_open_before
     assert 6 <= rising - opening <= 18
 
 
-def test_a_suite_without_an_expert_says_so():
+def test_a_suite_without_an_expert_is_rejected():
     with pytest.raises(UserError, match="no scripted expert for libero_10"):
         check_expert("libero_10")
 
@@ -102,7 +102,7 @@ def test_smooth_noise_has_the_stated_spread_and_correlation():
     np.testing.assert_allclose(np.corrcoef(values[:-5, 0], values[5:, 0])[0, 1], np.exp(-1), atol=0.05)
 
 
-def test_disturbed_actions_stay_in_range_and_slips_turn_the_gripper_round():
+def test_disturbed_actions_stay_in_range_and_slips_reverse_the_gripper():
     disturbance = Disturbance(np.random.default_rng(0))
     intent = np.array([0.9, -0.9, 0.0, 0.0, 0.0, 0.0, -0.92])
     executed = np.array([intent + disturbance.step("reach", intent) for _ in range(2000)])
@@ -110,4 +110,4 @@ def test_disturbed_actions_stay_in_range_and_slips_turn_the_gripper_round():
     slips = executed[:, 6] > 0
     assert 0.02 < slips.mean() < 0.12 and np.isin(executed[:, 6].round(6), (-0.92, 0.92)).all()
     released = np.array([disturbance.step("release", intent) for _ in range(2000)])
-    assert np.abs(released[50:, :3]).max() < 0.5  # no pushes while letting go
+    assert np.abs(released[50:, :3]).max() < 0.5  # no pushes during the release

@@ -13,7 +13,7 @@ from m2distill_sim.suites import initial_states
 SOUP = initial_states("libero_object", 0)
 
 
-def test_an_initial_state_applies_to_the_last_number(soup_env):
+def test_an_initial_state_is_set_exactly(soup_env):
     soup_env.reset(SOUP[3], settle_steps=0)
     np.testing.assert_array_equal(soup_env.state(), SOUP[3])
 
@@ -30,7 +30,7 @@ def test_objects_come_to_rest_on_the_floor(soup_env):
 
 
 def test_success_is_liberos_predicate(soup_env):
-    """The can in the middle of the basket is success, beside the basket it is not."""
+    """The can in the middle of the basket is a success; beside the basket it is not."""
     soup_env.reset(SOUP[0])
     assert not soup_env.success()
     basket = soup_env.object_pose("basket_1")[0]
@@ -42,8 +42,8 @@ def test_success_is_liberos_predicate(soup_env):
         assert soup_env.success() is expected
 
 
-def test_physics_is_robosuites(soup_env):
-    """LIBERO's own step, with all its forward passes, comes to the same state."""
+def test_physics_equals_robosuites(soup_env):
+    """LIBERO's own step, with all its forward passes, results in the same state."""
     actions = np.cumsum(np.random.default_rng(0).normal(0, 0.1, (30, 7)), axis=0).clip(-1, 1)
     soup_env.reset(SOUP[0])
     for action in actions:
@@ -77,7 +77,7 @@ def test_the_gripper_opens_at_minus_one_and_closes_at_plus_one(soup_env):
         assert fingers[0] >= 0 >= fingers[1]  # robosuite's signs
 
 
-def test_the_gripper_starts_anew_with_every_episode(soup_env):
+def test_a_reset_restores_the_gripper(soup_env):
     first = soup_env.reset(SOUP[0]).gripper_positions
     for _ in range(10):
         soup_env.step([0, 0, 0, 0, 0, 0, 1.0], render=False)
@@ -85,7 +85,7 @@ def test_the_gripper_starts_anew_with_every_episode(soup_env):
 
 
 def test_images_are_upright(soup_env):
-    """agentview looks at the robot across the floor: the white arm is at the top, only floor at the bottom."""
+    """The agentview camera faces the robot across the floor: the white arm is at the top, only floor at the bottom."""
     images = soup_env.reset(SOUP[0]).images
     assert {name: image.shape for name, image in images.items()} == {"agentview": (64, 64, 3), "wrist": (64, 64, 3)}
     agentview = images["agentview"].astype(int)
@@ -93,17 +93,17 @@ def test_images_are_upright(soup_env):
     assert np.ptp(agentview[56:], axis=(0, 1)).max() < 25
     basket = (np.abs(agentview - agentview[60, 32]).max(axis=2) > 30) & (agentview[..., 0] > agentview[..., 2] + 40)
     assert np.argwhere(basket)[:, 1].mean() > 40  # at y = +0.25, right of the middle
-    assert (images["wrist"][-8:].max(axis=2) < 60).mean() > 0.9  # the hand is below, at the image's foot
+    assert (images["wrist"][-8:].max(axis=2) < 60).mean() > 0.9  # the hand is at the bottom of the image
 
 
-def test_every_object_differs_in_colour_from_floor_and_from_each_other(soup_env):
-    """At 64 px the six groceries of the first task are told apart by the reddest, bluest ... pixel near each."""
+def test_objects_differ_in_colour_from_the_floor_and_from_each_other(soup_env):
+    """At 64 px the six groceries of the first task have distinct colours."""
     image = soup_env.reset(SOUP[0]).images["agentview"].reshape(-1, 3).astype(int)
     for colour in ((190, 20, 15), (20, 50, 190), (60, 200, 230), (230, 200, 40), (25, 130, 30), (230, 230, 230)):
         assert np.abs(image - colour).max(axis=1).min() < 60, colour
 
 
-def test_rendering_is_left_out_when_asked(soup_env):
+def test_a_step_without_rendering_has_no_images(soup_env):
     soup_env.reset(SOUP[0])
     assert soup_env.step(np.zeros(7), render=False).images == {}
 
@@ -116,7 +116,7 @@ def test_a_drawn_placement_depends_on_the_seed_alone(soup_env):
     again = soup_env.reset(None, seed=5) and soup_env.state()
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # the caller's generator is not touched
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # the caller's generator is not changed
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_drawn_placement_depends_on_the_seed_alone(soup_env):
         ([0, 0, np.inf, 0, 0, 0, 0], "not finite"),
     ],
 )
-def test_bad_actions_are_refused_and_move_nothing(soup_env, action, message):
+def test_invalid_actions_are_rejected_and_change_nothing(soup_env, action, message):
     soup_env.reset(SOUP[0])
     before = soup_env.state()
     with pytest.raises(UserError) as error:
@@ -137,7 +137,7 @@ def test_bad_actions_are_refused_and_move_nothing(soup_env, action, message):
     np.testing.assert_array_equal(soup_env.state(), before)
 
 
-def test_an_initial_state_of_another_task_and_an_unknown_camera_are_refused(soup_env, builtin):
+def test_an_initial_state_of_another_task_and_an_unknown_camera_are_rejected(soup_env, builtin):
     with pytest.raises(UserError, match=r"shape \(109,\), expected \(110,\)"):
         soup_env.reset(SOUP[0][:-1])
     with pytest.raises(UserError, match="unknown camera 'agentveiw'; did you mean 'agentview'"):
@@ -210,17 +210,17 @@ def test_an_egl_device_that_is_no_number_is_rejected(soup_env, monkeypatch, devi
 
 NO_RENDERER = """
 from m2distill_policy.errors import RendererError
-from m2distill_sim.assets import find_assets
-from m2distill_sim.libero_env import LiberoEnv
-for attempt in range(2):  # mujoco fails otherwise when it is asked again
+from m2distill_sim.renderer import Renderer, mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco/>")
+for attempt in range(2):  # mujoco fails in another way at the second attempt
     try:
-        LiberoEnv("libero_object", 0, find_assets("builtin"), {"agentview": (32, 32)})
+        Renderer(model, 32, 32)
     except RendererError as error:
         print(error)
 """
 
 
-def test_without_a_usable_renderer_the_packages_are_named_and_nothing_else_is_said():
+def test_without_a_usable_renderer_the_missing_packages_are_named_in_one_line():
     result = _run(NO_RENDERER, MUJOCO_GL="egl", __EGL_VENDOR_LIBRARY_FILENAMES="/nowhere.json")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""robosuite's Lift under LiberoEnv's contract."""
+"""robosuite's Lift has the interface of LiberoEnv."""
 
 import gc
 import weakref
@@ -34,8 +34,8 @@ def test_fifty_initial_states_hold_the_cube_near_the_middle_of_the_table():
         make_env("robosuite", 1)
 
 
-def test_its_states_are_such_as_robosuite_itself_draws(env):
-    """Of every number the whole range, and what is constant there is constant here."""
+def test_initial_states_have_robosuites_distribution(env):
+    """Means agree, and the same components are constant."""
     drawn = []
     for seed in range(20):
         env.reset(None, seed, settle_steps=0)
@@ -53,7 +53,7 @@ def test_observations_and_goal(env):
     }
     assert observation.joint_positions.shape == (7,) and observation.gripper_positions.shape == (2,)
     wrist = observation.images["wrist"].astype(int)
-    assert (wrist[..., 0] > 2 * wrist[..., 1]).sum() > 10  # the hand looks down on a red cube
+    assert (wrist[..., 0] > 2 * wrist[..., 1]).sum() > 10  # the wrist camera views a red cube
     assert not env.success()
     for height_m, expected in ((0.03, False), (0.05, True)):
         state = STATES[HELD_OUT[0]].copy()
@@ -77,6 +77,6 @@ def test_a_closed_environment_frees_its_simulator_without_a_garbage_collection(b
         gc.enable()
 
 
-def test_the_assets_are_robosuites_whatever_is_asked_for():
+def test_the_assets_are_robosuites_for_any_requested_source():
     assert assets_of("robosuite", "builtin") == assets_of("robosuite") == lift.assets()
     assert lift.assets().label.startswith("robosuite-1.4")

@@ -18,8 +18,9 @@ def test_tasks_are_in_benchmark_order():
 
 def test_instructions_are_liberos():
     assert suites.find_task("libero_object", 7).instruction == "pick up the milk and place it in the basket"
-    assert suites.find_task("libero_10", 8).instruction == "put both moka pots on the stove"  # without its scene's name
-    assert suites.find_task("libero_90", 0).instruction == "close the top drawer of the cabinet"  # of SCENE10
+    # The names of their scenes are not part of these two.
+    assert suites.find_task("libero_10", 8).instruction == "put both moka pots on the stove"
+    assert suites.find_task("libero_90", 0).instruction == "close the top drawer of the cabinet"  # SCENE10
 
 
 @pytest.mark.parametrize("suite", ["libero_object", "libero_goal", "libero_spatial", "libero_10"])
@@ -44,12 +45,12 @@ def test_demonstrations_and_reports_share_no_initial_state():
         ("libero_object", "pick_up_the_mlik_and_place_it_in_the_basket", "did you mean 'pick_up_the_milk_"),
     ],
 )
-def test_unknown_names_are_one_clear_line(suite, task, message):
+def test_unknown_names_are_reported_in_one_line(suite, task, message):
     with pytest.raises(UserError) as error:
         suites.find_task(suite, task)
     assert message in str(error.value)
 
 
-def test_initial_states_that_are_not_arrays_are_refused():
+def test_initial_states_that_are_not_arrays_are_rejected():
     with pytest.raises(pickle.UnpicklingError, match="system"):
         suites._ArrayUnpickler(io.BytesIO(pickle.dumps(os.system))).load()

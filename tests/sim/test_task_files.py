@@ -1,4 +1,4 @@
-"""Damaged task files and half-copied assets folders, found before LIBERO and MuJoCo look."""
+"""Damaged task files and incomplete assets folders are detected before LIBERO and MuJoCo read them."""
 
 import shutil
 
@@ -14,7 +14,7 @@ from m2distill_sim.task_files import check_task_files, missing_files, read_bddl
 TASK = find_task("libero_goal", 3)
 
 
-def test_every_task_of_libero_is_read_and_is_whole_with_the_builtin_set(builtin):
+def test_the_builtin_set_has_all_files_of_every_task(builtin):
     tasks = [task for name in SUITES for task in suites()[name]]
     assert len(tasks) == 40
     for task in tasks:
@@ -22,7 +22,7 @@ def test_every_task_of_libero_is_read_and_is_whole_with_the_builtin_set(builtin)
         check_task_files(task.bddl_file, builtin)
 
 
-def test_every_task_is_whole_with_liberos_assets(real_assets):
+def test_liberos_assets_have_all_files_of_every_task(real_assets):
     for task in (task for name in SUITES for task in suites()[name]):
         check_task_files(task.bddl_file, real_assets)
 
@@ -44,52 +44,52 @@ def _drop_last_parenthesis(text):
         (lambda text: "\xff", "not readable"),
     ],
 )
-def test_a_damaged_task_file_is_named_with_its_line(builtin, tmp_path, damage, message):
+def test_a_damaged_task_file_is_reported_with_its_line(builtin, tmp_path, damage, message):
     file = tmp_path / "task.bddl"
     file.write_text(damage(TASK.bddl_file.read_text()), encoding="latin-1")
     with pytest.raises(AssetError, match=f"task file {file} is .*{message}.*reinstall hf-libero"):
         check_task_files(file, builtin)
 
 
-def test_comments_are_no_part_of_a_task_file(tmp_path, builtin):
+def test_comments_in_a_task_file_are_ignored(tmp_path, builtin):
     (tmp_path / "task.bddl").write_text(TASK.bddl_file.read_text().replace("(:goal", "; put it (there\n(:goal"))
     check_task_files(tmp_path / "task.bddl", builtin)
 
 
 @pytest.fixture
-def half(builtin, tmp_path):
-    shutil.copytree(builtin.path, tmp_path / "half")
-    return find_assets(tmp_path / "half")
+def incomplete(builtin, tmp_path):
+    shutil.copytree(builtin.path, tmp_path / "incomplete")
+    return find_assets(tmp_path / "incomplete")
 
 
-def test_a_half_copied_folder_names_all_that_the_task_misses(half):
+def test_all_missing_files_of_an_incomplete_folder_are_named(incomplete):
     lost = [
         "stable_scanned_objects/plate/plate.xml",
         "textures/light-gray-plaster.png",
         "articulated_objects/flat_stove.xml",
         "scenes/libero_tabletop_base_style.xml",
     ]
-    for name in [*lost, "turbosquid_objects/moka_pot/moka_pot.xml"]:  # the last is of another suite
-        (half.path / name).unlink()
-    (half.path / "turbosquid_objects/wine_rack/wine_rack.xml").write_text("<mujoco><asset>")
-    (half.path / "turbosquid_objects/wine_bottle/wine_bottle.xml").write_bytes(b"")
+    for name in [*lost, "turbosquid_objects/moka_pot/moka_pot.xml"]:  # the last belongs to another suite
+        (incomplete.path / name).unlink()
+    (incomplete.path / "turbosquid_objects/wine_rack/wine_rack.xml").write_text("<mujoco><asset>")
+    (incomplete.path / "turbosquid_objects/wine_bottle/wine_bottle.xml").write_bytes(b"")
     with pytest.raises(AssetError) as error:
-        LiberoEnv("libero_goal", 3, half)
+        LiberoEnv("libero_goal", 3, incomplete)
     for name in [*lost, "wine_rack.xml (no element found: line 1", "turbosquid_objects/wine_bottle/wine_bottle.xml"]:
         assert name in str(error.value)
     assert "moka_pot" not in str(error.value) and "copy LIBERO's assets whole" in str(error.value)
 
 
-def test_meshes_and_textures_that_a_model_names_are_looked_for(half):
-    model = half.path / "stable_scanned_objects/plate/plate.xml"
+def test_meshes_and_textures_of_a_model_are_checked(incomplete):
+    model = incomplete.path / "stable_scanned_objects/plate/plate.xml"
     model.write_text(model.read_text().replace("<asset/>", '<asset><mesh name="m" file="visual/plate.msh"/></asset>'))
-    assert missing_files(half.path, "elsewhere", {"plate"}) == ["stable_scanned_objects/plate/visual/plate.msh"]
+    assert missing_files(incomplete.path, "elsewhere", {"plate"}) == ["stable_scanned_objects/plate/visual/plate.msh"]
     (model.parent / "visual").mkdir()
     (model.parent / "visual/plate.msh").write_bytes(b"a mesh")
-    assert missing_files(half.path, "elsewhere", {"plate"}) == []
+    assert missing_files(incomplete.path, "elsewhere", {"plate"}) == []
 
 
-def test_a_long_list_is_cut(half):
+def test_a_long_list_of_missing_files_is_cut(incomplete):
     for name in (
         "scenes",
         "textures",
@@ -98,6 +98,6 @@ def test_a_long_list_is_cut(half):
         "articulated_objects",
         "turbosquid_objects",
     ):
-        shutil.rmtree(half.path / name)
+        shutil.rmtree(incomplete.path / name)
     with pytest.raises(AssetError, match="and 3 more missing"):
-        check_task_files(find_task("libero_10", 0).bddl_file, half)
+        check_task_files(find_task("libero_10", 0).bddl_file, incomplete)

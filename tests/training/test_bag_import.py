@@ -199,10 +199,10 @@ def gap(topic, begin_ms, end_ms):
 
 
 WRONG = {
-    "no joints": (without("/joint_states"), "it has nothing on joint_states; there is: /agentview/image_raw, "),
-    "no camera": (without("/wrist/image_raw"), "it has nothing on wrist/image_raw"),
-    "no commands": (without("/twist_cmd"), "it has nothing on twist_cmd"),
-    "no gripper": (without("/gripper_cmd"), "it has nothing on gripper_cmd"),
+    "no joints": (without("/joint_states"), "it has no message on joint_states; it has: /agentview/image_raw, "),
+    "no camera": (without("/wrist/image_raw"), "it has no message on wrist/image_raw"),
+    "no commands": (without("/twist_cmd"), "it has no message on twist_cmd"),
+    "no gripper": (without("/gripper_cmd"), "it has no message on gripper_cmd"),
     "a wrong type": (
         replaced("/gripper_cmd", lambda ns, m: of("std_msgs/Float32")(0.0)),
         "gripper_cmd is std_msgs/msg/Float32, expected std_msgs/msg/Float64",
@@ -219,7 +219,7 @@ WRONG = {
         replaced("/twist_cmd", lambda ns, m: twist(ns + 10**18, (1, 0, 0))),
         "no twist_cmd answers any observation",
     ),
-    "torn": (gap("/wrist/image_raw", 500, 1000), "it is torn 0.60 s after its beginning: wrist is more than 100"),
+    "torn": (gap("/wrist/image_raw", 500, 1000), "observation gap 0.60 s after start: wrist is more than 100"),
     "small images": (
         replaced("/wrist/image_raw", lambda ns, m: image(ns, 0, size=32)),
         "it does not fit the spec: camera wrist: got 32x32 px, expected 64x64",
@@ -237,7 +237,7 @@ WRONG = {
         lambda events: replaced("/twist_cmd", lambda ns, m: twist(ns, (0, 0, 0)))(
             replaced("/gripper_cmd", lambda ns, m: of("std_msgs/Float64")(0.08))(events)
         ),
-        "nothing moves",
+        "no motion",
     ),
     "two robots": (
         lambda events: [*events, ("/b/joint_states", START_NS, joints(START_NS, 0.0))],
@@ -269,7 +269,7 @@ def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path, storage, s
     (file,) = (path for path in (tmp_path / "a").iterdir() if path.name != "metadata.yaml")
     file.write_bytes(file.read_bytes()[:size])
     cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    assert cut.dropped.startswith("it is no whole bag") and "m2distill bag recover" in cut.dropped
+    assert cut.dropped.startswith("it is no complete bag") and "m2distill bag recover" in cut.dropped
     assert good.demo == "demo_0"
 
 
@@ -292,5 +292,5 @@ def test_by_the_command_line(tmp_path, capsys):
     assert main.run(["import", "bag", str(tmp_path / "out"), "--out", str(tmp_path / "more")]) == 2
     assert "is no bag, and holds none" in capsys.readouterr().err
     assert main.run(["bag", "recover", str(tmp_path / "episodes")]) == 0
-    assert "nothing was left open" in capsys.readouterr().out
+    assert "no open episode" in capsys.readouterr().out
     assert main.run(["bag", "recover", str(tmp_path / "absent")]) == 2

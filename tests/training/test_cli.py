@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import platform
@@ -13,7 +14,9 @@ from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup import system
 from m2distill_training import presets
 from m2distill_training.cli import main, train
+from m2distill_training.cli.progress import show_training
 from m2distill_training.cli.train import data_files
+from m2distill_training.engine import train as engine
 from m2distill_training.promotion.promotion import PromotionRejected
 from m2distill_training.runs.run_folder import RunFolder
 
@@ -116,7 +119,7 @@ def test_a_boolean_option_needs_no_value(words):
         (["run", "--arm", "franka_servos"], "unknown arm 'franka_servos'; did you mean 'franka_servo'?"),
         (["run", "--dry-run", "maybe"], "--dry-run is 'maybe', expected true or false"),
         (["instruct", "--spot"], "unknown option '--spot'; did you mean '--stop'?"),
-        (["service", "--set", "task=1"], "--set needs a service"),
+        (["service", "--set", "task=1"], "--set requires a service"),
         (["evaluate", "x", "--episodes", "ten"], "--episodes is 'ten', expected a whole number"),
         (["evaluate", "x", "--sampling", "mod"], "unknown sampling 'mod'; did you mean 'mode'?"),
         (["evaluate", "x", "y"], "unexpected argument 'y'"),
@@ -308,3 +311,22 @@ def completions(line: str) -> list[str]:
 def test_a_shell_completes_commands_options_and_choices(line, offered):
     pytest.importorskip("argcomplete")
     assert sorted(completions(line)) == offered
+
+
+def test_the_remaining_time_is_that_of_all_stages(libero_file, tmp_path, capsys):
+    files = [libero_file(name, instruction=name, seed=seed) for seed, name in enumerate(("one", "two"))]
+    config = dataclasses.replace(presets.debug(), optim=dataclasses.replace(presets.debug().optim, budget=3))
+    seen = []
+    engine.train(config, files, tmp_path / "run", on_step=seen.append)
+    assert [(p.stage, p.steps - p.step + p.later_steps) for p in seen] == [
+        (1, 5),
+        (1, 4),
+        (1, 3),
+        (2, 2),
+        (2, 1),
+        (2, 0),
+    ]
+    assert seen[0].seconds_left == pytest.approx(5 / seen[0].steps_per_s)
+    with show_training("m2distill") as on_step:
+        on_step(dataclasses.replace(seen[0], step=3, later_steps=120, steps_per_s=2.0))
+    assert capsys.readouterr().out.rstrip().endswith("eta 1:00")

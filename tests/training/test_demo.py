@@ -1,4 +1,4 @@
-"""What `m2distill demo` refuses before it begins; tests/e2e runs the whole of it."""
+"""The checks of `m2distill demo` before it begins and at its end; tests/e2e runs the whole of it."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_demo_is_not_gone_on_with_under_other_settings(tmp_path, capsys):
         '{"tasks": [0, 1], "demos": 1, "episodes": 5, "max_steps": 5, "preset": "debug", "seed": 0}'
     )
     assert main.run([*SMALL, "--out", str(tmp_path)]) == 2
-    assert "other settings: episodes 5 (asked: 1); choose another --out" in capsys.readouterr().err
+    assert "other settings: episodes 5 (requested: 1); choose another --out" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["demo.json"]
 
 

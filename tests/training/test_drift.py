@@ -14,7 +14,8 @@ from m2distill_training.data.store import open_store
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.drift import _batch, measure_drift
 from m2distill_training.presets import debug
-from m2distill_training.runs.run_folder import RunError, RunFolder
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder
 
 SHIFT = 0.25
 
@@ -82,5 +83,5 @@ def test_data_that_changed_since_is_refused(run, libero_file):
 def test_a_checkpoint_that_does_not_say_what_was_replayed_is_refused(run, metrics):
     path = run.checkpoint(2)
     save_checkpoint(path, dataclasses.replace(load_checkpoint(path), metrics=metrics))
-    with pytest.raises(RunError, match="2/checkpoint does not say which demonstrations were replayed"):
+    with pytest.raises(RunError, match="2/checkpoint does not record which demonstrations were replayed"):
         measure_drift(run.path)

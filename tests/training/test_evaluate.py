@@ -22,12 +22,13 @@ from m2distill_training.evaluation.rollout_jobs import (
     ProgressCallbacks,
     RolloutResult,
     RolloutSpec,
-    _Stage,
-    make_jobs,
-    run_job,
+    _Cached,
+    make_specs,
+    run_rollout,
 )
 from m2distill_training.presets import debug
-from m2distill_training.runs.run_folder import RunFolder, read_lines, write_lines
+from m2distill_training.runs.records import read_lines, write_lines
+from m2distill_training.runs.run_folder import RunFolder
 
 SUITE = "libero_object"
 
@@ -44,10 +45,10 @@ def evaluate(run: RunFolder, assets: str | None = None) -> tuple[dict, list[tupl
     ran = []
 
     def note(result: RolloutResult) -> None:
-        ran.append((int(result.job.checkpoint.parent.name), result.job.task, result.job.state))
+        ran.append((int(result.spec.checkpoint.parent.name), result.spec.task, result.spec.state))
 
     evaluation = evaluate_run(
-        run.path, [SUITE], 2, max_steps=2, workers=0, assets=assets, listener=ProgressCallbacks(result=note)
+        run.path, [SUITE], 2, max_steps=2, workers=0, assets=assets, callbacks=ProgressCallbacks(result=note)
     )
     assert evaluation.pop("ran")["episodes"] == len(ran)
     return evaluation, ran
@@ -76,11 +77,11 @@ def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(ru
 
 def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_own(run):
     assert held_out(12) == (*HELD_OUT, 50, 51)
-    *_, a, b = make_jobs(run.checkpoint(1), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
+    *_, a, b = make_specs(run.checkpoint(1), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
     ends = []
     for job in (a, b, a):
-        run_job(job)
-        ends.append(_Stage.env.data.qpos.copy())
+        run_rollout(job)
+        ends.append(_Cached.env.data.qpos.copy())
     assert np.array_equal(ends[2], ends[0]) and not np.allclose(ends[1], ends[0], atol=1e-3)
 
 
@@ -187,6 +188,6 @@ def test_intervals_stand_beside_the_metrics_and_shrink_with_episodes(run):
 
 def test_a_task_served_by_the_same_checkpoint_cannot_be_forgotten(run):
     first = results(run, 1, {1: 8})
-    evaluation = write_evaluation(run.path, [first, [*first, *results(run, 2, {0: 5})]], {})
+    evaluation = write_evaluation(run.path, [first, [*first, *results(run, 2, {0: 5})]], {"episodes_per_task": 10})
     assert evaluation["metrics"]["nbt"] == 0
     assert evaluation["intervals_95"]["nbt"] == [0, 0]

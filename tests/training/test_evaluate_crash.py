@@ -23,7 +23,7 @@ from m2distill_training.evaluation.evaluate import evaluate_checkpoint
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
 from m2distill_training.execution.local_pool import ATTEMPTS, run_in_workers
 from m2distill_training.presets import debug
-from m2distill_training.runs.run_folder import read_lines
+from m2distill_training.runs.records import read_lines
 
 TASK = find_task("libero_object", 0)
 EPISODES = 8  # enough for a Ctrl-C after the second to come before the last
@@ -114,7 +114,7 @@ def test_a_renderer_that_fails_costs_a_repetition_and_no_zero(checkpoint, tmp_pa
         monkeypatch.delenv("__EGL_VENDOR_LIBRARY_FILENAMES")
 
     evaluation = evaluate_checkpoint(
-        checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1, listener=ProgressCallbacks(repeat=mend)
+        checkpoint, [TASK], 1, tmp_path, max_steps=2, workers=1, callbacks=ProgressCallbacks(repeat=mend)
     )
     (again,) = evaluation["ran"]["repeated"]
     assert again["state"] == HELD_OUT[0] and "no offscreen renderer" in again["reason"]

@@ -24,7 +24,8 @@ from m2distill_training.data.store import open_store
 from m2distill_training.engine.train import train
 from m2distill_training.experiments.study import Study, study
 from m2distill_training.presets import debug, libero, preset, small
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_json, read_run
+from m2distill_training.runs.records import RunError, read_json
+from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.strategies import Strategy, find_strategy, make_strategy, register_strategy, registry
 
 PROXIMAL = '''

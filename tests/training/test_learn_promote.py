@@ -23,7 +23,8 @@ from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
 from m2distill_training.promotion.gate import Thresholds, _by_simulation
 from m2distill_training.promotion.promotion import current, promote, rollback
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
+from m2distill_training.runs.records import RunError, read_json
+from m2distill_training.runs.run_folder import RunFolder
 
 LENIENT = Thresholds(nats=100.0, drift=100.0)  # for what the debug network is not judged by
 
@@ -100,7 +101,7 @@ learn(Path({str(tmp_path / "other")!r}), Path({str(new_task)!r}), on_step=on_ste
 """
     killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    with pytest.raises(RunError, match="in the middle of learning 'task c' .* repeat that"):
+    with pytest.raises(RunError, match="has begun to learn 'task c' .* repeat that"):
         learn(tmp_path / "other", new_task, held_out=2)
     learn(tmp_path / "other", new_task)
     a, b = (load_checkpoint(RunFolder(path).checkpoint(3)).state_dict for path in (run.path, tmp_path / "other"))
@@ -113,7 +114,7 @@ def test_a_task_that_was_given_up_leaves_the_next_one_its_place(run, new_task, l
     (stage / "checkpoint").touch()  # the stage's last write fails
     with pytest.raises(CheckpointError, match="3/checkpoint exists and is not a checkpoint"):
         learn(run.path, new_task)
-    with pytest.raises(RunError, match=f"or remove {stage} and the task's entry in data.json to give it up"):
+    with pytest.raises(RunError, match=f"or remove {stage} and the task's entry in data.json to cancel it"):
         learn(run.path, new_task, held_out=2)
     shutil.rmtree(stage)
     run.write_json("data.json", run.data()[:2])
@@ -131,7 +132,7 @@ def test_a_memory_of_another_task_is_refused(run, new_task):
     with pytest.raises(DataError, match="memory/1/replay holds demos of 'task a', expected 'task b'"):
         learn(run.path, new_task)
     with pytest.raises(DataError, match="memory/1/held_out holds demos of 'task a', expected 'task b'"):
-        promote(run.path, 2, bars=LENIENT, suites=())
+        promote(run.path, 2, thresholds=LENIENT, suites=())
 
 
 def test_what_cannot_be_learned_is_refused(run, new_task, libero_file, tmp_path):
@@ -152,10 +153,10 @@ def test_what_cannot_be_learned_is_refused(run, new_task, libero_file, tmp_path)
 
 def test_a_checkpoint_that_kept_its_tasks_is_promoted_and_rolled_back(run, new_task):
     assert current(run.path) is None
-    promote(run.path, 2, bars=LENIENT, suites=())
+    promote(run.path, 2, thresholds=LENIENT, suites=())
     learn(run.path, new_task)
-    promotion = promote(run.path, bars=dataclasses.replace(LENIENT), suites=())
-    assert [(f.instruction, f.new) for f in promotion.findings] == [
+    promotion = promote(run.path, thresholds=dataclasses.replace(LENIENT), suites=())
+    assert [(f.instruction, f.new) for f in promotion.checks] == [
         ("task a", False),
         ("task b", False),
         ("task c", True),
@@ -171,7 +172,7 @@ def test_a_checkpoint_that_kept_its_tasks_is_promoted_and_rolled_back(run, new_t
 
 def test_a_checkpoint_that_lost_a_task_is_refused_by_name_and_forced_on_record(run, new_task):
     """Another network's weights in place of the learned ones: certain to have lost something."""
-    promote(run.path, 2, bars=LENIENT, suites=())
+    promote(run.path, 2, thresholds=LENIENT, suites=())
     learn(run.path, new_task, strategy="finetune")
     folder = run.checkpoint(3)
     learned = load_checkpoint(folder)
@@ -180,9 +181,9 @@ def test_a_checkpoint_that_lost_a_task_is_refused_by_name_and_forced_on_record(r
     shutil.rmtree(folder)
     save_checkpoint(folder, dataclasses.replace(learned, state_dict=spoiled))
     with pytest.raises(RunError, match=r"stage 3 is not promoted: earlier task 'task a' has log-likelihood .* needs"):
-        promote(run.path, bars=Thresholds(), suites=())
+        promote(run.path, thresholds=Thresholds(), suites=())
     assert current(run.path) == 2
-    assert promote(run.path, bars=Thresholds(), suites=(), force=True).forced
+    assert promote(run.path, thresholds=Thresholds(), suites=(), force=True).forced
     assert current(run.path) == 3
     lines = [json.loads(line) for line in (run.path / "promotions.jsonl").read_text().splitlines()]
     assert [(line["action"], line["stage"], line["forced"]) for line in lines] == [
@@ -193,23 +194,23 @@ def test_a_checkpoint_that_lost_a_task_is_refused_by_name_and_forced_on_record(r
 
 def test_without_simulation_or_held_out_demos_nothing_is_proven(libero_file, tmp_path):
     run = train(debug(), [libero_file("a", instruction="task a")], tmp_path / "run")
-    with pytest.raises(RunError, match="'task a' has no simulation and no demos were held out"):
-        promote(run.path, bars=Thresholds(), suites=())
+    with pytest.raises(RunError, match="'task a' has no simulation and no held-out demos"):
+        promote(run.path, thresholds=Thresholds(), suites=())
 
 
 def test_a_damaged_checkpoint_is_never_promoted(run):
-    promote(run.path, 1, bars=LENIENT, suites=())
+    promote(run.path, 1, thresholds=LENIENT, suites=())
     weights = run.checkpoint(2) / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(Exception, match="weights.safetensors"):
-        promote(run.path, 2, bars=LENIENT, suites=(), force=True)
+        promote(run.path, 2, thresholds=LENIENT, suites=(), force=True)
     assert current(run.path) == 1
 
 
 @pytest.mark.parametrize(("writes", "stands"), [(1, 1), (2, 2), (3, 2)])
 def test_killed_between_two_writes_a_promotion_has_happened_or_has_not(run, writes, stands):
     """Of the proof, the record and the link, so many are written."""
-    promote(run.path, 1, bars=LENIENT, suites=())
+    promote(run.path, 1, thresholds=LENIENT, suites=())
     code = f"""
 import os, signal
 from pathlib import Path
@@ -225,7 +226,7 @@ def counted(rename):
         rename(*paths)
     return call
 os.rename, os.replace = counted(os.rename), counted(os.replace)
-promote(Path({str(run.path)!r}), 2, bars=Thresholds(nats=100.0, drift=100.0), suites=())
+promote(Path({str(run.path)!r}), 2, thresholds=Thresholds(nats=100.0, drift=100.0), suites=())
 os.rename("one", "more")
 """
     killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
@@ -235,7 +236,7 @@ os.rename("one", "more")
         with pytest.raises(RunError, match="no promotion to go back to"):
             rollback(run.path)
     else:
-        assert promote(run.path, 2, bars=LENIENT, suites=()).stage == current(run.path) == 2
+        assert promote(run.path, 2, thresholds=LENIENT, suites=()).stage == current(run.path) == 2
         assert rollback(run.path) == current(run.path) == 1
     lines = [json.loads(line) for line in (run.path / "promotions.jsonl").read_text().splitlines()]
     assert [(line["action"], line["stage"]) for line in lines] == [
@@ -248,7 +249,7 @@ def test_two_promotions_at_once_are_refused(run):
     with (run.path / "promotion.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="another process is promoting"):
-            promote(run.path, bars=LENIENT, suites=())
+            promote(run.path, thresholds=LENIENT, suites=())
 
 
 @pytest.mark.parametrize(

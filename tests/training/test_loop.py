@@ -14,10 +14,11 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_training.config import ConfigError, ProtocolConfig
 from m2distill_training.data.replay import choose_demos
 from m2distill_training.engine.protocols import with_protocol
+from m2distill_training.engine.schedule import learning_rate
 from m2distill_training.engine.train import train
-from m2distill_training.engine.trainer import learning_rate
 from m2distill_training.presets import debug, libero, preset
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
+from m2distill_training.runs.records import RunError, read_json
+from m2distill_training.runs.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from m2distill_training.config import ProtocolConfig, TrainConfig
 from m2distill_training.data.replay import choose_demos
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.runs.run_folder import RunError, RunFolder
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies.registry import BUILT_IN
 
 

@@ -14,7 +14,8 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_json
+from m2distill_training.runs.records import RunError, read_json
+from m2distill_training.runs.run_folder import RunFolder
 
 
 def weights(run: Path, stage: int = 2) -> dict[str, torch.Tensor]:

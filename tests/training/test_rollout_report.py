@@ -20,7 +20,7 @@ from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import evaluate_run, find_tasks
 from m2distill_training.evaluation.overlay import video_frame
 from m2distill_training.evaluation.rollout import run_episode
-from m2distill_training.evaluation.rollout_jobs import is_filmed, make_jobs
+from m2distill_training.evaluation.rollout_jobs import is_filmed, make_specs
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
 
@@ -118,7 +118,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
 
 def test_only_held_out_states_are_used(tmp_path):
     tasks = [find_task(SUITE, task) for task in (0, 1)]
-    jobs = make_jobs(tmp_path, tasks, 10, "stochastic", 0, 600, None, tmp_path)
+    jobs = make_specs(tmp_path, tasks, 10, "stochastic", 0, 600, None, tmp_path)
     assert {job.state for job in jobs} == set(HELD_OUT)
     assert sum(is_filmed(job, success=True) for job in jobs) == 2
     assert all(is_filmed(job, success=False) for job in jobs)
@@ -138,7 +138,7 @@ def test_episodes_out_of_range_or_repeated_are_refused(tmp_path, wrong, said):
     asked = {"tasks": [0], "episodes": 1, "sampling": "stochastic", "seed": 0, "max_steps": 600} | wrong
     asked["tasks"] = [find_task(SUITE, task) for task in asked["tasks"]]
     with pytest.raises(UserError) as error:
-        make_jobs(tmp_path, **asked, assets=None, videos=None)
+        make_specs(tmp_path, **asked, assets=None, videos=None)
     assert said in str(error.value)
 
 

@@ -19,7 +19,8 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import CheckpointError
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_lines, write_atomic
+from m2distill_training.runs.records import RunError, read_lines, write_atomic
+from m2distill_training.runs.run_folder import RunFolder
 
 SHORT = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=6))  # saves after 4 of 6 steps
 
@@ -188,7 +189,7 @@ def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(files, tmp_pa
     )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
-    assert "state.pt cannot be written (File too large); what was saved before is untouched" in done.stderr
+    assert "state.pt cannot be written (File too large); what was saved before is unchanged" in done.stderr
     assert RunFolder(out).load_state(1)["step"] == 4
     assert not list(out.rglob(".state*"))
     resumed = train(config, files[:1], out, resume=True)

@@ -10,7 +10,8 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_training.cli import main
 from m2distill_training.experiments.study import VARIANTS, Study, study
-from m2distill_training.runs.run_folder import RunFolder, read_json, read_lines
+from m2distill_training.runs.records import read_json, read_lines
+from m2distill_training.runs.run_folder import RunFolder
 
 SETTINGS = {
     "suite": "libero_object",
@@ -52,7 +53,7 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_
 
     capfd.readouterr()
     assert main.run(["study", "--out", str(out), "--tasks", "1", "0"]) == 2
-    assert "holds a study of other settings: tasks [0, 1] (asked: [1, 0])" in capfd.readouterr().err
+    assert "holds a study of other settings: tasks [0, 1] (requested: [1, 0])" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

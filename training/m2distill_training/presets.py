@@ -19,8 +19,11 @@ _CUSTOM = ProtocolConfig(name="custom", stage_tasks=(), stage_demos=())
 
 
 def libero() -> TrainConfig:
-    """LIBERO's network and training defaults (its configs/train/default.yaml, configs/policy/*, replay of
-    configs/lifelong/er.yaml). The weights of the distillation terms are ours: the paper's are not published."""
+    """Return LIBERO's network and training defaults.
+
+    They are those of its configs/train/default.yaml, configs/policy/* and the replay of configs/lifelong/er.yaml. The
+    weights of the distillation terms are ours, because the paper does not publish them.
+    """
     return TrainConfig(
         preset="libero",
         strategy="m2distill",
@@ -56,8 +59,10 @@ def libero() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """Learned by two CPU cores in minutes, from scripted demos, at 64 px. A short history costs little, and the experts
-    act on what can be seen now."""
+    """Return settings that two CPU cores train in minutes, from scripted demos at 64 px.
+
+    The short history is fast, and the experts act on what is visible at present.
+    """
     return TrainConfig(
         preset="small",
         strategy="m2distill",
@@ -93,7 +98,7 @@ def small() -> TrainConfig:
 
 
 def debug() -> TrainConfig:
-    """Trains and resumes within seconds; learns nothing worth rolling out."""
+    """Return settings that train and resume within seconds; the policy is not usable."""
     base = small()
     model = dataclasses.replace(
         base.model,

@@ -1,4 +1,4 @@
-"""bench data: windows per second, and what the trainer keeps in memory as tasks add up."""
+"""Benchmark `bench data`: windows per second, and the memory of the trainer as tasks add up."""
 
 import dataclasses
 import itertools
@@ -58,8 +58,11 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
 
 
 def reading_speed(file: Path, cache: Path, repeats: int) -> list[dict]:
-    """Random windows in batches, read by one process: as the store gives them (uint8), and as the network takes them
-    and robomimic gives them (float32 in [0, 1])."""
+    """Measure random windows in batches, read by one process.
+
+    One row is for windows as the store returns them (uint8), one for windows as the network and robomimic need them
+    (float32 in [0, 1]).
+    """
     size_px = plain_dataset(file, HISTORY)[0]["obs"][CAMERAS[0].hdf5_key].shape[-1]  # so that neither side resizes
     spec = libero_spec(size_px, HISTORY, text_width=TEXT_WIDTH)
     windows = Windows([_part(open_store(file, spec, PAIRING, cache), 0)], HISTORY)
@@ -97,8 +100,11 @@ def plain_reader(file: Path, batches: int) -> Callable[[], dict]:
 
 
 def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
-    """M2Distill about to learn a task after `counts` others, each in a process of its own. Every task is the same file
-    opened again, with images of 16 px: what a task adds to the process's own memory is not its images."""
+    """Measure M2Distill before a task that follows `counts` others, each in a separate process.
+
+    Every task is the same file opened again, with images of 16 px: the images are not what a task adds to the memory of
+    the process.
+    """
     rows = []
     for earlier in counts:
         with multiprocessing.get_context("spawn").Pool(1) as process:
@@ -110,8 +116,10 @@ def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
 
 @freed_memory_kept()
 def after_tasks(file: Path, earlier: int) -> dict:
-    """Run in a process that has done nothing else. Megabytes: `own` is the process's alone, `mapped` are pages of
-    files, which the system takes back when it needs room."""
+    """Return the memory after earlier tasks; runs in a new process.
+
+    Megabytes: `own` belongs to the process alone, `mapped` are pages of files, which the system can reclaim.
+    """
     config = dataclasses.replace(with_batch(libero(), "m2distill", 8, 8), image_px=16)
     spec = libero_spec(16, HISTORY, text_width=TEXT_WIDTH)
     *before, current = (_part(open_store(file, spec, PAIRING), task) for task in range(earlier + 1))

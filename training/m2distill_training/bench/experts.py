@@ -1,4 +1,4 @@
-"""bench experts: how often the scripted experts succeed from LIBERO's initial states. Images are not drawn."""
+"""Benchmark `bench experts`: success of the scripted experts from LIBERO's initial states, without images."""
 
 import json as json_module
 import multiprocessing
@@ -23,7 +23,7 @@ LEAST_MEAN, LEAST_TASK = 0.95, 0.80  # what success is held to: in the mean over
 
 @dataclass(frozen=True)
 class ExpertRun:
-    """Episodes in a row: what they depend on, and from which initial states."""
+    """Settings that several episodes share."""
 
     assets: str  # AssetSource.identity
     suite: str
@@ -91,7 +91,7 @@ def bench_experts(
 
 
 def _episodes(run: ExpertRun, assets, states: list[int]) -> dict[int, tuple[bool, int]]:
-    """In a worker process: initial state -> success at the end, and steps taken."""
+    """Return {initial state: (success, steps)}; runs in a worker process."""
     from m2distill_sim.experts.noise import Disturbance
     from m2distill_sim.libero_env import LiberoEnv
 
@@ -146,7 +146,7 @@ def _interval(successes: int, episodes: int) -> list[float]:
 
 
 def _read(log: Path | None, runs) -> dict[ExpertRun, dict[int, tuple[bool, int]]]:
-    """What is in the log of these runs; a last line that was not finished is left out."""
+    """Return the finished episodes of these runs in the log, without an incomplete last line."""
     finished: dict[ExpertRun, dict[int, tuple[bool, int]]] = {run: {} for run in runs}
     if log is None or not log.exists():
         return finished

@@ -1,4 +1,4 @@
-"""LIBERO's own policy, built by its own code: the yardstick of acting, and of the tests' parity."""
+"""LIBERO's own policy, built by its own code: the reference of inference speed and of the parity tests."""
 
 import sys
 from pathlib import Path
@@ -10,9 +10,11 @@ from m2distill_training.data.libero.libero_checkpoint import CAMERAS
 
 
 def libero_policy(checkout: Path) -> Any:
-    """BCTransformerPolicy with LIBERO's default configuration, on the CPU, in eval mode. `checkout` is a clone of
-    github.com/Lifelong-Robot-Learning/LIBERO: the PyPI package lacks libero/lifelong/models/modules. Its
-    configuration needs hydra-core. Raises UserError."""
+    """Return BCTransformerPolicy with LIBERO's default configuration, on the CPU, in evaluation mode.
+
+    Its configuration needs hydra-core. `checkout` is a clone of github.com/Lifelong-Robot-Learning/LIBERO, because the
+    PyPI package lacks libero/lifelong/models/modules. Raises UserError.
+    """
     if not (checkout / "libero/lifelong/models/bc_transformer_policy.py").is_file():
         raise UserError(f"{checkout} is no clone of LIBERO: it lacks libero/lifelong/models/bc_transformer_policy.py")
     sys.path.insert(0, str(checkout))

@@ -1,7 +1,7 @@
-"""Two ways of doing the same, timed in turns; and what a benchmark says about itself.
+"""Alternating timing of two implementations, and the output of benchmarks.
 
-Turns (A B A B ...) because a machine's speed drifts, with its temperature and with what else runs on it: both ways then
-meet the same drift, and their ratio keeps its meaning where the two times do not.
+The two alternate (A B A B ...) because the speed of a machine drifts with its temperature and load. Both then meet the
+same drift, and their ratio remains valid even if the two times are not.
 """
 
 import json
@@ -19,7 +19,7 @@ from m2distill_training.runs.provenance import environment
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of every repeat, in the order in which they were taken."""
+    """Seconds of every repeat, in order."""
 
     ours_s: list[float]
     plain_s: list[float]
@@ -42,8 +42,11 @@ class Times:
 
 
 class InOwnProcess:
-    """The callable that `make(*arguments)` gives, in a process of its own: what the trainer changes for its whole
-    process, as the C allocator's habits, does not reach it. Both are of a module, to be named to the other process."""
+    """Callable that `make(*arguments)` returns, in a separate process.
+
+    Settings of the trainer's whole process, such as those of the C allocator, do not affect it. Both must be functions
+    of a module.
+    """
 
     def __init__(self, make: Callable[..., Callable[[], object]], *arguments):
         self._pool = multiprocessing.get_context("spawn").Pool(1, _prepare, (make, arguments))
@@ -70,7 +73,7 @@ def _take_turn() -> None:
 
 
 def alternate(ours: Callable[[], object], plain: Callable[[], object], repeats: int, label: str) -> Times:
-    """Each of the two once to warm up, then both in turns, `repeats` times."""
+    """Call each of the two once to warm up, then both alternately, `repeats` times."""
     times = Times([], [])
     for i in range(repeats + 1):
         for kept, call in ((times.ours_s, ours), (times.plain_s, plain)):
@@ -87,7 +90,7 @@ def alternate(ours: Callable[[], object], plain: Callable[[], object], repeats: 
 
 
 def judged(ratio: float, sign: str, bar: float) -> dict:
-    """A ratio and whether it is on the right side of its bar; `sign` is >= or <=."""
+    """Return a ratio, its limit and if it holds; `sign` is >= or <=."""
     return {"ratio": round(ratio, 2), **against(ratio, sign, bar)}
 
 
@@ -100,13 +103,13 @@ def progress(line: str) -> None:
 
 
 def machine() -> dict:
-    """What the numbers depend on besides the code, and which code it was."""
+    """Return what the numbers depend on besides the code, and the version of the code."""
     now = environment()
     return {name: now[name] for name in ("threads", "cores", "cpu", "source", "started")} | {"torch": torch.__version__}
 
 
 def show(rows: list[dict], columns: tuple[str, ...], as_json: bool) -> None:
-    """The rows on stdout: every field as JSON, or the columns as a table."""
+    """Print the rows: every field as JSON, or the columns as a table."""
     if as_json:
         print(json.dumps(rows, indent=2))
         return

@@ -1,4 +1,4 @@
-"""bench node: how long a command of the policy node takes, over ROS 2 between processes, and acting by itself."""
+"""Benchmark `bench node`: latency of a policy node's commands over ROS 2, and of the policy alone."""
 
 import json as json_module
 import os
@@ -82,7 +82,7 @@ def judge(measured: dict, act_ms: float) -> list[dict]:
 
 
 def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
-    """What the probe says of a node that acts with `first` and is given `second`, and what the system says of it."""
+    """Return the measurements of the probe and of the system for a node that swaps `first` for `second`."""
     node = NodeDescription(
         "m2distill_policy",
         "policy_node",
@@ -113,7 +113,7 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
                 said = probe.stdout.readline()
                 nodes.check()
                 if not said:
-                    raise UserError("the probe stopped; its last line above says why")
+                    raise UserError("the probe stopped; see its last line above")
                 resident = psutil.Process(nodes.pids["policy"]).memory_info().rss
         finally:
             probe.kill()
@@ -122,7 +122,7 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
 
 
 def acting(checkpoint: Checkpoint, precision: str = "float32") -> Callable[[], object]:
-    """One step of a checkpoint on noise."""
+    """Return a function that makes one step of a checkpoint on noise."""
     random, spec = np.random.default_rng(0), checkpoint.spec
     policy = InferencePolicy(checkpoint, precision=precision)
     policy.set_text(text(0))
@@ -132,8 +132,10 @@ def acting(checkpoint: Checkpoint, precision: str = "float32") -> Callable[[], o
 
 
 def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[float]:
-    """Seconds of each call, one per period as in a control loop: a processor that has slept in between is slower. As
-    many calls as a full history takes come before."""
+    """Return the seconds of each call, one per period as in a control loop.
+
+    A processor that slept in between is slower. Calls for a full history come first.
+    """
     times = []
     for i in range(-10, repeats):
         begun = time.perf_counter()
@@ -146,7 +148,7 @@ def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[floa
 
 
 def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]:
-    """Ours from uint8 images to a checked sample, theirs from float tensors to an action, on the same weights."""
+    """Time both on equal weights: ours from uint8 images to a checked sample, LIBERO's from tensors to an action."""
     theirs = libero_policy(checkout)
     weights = convert_state_dict(theirs.state_dict(), libero(), spec, "LIBERO")
     observation = {name: torch.rand(1, 3, 128, 128) for name in CAMERAS}

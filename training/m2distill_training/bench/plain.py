@@ -1,4 +1,4 @@
-"""The plain path: what LIBERO trains with, put together from the libraries it takes the parts from.
+"""The plain path: LIBERO's training step and reader, put together from the libraries that LIBERO uses.
 
 float32, eager, images NCHW, torch's default AdamW, LIBERO's augmentation (torchvision's ColorJitter sample by sample,
 robomimic's CropRandomizer) and robomimic's SequenceDataset with LIBERO's settings. The network has our layers, so that
@@ -29,16 +29,16 @@ with redirect_stdout(sys.stderr):  # robomimic greets on import, and what comes 
     from robomimic.models.base_nets import CropRandomizer
     from robomimic.utils import obs_utils
     from robomimic.utils.dataset import SequenceDataset
-from torchvision.transforms import ColorJitter  # noqa: E402  (only after the mending)
+from torchvision.transforms import ColorJitter  # noqa: E402  (after the workaround)
 
 LOW_DIM_KEYS = ("gripper_states", "joint_states")
 
 
 class PlainEncoder(ImageEncoder):
-    """The same layers, with images and weights as torch lays them out unless told otherwise."""
+    """Image encoder with the same layers, in torch's default memory format."""
 
     def forward(self, images_BTCHW: Tensor, text_BL: Tensor) -> Tensor:
-        """images (B, T, 3, H, W) float32 in [0, 1], text (B, L) -> tokens (B, T, D)."""
+        """Return tokens (B, T, D) of images (B, T, 3, H, W) float32 in [0, 1] and text (B, L)."""
         h = self.pool(F.relu(self.norm(self.conv(images_BTCHW.flatten(0, 1)))))
         for block in self.blocks:
             h = block(h, text_BL)
@@ -52,8 +52,7 @@ def plain_policy(config: TrainConfig, spec: PolicySpec) -> Policy:
 
 
 def plain_augment(images: dict[str, Tensor], config: AugmentConfig) -> dict[str, Tensor]:
-    """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range. One draw per sample, shared by its
-    views and frames."""
+    """Augment {camera: (B, T, 3, H, W) float32 in [0, 1]}, with one change per sample for its views and frames."""
     x = plain_colors(torch.cat(tuple(images.values()), 1), config)  # (B, V*T, 3, H, W)
     channels, (H, W), pad = x.shape[1] * x.shape[2], x.shape[3:], config.crop_pad_px
     crop = CropRandomizer((channels, H + 2 * pad, W + 2 * pad), H, W)
@@ -62,7 +61,7 @@ def plain_augment(images: dict[str, Tensor], config: AugmentConfig) -> dict[str,
 
 
 def plain_colors(x: Tensor, config: AugmentConfig) -> Tensor:
-    """(B, T, 3, H, W) float32 in [0, 1] -> the same; the first half of plain_augment."""
+    """Change colours of (B, T, 3, H, W) float32 in [0, 1], the first half of plain_augment."""
     jitter = ColorJitter(*(config.color,) * 4)
     return torch.cat([jitter(one) if torch.rand(()) < config.color_probability else one for one in x.split(1)])
 
@@ -77,7 +76,7 @@ class PlainTrainer:
         )
 
     def step(self, inputs: Batch, action_BTA: Tensor) -> float:
-        """One gradient step of behaviour cloning on a batch that the reader has delivered; returns the loss."""
+        """Make one gradient step of behaviour cloning on a batch of the reader and return the loss."""
         self.optimiser.zero_grad()
         images = plain_augment(inputs["images"], self.config.augment)
         loss = bc_loss(self.policy({**inputs, "images": images}).dist, action_BTA)
@@ -88,7 +87,10 @@ class PlainTrainer:
 
 
 def plain_dataset(path: Path, length: int) -> SequenceDataset:
-    """The windows of one file as LIBERO reads them: images from the file, the rest from memory. Raises DataError."""
+    """Return the windows of one file as LIBERO reads them: images from the file, the rest from memory.
+
+    Raises DataError.
+    """
     modalities = {"rgb": [camera.hdf5_key for camera in CAMERAS], "low_dim": list(LOW_DIM_KEYS)}
     with redirect_stdout(sys.stderr):
         obs_utils.initialize_obs_utils_with_obs_specs({"obs": modalities})
@@ -110,7 +112,7 @@ def plain_dataset(path: Path, length: int) -> SequenceDataset:
 
 
 def plain_batches(dataset: SequenceDataset, batch_size: int, batches: int) -> DataLoader:
-    """So many batches of random windows, collated in this process."""
+    """Return that many batches of random windows, collated in this process."""
     generator = torch.Generator().manual_seed(0)
     sampler = RandomSampler(dataset, replacement=True, num_samples=batches * batch_size, generator=generator)
     return DataLoader(dataset, batch_size, sampler=sampler)

@@ -1,4 +1,4 @@
-"""bench record: what the recorder costs and whether it loses anything, with a robot's cameras and joints over ROS 2."""
+"""Benchmark `bench record`: cost and losses of the recorder with a robot's cameras and joints over ROS 2."""
 
 import json as json_module
 import os
@@ -57,7 +57,7 @@ def measure(here: Path, seconds: int) -> list[dict]:
         nodes.check()
         used = recorder.cpu_times()
     if not said:
-        raise UserError("the rig stopped; its last line above says why")
+        raise UserError("the simulated robot stopped; see its last line above")
     published = json_module.loads(said)["published"]
     (bag_folder,) = (path.parent for path in (here / "episodes").glob("*/metadata.yaml"))
     with Reader(bag_folder) as bag:

@@ -1,4 +1,4 @@
-"""bench sim: control steps per second with two images each, against LIBERO's own wrapper, and by two processes."""
+"""Benchmark `bench sim`: control steps per second with two images, against LIBERO's wrapper and by two processes."""
 
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -60,7 +60,7 @@ def _aimed(steps_s: float) -> dict:
 
 
 def _rates(times: Times, ours: int, plain: int) -> dict:
-    """Steps per second of blocks of so many steps."""
+    """Return the steps per second of blocks of that many steps."""
     return {
         "ours_steps_s": round(ours / times.ours, 1),
         "plain_steps_s": round(plain / times.plain, 1),
@@ -70,8 +70,10 @@ def _rates(times: Times, ours: int, plain: int) -> dict:
 
 
 def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats: int) -> Times:
-    """Blocks of the same actions from the same state. Resets are not counted: ours come with the block, so each
-    goes on where the last one ended."""
+    """Time blocks of the same actions from the same state.
+
+    Resets are not counted: ours come with the block, so each block continues where the previous one ended.
+    """
     from m2distill_sim.env_factory import make_env  # needs a renderer: not asked for by the other benchmarks
     from m2distill_sim.libero_env import wrapped_env
 
@@ -94,13 +96,13 @@ def wrapper_and_ours(task: Task, assets: str, steps: int, size_px: int, repeats:
 
 
 def _act(env, steps: int) -> None:
-    """The hand goes round in a circle of some centimetres, in ours and in LIBERO's environment alike."""
+    """Move the hand in a circle of some centimetres, in ours and in LIBERO's environment alike."""
     for angle in np.linspace(0, 2 * np.pi, steps, endpoint=False):
         env.step(np.array([0.3 * np.cos(angle), 0.3 * np.sin(angle), 0, 0, 0, 0, -1.0]))
 
 
 def one_and_two(task: Task, assets: str, steps: int, size_px: int, repeats: int) -> Times:
-    """`ours` is a block by two processes at once, which is twice the steps; `plain` the same block by one of them."""
+    """Time a block by two processes at once (ours, twice the steps) and the same block by one of them (plain)."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:

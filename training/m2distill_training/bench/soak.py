@@ -1,4 +1,4 @@
-"""bench soak: simulator, policy and recorder together for a long time: what grows, what is missed, what is lost."""
+"""Benchmark `bench soak`: memory growth, missed periods and losses of simulator, policy and recorder over hours."""
 
 import json as json_module
 import os
@@ -81,19 +81,19 @@ def measure(here: Path, seconds: float) -> list[dict]:
             finally:
                 client.kill()
     if not memory:
-        raise UserError("no episode was recorded; the last line above says why")
+        raise UserError("no episode was recorded; see the last line above")
     return _rows(seconds, counts, memory, lost)
 
 
 def _line(said: str, nodes: NodeProcesses) -> dict:
     nodes.check()
     if not said:
-        raise UserError("the client stopped; its last line above says why")
+        raise UserError("the client stopped; see its last line above")
     return json_module.loads(said)
 
 
 def _count_lost(episodes: Path, lost: dict[str, int]) -> None:
-    """By the recorder's own count, from the labels of the episodes that are kept; these are removed."""
+    """Return the recorder's own counts from the labels of kept episodes, and remove the episodes."""
     for path in [metadata.parent for metadata in episodes.glob("*/metadata.yaml")]:
         with open_bag(path) as bag:
             for topic, numbers in json_module.loads(bag.labels["arrivals"]).items():

@@ -1,5 +1,4 @@
-"""A stage's own gradient step, apart from the loop: what it costs is what a run pays, short of logging and saved
-states."""
+"""The gradient step of a stage without logging and saved states, for benchmarks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,19 +16,19 @@ from m2distill_training.runs.run_folder import RunFolder
 
 
 class Steps:
-    """A stage about to learn `current`, after a stage for each of `earlier`; `step()` makes one gradient step."""
+    """Stage that learns `current` after one stage for each of `earlier`; `step()` makes one gradient step."""
 
     def __init__(self, config: TrainConfig, current: DemoSubset, earlier: Sequence[DemoSubset] = ()):
         self.spec = config.policy_spec(config.text_encoder, TEXT_WIDTH)
         torch.manual_seed(config.seed)
         previous = Policy(config.model, self.spec) if earlier else None
-        folder = RunFolder(Path("not-written"))  # gradient steps write nothing
-        self._learner = Trainer(
+        folder = RunFolder(Path("not-written"))  # gradient steps write no files
+        self._trainer = Trainer(
             config,
             self.spec,
             "cpu",
             len(earlier) + 1,
-            [[part] for part in (*earlier, current)],
+            [[subset] for subset in (*earlier, current)],
             previous,
             folder,
             DistributedContext(),
@@ -37,25 +36,25 @@ class Steps:
 
     @property
     def current(self) -> Windows:
-        return self._learner.current
+        return self._trainer.batches.current
 
     def step(self) -> dict[str, float]:
-        """The losses of the gradient step made."""
-        self._learner.gradient_step()
-        return self._learner.losses
+        """Make one gradient step and return its losses."""
+        self._trainer.gradient_step()
+        return self._trainer.losses
 
     def checkpoint_kb(self) -> dict[str, int]:
-        """Kilobytes of the checkpoint that would follow: the network, and the instructions it knows."""
-        learner = self._learner
-        weights, known = learner.policy.state_dict(), [*learner.old, *learner.new]
+        """Return the kilobytes of the network and of the known instructions in the stage's checkpoint."""
+        trainer = self._trainer
+        weights, known = trainer.policy.state_dict(), [*trainer.old, *trainer.new]
         return {
             "weights_kb": round(sum(x.nbytes for x in weights.values()) / 1024),
-            "instructions_kb": round(sum(part.text.nbytes for part in known) / 1024),
+            "instructions_kb": round(sum(subset.text.nbytes for subset in known) / 1024),
         }
 
 
 def with_batch(config: TrainConfig, strategy: str, current: int, replayed: int = 1) -> TrainConfig:
-    """The same training with so many windows of the current task, and of earlier ones, in every batch."""
+    """Return the config with another strategy and other numbers of current and replayed windows in a batch."""
     return dataclasses.replace(
         config.with_strategy(strategy),
         optim=dataclasses.replace(config.optim, batch_size=current),

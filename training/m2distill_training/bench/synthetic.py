@@ -1,4 +1,4 @@
-"""Noise in the shapes of LIBERO's demonstrations: no dataset is needed to measure how fast one is read or learned."""
+"""Synthetic demonstrations: noise in the shapes of LIBERO's, for benchmarks without a dataset."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ TEXT_WIDTH = 768  # BERT's
 
 
 def text(seed: int) -> np.ndarray:
-    """In place of a sentence embedding: (L,) float32."""
+    """Return a stand-in for a sentence embedding, (L,) float32."""
     return np.tanh(np.random.default_rng(seed).standard_normal(TEXT_WIDTH)).astype(np.float32)
 
 
 def demonstration(rng: np.random.Generator, steps: int, size_px: int) -> dict[str, np.ndarray]:
-    """LIBERO's keys within a demo -> arrays of `steps` rows; images (steps, size_px, size_px, 3) uint8."""
+    """Return {LIBERO's key: array of `steps` rows}; images are (steps, size_px, size_px, 3) uint8."""
     images = {
         f"obs/{camera.hdf5_key}": rng.integers(0, 256, (steps, size_px, size_px, 3), np.uint8) for camera in CAMERAS
     }
@@ -32,7 +32,7 @@ def demonstration(rng: np.random.Generator, steps: int, size_px: int) -> dict[st
 
 
 def memory_store(steps: int, size_px: int, seed: int) -> Store:
-    """One demo as a store whose frames lie in memory."""
+    """Return one demo as a store with frames in memory."""
     demo = demonstration(np.random.default_rng(seed), steps, size_px)
     joint, gripper, action = (
         demo[key].astype(np.float32) for key in ("obs/joint_states", "obs/gripper_states", "actions")
@@ -42,7 +42,7 @@ def memory_store(steps: int, size_px: int, seed: int) -> Store:
 
 
 def write_file(path: Path, demos: int, steps: int, size_px: int) -> Path:
-    """A demonstration file as LIBERO's own are: contiguous, not compressed."""
+    """Write a demonstration file as LIBERO's own: contiguous, not compressed."""
     rng = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         data = file.create_group("data")

@@ -1,4 +1,4 @@
-"""bench train: milliseconds per training step of the `libero` preset, augmentation included; losses in bfloat16."""
+"""Benchmark `bench train`: milliseconds per step of the `libero` preset with augmentation; losses in bfloat16."""
 
 import dataclasses
 from collections.abc import Callable
@@ -63,8 +63,11 @@ def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> No
 
 
 def plain_and_ours(config: TrainConfig, batch: int, repeats: int) -> Times:
-    """Behaviour cloning on `batch` samples. Ours includes gathering the windows and making them floating point; the
-    plain step finds them ready, for what its reader costs is bench data's matter."""
+    """Time behaviour cloning on `batch` samples.
+
+    Ours includes gathering the windows and converting them to floating point. The plain step receives them ready,
+    because bench data measures its reader.
+    """
     ours = Steps(with_batch(config, "finetune", batch), _part(config, 0))
     with InOwnProcess(plain_step, config, batch) as plain:
         return alternate(ours.step, plain, repeats, f"batch {batch}, ours and plain")
@@ -80,7 +83,7 @@ def plain_step(config: TrainConfig, batch: int) -> Callable[[], float]:
 
 
 def er_and_m2distill(config: TrainConfig, batch: int, repeats: int) -> Times:
-    """Both on the same `batch` samples, half of them replayed. M2Distill in the place of ours, ER of plain."""
+    """Time M2Distill (as ours) and ER (as plain) on the same `batch` samples, half of them replayed."""
     half = batch // 2
     m2distill, er = (
         Steps(with_batch(config, strategy, half, half), _part(config, 1), [_part(config, 0)])
@@ -90,21 +93,23 @@ def er_and_m2distill(config: TrainConfig, batch: int, repeats: int) -> Times:
 
 
 def precision_gap(config: TrainConfig, strategy: str, steps: int) -> dict:
-    """The same training twice, in float32 and in bfloat16: the largest difference between the mean losses of BLOCK
-    steps, as a share of how far the loss fell. A step's own loss is no measure: the paths part a little further with
-    every step, as those of two orders of summation do."""
+    """Return the gap between training in float32 and in bfloat16.
+
+    The gap is the largest difference between mean losses of BLOCK steps, as a share of the decrease of the loss. Losses
+    of single steps cannot be compared: the two runs diverge a little with every step, as do two orders of summation.
+    """
     config = dataclasses.replace(
         config.with_strategy(strategy), optim=dataclasses.replace(config.optim, budget=steps, budget_unit="steps")
     )
     blocks = {}
     for precision in PRECISIONS:
         progress(f"{steps} steps of {strategy} in {precision}")
-        learner = Steps(
+        stage = Steps(
             dataclasses.replace(config, precision=precision),
             _part(config, 1),
             [] if strategy == "finetune" else [_part(config, 0)],
         )
-        losses = np.array([learner.step()["loss"] for _ in range(steps)])
+        losses = np.array([stage.step()["loss"] for _ in range(steps)])
         blocks[precision] = losses.reshape(-1, BLOCK).mean(1)
     full, half = (blocks[precision] for precision in PRECISIONS)
     gap, fall = np.abs(full - half).max(), full[0] - full[-1]

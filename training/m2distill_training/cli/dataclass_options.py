@@ -117,6 +117,6 @@ def _simple(hint: Any) -> tuple[type, str] | None:
 
 
 def _summary(kind: type) -> str:
-    """The docstring, without the one that dataclasses write where there is none."""
+    """The docstring, without the signature that dataclasses generate."""
     text = inspect.getdoc(kind) or ""
     return "" if text.startswith(f"{kind.__name__}(") else text.partition("\n\nAttributes:")[0]

@@ -75,9 +75,9 @@ def _evaluate_run(options: argparse.Namespace) -> None:
     from m2distill_training.cli.progress import show_episodes
     from m2distill_training.evaluation.evaluate import evaluate_run
 
-    with show_episodes() as listener:
+    with show_episodes() as callbacks:
         result = evaluate_run(
-            path, options.suite, options.episodes, seed=options.seed, **simulation(options), listener=listener
+            path, options.suite, options.episodes, seed=options.seed, **simulation(options), callbacks=callbacks
         )
     for i, stage in enumerate(result["stages"], 1):
         print(f"after stage {i}")
@@ -95,7 +95,7 @@ def _evaluate_checkpoint(options: argparse.Namespace) -> None:
     from m2distill_training.cli.progress import show_episodes
     from m2distill_training.evaluation.evaluate import evaluate_checkpoint
 
-    with show_episodes() as listener:
+    with show_episodes() as callbacks:
         result = evaluate_checkpoint(
             options.path,
             chosen,
@@ -103,7 +103,7 @@ def _evaluate_checkpoint(options: argparse.Namespace) -> None:
             out,
             seed=options.seed,
             **simulation(options),
-            listener=listener,
+            callbacks=callbacks,
         )
     _print_tasks(result["tasks"])
     print(out / "evaluation.json")

@@ -33,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--arm",
-        help="preset or arm file (.yaml), for the gains of its commands; default: the settings that the recorder stored",
+        help="preset or arm file (.yaml), for the gains of its commands; default: what the recorder stored",
     )
     parser.add_argument(
         "--unlabelled", action="store_true", help="accept episodes without a verdict, such as recovered ones"

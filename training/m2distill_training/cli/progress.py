@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from m2distill_training.engine.trainer import Progress as TrainProgress
+from m2distill_training.engine.trainer import TrainProgress
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, RolloutResult, RolloutSpec
 
 LINE_EVERY_S = 5.0
@@ -72,7 +72,7 @@ def _losses(p: TrainProgress) -> str:
 
 @contextmanager
 def show_episodes() -> Iterator[ProgressCallbacks]:
-    """Give the `listener` of evaluate_run and evaluate_checkpoint."""
+    """Yield the `callbacks` of evaluate_run and evaluate_checkpoint."""
     console = Console(highlight=False)
     total = done = successes = 0
     columns = [
@@ -94,7 +94,7 @@ def show_episodes() -> Iterator[ProgressCallbacks]:
             nonlocal done, successes
             done, successes = done + 1, successes + result.success
             outcome = "success" if result.success else "failure" + (f" ({result.held})" if result.held else "")
-            say(f"{done}/{total}  {_episode(result.job)}: {outcome} after {result.steps} steps")
+            say(f"{done}/{total}  {_episode(result.spec)}: {outcome} after {result.steps} steps")
             bars.update(bar, completed=done, successes=successes)
 
         def repeat(job: RolloutSpec, reason: str) -> None:

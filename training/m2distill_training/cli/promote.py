@@ -54,33 +54,33 @@ def run(options: argparse.Namespace) -> None:
     from m2distill_policy.errors import require_at_least
 
     require_at_least(1, episodes=options.episodes, max_steps=options.max_steps, workers=options.workers)
-    bars = read_dataclass_options(Thresholds(), options)
+    thresholds = read_dataclass_options(Thresholds(), options)
 
     from m2distill_training.cli.progress import show_episodes
     from m2distill_training.promotion.promotion import promote
 
-    with show_episodes() as listener:
+    with show_episodes() as callbacks:
         promotion = promote(
             options.run,
             options.stage,
-            bars=bars,
+            thresholds=thresholds,
             suites=options.suite,
             force=options.force,
             episodes=options.episodes,
-            listener=listener,
+            callbacks=callbacks,
             **simulation(options),
         )
-    _show(promotion.findings)
+    _show(promotion.checks)
     how = "promoted although the check failed" if promotion.forced else "promoted"
     print(f"{how}: {options.run / 'current'} -> stages/{promotion.stage}/checkpoint ({promotion.checkpoint_id[:12]})")
 
 
-def _show(findings: Sequence["TaskCheck"]) -> None:
+def _show(checks: Sequence["TaskCheck"]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("task", "", "by", "before", "after", "needs")
-    for f in findings:
+    for f in checks:
         before = "-" if f.before is None else f"{f.before:.2f}"
         table.add_row(
             f.instruction,

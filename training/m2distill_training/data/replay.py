@@ -1,8 +1,8 @@
-"""Which demos are learned and which are kept: uniform random choices of whole demos, made by the run's seed alone.
+"""Choice of the demos that are learned and replayed: random, of whole demos, by the run's seed alone.
 
-Every task has one random order of its demos, a function of (seed, task), and every choice is a beginning of it. So what
-is kept of a task is always part of what was learned of it, a demo once given up never comes back, and a resumed run
-chooses alike. LIBERO keeps the first windows of the file instead, that is the start of a few demos: not followed.
+Every task has one random order of its demos, a function of (seed, task), and every choice is a beginning of it. What is
+replayed of a task is therefore always part of what was learned, a dropped demo never returns, and a resumed run makes
+the same choices. LIBERO instead keeps the first windows of the file, that is the start of a few demos.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,29 @@ import numpy as np
 
 
 def choose_demos(n_demos: int, keep: int, seed: int, task: int) -> tuple[int, ...]:
-    """A uniform random choice of `keep` whole demos out of `n_demos` (all when fewer), ascending."""
+    """Return a uniform random choice of `keep` whole demos out of `n_demos` (all if fewer), ascending."""
     return tuple(sorted(random_order(n_demos, seed, task)[:keep]))
 
 
 def random_order(n_demos: int, seed: int, task: int) -> list[int]:
-    """The task's one random order of its demos, of which every choice is a beginning."""
+    """Return the task's random order of its demos, of which every choice is a beginning."""
     return np.random.default_rng([seed, task]).permutation(n_demos).tolist()
 
 
 def choose_memory(
     orders: Sequence[Sequence[int]], learned: Sequence[int], per_task: int, total: int, seed: int
 ) -> list[tuple[int, ...]]:
-    """The demos kept of each of the earlier tasks, given its random order of demos, the first `learned` of which were
-    learned; ascending.
+    """Return the demos kept of each earlier task, ascending.
 
-    At most `per_task` of every task, and `total` of all together (0: no limit). A total is shared out evenly: every
-    task keeps its first demo before any keeps a second, and where it does not come out even, a random rank decides,
-    which is each task's own, so further tasks only ever take places away.
+    The total is shared evenly: every task keeps its first demo before any task keeps a second. If it cannot be shared
+    evenly, a random rank of each task decides, so further tasks only ever remove demos.
+
+    Args:
+        orders: random order of each task's demos.
+        learned: number of demos learned of each task, from the beginning of its order.
+        per_task: largest number per task.
+        total: largest number of all tasks together; 0: no limit.
+        seed: of the run.
     """
     quota = [min(per_task, n) for n in learned]
     if total > 0:

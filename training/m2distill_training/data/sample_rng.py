@@ -1,7 +1,7 @@
-"""Random numbers that belong to samples.
+"""Random numbers of samples.
 
-A gradient step's batch may be learned in parts, in one process or in several. So that this changes nothing but the
-order of additions, every part draws for the whole batch, from the same seed, and takes the rows of its own samples.
+The batch of a gradient step may be learned in parts, in one process or in several. Every part draws the numbers of the
+whole batch from the same seed and takes the rows of its own samples. Only the order of additions then differs.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SampleRng:
-    """SampleRng for the samples `rows` (n,) of a batch of `total`. Calls are to come in the same order in every part."""
+    """Generator for the samples `rows` (n,) of a batch of `total`. Every part must make the same calls in order."""
 
     seed: int
     rows: Tensor  # (n,) int64
@@ -27,13 +27,13 @@ class SampleRng:
         return SampleRng(seed, torch.arange(total), total)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(n, *shape) float32 in [0, 1), on the CPU."""
+        """Return (n, *shape) float32 in [0, 1), on the CPU."""
         return torch.rand(self.total, *shape, generator=self._generator)[self.rows]
 
     def normal(self, *shape: int) -> Tensor:
-        """(n, *shape) float32 of the standard normal distribution, on the CPU."""
+        """Return (n, *shape) float32 of the standard normal distribution, on the CPU."""
         return torch.randn(self.total, *shape, generator=self._generator)[self.rows]
 
     def integers(self, end: int, *shape: int) -> Tensor:
-        """(n, *shape) int64 in 0 .. end - 1, on the CPU."""
+        """Return (n, *shape) int64 in 0 .. end - 1, on the CPU."""
         return torch.randint(0, end, (self.total, *shape), generator=self._generator)[self.rows]

@@ -1,8 +1,8 @@
-"""Memory-mapped frames: a dataset decoded, flipped and resized once, then read by index as often as training likes.
+"""Memory-mapped frames: a dataset that is decoded, flipped and resized once and then read by index.
 
 A store is a folder `<cache>/<key>/` of .npy files. The key is a hash of the source file's bytes and of everything that
-shapes the frames, so a store never has to be invalidated: other data, other key. Frames pass through
-`observation.prepare_image`, the door the robot uses.
+shapes the frames. A store is therefore never invalidated: other data have another key. Frames pass through
+`observation.prepare_image`, as on the robot.
 """
 
 import dataclasses
@@ -28,8 +28,11 @@ STORE_VERSION = 1  # counts up when the same source would give other arrays
 
 @dataclass(frozen=True)
 class Store:
-    """All F frames of one task's demos, one demo after the other; demo i is frames bounds[i] to bounds[i+1]. All arrays
-    are memory-mapped, so that an opened store takes next to no memory of the process."""
+    """All F frames of one task's demos, one demo after the other.
+
+    Demo i is frames bounds[i] to bounds[i+1]. All arrays are memory-mapped, so an open store takes almost no memory of
+    the process.
+    """
 
     source: Path
     key: str
@@ -94,7 +97,7 @@ def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence
 
 
 def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
-    """Write all arrays under a temporary name, flush them to disk, then rename: a store is whole or absent."""
+    """Write all arrays under a temporary name, flush them, then rename: a store is complete or absent."""
     bounds = np.concatenate([[0], np.cumsum(file.lengths())]).astype(np.int64)
     frames = int(bounds[-1])
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
@@ -119,12 +122,12 @@ def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
                         images[camera.name][start + i] = prepare_image(image, camera)
                 except SpecError as error:
                     raise DataError(f"{file.path}: {demo.name}: {error}") from None
-            for name, parts in low_dim.items():
-                parts.append(getattr(demo, name))
+            for name, arrays in low_dim.items():
+                arrays.append(getattr(demo, name))
         for array in images.values():
             array.flush()
-        for name, parts in low_dim.items():
-            np.save(temporary / f"{name}.npy", np.concatenate(parts))
+        for name, arrays in low_dim.items():
+            np.save(temporary / f"{name}.npy", np.concatenate(arrays))
         np.save(temporary / "bounds.npy", bounds)
         publish_folder(temporary, folder)  # or another process built the same store first: its copy serves as well
     finally:

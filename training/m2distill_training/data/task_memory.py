@@ -1,9 +1,9 @@
-"""What a run keeps of its tasks, so that it can learn further ones without the files it learned from.
+"""Memory of a run's tasks, so that it can learn further ones without the original files.
 
-    memory/<task>/replay/    the demos that later stages may replay: a beginning of the task's random order (replay.py)
-    memory/<task>/held_out/  demos that no stage learned, by which later ones are judged where there is no simulation
+    memory/<task>/replay/    demos that later stages may replay: a beginning of the task's random order (replay.py)
+    memory/<task>/held_out/  demos that no stage learned, to test later stages without a simulation
 
-Each is a store (data/store.py) with two files more: task.json and the instruction's embedding.
+Each is a store (data/store.py) with two more files: task.json and the instruction's embedding.
 """
 
 import json
@@ -21,16 +21,19 @@ from m2distill_training.data.windows import DemoSubset
 from m2distill_training.utils.schemas import fits, is_count
 
 
-def save_task_memory(folder: Path, part: DemoSubset, demos: Sequence[int]) -> None:
-    """Write those demos of `part`, in that order, as the store `folder`: whole or not at all. One that exists stays."""
+def save_task_memory(folder: Path, subset: DemoSubset, demos: Sequence[int]) -> None:
+    """Write some demos of `subset`, in that order, as the store `folder`, completely or not at all.
+
+    An existing folder is kept. Raises DataError.
+    """
     if folder.is_dir():
         return
-    store = part.store
+    store = subset.store
     rows = [np.arange(store.bounds[d], store.bounds[d + 1]) for d in demos]
     frames = np.concatenate(rows)
     arrays = {name: getattr(store, name)[frames] for name in ("joint", "gripper", "action")}
     arrays |= {f"image_{name}": images[frames] for name, images in store.images.items()}
-    arrays |= {"bounds": np.cumsum([0, *map(len, rows)]), "text": part.text}
+    arrays |= {"bounds": np.cumsum([0, *map(len, rows)]), "text": subset.text}
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
@@ -46,7 +49,7 @@ def save_task_memory(folder: Path, part: DemoSubset, demos: Sequence[int]) -> No
 
 
 def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
-    """What `keep` wrote of the task that data.json says `dataset` of; all its demos. Raises DataError."""
+    """Return all demos that `save_task_memory` wrote of the task `dataset`, an entry of data.json. Raises DataError."""
     try:
         task = json.loads((folder / "task.json").read_text())
         if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [is_count]}):
@@ -63,7 +66,7 @@ def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
         _check(store, arrays["text"])
         if len(task["demos"]) != store.n_demos:
             raise ValueError("task.json does not number its demos")
-        part = DemoSubset(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
+        subset = DemoSubset(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
     except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
         raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
     if (store.instruction, store.key) != (dataset["instruction"], dataset["key"]):
@@ -71,11 +74,11 @@ def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
             f"{folder} holds demos of {store.instruction!r}, expected {dataset['instruction']!r} from "
             f"{dataset['path']} as the run learned it; restore it from a copy"
         )
-    return part
+    return subset
 
 
 def _check(store: Store, text: np.ndarray) -> None:
-    """Raises ValueError for arrays that do not belong together."""
+    """Raise ValueError for arrays that do not belong together."""
     bounds, frames = store.bounds, len(store.action) if store.action.ndim else -1
     tables = (store.joint, store.gripper, store.action)
     if not (

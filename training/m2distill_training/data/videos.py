@@ -1,4 +1,4 @@
-"""Images of many episodes as mp4 files, and an episode's images out of one, by ffmpeg and exact to the frame."""
+"""Video files: writing the images of many episodes, and reading those of one, exact to the frame, with ffmpeg."""
 
 import signal
 import subprocess
@@ -17,12 +17,14 @@ from m2distill_policy.errors import DataError, UserError
 
 @dataclass(frozen=True)
 class Coding:
+    """How images are encoded."""
+
     codec: str  # as players name it
     pixels: str  # ffmpeg's name of the pixel format
     options: tuple[str, ...]  # ffmpeg's
 
 
-# Every second image is a key frame and none depends on a later one, so that single images are quick to get at.
+# Every second image is a key frame and none depends on a later one, so that single images are quickly decoded.
 SMALL = Coding("h264", "yuv420p", ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-g", "2", "-bf", "0"))
 LOSSLESS = Coding("h264", "gbrp", ("-c:v", "libx264rgb", "-qp", "0", "-g", "2", "-bf", "0"))
 
@@ -33,7 +35,7 @@ PATIENCE_S = 600  # for one camera of an episode; the largest that import allows
 
 @dataclass(frozen=True)
 class Place:
-    """Where an episode's images are."""
+    """Place of an episode's images."""
 
     file_number: int
     from_s: float
@@ -41,7 +43,7 @@ class Place:
 
 
 class VideoFiles:
-    """One camera's images, episode after episode; a new file begins with the episode after `limit_bytes`."""
+    """Writer of one camera's images, episode after episode; a new file begins after `limit_bytes`."""
 
     def __init__(self, path_of: Callable[[int], Path], coding: Coding, rate_hz: int, limit_bytes: int):
         self._path_of = path_of  # of a file's number
@@ -51,7 +53,7 @@ class VideoFiles:
         self._encoder: subprocess.Popen | None = None
 
     def add(self, frames: np.ndarray) -> Place:
-        """(T, H, W, 3) uint8 RGB, H and W the same for all. Raises UserError when ffmpeg does not take them."""
+        """Append (T, H, W, 3) uint8 RGB of constant size. Raises UserError if ffmpeg rejects them."""
         if self._encoder is not None and self._size() >= self._limit_bytes:
             self.close()
             self._file_number, self._frames = self._file_number + 1, 0
@@ -61,20 +63,20 @@ class VideoFiles:
         try:
             self._encoder.stdin.write(frames.tobytes())
         except BrokenPipeError:
-            self.close()  # raises with what ffmpeg said
+            self.close()  # raises with ffmpeg's message
             raise
         start = self._frames
         self._frames += len(frames)
         return Place(self._file_number, start / self._rate_hz, self._frames / self._rate_hz)
 
     def close(self) -> None:
-        """The file is whole when this returns. Raises UserError with what ffmpeg says."""
+        """Complete the file. Raises UserError with ffmpeg's message."""
         encoder, self._encoder = self._encoder, None
         if encoder is None:
             return
-        _, said = encoder.communicate()
+        _, messages = encoder.communicate()
         if encoder.returncode:
-            raise UserError(f"{self._path}: the video could not be written: {_last_line(said)}")
+            raise UserError(f"{self._path}: the video could not be written: {_last_line(messages)}")
 
     def abandon(self) -> None:
         if self._encoder is not None:
@@ -83,7 +85,7 @@ class VideoFiles:
             self._encoder = None
 
     def _size(self) -> int:
-        if self._path is None or not self._path.exists():  # ffmpeg makes it when it has images
+        if self._path is None or not self._path.exists():  # ffmpeg creates it with the first images
             return 0
         return self._path.stat().st_size
 
@@ -111,7 +113,7 @@ class VideoFiles:
                 "-",
                 *self._coding.options,
                 "-y",
-                str(self._path),
+                f"file:{self._path}",  # a path with a colon is not a protocol
             ],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -119,69 +121,77 @@ class VideoFiles:
 
 
 def read_frames(path: Path, from_s: float, count: int, rate_hz: float) -> Generator[np.ndarray]:
-    """`count` images (H, W, 3), uint8 RGB, of any sizes, one by one: the one at `from_s` and those after it. To be
-    closed: that ends ffmpeg. Raises DataError when there are fewer, or when they take longer than PATIENCE_S."""
+    """Yield `count` images (H, W, 3) uint8 RGB of any size, from the one at `from_s` on.
+
+    The caller must close the generator, which ends ffmpeg. Raises DataError if there are fewer images, or if they take
+    longer than PATIENCE_S.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; copy the dataset again, with its videos")
-    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the image before: rounding cannot reach another
+    start_s = max(from_s - 0.5 / rate_hz, 0.0)  # half way from the previous image: rounding cannot reach another
     found = 0
     with subprocess.Popen(
-        [
-            get_ffmpeg_exe(),
-            "-v",
-            "error",
-            "-max_pixels",
-            MOST_PIXELS,
-            "-ss",
-            f"{start_s:.6f}",
-            "-f",
-            "mp4",
-            "-i",
-            f"file:{path}",
-            "-map",
-            "0:v:0",
-            "-frames:v",
-            str(count),
-            "-fps_mode",
-            "passthrough",
-            "-f",
-            "image2pipe",
-            "-c:v",
-            "ppm",
-            "-pix_fmt",
-            "rgb24",
-            "-",
-        ],
+        _read_command(path, start_s, count),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as ffmpeg:
         assert ffmpeg.stdout is not None and ffmpeg.stderr is not None  # pipes
-        said: deque[bytes] = deque(maxlen=1)  # the last line; unless all are read, ffmpeg comes to wait for that
-        listener, watchdog = Thread(target=said.extend, args=(ffmpeg.stderr,)), Timer(PATIENCE_S, ffmpeg.kill)
+        messages: deque[bytes] = deque(maxlen=1)  # the last line; ffmpeg blocks unless all are read
+        reader, watchdog = Thread(target=messages.extend, args=(ffmpeg.stderr,)), Timer(PATIENCE_S, ffmpeg.kill)
         try:
-            listener.start()
+            reader.start()
             watchdog.start()
             while found < count and (image := _next_image(ffmpeg.stdout)) is not None:
                 yield image
                 found += 1
             if found < count and ffmpeg.wait() == -signal.SIGKILL:
-                said.append(f"ffmpeg was killed, as after {PATIENCE_S} s".encode())
+                messages.append(f"ffmpeg was killed, as after {PATIENCE_S} s".encode())
         finally:
             watchdog.cancel()
-            ffmpeg.kill()  # it need not end by itself
-            ffmpeg.stdout.close()  # and where that was a script's shell, what it started ends by this
-            listener.join()
+            ffmpeg.kill()  # it does not always end by itself
+            ffmpeg.stdout.close()  # ends the child of a wrapper script
+            reader.join()
     if found < count:
-        reason = f" ({_last_line(said[0])})" if said else ""
+        reason = f" ({_last_line(messages[0])})" if messages else ""
         raise DataError(
             f"{path} holds {found} images from {from_s:g} s on, expected {count}{reason}; it is "
             "truncated or another dataset's: copy it again"
         )
 
 
+def _read_command(path: Path, start_s: float, count: int) -> list[str]:
+    """Return the command that writes `count` images from `start_s` on as PPM to its output."""
+    return [
+        get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-max_pixels",
+        MOST_PIXELS,
+        "-ss",
+        f"{start_s:.6f}",
+        "-f",
+        "mp4",
+        "-i",
+        f"file:{path}",
+        "-map",
+        "0:v:0",
+        "-frames:v",
+        str(count),
+        "-fps_mode",
+        "passthrough",
+        "-f",
+        "image2pipe",
+        "-c:v",
+        "ppm",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]
+
+
 def _next_image(ppm: IO[bytes]) -> np.ndarray | None:
-    """None where the images end."""
+    """Return the next image, None at the end."""
     _, size, depth = (ppm.readline() for _ in range(3))  # P6, width height, 255, then its pixels
     if not depth:
         return None
@@ -190,6 +200,6 @@ def _next_image(ppm: IO[bytes]) -> np.ndarray | None:
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3) if len(pixels) == height * width * 3 else None
 
 
-def _last_line(said: bytes) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
+def _last_line(messages: bytes) -> str:
+    lines = messages.decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "no reason given"

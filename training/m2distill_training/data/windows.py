@@ -1,7 +1,7 @@
-"""Training windows: T consecutive steps of one demo, one window per start index, the end padded by repetition.
+"""Training windows: T consecutive steps of one demo, one window per start index, its end padded by repetition.
 
 The padding is robomimic's (`pad_seq_length`), which LIBERO trains with. The order of samples is a pure function of
-(seed, step), so a resumed run sees exactly the batches that the uninterrupted one would have seen.
+(seed, step), so a resumed run receives the same batches as an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -16,49 +16,58 @@ from m2distill_training.data.store import Store
 
 @dataclass(frozen=True)
 class DemoSubset:
-    """Some demos of one task, with the task's instruction as the model sees it."""
+    """Some demos of one task, with the sentence embedding of its instruction."""
 
     store: Store
     text: np.ndarray  # (L,) float32, the instruction's sentence embedding
     demos: tuple[int, ...] | None = None  # None: all
-    numbers: tuple[int, ...] | None = None  # in the file, of the demos of a store that `keep` wrote (kept.py)
+    numbers: tuple[int, ...] | None = None  # in the file, for demos of a store in a run's memory (task_memory.py)
 
     @property
     def chosen(self) -> Sequence[int]:
-        """The numbers of its demos within the store."""
+        """Return the numbers of its demos within the store."""
         return range(self.store.n_demos) if self.demos is None else self.demos
 
     @property
     def chosen_in_file(self) -> list[int]:
-        """The numbers of its demos within the file that they come from, ascending."""
+        """Return the numbers of its demos within the file that they come from, ascending."""
         return sorted(self.chosen if self.numbers is None else (self.numbers[demo] for demo in self.chosen))
 
     def random_order(self, seed: int, task: int) -> Sequence[int]:
-        """The task's one random order, as numbers within the store: what was kept of it is in that order already."""
+        """Return the task's random order as numbers within the store. A replay memory is already in that order."""
         return random_order(self.store.n_demos, seed, task) if self.numbers is None else range(self.store.n_demos)
 
 
 class Windows:
-    """The windows of several parts as one indexable set of n windows. What it holds grows by a few numbers per demo:
-    windows are worked out when they are asked for."""
+    """Windows of several demo subsets as one indexable set.
 
-    def __init__(self, parts: list[DemoSubset], length: int):
-        self.parts = parts
+    Its memory grows by a few numbers per demo, because windows are computed on access.
+    """
+
+    def __init__(self, subsets: list[DemoSubset], length: int):
+        self.subsets = subsets
         self.length = length
         demos = [
-            (p, part.store.bounds[d], part.store.bounds[d + 1]) for p, part in enumerate(parts) for d in part.chosen
+            (i, subset.store.bounds[d], subset.store.bounds[d + 1])
+            for i, subset in enumerate(subsets)
+            for d in subset.chosen
         ]
-        self.part_of, self.first, self.end = np.array(demos, np.int64).T  # of each demo: part, frames first to end - 1
+        self.subset_of, self.first, self.end = np.array(
+            demos, np.int64
+        ).T  # of each demo: subset, frames first to end - 1
         self.windows_to = np.cumsum(self.end - self.first)  # of each demo: number of windows up to and with it
 
     def __len__(self) -> int:
         return int(self.windows_to[-1])
 
     def gather(self, ids: np.ndarray) -> dict:
-        """Windows `ids` (B,) -> images {camera: (B, T, H, W, 3) uint8}, joint (B, T, J), gripper (B, T, G),
-        action (B, T, A), text (B, L), all float32."""
-        part_B, frames_BT = self.frames(ids)
-        first = self.parts[0]
+        """Return the windows `ids` (B,).
+
+        The keys are images {camera: (B, T, H, W, 3) uint8}, and float32 joint (B, T, J), gripper (B, T, G), action (B,
+        T, A) and text (B, L).
+        """
+        subset_B, frames_BT = self.frames(ids)
+        first = self.subsets[0]
         B, T = len(ids), self.length
         images = {name: np.empty((B, T, *frames.shape[1:]), np.uint8) for name, frames in first.store.images.items()}
         batch: dict[str, Any] = {"images": images, "text": np.empty((B, len(first.text)), np.float32)}
@@ -66,28 +75,30 @@ class Windows:
             name: np.empty((B, T, getattr(first.store, name).shape[1]), np.float32)
             for name in ("joint", "gripper", "action")
         }
-        for row, (p, frames) in enumerate(zip(part_B, frames_BT, strict=True)):
-            part = self.parts[p]
-            for name, stored in part.store.images.items():
+        for row, (i, frames) in enumerate(zip(subset_B, frames_BT, strict=True)):
+            subset = self.subsets[i]
+            for name, stored in subset.store.images.items():
                 np.take(stored, frames, 0, out=images[name][row], mode="clip")  # "raise" would copy twice
             for name in ("joint", "gripper", "action"):
-                batch[name][row] = getattr(part.store, name)[frames]
-            batch["text"][row] = part.text
+                batch[name][row] = getattr(subset.store, name)[frames]
+            batch["text"][row] = subset.text
         return batch
 
     def frames(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Windows `ids` (B,) -> the number of the part of each (B,), and its frames within that part's store (B, T):
-        one window per start index, the last frame of the demo repeated past its end."""
+        """Return the number of the subset of each window (B,), and its frames in the subset's store (B, T).
+
+        There is one window per start index; the last frame of a demo is repeated past its end.
+        """
         demo_B = np.searchsorted(self.windows_to, ids, side="right")
         start_B = self.end[demo_B] - (self.windows_to[demo_B] - ids)
         frames_BT = np.minimum(start_B[:, None] + np.arange(self.length), self.end[demo_B, None] - 1)
-        return self.part_of[demo_B], frames_BT
+        return self.subset_of[demo_B], frames_BT
 
 
 def batch_ids(n: int, batch_size: int, step: int, seed: tuple[int, ...]) -> np.ndarray:
-    """The ids (batch_size,) int64 of batch `step` in an endless chain of shuffles of range(n).
+    """Return the ids (batch_size,) int64 of batch `step` in an endless chain of shuffles of range(n).
 
-    Each shuffle is seeded by (seed, its number) alone. A batch may span two shuffles, so every batch is full.
+    Each shuffle is seeded by (seed, its number) alone. A batch can span two shuffles, so every batch is full.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     rounds = positions // n

@@ -1,9 +1,9 @@
-"""Image augmentation: one draw per sample, shared by its views and its T frames (LIBERO's ImgColorJitterGroupAug and
-TranslationAug). Letters: B batch, T steps, H W pixels.
+"""Image augmentation: one change per sample, shared by its views and its T frames.
 
-Spread like LIBERO's, which is torchvision's ColorJitter and robomimic's crop. For speed the colour changes come in one
-order, brightness, contrast, saturation, hue, of which the first three are one 3 x 3 matrix and a constant per sample,
-and are clamped once; torchvision shuffles the order and clamps in between.
+The ranges are those of LIBERO's ImgColorJitterGroupAug and TranslationAug, which are torchvision's ColorJitter and
+robomimic's crop. For speed the colour changes have a fixed order: brightness, contrast, saturation, hue. The first
+three are one 3 x 3 matrix and a constant per sample, clamped once; torchvision shuffles the order and clamps in
+between. Letters: B batch, T steps, H W pixels.
 """
 
 import torch
@@ -16,21 +16,21 @@ from m2distill_training.data.sample_rng import SampleRng
 _GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 
 
-def augment(images: dict[str, Tensor], config: AugmentConfig, draws: SampleRng) -> dict[str, Tensor]:
-    """{camera: (B, T, 3, H, W) float32 in [0, 1]} -> the same shapes and range."""
+def augment(images: dict[str, Tensor], config: AugmentConfig, rng: SampleRng) -> dict[str, Tensor]:
+    """Augment {camera: (B, T, 3, H, W) float32 in [0, 1]}; shapes and range remain."""
     if config.color > 0:
-        colors_B4 = _draw_colors(config, draws)
+        colors_B4 = _draw_colors(config, rng)
         images = {name: _recolor(x, colors_B4.to(x.device)) for name, x in images.items()}
     if config.crop_pad_px > 0:
-        offsets = draws.integers(2 * config.crop_pad_px, 2).tolist()  # as robomimic's crop, which never draws the last
+        offsets = rng.integers(2 * config.crop_pad_px, 2).tolist()  # as robomimic's crop, which never draws the last
         images = {name: _shift(x, config.crop_pad_px, offsets) for name, x in images.items()}
     return images
 
 
-def _draw_colors(config: AugmentConfig, draws: SampleRng) -> Tensor:
+def _draw_colors(config: AugmentConfig, rng: SampleRng) -> Tensor:
     """(B, 4): factors of brightness, contrast and saturation, and turns of hue; 1, 1, 1, 0 for samples left alone."""
-    strength = config.color * (draws.uniform() < config.color_probability)
-    return (2 * draws.uniform(4) - 1) * strength[:, None] + torch.tensor([1.0, 1.0, 1.0, 0.0])
+    strength = config.color * (rng.uniform() < config.color_probability)
+    return (2 * rng.uniform(4) - 1) * strength[:, None] + torch.tensor([1.0, 1.0, 1.0, 0.0])
 
 
 def _recolor(x: Tensor, colors_B4: Tensor) -> Tensor:

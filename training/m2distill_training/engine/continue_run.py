@@ -1,9 +1,9 @@
-"""One more task for a run: the stage that continual retraining repeats.
+"""One more stage for a finished run: the step that continual retraining repeats.
 
-The teacher is the run's last checkpoint, and what is replayed comes from the run's own memory: the files of earlier
-tasks are not needed any more. A killed process goes on where its last saved state was when the command is repeated.
+The teacher is the run's last checkpoint, and the replayed demos come from the run's own memory: the files of earlier
+tasks are not needed. After a crash, the same command continues from the last saved state.
 
-    stages/<n>/learn.json   what the stage was begun with; a repeated command must agree with it
+    stages/<n>/learn.json   the settings of the stage; a repeated command must agree with them
 """
 
 import dataclasses
@@ -17,10 +17,11 @@ from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import DemoSubset
 from m2distill_training.engine.distributed import DistributedContext
-from m2distill_training.engine.protocols import lesson
-from m2distill_training.engine.train import deferred_interrupt, save_task
-from m2distill_training.engine.trainer import Progress, Trainer
-from m2distill_training.runs.run_folder import RunError, RunFolder, open_run, read_json, read_run
+from m2distill_training.engine.protocols import split_task
+from m2distill_training.engine.train import check_instruction, dataset_entry, deferred_interrupt, save_task
+from m2distill_training.engine.trainer import Trainer, TrainProgress
+from m2distill_training.runs.records import RunError, read_json
+from m2distill_training.runs.run_folder import RunFolder, open_run, read_run
 
 
 def learn(
@@ -32,7 +33,7 @@ def learn(
     instruction: str | None = None,
     device: str = "cpu",
     cache: Path | None = None,
-    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> int:
     """Learn the task of `dataset` in the run `path` and return the number of the stage.
 
@@ -42,7 +43,7 @@ def learn(
         strategy: name of the strategy for this stage.
         held_out: number of demos to hold out, to test this and later stages.
         instruction: replaces the instruction in the file.
-        device: device of the training.
+        device: where the network is trained.
         cache: folder of the decoded frames; default: beside the file.
         on_step: called after every gradient step.
 
@@ -55,26 +56,27 @@ def learn(
         previous = load_checkpoint(run.checkpoint(stage - 1))
         store = open_store(dataset, previous.spec, config.pairing, cache, config.cameras)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
+        check_instruction(dataset, store.instruction)
         if store.n_demos <= held_out:
             raise RunError(
                 f"{dataset} holds {store.n_demos} demos, of which {held_out} would be held out; record more "
                 "or lower --held-out"
             )
-        begun = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
-        earlier = _begin(run, stage, begun, [d for d in data if d["instruction"] in previous.instructions], data, store)
-        chosen = lesson(len(earlier), store.n_demos, store.n_demos - held_out, held_out, config.seed)
+        settings = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
+        learned = [d for d in data if d["instruction"] in previous.instructions]
+        _begin(run, stage, settings, learned, data, store)
+        split = split_task(len(learned), store.n_demos, store.n_demos - held_out, held_out, config.seed)
         text = load_text_encoder(config.text_encoder).encode([store.instruction])[0]
-        new = DemoSubset(store, text, chosen.demos)
-        old = [load_task_memory(run.memory(i, "replay"), d) for i, d in enumerate(earlier)]
+        new = DemoSubset(store, text, split.demos)
+        old = [load_task_memory(run.memory(i, "replay"), d) for i, d in enumerate(learned)]
+        stages = [old, *([[]] * (stage - 2)), [new]]
         policy = Policy(previous.model_config, previous.spec)
         policy.load_state_dict(previous.state_dict)
         config = config.with_strategy(strategy)
-        learner = Trainer(
-            config, previous.spec, device, stage, [old, *([[]] * (stage - 2)), [new]], policy, run, DistributedContext()
-        )
-        learner.run(stage, on_step, interrupted)
-        save_task(run, chosen, new, config)
-        learner.finish(interrupted)
+        trainer = Trainer(config, previous.spec, device, stage, stages, policy, run, DistributedContext())
+        trainer.run(stage, on_step, interrupted)
+        save_task(run, split, new, config)
+        trainer.finish(interrupted)
         return stage
 
 
@@ -83,34 +85,41 @@ def _finished_stages(run: RunFolder) -> int:
     while run.checkpoint(n + 1).is_dir():
         n += 1
     if n == 0:
-        raise RunError(f"{run.path} has learned nothing yet; finish its training with m2distill train --resume")
+        raise RunError(f"{run.path} has learned nothing yet; repeat its m2distill train command")
     return n
 
 
-def _begin(run: RunFolder, stage: int, begun: dict, learned: list[dict], data: list[dict], store: Store) -> list[dict]:
-    """Check that the stage can be the one asked for, and record it; the datasets of the earlier tasks."""
-    record = run.folder(stage) / "learn.json"
+def _begin(run: RunFolder, stage: int, settings: dict, learned: list[dict], data: list[dict], store: Store) -> None:
+    """Record the settings of the stage and its dataset. Raises RunError if the run does not permit this stage.
+
+    Args:
+        run: the run folder.
+        stage: number of the stage to begin or to continue.
+        settings: content of learn.json.
+        learned: datasets that the previous checkpoint has learned.
+        data: all datasets in data.json.
+        store: demos of the new task.
+    """
+    record = run.stage_folder(stage) / "learn.json"
     unlearned = [d["instruction"] for d in data if d not in learned]
     if record.is_file():
-        if (before := read_json(record, {"instruction": str})) != begun:
+        if (before := read_json(record, {"instruction": str})) != settings:
             raise RunError(
-                f"{run.path} is in the middle of learning {before['instruction']!r} with {before}; repeat "
-                f"that, or remove {record.parent} and the task's entry in data.json to give it up"
+                f"{run.path} has begun to learn {before['instruction']!r} with {before}; repeat "
+                f"that, or remove {record.parent} and the task's entry in data.json to cancel it"
             )
-        unlearned = [text for text in unlearned if text != begun["instruction"]]
+        unlearned = [text for text in unlearned if text != settings["instruction"]]
     if unlearned:
         raise RunError(
-            f"{run.path} has not learned {unlearned[0]!r} yet; finish its training with m2distill train "
-            "--resume. (A packnet run cannot learn further tasks so: its checkpoints know one stage's each.)"
+            f"{run.path} has not learned {unlearned[0]!r} yet; repeat its m2distill train command first. "
+            "(A packnet run cannot learn further tasks this way: each checkpoint knows one stage's tasks.)"
         )
-    if any(d["instruction"] == begun["instruction"] for d in learned):
+    if any(d["instruction"] == settings["instruction"] for d in learned):
         raise RunError(
-            f"{run.path} knows {begun['instruction']!r} already; give the new task an instruction of its "
+            f"{run.path} knows {settings['instruction']!r} already; give the new task an instruction of its "
             "own with --instruction"
         )
     if not record.is_file():
-        run.forget_memory(len(learned))  # of a task that was given up here, after its memory had been written
-    run.write_json(str(record.relative_to(run.path)), begun)
-    entry = {"path": str(store.source), "key": store.key, "instruction": store.instruction, "demos": store.n_demos}
-    run.write_json("data.json", [*learned, entry])
-    return learned
+        run.forget_memory(len(learned))  # of a cancelled task whose memory was already written
+    run.write_json(str(record.relative_to(run.path)), settings)
+    run.write_json("data.json", [*learned, dataset_entry(store)])

@@ -1,4 +1,4 @@
-"""Which tasks are learned when, and from how many demos.
+"""Protocols: which tasks each stage learns, and from how many demos.
 
 | protocol    | stages                                       | demos per task          | kept per earlier task |
 |-------------|----------------------------------------------|-------------------------|-----------------------|
@@ -6,8 +6,8 @@
 | base6_plus4 | 6 tasks jointly, then 4 one after the other  | 50, then 10             | 5                     |
 | custom      | one task each, or `protocol.stage_tasks`     | all, or `protocol.stage_demos` | as in the preset |
 
-ten_steps is LIBERO's own; LOTUS, M2Distill and later papers table base6_plus4. Tasks come in the order of the files
-given, or in that of one of LIBERO's suites.
+ten_steps is LIBERO's own protocol; LOTUS, M2Distill and later papers report base6_plus4. Tasks come in the order of the
+given files, or in the order of one of LIBERO's suites.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ PROTOCOLS = {
 
 
 def with_protocol(config: TrainConfig, name: str) -> TrainConfig:
-    """`config` with the values that the protocol prescribes. Raises ConfigError for an unknown name."""
+    """Return `config` with the values that the protocol prescribes. Raises ConfigError for an unknown name."""
     if name not in PROTOCOLS:
         raise ConfigError(unknown_name("protocol", name, PROTOCOLS))
     return PROTOCOLS[name](config)
@@ -42,16 +42,26 @@ def with_protocol(config: TrainConfig, name: str) -> TrainConfig:
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """One task of a stage."""
+    """Demos of one task: those that its stage learns, and those held out."""
 
     task: int  # its place in the order of learning
-    demos: tuple[int, ...]  # those learned, ascending
-    held_out: tuple[int, ...]  # those that no stage learns
+    demos: tuple[int, ...]  # learned, ascending
+    held_out: tuple[int, ...]  # learned by no stage
 
 
 def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> list[list[TaskSplit]]:
-    """The lessons of every stage, for files of `n_demos` demos each. `multitask` learns them all in one stage. Raises
-    ConfigError when there are not the tasks or the demos that the protocol asks for."""
+    """Return the task splits of every stage.
+
+    A joint strategy (multitask) learns all of them in one stage.
+
+    Args:
+        config: its protocol, seed and number of held-out demos.
+        files: one dataset per task, in the order of learning.
+        n_demos: number of demos in each of them.
+
+    Raises:
+        ConfigError: the tasks or the demos do not suffice for the protocol.
+    """
     protocol = config.protocol
     stage_tasks = protocol.stage_tasks or (1,) * len(files)
     if sum(stage_tasks) != len(files):
@@ -65,24 +75,24 @@ def plan(config: TrainConfig, files: Sequence[Path], n_demos: Sequence[int]) -> 
             f"protocol.stage_demos has {len(stage_demos)} numbers for {len(stage_tasks)} stages; "
             "give one per stage, or one for all"
         )
+    held_out = config.replay.held_out_demos
     stages: list[list[TaskSplit]] = []
     for i, n_tasks in enumerate(stage_tasks):
         first = sum(stage_tasks[:i])
         stages.append([])
         for task in range(first, first + n_tasks):
-            kept_back = config.replay.held_out_demos
-            wanted = stage_demos[i if len(stage_demos) > 1 else 0] if stage_demos else max(1, n_demos[task] - kept_back)
-            if n_demos[task] < wanted + kept_back:
+            learned = stage_demos[i if len(stage_demos) > 1 else 0] if stage_demos else max(1, n_demos[task] - held_out)
+            if n_demos[task] < learned + held_out:
                 raise ConfigError(
                     f"{files[task]} holds {n_demos[task]} demos, stage {i + 1} of protocol {protocol.name} "
-                    f"learns {wanted} of each task and holds out {kept_back}; collect more, or lower "
+                    f"learns {learned} of each task and holds out {held_out}; collect more, or lower "
                     "protocol.stage_demos or replay.held_out_demos"
                 )
-            stages[-1].append(lesson(task, n_demos[task], wanted, kept_back, config.seed))
-    return [[lesson for stage in stages for lesson in stage]] if find_strategy(config.strategy).joint else stages
+            stages[-1].append(split_task(task, n_demos[task], learned, held_out, config.seed))
+    return [[split for stage in stages for split in stage]] if find_strategy(config.strategy).joint else stages
 
 
-def lesson(task: int, n_demos: int, learned: int, held_out: int, seed: int) -> TaskSplit:
-    """`learned` demos from the beginning of the task's random order, `held_out` from its end."""
+def split_task(task: int, n_demos: int, learned: int, held_out: int, seed: int) -> TaskSplit:
+    """Return `learned` demos from the beginning of the task's random order and `held_out` from its end."""
     order = random_order(n_demos, seed, task)
     return TaskSplit(task, choose_demos(n_demos, learned, seed, task), tuple(order[n_demos - held_out :]))

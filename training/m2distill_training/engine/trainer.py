@@ -1,17 +1,16 @@
-"""One stage: data, network, optimiser. Nothing else owns an optimiser.
+"""Trainer of one stage: network, optimiser, state and checkpoint. No other module owns an optimiser.
 
-Everything random in gradient step s of stage k + 1 is a function of (seed, k, s): the order of samples
-(windows.batch_ids), what is drawn for each sample (draws.py) and, by re-seeding torch before every step, dropout. So
-the saved state needs no generator, and a run that was interrupted ends in the same weights as one that was not.
+An interrupted run ends in the same weights as an uninterrupted one, because all random numbers are functions of the
+gradient step (batches.py).
 
-A batch is learned in parts, one after the other (optim.accumulate) and side by side (ranks.py): part i of n has every
-n-th sample from the i-th on, of the current task as of the replayed ones, and the parts' mean gradient is the batch's.
+A batch is learned in parts, one after the other (optim.accumulate) and in parallel (distributed.py). Part i of n holds
+every n-th sample from the i-th on, of the current task and of the replayed ones alike, and the mean of the parts'
+gradients is the gradient of the batch.
 
-A stage has one phase of gradient steps or, where its strategy says so, several: each begins like a stage, from
-the weights that would have been saved, with a new optimiser, average and schedule.
+A stage has one phase of gradient steps, or several if its strategy defines them. Each phase begins from the weights
+that a checkpoint would hold, with a new optimiser, average and schedule.
 """
 
-import dataclasses
 import math
 import threading
 import time
@@ -19,32 +18,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from m2distill_policy.cameras import CAMERAS, camera_records
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.models import Policy
-from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.config import ConfigError, OptimConfig, TrainConfig
-from m2distill_training.data.replay import choose_memory
-from m2distill_training.data.sample_rng import SampleRng
-from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
-from m2distill_training.engine.augment import augment
+from m2distill_training.config import ConfigError, TrainConfig
+from m2distill_training.data.windows import DemoSubset, Windows
+from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.distributed import DistributedContext
-from m2distill_training.runs.run_folder import RunError, RunFolder
+from m2distill_training.engine.schedule import Phases, learning_rate
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies import Samples, make_strategy
 from m2distill_training.strategies.memory import load_memory, save_memory
 from m2distill_training.utils.allocator import freed_memory_kept
 
-CURRENT_ORDER, REPLAY_ORDER = 0, 1  # tell the two sample orders of one stage apart
-
 
 @dataclass(frozen=True)
-class Progress:
-    """Given to `on_step` after every gradient step."""
+class TrainProgress:
+    """State of the training after a gradient step, for `on_step`."""
 
     stage: int  # from 1
     stages: int
@@ -57,12 +52,23 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """The estimated time until the end of the last stage, at the present rate."""
+        """Return the estimated time until the end of the last stage at the present rate."""
         return (self.steps - self.step + self.later_steps) / self.steps_per_s
 
 
 class Trainer:
-    """Of stage `stage`, from 1; `stages` are the parts of the data of this stage and of all before it."""
+    """Training of one stage.
+
+    Args:
+        config: the run's configuration.
+        spec: inputs and outputs of the policy.
+        device: where the network is trained.
+        stage: number of the stage, from 1.
+        stages: demos of each stage up to and including this one.
+        previous: the policy after the previous stage; None in the first stage.
+        run: the run folder.
+        distributed: the processes that learn together.
+    """
 
     def __init__(
         self,
@@ -73,69 +79,43 @@ class Trainer:
         stages: list[list[DemoSubset]],
         previous: Policy | None,
         run: RunFolder,
-        ranks: DistributedContext,
+        distributed: DistributedContext,
     ):
-        self.config, self.device, self.folder, self.ranks = config, torch.device(device), run, ranks
-        self.stage, self.stage_index = stage, stage - 1  # the random streams count from 0
+        self.config, self.device, self.stage = config, torch.device(device), stage
+        self.folder, self.distributed = run, distributed
         self.strategy = make_strategy(config)
-        self.new, self.old = stages[-1], [part for stage in stages[:-1] for part in stage]
-        self.current = Windows(self.new, config.history)
-        self.replay, self.kept = None, {}
-        if self.old and self.strategy.uses_replay:
-            orders = [part.random_order(config.seed, task) for task, part in enumerate(self.old)]
-            chosen = choose_memory(
-                orders,
-                [len(part.chosen) for part in self.old],
-                config.replay.demos_per_task,
-                config.replay.total_demos,
-                config.seed,
-            )
-            kept = [
-                dataclasses.replace(part, demos=demos) for part, demos in zip(self.old, chosen, strict=True) if demos
-            ]
-            self.kept = {part.store.instruction: part.chosen_in_file for part in kept}
-            self.replay = Windows(kept, config.history)
-        self.batch_parts = config.optim.accumulate * ranks.size
-        self._check_divisible()
-        torch.manual_seed(config.seed)
-        self.policy = Policy(config.model, spec)
-        if previous is not None:
-            self.policy.load_state_dict(previous.state_dict())
-        if ranks.size > 1 and self.device.type == "cuda":  # a CPU has no such layer: there every process has its own
-            self.policy = nn.SyncBatchNorm.convert_sync_batchnorm(self.policy)  # statistics, and the leader's are kept
-        self.policy.to(self.device).train()
+        self.new, self.old = stages[-1], [subset for earlier in stages[:-1] for subset in earlier]
+        stage_index = stage - 1  # the random streams count from 0
+        self.batches = StageBatches(config, stage_index, self.new, self.old, self.strategy.uses_replay, self.device)
+        self.batches.check_divisible(distributed.size)
+        self.batch_parts = config.optim.accumulate * distributed.size
+        self.policy = self._create_policy(spec, previous)
         if previous is not None and self.strategy.remembers:
             self._set_memory(load_memory(self._memory_path(stage - 1)))
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
-        o = config.optim
-        self.per_epoch = math.ceil(len(self.current) / o.batch_size)
-        self.phases = self._phase_lengths(len(self.new), self.per_epoch)
-        self.steps = sum(self.phases)
+        self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))
         self.step = 0
         self.losses: dict[str, float] = {}
         self._begin_optimiser()
 
-    def _phase_lengths(self, tasks: int, per_epoch: int) -> list[int]:
+    def _create_policy(self, spec: PolicySpec, previous: Policy | None) -> Policy:
+        torch.manual_seed(self.config.seed)
+        policy = Policy(self.config.model, spec)
+        if previous is not None:
+            policy.load_state_dict(previous.state_dict())
+        if self.distributed.size > 1 and self.device.type == "cuda":
+            # On CPUs this layer does not exist: each process has its own statistics, and the leader's are saved.
+            policy = nn.SyncBatchNorm.convert_sync_batchnorm(policy)
+        return policy.to(self.device).train()
+
+    def _budget(self, tasks: int, per_epoch: int) -> int:
         o = self.config.optim
-        budget = o.budget * (tasks if o.budget_unit == "steps" else per_epoch)
-        return [max(1, round(share * budget)) for share in self.strategy.phases]
+        return o.budget * (tasks if o.budget_unit == "steps" else per_epoch)
 
-    def steps_of(self, parts: list[DemoSubset]) -> int:
-        """The gradient steps of another stage, which learns `parts`."""
-        windows = len(Windows(parts, self.config.history))
-        return sum(self._phase_lengths(len(parts), math.ceil(windows / self.config.optim.batch_size)))
-
-    def _check_divisible(self) -> None:
-        sizes = {"optim.batch_size": self.config.optim.batch_size}
-        if self.replay is not None:
-            sizes["replay.batch_size"] = self.config.replay.batch_size
-        for name, size in sizes.items():
-            if size % self.batch_parts:
-                raise RunError(
-                    f"{name} is {size}, which {self.batch_parts} parts ({self.config.optim.accumulate} of "
-                    f"optim.accumulate in each of {self.ranks.size} processes) cannot share evenly; "
-                    f"choose a multiple of {self.batch_parts}"
-                )
+    def steps_of(self, subsets: list[DemoSubset]) -> int:
+        """Return the gradient steps of another stage, which learns `subsets`."""
+        per_epoch = math.ceil(len(Windows(subsets, self.config.history)) / self.config.optim.batch_size)
+        return Phases(self.strategy.phases, self._budget(len(subsets), per_epoch)).steps
 
     def _begin_optimiser(self) -> None:
         o = self.config.optim
@@ -144,124 +124,63 @@ class Trainer:
             self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
         )
 
-    def _phase(self) -> tuple[int, int]:
-        """First gradient step and number of gradient steps of the phase that the next gradient step belongs to."""
-        start = 0
-        for length in self.phases:
-            if self.step < start + length:
-                break
-            start += length
-        return start, length
-
     @freed_memory_kept()
     def run(
-        self, stages: int, on_step: Callable[[Progress], None], interrupted: threading.Event, later_steps: int = 0
+        self, stages: int, on_step: Callable[[TrainProgress], None], interrupted: threading.Event, later_steps: int = 0
     ) -> None:
-        run = self.folder
+        """Make all gradient steps of the stage, from its saved state if there is one.
+
+        Args:
+            stages: number of stages of the run, for the progress.
+            on_step: called after every gradient step.
+            interrupted: when set, the state is saved after the current gradient step.
+            later_steps: gradient steps of the stages after this one, for the progress.
+
+        Raises:
+            KeyboardInterrupt: the training was interrupted in any process.
+        """
+        run, steps = self.folder, self.phases.steps
         if state := run.load_state(self.stage):
             self._restore(state)
-        run.record_environment(self.ranks.size)
+        run.record_environment(self.distributed.size)
         run.forget_metrics_after(self.stage, self.step)
-        run.write_json(f"stages/{self.stage}/replay.json", self.kept)
-        curve = self._curve_points()
-        self._keep_point(curve)
-        began, begun_at = time.monotonic(), self.step
-        while self.step < self.steps:
+        run.write_json(f"stages/{self.stage}/replay.json", self.batches.replayed_demos)
+        curve = self.phases.curve_points(self.config.curve_points)
+        self._save_point(curve)
+        started, first_step = time.monotonic(), self.step
+        while self.step < steps:
             lr, grad_norm = self.gradient_step()
-            rate = (self.step - begun_at) / (time.monotonic() - began)
-            if self.step % self.config.log_every == 0 or self.step == self.steps:
-                run.log(
-                    {
-                        "stage": self.stage,
-                        "step": self.step,
-                        **self.losses,
-                        "lr": lr,
-                        "grad_norm": grad_norm,
-                        "steps_per_s": round(rate, 3),
-                    }
-                )
-            self._keep_point(curve)
-            on_step(Progress(self.stage, stages, self.step, self.steps, later_steps, self.losses, lr, rate))
-            stop = self.ranks.any(interrupted.is_set())
-            if stop or self.step % self.config.save_every == 0 or self.step == self.steps:
+            rate = (self.step - first_step) / (time.monotonic() - started)
+            if self.step % self.config.log_every == 0 or self.step == steps:
+                line = {"stage": self.stage, "step": self.step, **self.losses, "lr": lr, "grad_norm": grad_norm}
+                run.log(line | {"steps_per_s": round(rate, 3)})
+            self._save_point(curve)
+            on_step(TrainProgress(self.stage, stages, self.step, steps, later_steps, self.losses, lr, rate))
+            stop = self.distributed.any(interrupted.is_set())
+            if stop or self.step % self.config.save_every == 0 or self.step == steps:
                 run.save_state(self.stage, self._state())
             if stop:
                 raise KeyboardInterrupt
 
     def finish(self, interrupted: threading.Event) -> None:
-        """Write the stage's checkpoint, and before it what else the next stage needs; then its state is not needed."""
+        """Write the strategy's memory and then the checkpoint of the stage, and remove its saved state."""
         self._load_average()
         self.strategy.end_task(self.policy, self._epoch(interrupted))
-        if self.ranks.leads:
+        if self.distributed.leads:
             if self.strategy.remembers:
                 save_memory(self._memory_path(self.stage), self.strategy.memory)
             self.folder.save_checkpoint(self.folder.checkpoint(self.stage), self._checkpoint())
             self.folder.state(self.stage).unlink(missing_ok=True)
 
-    def _curve_points(self) -> dict[int, int]:
-        """Gradient step -> number of the curve's point. LIBERO's forward transfer is the mean success over epochs 0, 5,
-        .. 50, which curve_points=10 gives; what PackNet learns after pruning does not count, there as here."""
-        n = self.config.curve_points
-        return {round(i * self.phases[0] / n): i for i in range(n + 1)} if n > 0 else {}
-
-    def _keep_point(self, curve: dict[int, int]) -> None:
-        if self.step in curve:
-            path = self.folder.checkpoint(self.stage).with_name("curve") / str(curve[self.step])
-            self.folder.save_checkpoint(path, self._checkpoint())
-
-    def _checkpoint(self) -> Checkpoint:
-        weights = self.policy.state_dict() if self.average is None else self.average
-        known = [*self.old, *self.new] if self.strategy.knows_all else self.new
-        metrics = {
-            "stage": self.stage,
-            "strategy": self.config.strategy,
-            "preset": self.config.preset,
-            "protocol": self.config.protocol.name,
-            "seed": self.config.seed,
-            "gradient_steps": self.step,
-            "losses": self.losses,
-            "replayed_demos": self.kept,
-            **({"cameras": camera_records(self.config.cameras)} if self.config.cameras != CAMERAS else {}),
-            **self.folder.lineage(self.stage, [part.store.instruction for part in (*self.old, *self.new)]),
-        }
-        return Checkpoint(
-            spec=self.policy.spec,
-            model_config=self.config.model,
-            state_dict={name: x.detach().cpu() for name, x in weights.items()},
-            instructions={part.store.instruction: part.text for part in known},
-            metrics=metrics,
-        )
-
-    def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:
-        """One pass over the current task's windows in full batches."""
-        for i in range(self.steps, self.steps + self.per_epoch):
-            if interrupted.is_set():  # the state after the last gradient step is saved
-                raise KeyboardInterrupt
-            self._seed(i)
-            yield self._samples(i, replay=False)
-
-    def _load_average(self) -> None:
-        if self.average is not None:
-            self.policy.load_state_dict(self.average)
-
-    def _memory_path(self, stage: int) -> Path:
-        return self.folder.checkpoint(stage).with_name("memory.safetensors")
-
-    def _set_memory(self, memory: dict[str, torch.Tensor]) -> None:
-        self.strategy.memory = {name: x.to(self.device) for name, x in memory.items()}
-
-    def _seed(self, step: int, part: int = 0) -> None:
-        torch.manual_seed(_seed_of(self.config.seed, self.stage_index, step, part))
-
     def gradient_step(self) -> tuple[float, float]:
-        """The learning rate and the gradient's norm."""
+        """Make one gradient step; return the learning rate and the norm of the gradient."""
         o = self.config.optim
-        start, length = self._phase()
+        start, length = self.phases.at(self.step)
         if self.step == start > 0:
             self._load_average()
             self.strategy.begin_phase(self.policy)
             self._begin_optimiser()
-        lr = learning_rate(o, self.step - start, length, self.per_epoch)
+        lr = learning_rate(o, self.step - start, length, self.batches.per_epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
@@ -276,18 +195,20 @@ class Trainer:
         return lr, grad_norm
 
     def _add_gradients(self) -> dict[str, float]:
-        """The whole batch's mean gradient, into the policy; the mean losses."""
+        """Set the policy's gradients to the mean over the whole batch; return the mean losses."""
         o = self.config.optim
         mean: dict[str, torch.Tensor] = {}
-        for part in range(self.ranks.rank * o.accumulate, (self.ranks.rank + 1) * o.accumulate):
-            self._seed(self.step, part)
-            samples = self._samples(self.step, part, self.batch_parts)
+        first = self.distributed.rank * o.accumulate
+        for part in range(first, first + o.accumulate):
+            self.batches.seed_torch(self.step, part)
+            samples = self.batches.samples(self.step, part, self.batch_parts)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
                 losses = self._checked(self.strategy.loss(self.policy, samples))
             (losses["loss"] / self.batch_parts).backward()
             for name, x in losses.items():
                 mean[name] = mean.get(name, 0) + x.detach() / self.batch_parts
-        self.ranks.add_up([*(p.grad for p in self.policy.parameters() if p.grad is not None), *mean.values()])
+        gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        self.distributed.add_up([*gradients, *mean.values()])
         return {name: x.item() for name, x in mean.items()}
 
     def _checked(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -301,33 +222,63 @@ class Trainer:
             )
         return losses
 
-    def _samples(self, step: int, part: int = 0, parts: int = 1, replay: bool = True) -> Samples:
-        """The samples of gradient step `step` that part `part` of `parts` has."""
-        seed, size = (self.config.seed, self.stage_index), self.config.optim.batch_size
-        rows = torch.arange(part, size, parts)
-        batch = self.current.gather(batch_ids(len(self.current), size, step, (*seed, CURRENT_ORDER))[part::parts])
-        n_current, total = len(rows), size
-        if replay and self.replay is not None:
-            size = self.config.replay.batch_size
-            rows, total = torch.cat([rows, total + torch.arange(part, size, parts)]), total + size
-            ids = batch_ids(len(self.replay), size, step, (*seed, REPLAY_ORDER))[part::parts]
-            batch = _concatenate(batch, self.replay.gather(ids))
-        inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"], self.device)
-        draws = SampleRng(_seed_of(*seed, step), rows, total)
-        inputs["images"] = augment(inputs["images"], self.config.augment, draws)
-        return Samples(inputs, torch.from_numpy(batch["action"]).to(self.device), n_current, draws)
+    def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:
+        """Yield full batches of all windows of the current task, once."""
+        for i in range(self.phases.steps, self.phases.steps + self.batches.per_epoch):
+            if interrupted.is_set():  # the state after the last gradient step is saved
+                raise KeyboardInterrupt
+            self.batches.seed_torch(i)
+            yield self.batches.samples(i, replay=False)
 
     def _update_average(self, average: dict[str, torch.Tensor], step: int) -> None:
-        decay = min(self.config.optim.ema_decay, step / (step + 10))  # short memory first: forget the start
+        decay = min(self.config.optim.ema_decay, step / (step + 10))  # short at first, to forget the initial weights
         for name, x in self.policy.state_dict().items():
             if x.is_floating_point():
                 average[name].lerp_(x, 1 - decay)
             else:
                 average[name].copy_(x)
 
+    def _load_average(self) -> None:
+        if self.average is not None:
+            self.policy.load_state_dict(self.average)
+
+    def _memory_path(self, stage: int) -> Path:
+        return self.folder.stage_folder(stage) / "memory.safetensors"
+
+    def _set_memory(self, memory: dict[str, torch.Tensor]) -> None:
+        self.strategy.memory = {name: x.to(self.device) for name, x in memory.items()}
+
+    def _save_point(self, curve: dict[int, int]) -> None:
+        if self.step in curve:
+            path = self.folder.stage_folder(self.stage) / "curve" / str(curve[self.step])
+            self.folder.save_checkpoint(path, self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
+        weights = self.policy.state_dict() if self.average is None else self.average
+        known = [*self.old, *self.new] if self.strategy.knows_all else self.new
+        metrics = {
+            "stage": self.stage,
+            "strategy": self.config.strategy,
+            "preset": self.config.preset,
+            "protocol": self.config.protocol.name,
+            "seed": self.config.seed,
+            "gradient_steps": self.step,
+            "losses": self.losses,
+            "replayed_demos": self.batches.replayed_demos,
+            **({"cameras": camera_records(self.config.cameras)} if self.config.cameras != CAMERAS else {}),
+            **self.folder.lineage(self.stage, [subset.store.instruction for subset in (*self.old, *self.new)]),
+        }
+        return Checkpoint(
+            spec=self.policy.spec,
+            model_config=self.config.model,
+            state_dict={name: x.detach().cpu() for name, x in weights.items()},
+            instructions={subset.store.instruction: subset.text for subset in known},
+            metrics=metrics,
+        )
+
     def _state(self) -> dict:
         for name, x in self.policy.state_dict().items():
-            if not torch.isfinite(x).all():  # the loss that would show it comes only with the next gradient step
+            if not torch.isfinite(x).all():  # the loss would show it only in the next gradient step
                 raise self._diverged(f"weight {name} is not finite after it")
         return {
             "step": self.step,
@@ -350,24 +301,5 @@ class Trainer:
         return RunError(
             f"training diverged at gradient step {self.step} of stage {self.stage}: {how}; lower optim.lr "
             "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
-            "checkpoints are untouched"
+            "checkpoints are unchanged"
         )
-
-
-def learning_rate(o: OptimConfig, step: int, steps: int, per_epoch: int) -> float:
-    """The rate of gradient step `step`: a linear warm-up, and a cosine from lr at the start to min_lr at the end; in an
-    epoch budget the cosine moves once per epoch (LIBERO steps torch's CosineAnnealingLR so)."""
-    if step < o.warmup_steps:
-        return o.lr * (step + 1) / o.warmup_steps
-    position = (step if o.budget_unit == "steps" else step - step % per_epoch) / steps
-    return o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * position)) / 2
-
-
-def _concatenate(a: dict, b: dict) -> dict:
-    return {
-        key: _concatenate(a[key], b[key]) if isinstance(a[key], dict) else np.concatenate([a[key], b[key]]) for key in a
-    }
-
-
-def _seed_of(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,0 +1,9 @@
+"""Evaluation of checkpoints and runs.
+
+evaluate.py      success rates of a checkpoint and of a run
+rollout_jobs.py  episodes in worker processes, and the file of finished ones
+rollout.py       one closed-loop episode
+metrics.py       lifelong-learning metrics and intervals
+overlay.py       images of an episode's video
+drift.py         drift of latents on old tasks
+"""

@@ -1,9 +1,9 @@
 """Latent drift: how far the policy's latents of an old task have moved since that task was learned.
 
-The teacher is the checkpoint of the stage that learned the task, the student every later checkpoint that obeys it; both
-see the same windows, without augmentation, of demos that no replay memory of the run held: there the distillation terms
-have not acted, so the numbers say what became of the task and not of its kept samples. Any strategy can be measured so,
-afterwards, from what a run folder holds.
+The teacher is the checkpoint of the stage that learned the task, the student is every later checkpoint that knows it.
+Both receive the same windows, without augmentation, of demos that the replay memory never held: the distillation terms
+have not acted on them, so the drift is that of the task and not of its replayed samples. The drift of any strategy can
+be measured afterwards from a run folder.
 """
 
 from pathlib import Path
@@ -19,29 +19,34 @@ from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
-from m2distill_training.runs.run_folder import RunError, RunFolder, read_run
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_text
 
 WINDOWS = 32  # per task
 KL_SAMPLES = 16
 
 
-def _is_moved(distances: Any) -> bool:
+def _is_distances(distances: Any) -> bool:
     return fits(distances, {}) and all(is_text(name) and is_number(x) for name, x in distances.items())
 
 
-def _is_demos(replayed: Any) -> bool:
+def _is_replayed(replayed: Any) -> bool:
     return fits(replayed, {}) and fits([*replayed.values()], [[is_count]])
 
 
-DRIFT = {"entries": [{"learned_in_stage": is_count, "stage": is_count, "policy_kl": is_number, "relative": _is_moved}]}
+DRIFT = {
+    "entries": [{"learned_in_stage": is_count, "stage": is_count, "policy_kl": is_number, "relative": _is_distances}]
+}
 
 
 def measure_drift(path: Path, cache: Path | None = None) -> dict:
-    """drift.json of the run folder `path`, and its content: one entry per old task and later stage. Raises UserError.
+    """Write drift.json in the run folder `path` and return its content: one entry per old task and later stage.
 
-    "distance" is the loss's own: squared L2, mean over windows, time and width; "relative" divides it by the mean
-    square of the teacher's latents, so that modalities compare. "policy_kl" is KL(teacher || student) in nats.
+    Raises UserError.
+
+    "distance" is that of the loss: squared L2, mean over windows, time and width. "relative" divides it by the mean
+    square of the teacher's latents, so that modalities can be compared. "policy_kl" is KL(teacher || student) in nats.
     """
     run = RunFolder(path)
     config, data = read_run(path)
@@ -57,7 +62,7 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
         replayed = {
             demo for stage in later for demo in _replayed(run.checkpoint(stage), checkpoints[stage]).get(text, [])
         }
-        store = open_store(Path(d["path"]), checkpoints[first].spec, config.pairing, cache, config.cameras)
+        store = open_store(_found(Path(d["path"])), checkpoints[first].spec, config.pairing, cache, config.cameras)
         if store.key != d["key"]:
             raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
         batch = _batch(store, replayed, checkpoints[first].instructions[text], config.history)
@@ -70,21 +75,27 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
         "checkpoint_ids": [checkpoint.id for checkpoint in checkpoints.values()],
         "entries": entries,
     }
-    run.write_json("drift.json", drift)
+    run.write_json("drift.json", drift, DRIFT)
     return drift
 
 
+def _found(path: Path) -> Path:
+    if not path.is_file():
+        raise RunError(f"{path}, which the run learned from, is missing; restore it there to measure drift")
+    return path
+
+
 def _replayed(path: Path, checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """Instruction -> demos of it in the stage's replay memory."""
-    if not fits(checkpoint.metrics, {"replayed_demos": _is_demos}):
-        raise RunError(f"{path} does not say which demonstrations were replayed; it was not made by m2distill train")
+    """Return {instruction: demos} of the stage's replay memory."""
+    if not fits(checkpoint.metrics, {"replayed_demos": _is_replayed}):
+        raise RunError(f"{path} does not record which demonstrations were replayed; it was not made by m2distill train")
     return checkpoint.metrics["replayed_demos"]
 
 
 def _batch(store: Store, replayed: set[int], text: np.ndarray, history: int) -> Batch:
-    """The same windows whenever and for whichever strategy they are drawn, as long as the replayed demos agree."""
+    """Return windows that depend only on the demos and on which of them were replayed."""
     fresh = tuple(demo for demo in range(store.n_demos) if demo not in replayed)
-    windows = Windows([DemoSubset(store, text, fresh or None)], history)  # all demos where all were kept
+    windows = Windows([DemoSubset(store, text, fresh or None)], history)  # all demos if all were replayed
     ids = np.random.default_rng(0).permutation(len(windows))[:WINDOWS]
     batch = windows.gather(ids)
     return to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
@@ -98,8 +109,8 @@ def _forward(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
 def _distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
     distance = {name: token_distance(student.latents[name], x).item() for name, x in teacher.latents.items()}
     B, T, _, A = teacher.dist.component_distribution.mean.shape
-    draws = SampleRng.of_whole_batch(seed=0, total=B)
-    actions = sample_actions(teacher.dist, draws.uniform(T, KL_SAMPLES), draws.normal(T, KL_SAMPLES, A))
+    rng = SampleRng.of_whole_batch(seed=0, total=B)
+    actions = sample_actions(teacher.dist, rng.uniform(T, KL_SAMPLES), rng.normal(T, KL_SAMPLES, A))
     kl = policy_kl(student.dist, teacher.dist, actions).item()
     return {
         "distance": distance,

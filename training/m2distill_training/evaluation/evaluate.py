@@ -1,7 +1,7 @@
-"""Success rates: what episodes say of a checkpoint, of a task, of a run.
+"""Evaluation: success rates of a checkpoint, of a task and of a run.
 
-Episodes run in worker processes (episodes.py), each a function of its own job, so neither the number of workers nor an
-interruption changes a result: everything in an evaluation but "ran" repeats bit for bit on the same versions.
+Episodes run in worker processes (rollout_jobs.py). Each depends only on its own spec, so neither the number of workers
+nor an interruption changes a result: an evaluation, except for "ran", is bit-identical on the same versions.
 """
 
 import os
@@ -24,12 +24,13 @@ from m2distill_training.evaluation.rollout_jobs import (
     RolloutResult,
     RolloutSpec,
     is_video,
-    make_jobs,
-    run_jobs,
+    make_specs,
+    run_rollouts,
     versions,
 )
 from m2distill_training.runs.provenance import environment
-from m2distill_training.runs.run_folder import RunError, RunFolder
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_rate, is_text, non_empty, optional
 
 EPISODES = "episodes.jsonl"
@@ -59,7 +60,7 @@ def _is_task(value: Any) -> bool:
 
 
 def is_evaluation(value: Any) -> bool:
-    """evaluation.json of a run, as far as it is read again."""
+    """Return True for the parts of a run's evaluation.json that are read again."""
     return fits(
         value,
         {
@@ -93,16 +94,31 @@ def evaluate_checkpoint(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
-    listener: ProgressCallbacks = ProgressCallbacks(),
+    callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
-    """`episodes` held-out episodes for each of `tasks`: evaluation.json in `out`, and its content.
+    """Run held-out episodes of each task; write evaluation.json in `out` and return its content.
 
-    Beside it videos/, of every failure and of each task's first state, and episodes.jsonl, from which a repeated
-    command takes the episodes that are finished. Raises UserError.
+    Beside it are videos/, of every failure and of each task's first state, and episodes.jsonl, from which a repeated
+    command takes the finished episodes.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        tasks: tasks that it knows.
+        episodes: per task.
+        out: folder of the results.
+        sampling: see action.SAMPLING_MODES.
+        seed: of the samples from the policy's mixture.
+        max_steps: control steps after which an episode has failed.
+        workers: processes with a simulator each.
+        assets: builtin, installed, hub or a folder; default: the first that is available.
+        callbacks: called while episodes run.
+
+    Raises:
+        UserError: the tasks, the settings or the folder do not permit it.
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    jobs = make_jobs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos")
+    specs = make_specs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos")
     known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
@@ -110,7 +126,7 @@ def evaluate_checkpoint(
             f"{checkpoint} does not know {min(strange)!r}, only {sorted(known.instructions)}; leave "
             "--tasks out to evaluate what it knows"
         )
-    results, ran = _run(jobs, workers, out, listener)
+    results, ran = _run(specs, workers, out, callbacks)
     evaluation = {
         "checkpoint": str(checkpoint),
         "checkpoint_id": known.id,
@@ -133,21 +149,21 @@ def _settings(episodes: int, sampling: str, seed: int, max_steps: int) -> dict:
 
 
 def _run(
-    jobs: list[RolloutSpec], workers: int, folder: Path, listener: ProgressCallbacks
+    specs: list[RolloutSpec], workers: int, folder: Path, callbacks: ProgressCallbacks
 ) -> tuple[list[RolloutResult], dict]:
-    """The results, and how they were come by: what does not repeat."""
+    """Return the results, and how they were obtained: what differs between repetitions."""
     began, repeated, total = time.monotonic(), [], 0
 
     def on_begin(episodes: int) -> None:
         nonlocal total
         total = episodes
-        listener.begin(episodes)
+        callbacks.begin(episodes)
 
-    def on_repeat(job: RolloutSpec, reason: str) -> None:
-        repeated.append({"suite": job.suite, "task": job.task, "state": job.state, "reason": reason})
-        listener.repeat(job, reason)
+    def on_repeat(spec: RolloutSpec, reason: str) -> None:
+        repeated.append({"suite": spec.suite, "task": spec.task, "state": spec.state, "reason": reason})
+        callbacks.repeat(spec, reason)
 
-    results = run_jobs(jobs, workers, folder / EPISODES, replace(listener, begin=on_begin, repeat=on_repeat))
+    results = run_rollouts(specs, workers, folder / EPISODES, replace(callbacks, begin=on_begin, repeat=on_repeat))
     now = environment()
     return results, {
         "workers": workers,
@@ -159,22 +175,22 @@ def _run(
 
 
 def _task_summaries(results: list[RolloutResult], base: Path) -> list[dict]:
-    """One entry per task, in the order in which the tasks appear; paths of videos relative to `base`."""
+    """Return one entry per task, in the order of their first result; paths of videos are relative to `base`."""
     tasks: dict[tuple[str, int], list[RolloutResult]] = {}
     for result in results:
-        tasks.setdefault((result.job.suite, result.job.task), []).append(result)
+        tasks.setdefault((result.spec.suite, result.spec.task), []).append(result)
     return [_task_summary(of_task, base) for of_task in tasks.values()]
 
 
 def _task_summary(results: list[RolloutResult], base: Path) -> dict:
-    """Failures first: they are what one looks at."""
-    job, successes = results[0].job, sum(r.success for r in results)
+    """Return the entry of one task; its failures come first."""
+    spec, successes = results[0].spec, sum(r.success for r in results)
     taken = [r.steps for r in results if r.success]
     return {
-        "suite": job.suite,
-        "task": job.task,
-        "instruction": find_task(job.suite, job.task).instruction,
-        "assets": assets_of(job.suite, job.assets).label,
+        "suite": spec.suite,
+        "task": spec.task,
+        "instruction": find_task(spec.suite, spec.task).instruction,
+        "assets": assets_of(spec.suite, spec.assets).label,
         "successes": successes,
         "episodes": len(results),
         "success_rate": successes / len(results),
@@ -182,19 +198,19 @@ def _task_summary(results: list[RolloutResult], base: Path) -> dict:
         "steps_to_success": {"median": float(np.median(taken)), "longest": max(taken)} if taken else None,
         "runs": [
             {
-                "state": r.job.state,
+                "state": r.spec.state,
                 "success": r.success,
                 "steps": r.steps,
                 "held": r.held,
                 "video": os.path.relpath(r.video, base) if r.video else None,
             }
-            for r in sorted(results, key=lambda r: (r.success, r.job.state))
+            for r in sorted(results, key=lambda r: (r.success, r.spec.state))
         ],
     }
 
 
 def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[Task]:
-    """The task of every instruction, from the first of the suites that has it; raises UserError where none has."""
+    """Return the task of every instruction from the first suite that has it. Raises UserError if none has."""
     candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
     found = []
     for text in instructions:
@@ -209,7 +225,7 @@ def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[
 
 
 def known_tasks(instructions: Iterable[str], tasks: Sequence[Task]) -> list[Task]:
-    """Those of `tasks` that one of the instructions names."""
+    """Return the tasks that one of the instructions names."""
     known = {normalise(text) for text in instructions}
     return [task for task in tasks if normalise(task.instruction) in known]
 
@@ -224,14 +240,14 @@ def evaluate_run(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
-    listener: ProgressCallbacks = ProgressCallbacks(),
+    callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
-    """Every task learned so far after every stage; see `write_evaluation`. Videos show every failure after the last
-    stage, and each task's first state.
+    """Evaluate every task learned so far after every stage; see `write_evaluation`.
 
-    After stage i a task is served by the newest checkpoint up to i that knows its instruction: by checkpoint i itself,
-    except for a strategy (packnet) whose checkpoints serve the tasks of their own stage alone. Finished episodes are
-    kept in episodes.jsonl, so a repeated command runs only those that are missing.
+    Videos show every failure after the last stage, and each task's first state. After stage i a task is served by the
+    newest checkpoint up to i that knows its instruction. That is checkpoint i, except for a strategy (packnet) whose
+    checkpoints serve only the tasks of their own stage. Finished episodes are kept in episodes.jsonl, so a repeated
+    command runs only the missing ones. Arguments are those of `evaluate_checkpoint`.
     """
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
@@ -240,55 +256,52 @@ def evaluate_run(
     folders = [RunFolder(run).checkpoint(stage) for stage in range(1, len(tasks) + 1)]
     checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
     if not checkpoints:
-        raise RunError(f"{run} holds no finished stage yet; train on with --resume")
+        raise RunError(f"{run} holds no finished stage yet; repeat its m2distill train command")
     known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
     serving = serving_stages(known)
 
-    def jobs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
-        return make_jobs(
+    def specs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
+        return make_specs(
             folder, chosen, episodes, sampling, seed, max_steps, assets, run / "videos" if filmed else None
         )
 
     stages = [
-        [
-            job
-            for task in tasks.values()
-            if task in served
-            for job in jobs_of(folders[served[task]], [task], filmed=i == len(serving) - 1)
-        ]
-        for i, served in enumerate(serving)
+        [spec for task in tasks.values() if task in served for spec in specs_of(folders[served[task]], [task], filmed)]
+        for served, filmed in zip(serving, [*[False] * (len(serving) - 1), True], strict=True)
     ]
     curves = [
-        [
-            jobs_of(folder, [task for task in served if not k or task not in serving[k - 1]])
-            for folder in RunFolder(run).curve(k + 1)
-        ]
-        for k, served in enumerate(serving)
+        [specs_of(folder, new) for folder in RunFolder(run).curve(stage)]
+        for stage, new in enumerate(_new_tasks(serving), 1)
     ]
-    jobs = [*_flat(_flat(curves)), *_flat(stages)]  # a curve ends in its stage's checkpoint, whose episodes are filmed
-    done, ran = _run(jobs, workers, run, listener)
-    results = dict(zip(jobs, done, strict=True))
+    specs = [*_flat(_flat(curves)), *_flat(stages)]  # a curve ends in its stage's checkpoint, whose episodes are filmed
+    done, ran = _run(specs, workers, run, callbacks)
+    results = dict(zip(specs, done, strict=True))
 
-    def results_of(jobs: list[RolloutSpec]) -> list[RolloutResult]:
-        return [results[job] for job in jobs]
+    def results_of(specs: list[RolloutSpec]) -> list[RolloutResult]:
+        return [results[spec] for spec in specs]
 
     settings = _settings(episodes, sampling, seed, max_steps) | {"ran": ran}
     return write_evaluation(
         run,
-        [results_of(jobs) for jobs in stages],
+        [results_of(specs) for specs in stages],
         settings,
-        [[float(np.mean([r.success for r in results_of(jobs)])) for jobs in curve] for curve in curves]
+        [[float(np.mean([r.success for r in results_of(specs)])) for specs in curve] for curve in curves]
         if all(curves)
         else None,
     )
 
 
 def serving_stages(known: list[set[Task]]) -> list[dict[Task, int]]:
-    """For every stage, {task: index of the stage whose checkpoint serves it}, from the tasks each checkpoint knows."""
+    """Return for every stage {task: index of the stage whose checkpoint serves it}, from the tasks each one knows."""
     serving: list[dict[Task, int]] = []
     for i, tasks in enumerate(known):
         serving.append((serving[-1] if serving else {}) | dict.fromkeys(tasks, i))
     return serving
+
+
+def _new_tasks(serving: list[dict[Task, int]]) -> list[list[Task]]:
+    """Return the tasks of every stage that the previous stage did not have."""
+    return [[task for task in served if not i or task not in serving[i - 1]] for i, served in enumerate(serving)]
 
 
 def _flat(lists: list[list]) -> list:
@@ -298,11 +311,17 @@ def _flat(lists: list[list]) -> list:
 def write_evaluation(
     run: Path, results: list[list[RolloutResult]], settings: dict, curves: list[list[float]] | None = None
 ) -> dict:
-    """evaluation.json in the run folder, and its content, from the episodes after each stage.
+    """Write evaluation.json in the run folder and return its content.
 
-    "matrix" is S[i][k] over stages, null above the diagonal; where a stage learns several tasks, their mean. "metrics"
-    are the final-success variant's, "intervals_95" theirs. `curves`: for every stage, the success on its own tasks at
-    equal distances while it learned, from before to after: they alone give LIBERO's variant, "libero_metrics".
+    "matrix" is S[i][k] over stages, null above the diagonal; a stage with several tasks has their mean. "metrics" are
+    those of the final-success variant, and "intervals_95" their intervals.
+
+    Args:
+        run: the run folder.
+        results: episodes after each stage.
+        settings: further entries.
+        curves: for every stage, the success on its own tasks at equal distances while it learned; they permit LIBERO's
+            variant, "libero_metrics".
     """
     stages: list[dict[str, Any]] = [
         {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(stage)).id, "tasks": _task_summaries(after, run)}
@@ -318,24 +337,24 @@ def write_evaluation(
     }
     if curves is not None:
         evaluation |= {"curves": curves, "libero_metrics": asdict(libero_metrics(curves, S))}
-    RunFolder(run).write_json("evaluation.json", evaluation)
+    RunFolder(run).write_json("evaluation.json", evaluation, is_evaluation)
     return evaluation
 
 
 def _intervals(results: list[list[RolloutResult]]) -> dict[str, list[float] | None]:
-    """95 % intervals of the final-success metrics: what the number of episodes leaves open, and no more.
+    """Return 95 % intervals of the final-success metrics, for the uncertainty of the number of episodes alone.
 
-    The metrics are weighted sums of success rates, so a rate's weight is the metric of a run in which it alone is 1. A
-    checkpoint's rate on a task counts once, however many stages it serves.
+    The metrics are weighted sums of success rates. The weight of a rate is the metric of a run in which only this rate
+    is 1. A checkpoint's rate on a task counts once, even if it serves several stages.
     """
 
-    def cell(job: RolloutSpec) -> tuple[Path, tuple[str, int]]:
-        return job.checkpoint, (job.suite, job.task)
+    def cell(spec: RolloutSpec) -> tuple[Path, tuple[str, int]]:
+        return spec.checkpoint, (spec.suite, spec.task)
 
     trials: dict[tuple[Path, tuple[str, int]], list[bool]] = {}
     for result in dict.fromkeys(_flat(results)):
-        trials.setdefault(cell(result.job), []).append(result.success)
-    cells = [dict.fromkeys(cell(r.job) for r in after) for after in results]
+        trials.setdefault(cell(result.spec), []).append(result.success)
+    cells = [dict.fromkeys(cell(r.spec) for r in after) for after in results]
     alone = [
         asdict(final_success_metrics(success_matrix([{x[1]: float(x == one) for x in stage} for stage in cells])))
         for one in trials

@@ -1,7 +1,7 @@
-"""Lifelong-learning metrics. S[i, k] is the success rate on task k after stage i; only i >= k is read. K stages.
+"""Lifelong-learning metrics of a success matrix.
 
-Two variants are in use and differ; both are here under their names. A value without a definition (forgetting in a run
-of one stage) is None.
+S[i, k] is the success rate on task k after stage i of K; only i >= k is read. Two variants are in use and differ. A
+value that is not defined, such as forgetting in a run of one stage, is None.
 """
 
 import math
@@ -13,6 +13,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LifelongMetrics:
+    """Three numbers of one variant."""
+
     variant: str
     fwt: float  # forward transfer: how well new tasks are learned; higher is better
     nbt: float | None  # negative backward transfer: how much is lost later; lower is better
@@ -20,8 +22,11 @@ class LifelongMetrics:
 
 
 def final_success_metrics(S: np.ndarray) -> LifelongMetrics:
-    """Final-success variant of later papers: FWT = mean S[k,k]; NBT_k = mean over i > k of S[k,k] - S[i,k], averaged
-    over the K - 1 tasks that have a later stage; AUC_k = mean over i >= k of S[i,k]."""
+    """Return the final-success variant of later papers.
+
+    FWT = mean S[k,k]; NBT_k = mean over i > k of S[k,k] - S[i,k], averaged over the K - 1 tasks that have a later
+    stage; AUC_k = mean over i >= k of S[i,k].
+    """
     S = _checked(S)
     K = len(S)
     forgetting = [np.mean(S[k, k] - S[k + 1 :, k]) for k in range(K - 1)]
@@ -34,11 +39,11 @@ def final_success_metrics(S: np.ndarray) -> LifelongMetrics:
 
 
 def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> LifelongMetrics:
-    """LIBERO's variant (its notebooks/quick_guide_algo.ipynb). `curves[k]`: success on task k at the evaluated epochs
-    of stage k.
+    """Return LIBERO's variant (its notebooks/quick_guide_algo.ipynb).
 
-    FWT_k = mean of curve k with the values after its best set to the best; NBT as above but averaged over all K, the
-    last counting 0; AUC_k = (FWT_k + sum over i > k of S[i,k]) / (K - k), k from 0.
+    `curves[k]` is the success on task k at the evaluated epochs of stage k. FWT_k = mean of curve k with the values
+    after its best set to the best; NBT as above but averaged over all K, the last counting 0; AUC_k = (FWT_k + sum over
+    i > k of S[i,k]) / (K - k), k from 0.
     """
     S = _checked(S)
     K = len(S)
@@ -55,7 +60,7 @@ def libero_metrics(curves: Sequence[Sequence[float]], S: np.ndarray) -> Lifelong
 
 
 def wilson_interval(successes: float, episodes: float, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a success rate."""
+    """Return the 95 % Wilson score interval of a success rate."""
     if not 0 <= successes <= episodes or episodes == 0:
         raise ValueError(f"{successes} successes in {episodes} episodes")
     p, n = successes / episodes, episodes
@@ -65,10 +70,10 @@ def wilson_interval(successes: float, episodes: float, z: float = 1.959964) -> t
 
 
 def sum_interval(weights: Sequence[float], trials: Sequence[tuple[int, int]]) -> tuple[float, float]:
-    """The 95 % interval of a weighted sum of independent success rates, each from (successes, episodes).
+    """Return the 95 % interval of a weighted sum of independent success rates, each from (successes, episodes).
 
     One rate has its Wilson interval, a difference of two has Newcombe's (Statistics in Medicine 17, 1998, 873, method
-    10). Rates of one sign are pooled into one, whose episodes are as many as give the weighted mean its variance.
+    10). Rates of one sign are pooled into one rate whose number of episodes gives the weighted mean its variance.
     """
     plus, plus_low, plus_high = _pooled([(w, *t) for w, t in zip(weights, trials, strict=True) if w > 0])
     minus, minus_low, minus_high = _pooled([(-w, *t) for w, t in zip(weights, trials, strict=True) if w < 0])
@@ -79,11 +84,11 @@ def sum_interval(weights: Sequence[float], trials: Sequence[tuple[int, int]]) ->
 
 
 def _pooled(terms: list[tuple[float, int, int]]) -> tuple[float, float, float]:
-    """Value, lower and upper limit of a sum of (weight above 0, successes, episodes)."""
+    """Return the value, lower and upper limit of a sum of (weight above 0, successes, episodes)."""
     if not terms:
         return 0.0, 0.0, 0.0
     total = sum(weight for weight, _, _ in terms)
-    mean = min(1.0, sum(weight * s / n for weight, s, n in terms) / total)  # rounding may carry it past 1
+    mean = min(1.0, sum(weight * s / n for weight, s, n in terms) / total)  # rounding may exceed 1
     episodes = total**2 / sum(weight**2 / n for weight, _, n in terms)
     low, high = wilson_interval(mean * episodes, episodes)
     return total * mean, total * low, total * high

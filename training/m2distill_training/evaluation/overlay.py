@@ -1,4 +1,4 @@
-"""One image of an episode's video: what the policy sees, what it was told, and how sure its mixture is."""
+"""One image of an episode's video: the views, the instruction, and the weights of the action mixture."""
 
 import cv2
 import numpy as np
@@ -11,8 +11,10 @@ CHOSEN, OTHER, WHITE = (90, 220, 120), (120, 120, 120), (255, 255, 255)
 
 
 def video_frame(images: dict[str, np.ndarray], instruction: str, sample: ActionSample | None) -> np.ndarray:
-    """All views side by side, enlarged; below them the instruction, and the mixture that the action was drawn from.
-    (H, W, 3) uint8 RGB with even sides, as video wants."""
+    """Return all views side by side, enlarged, above the instruction and the mixture of the action.
+
+    The image is (H, W, 3) uint8 RGB with even sides, as video requires.
+    """
     views = []
     for image in images.values():
         width = round(image.shape[1] * VIEW_PX / image.shape[0])
@@ -28,7 +30,7 @@ def video_frame(images: dict[str, np.ndarray], instruction: str, sample: ActionS
 
 
 def _draw_mixture(line: np.ndarray, sample: ActionSample) -> None:
-    """A column for each mode, as high as its weight, the chosen one in colour; then the same in figures."""
+    """Draw a column for each mode, as high as its weight, with the chosen one in colour, and then the numbers."""
     step, foot, height = 12, LINE_PX - 6, LINE_PX - 10
     for k, weight in enumerate(sample.weights):
         left = 6 + k * step
@@ -40,7 +42,7 @@ def _draw_mixture(line: np.ndarray, sample: ActionSample) -> None:
 
 
 def _write(area: np.ndarray, text: str, left: int, foot: int) -> None:
-    """In one line, small enough to fit."""
+    """Write one line of text, small enough to fit."""
     (text_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
     scale = min(0.5, (area.shape[1] - left - 6) / max(text_px, 1))
     cv2.putText(area, text, (left, foot), cv2.FONT_HERSHEY_SIMPLEX, scale, WHITE, 1, cv2.LINE_AA)

@@ -1,7 +1,7 @@
 """One closed-loop episode in simulation, through the session that drives the robot.
 
-Images and joints go in with stamps, commands come out in SI units and are turned back into actions as the simulator
-node does, so a checkpoint meets here what it meets over ROS.
+The session receives stamped images and joints and returns commands in SI units. They are converted back into actions as
+in the simulator node, so a checkpoint has the same inputs and outputs as over ROS.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from m2distill_training.evaluation.overlay import video_frame
 
 @dataclass(frozen=True)
 class RolloutOutcome:
-    success: bool  # the goal predicate held after any step, as LIBERO counts
+    """Outcome of `run_episode`."""
+
+    success: bool  # the goal predicate was true after any step, as in LIBERO
     steps: int
     held: str  # why the session stopped commanding; empty when it never did
     frames: list[np.ndarray]  # one image per step when recorded
@@ -31,9 +33,22 @@ def run_episode(
     record: bool = False,
     placement_seed: int | None = None,
 ) -> RolloutOutcome:
-    """Let the session act from `initial_state`, or from a placement drawn by a seed, until success, `max_steps` or a
-    Hold. In simulation every input is fresh, so a Hold is a fault and counts as a failure. Raises UserError for an
-    instruction it does not know."""
+    """Run the session until success, `max_steps` or a Hold.
+
+    In simulation every input is fresh, so a Hold is a fault and counts as a failure.
+
+    Args:
+        env: the simulator.
+        session: the policy's session.
+        instruction: what to execute.
+        initial_state: state of the simulator at the start; None draws a placement.
+        max_steps: control steps after which the episode has failed.
+        record: keep an image of every step.
+        placement_seed: seed of a drawn placement.
+
+    Raises:
+        UserError: the policy does not know the instruction.
+    """
     period_ns = session.spec.period_ns
     session.reset()
     session.reset_fault()
@@ -67,7 +82,7 @@ def run_episode(
 
 
 def feed(session: PolicySession, observation: SimObservation, stamp_ns: int) -> None:
-    """Show one simulator observation to the session as a robot's topics would: fingers counted positive."""
+    """Pass one simulator observation to the session with the signs of a robot's topics: fingers open positively."""
     spec = session.spec
     for camera, image in observation.images.items():
         session.observe_image(camera, image, stamp_ns)

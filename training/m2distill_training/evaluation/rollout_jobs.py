@@ -1,7 +1,7 @@
-"""Episodes of a checkpoint in simulation, each a function of its Job alone, and the file that keeps the finished ones.
+"""Episodes of a checkpoint in simulation, and the file of finished ones.
 
-They start from suites.held_out, demonstrations from suites.DEMO_STATES; no checkpoint is chosen by its success, so no
-state is used both for choosing and for reporting.
+Each episode depends only on its RolloutSpec. Episodes start from suites.held_out, demonstrations from
+suites.DEMO_STATES. No checkpoint is selected by its success, so no state serves both selection and reporting.
 """
 
 import json
@@ -20,19 +20,26 @@ from m2distill_policy.spec import CameraSpec
 from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
 from m2distill_training.execution.local_pool import run_in_workers
 from m2distill_training.runs.provenance import packages
-from m2distill_training.runs.run_folder import append_line, read_lines, write_lines
+from m2distill_training.runs.records import append_line, read_lines, write_lines
 from m2distill_training.utils.schemas import is_count, is_text, optional
 
-if TYPE_CHECKING:  # it imports the renderer, which chooses its platform once and for all
+if TYPE_CHECKING:  # it imports the renderer, which selects its platform at import
     from m2distill_sim.arm_env import ArmEnv
 
-RENDER_PX = 128  # least side drawn, as in demonstrations and on the simulator's topics: one door makes it smaller
+RENDER_PX = 128  # least side rendered, as in demonstrations and on the simulator's topics
 LONGEST_NAME = 255  # bytes
-VERSIONS = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")  # what a result may depend on
+VERSIONS = (
+    "torch",
+    "numpy",
+    "mujoco",
+    "robosuite",
+    "hf-libero",
+    "opencv-python",
+)  # libraries that a result may depend on
 
 
 def is_video(value: Any) -> bool:
-    """A film's path, relative to the file that names it."""
+    """Return True for the path of a video relative to the file that names it."""
     return (
         is_text(value)
         and not value.startswith("/")
@@ -41,11 +48,13 @@ def is_video(value: Any) -> bool:
     )
 
 
-EPISODE = {"success": bool, "steps": is_count, "held": str, "video": optional(is_video)}  # a line of those kept
+EPISODE = {"success": bool, "steps": is_count, "held": str, "video": optional(is_video)}  # a line of episodes.jsonl
 
 
 @dataclass(frozen=True)
 class RolloutSpec:
+    """All that determines one episode."""
+
     checkpoint: Path
     suite: str
     task: int
@@ -59,7 +68,9 @@ class RolloutSpec:
 
 @dataclass(frozen=True)
 class RolloutResult:
-    job: RolloutSpec
+    """Outcome of one episode."""
+
+    spec: RolloutSpec
     success: bool
     steps: int
     held: str  # why the session stopped commanding; empty when it never did
@@ -68,14 +79,17 @@ class RolloutResult:
 
 @dataclass(frozen=True)
 class ProgressCallbacks:
-    """What is told while episodes run; the last in `total` are those that still have to be run."""
+    """Functions that are called while episodes run.
+
+    `begin` receives the number of episodes to run, `result` each result, `repeat` an episode that is repeated and why.
+    """
 
     begin: Callable[[int], None] = lambda total: None
     result: Callable[[RolloutResult], None] = lambda result: None
-    repeat: Callable[[RolloutSpec, str], None] = lambda job, reason: None
+    repeat: Callable[[RolloutSpec, str], None] = lambda spec, reason: None
 
 
-def make_jobs(
+def make_specs(
     checkpoint: Path,
     tasks: Sequence[Task],
     episodes: int,
@@ -85,14 +99,16 @@ def make_jobs(
     assets: str | None,
     videos: Path | None,
 ) -> list[RolloutSpec]:
-    """The first `episodes` held-out starts of every task. Raises UserError for a task named twice, and for numbers out
-    of range."""
+    """Return the specs of the first `episodes` held-out starts of every task.
+
+    Raises UserError for a repeated task and for numbers out of range.
+    """
     require_at_least(1, episodes=episodes, max_steps=max_steps)
     require_at_least(0, seed=seed)
     if not tasks or len(set(tasks)) < len(tasks):
         raise UserError(
-            f"tasks {[task.index for task in tasks]} given, expected at least one and none twice: an "
-            "episode repeated is no further evidence"
+            f"tasks {[task.index for task in tasks]} given, expected at least one and none twice: a "
+            "repeated episode is no further evidence"
         )
     return [
         RolloutSpec(checkpoint, task.suite, task.index, state, sampling, seed, max_steps, assets, videos)
@@ -101,85 +117,105 @@ def make_jobs(
     ]
 
 
-def run_jobs(
-    jobs: Sequence[RolloutSpec], workers: int, kept: Path, listener: ProgressCallbacks = ProgressCallbacks()
+def run_rollouts(
+    specs: Sequence[RolloutSpec], workers: int, kept: Path, callbacks: ProgressCallbacks = ProgressCallbacks()
 ) -> list[RolloutResult]:
-    """Results in the order of `jobs`: those in the file `kept` from there, the others run now and added to it.
+    """Return results in the order of `specs`; run the episodes that the file `kept` lacks and append them to it.
 
-    Equal episodes of equal checkpoints run once, as the last of their jobs, and share a Result. Those of other assets
-    or versions do not count. A video that should be there and is not, or shows a later episode of the same name, makes
-    its episode run again. `workers`: processes; 0: in this one, where a debugger can follow and
-    a crash is a crash. Raises UserError.
+    Equal episodes of equal checkpoints run once, as the last of their specs, and share a result. Lines of other assets
+    or versions do not count. An episode is repeated if its video is missing or shows a later episode of the same name.
+
+    Args:
+        specs: the episodes.
+        workers: processes; 0 runs in this process, for debugging.
+        kept: file of finished episodes.
+        callbacks: called while episodes run.
+
+    Raises:
+        UserError: the settings are out of range, or an episode failed repeatedly.
     """
     require_at_least(0, workers=workers)
-    ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(job.checkpoint for job in jobs)}
-    assets = {which: assets_of(*which).identity() for which in dict.fromkeys((job.suite, job.assets) for job in jobs)}
-    installed = versions()
-
-    def key(job: RolloutSpec) -> dict:
-        return {
-            "checkpoint_id": ids[job.checkpoint],
-            "suite": job.suite,
-            "task": job.task,
-            "state": job.state,
-            "sampling": job.sampling,
-            "seed": job.seed,
-            "max_steps": job.max_steps,
-            "assets": assets[job.suite, job.assets],
-            "versions": installed,
-        }
+    episodes = _EpisodeFile(kept, specs)
+    once = {episodes.key(spec): spec for spec in specs}
+    results = {spec: result for spec in once.values() if (result := episodes.finished(spec))}
+    missing = [spec for spec in once.values() if spec not in results]
 
     def keep(result: RolloutResult) -> None:
-        video = os.path.relpath(result.video, kept.parent) if result.video else None
-        append_line(
-            kept,
-            {**key(result.job), "success": result.success, "steps": result.steps, "held": result.held, "video": video},
-        )
-        listener.result(result)
+        episodes.append(result)
+        callbacks.result(result)
 
-    def finished(job: RolloutSpec) -> RolloutResult | None:
-        line = lines.get(labelled[job])
-        if line is None:
-            return None
-        video = kept.parent / line["video"] if films.get(line["video"]) is line else None
-        if job.videos and is_filmed(job, line["success"]) and not (video and video.is_file()):
-            return None
-        return RolloutResult(job, line["success"], line["steps"], line["held"], video)
-
-    whole = read_lines(kept, EPISODE, "restore it from a copy, or remove it to run its episodes again")
-    write_lines(kept, whole)  # without a last line cut short
-    names = list(key(jobs[0]))
-    films = {line["video"]: line for line in whole if line["video"]}
-    lines = {json.dumps({name: line.get(name) for name in names}): line for line in whole}
-    labelled = {job: json.dumps(key(job)) for job in jobs}
-    once = {label: job for job, label in labelled.items()}
-    results = {job: result for job in once.values() if (result := finished(job))}
-    missing = [job for job in once.values() if job not in results]
-    listener.begin(len(missing))
+    callbacks.begin(len(missing))
     if workers == 0:
         with _one_thread():
-            for job in missing:
-                results[job] = run_job(job)
-                keep(results[job])
+            for spec in missing:
+                results[spec] = run_rollout(spec)
+                keep(results[spec])
     elif missing:
-        done = run_in_workers(_run_in_worker, missing, workers, on_result=keep, on_repeat=listener.repeat)
+        done = run_in_workers(_run_in_worker, missing, workers, on_result=keep, on_repeat=callbacks.repeat)
         results |= dict(zip(missing, done, strict=True))
-    return [results[once[labelled[job]]] for job in jobs]
+    return [results[once[episodes.key(spec)]] for spec in specs]
+
+
+class _EpisodeFile:
+    """File of finished episodes, one line each, found by all that determines an episode."""
+
+    def __init__(self, path: Path, specs: Sequence[RolloutSpec]):
+        self._path = path
+        self._ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(spec.checkpoint for spec in specs)}
+        suites = dict.fromkeys((spec.suite, spec.assets) for spec in specs)
+        self._assets = {which: assets_of(*which).identity() for which in suites}
+        self._versions = versions()
+        lines = read_lines(path, EPISODE, "restore it from a copy, or remove it to run its episodes again")
+        write_lines(path, lines)  # without an incomplete last line
+        names = list(self._entries(specs[0]))
+        self._lines = {json.dumps({name: line.get(name) for name in names}): line for line in lines}
+        self._newest = {line["video"]: line for line in lines if line["video"]}  # of the lines with the same video
+
+    def key(self, spec: RolloutSpec) -> str:
+        return json.dumps(self._entries(spec))
+
+    def finished(self, spec: RolloutSpec) -> RolloutResult | None:
+        """Return the result of a finished episode; None if it must be run, also for lack of its video."""
+        line = self._lines.get(self.key(spec))
+        if line is None:
+            return None
+        video = self._path.parent / line["video"] if self._newest.get(line["video"]) is line else None
+        if spec.videos and is_filmed(spec, line["success"]) and not (video and video.is_file()):
+            return None
+        return RolloutResult(spec, line["success"], line["steps"], line["held"], video)
+
+    def append(self, result: RolloutResult) -> None:
+        video = os.path.relpath(result.video, self._path.parent) if result.video else None
+        outcome = {"success": result.success, "steps": result.steps, "held": result.held, "video": video}
+        append_line(self._path, self._entries(result.spec) | outcome, EPISODE)
+
+    def _entries(self, spec: RolloutSpec) -> dict:
+        return {
+            "checkpoint_id": self._ids[spec.checkpoint],
+            "suite": spec.suite,
+            "task": spec.task,
+            "state": spec.state,
+            "sampling": spec.sampling,
+            "seed": spec.seed,
+            "max_steps": spec.max_steps,
+            "assets": self._assets[spec.suite, spec.assets],
+            "versions": self._versions,
+        }
 
 
 def versions() -> dict[str, str | None]:
-    """Of the libraries that a result may depend on; None: not installed."""
+    """Return the versions of the libraries that a result may depend on; None if not installed."""
     installed = packages()
     return {name: installed.get(name) for name in VERSIONS}
 
 
-def is_filmed(job: RolloutSpec, success: bool) -> bool:
-    """Every failure, and the first held-out state of every task."""
-    return not success or job.state == HELD_OUT[0]
+def is_filmed(spec: RolloutSpec, success: bool) -> bool:
+    """Return True for every failure, and for the first held-out state of every task."""
+    return not success or spec.state == HELD_OUT[0]
 
 
-class _Stage:
-    """What a process keeps between jobs: its simulator and its checkpoint, each made anew only when it must change."""
+class _Cached:
+    """Simulator and checkpoint that a process keeps between episodes."""
 
     env: "ArmEnv | None" = None
     env_key: tuple | None = None
@@ -187,62 +223,63 @@ class _Stage:
     checkpoint_path: Path | None = None
 
 
-def run_job(job: RolloutSpec) -> RolloutResult:
+def run_rollout(spec: RolloutSpec) -> RolloutResult:
+    """Run one episode in this process."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     from m2distill_policy.control.inference import InferencePolicy
     from m2distill_sim.env_factory import make_env
     from m2distill_sim.video import write_video
     from m2distill_training.evaluation.rollout import run_episode
 
-    if _Stage.checkpoint is None or _Stage.checkpoint_path != job.checkpoint:
-        _Stage.checkpoint, _Stage.checkpoint_path = load_checkpoint(job.checkpoint), job.checkpoint
-    checkpoint = _Stage.checkpoint
+    if _Cached.checkpoint is None or _Cached.checkpoint_path != spec.checkpoint:
+        _Cached.checkpoint, _Cached.checkpoint_path = load_checkpoint(spec.checkpoint), spec.checkpoint
+    checkpoint = _Cached.checkpoint
     cameras = {camera.name: render_size(camera) for camera in checkpoint.spec.cameras}
     views = recorded_cameras(checkpoint.metrics)
-    key = (job.suite, job.task, job.assets, tuple(cameras.items()), views)
-    if _Stage.env is None or _Stage.env_key != key:
-        if _Stage.env is not None:
-            _Stage.env.close()
-        _Stage.env_key = None
-        _Stage.env = make_env(job.suite, job.task, assets_of(job.suite, job.assets), cameras, views)
-        _Stage.env_key = key
-    policy = InferencePolicy(checkpoint, job.sampling, seed=job.seed * 1000 + job.state)
+    key = (spec.suite, spec.task, spec.assets, tuple(cameras.items()), views)
+    if _Cached.env is None or _Cached.env_key != key:
+        if _Cached.env is not None:
+            _Cached.env.close()
+        _Cached.env_key = None
+        _Cached.env = make_env(spec.suite, spec.task, assets_of(spec.suite, spec.assets), cameras, views)
+        _Cached.env_key = key
+    policy = InferencePolicy(checkpoint, spec.sampling, seed=spec.seed * 1000 + spec.state)
     session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
     episode = run_episode(
-        _Stage.env,
+        _Cached.env,
         session,
-        _Stage.env.instruction,
-        initial_state(job.suite, job.task, job.state),
-        job.max_steps,
-        record=job.videos is not None,
-        placement_seed=job.state if job.state >= DRAWN_FROM else None,
+        _Cached.env.instruction,
+        initial_state(spec.suite, spec.task, spec.state),
+        spec.max_steps,
+        record=spec.videos is not None,
+        placement_seed=spec.state if spec.state >= DRAWN_FROM else None,
     )
     video = None
-    if job.videos is not None:
-        job.videos.mkdir(parents=True, exist_ok=True)
-        name = f"{job.suite}_task{job.task}_state{job.state}.mp4"
-        for earlier in job.videos.glob(f"*_{name}"):
+    if spec.videos is not None:
+        spec.videos.mkdir(parents=True, exist_ok=True)
+        name = f"{spec.suite}_task{spec.task}_state{spec.state}.mp4"
+        for earlier in spec.videos.glob(f"*_{name}"):
             earlier.unlink()
-        if is_filmed(job, episode.success):
-            video = job.videos / f"{'success' if episode.success else 'failure'}_{name}"  # failures first, by name
+        if is_filmed(spec, episode.success):
+            video = spec.videos / f"{'success' if episode.success else 'failure'}_{name}"  # failures first, by name
             write_video(video, episode.frames, session.spec.rate_hz)
-    return RolloutResult(job, episode.success, episode.steps, episode.held, video)
+    return RolloutResult(spec, episode.success, episode.steps, episode.held, video)
 
 
 def render_size(camera: CameraSpec) -> tuple[int, int]:
-    """(height, width) to draw for a camera of the policy."""
+    """Return the (height, width) to render for a camera of the policy."""
     square = camera.height == camera.width
     return (max(camera.height, RENDER_PX),) * 2 if square else (camera.height, camera.width)
 
 
-def _run_in_worker(job: RolloutSpec) -> RolloutResult:
+def _run_in_worker(spec: RolloutSpec) -> RolloutResult:
     with _one_thread():
-        return run_job(job)
+        return run_rollout(spec)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One process per core is the parallelism, and sums are added in one order whatever the machine."""
+    """Limit torch to one thread: processes are the parallelism, and sums have the same order on every machine."""
     import torch
 
     threads = torch.get_num_threads()

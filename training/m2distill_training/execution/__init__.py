@@ -1,0 +1,4 @@
+"""Execution of jobs in parallel.
+
+local_pool.py  worker processes on this machine
+"""

@@ -1,7 +1,7 @@
-"""Jobs in processes that may die.
+"""Pool of local worker processes that may die.
 
-What a process was doing when it was killed, or when it failed, is done again by a new one. A job that fails ATTEMPTS
-times ends everything with its reason, and nothing is made up in its place.
+A new process repeats the job of one that was killed or failed. A job that fails ATTEMPTS times ends the whole call with
+its error.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ from m2distill_policy.errors import RendererError, UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-ATTEMPTS = 3  # of one job
+ATTEMPTS = 3  # per job
 
 
 def run_in_workers(
@@ -28,10 +28,17 @@ def run_in_workers(
     on_result: Callable[[Result], None] = lambda result: None,
     on_repeat: Callable[[Job, str], None] = lambda job, reason: None,
 ) -> list[Result]:
-    """`work(job)` of every job, in the order of `jobs`, by at most `workers` processes. `work` is a module's function.
+    """Return `work(job)` of every job, in the order of `jobs`.
 
-    `on_result` is called as each one ends, `on_repeat` when a job is to be done again, with the reason. A UserError
-    that `work` raises is raised here at once, for it would come again; a RendererError only when it keeps coming.
+    Args:
+        work: function of a module.
+        jobs: its arguments.
+        workers: largest number of processes.
+        on_result: called with each result.
+        on_repeat: called with a job that is repeated, and the reason.
+
+    Raises:
+        UserError: `work` raised it; it is not repeated. A RendererError is repeated like a crash.
     """
     results: dict[int, Result] = {}
     failures: Counter[int] = Counter()
@@ -66,7 +73,7 @@ def run_in_workers(
 
 
 class _Failed(Exception):
-    """A process has ended without a result for its job, for what may have been chance."""
+    """A process has ended without a result for its job; a repetition may succeed."""
 
     def __init__(self, reason: Exception):
         super().__init__(str(reason))
@@ -74,6 +81,8 @@ class _Failed(Exception):
 
 
 class _Worker:
+    """One process and the job that it executes."""
+
     def __init__(self, work: Callable):
         context = multiprocessing.get_context("spawn")  # a forked GL context is unusable
         self.doing: int | None = None
@@ -84,11 +93,11 @@ class _Worker:
 
     def begin(self, i: int, job: object) -> None:
         self.doing = i
-        with suppress(OSError):  # it has died meanwhile, which its result will be
+        with suppress(OSError):  # it has died meanwhile, which `result` reports
             self.pipe.send(job)
 
     def result(self) -> Any:
-        """Raises UserError, or _Failed when the process is of no more use."""
+        """Wait for the result. Raises UserError, or _Failed if the process has ended."""
         self.doing = None
         try:
             kind, value = self.pipe.recv()
@@ -99,24 +108,24 @@ class _Worker:
             kind, value = (
                 "failed",
                 UserError(
-                    f"a process of its own {how}, perhaps for lack of memory; repeat the command with fewer --workers"
+                    f"a worker process {how}, perhaps for lack of memory; repeat the command with fewer --workers"
                 ),
             )
         if kind == "result":
             return value
         self.end()
-        raise value if kind == "refused" else _Failed(value)
+        raise value if kind == "rejected" else _Failed(value)
 
     def end(self) -> None:
-        """Whatever it is doing."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def _serve(work: Callable, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    with suppress(EOFError, OSError):  # the parent is gone
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    with suppress(EOFError, OSError):  # the parent has ended
         while True:
             pipe.send(_attempt(work, pipe.recv()))
 
@@ -127,6 +136,6 @@ def _attempt(work: Callable, job: object) -> tuple[str, object]:
     except RendererError as error:
         return "failed", error
     except UserError as error:
-        return "refused", error
-    except Exception:  # a defect, or a library's way of saying that a device has gone
+        return "rejected", error
+    except Exception:  # a defect, or a library error after the loss of a device
         return "failed", RuntimeError(traceback.format_exc())

@@ -1,18 +1,18 @@
-"""`m2distill demo`: the whole promise in one command.
+"""Experiment of `m2distill demo`: the whole system in one command.
 
-Collects demonstrations of two LIBERO-OBJECT tasks, learns the first, then the second with M2Distill and, as a control,
-with plain fine-tuning; then starts simulator and policy as separate ROS 2 processes, tells the policy each task's
-instruction on the topic, and counts successes from initial states that no demonstration used.
+It collects demonstrations of two LIBERO-OBJECT tasks and learns the first task, then the second with M2Distill and, as
+a control, with plain fine-tuning. Then it starts the simulator and the policy as separate ROS 2 processes, sends each
+task's instruction on the topic, and counts successes from initial states that no demonstration used.
 
     OUT/data/            demonstrations
     OUT/m2distill/       run folder of the method: checkpoints, metrics, evaluation.json
     OUT/finetune/        run folder of the control; its first stage is the method's
     OUT/trials/          results, videos and node logs of the trials over ROS 2
-    OUT/demo.json        what was asked for; another demo in the same folder is refused
+    OUT/demo.json        the settings; a demo with other settings in the same folder is rejected
     OUT/summary.json     every number; its seconds are those of the last invocation
-    OUT/report.html      the same for people
+    OUT/report.html      the same as a page
 
-A stage that is finished is not repeated, so the same command goes on after an interruption.
+A finished phase is not repeated, so the same command continues after an interruption.
 """
 
 import dataclasses
@@ -44,12 +44,12 @@ from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
 from m2distill_training.report import write_report
-from m2distill_training.runs.run_folder import RunError, begin_folder, read_json, write_atomic
+from m2distill_training.runs.records import RunError, begin_folder, read_json, write_atomic
 from m2distill_training.utils.schemas import is_count, optional
 
 CRITERION = 0.8  # success rate that the policy must reach on the old and on the new task: 4 of 5 episodes
 SUITE = DEFAULT_SUITE
-CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets well before
+CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets long before
 TRIALS = [{"task": is_count, "initial_state": is_count, "success": bool, "steps": is_count, "video": optional(str)}]
 
 
@@ -71,7 +71,7 @@ class DemoPlan:
 
 
 def demo(chosen: DemoPlan) -> int:
-    """Run the demo, or continue it; returns the exit status, 1 if the policy falls short of CRITERION.
+    """Run the demo or continue it; return the exit status, 1 if the policy falls short of CRITERION.
 
     Raises UserError.
     """
@@ -80,15 +80,15 @@ def demo(chosen: DemoPlan) -> int:
     console, clock = Console(), _Clock()
     first, second = chosen.tasks
     console.print(f"m2distill demo: task {first} first, then task {second}; everything goes to {chosen.out}/")
-    with clock.stage(console, f"1/4  collect {chosen.demos} demonstrations of each task"):
+    with clock.phase(console, f"1/4  collect {chosen.demos} demonstrations of each task"):
         builtin = find_assets("builtin")
         files = collect(SUITE, chosen.tasks, chosen.demos, chosen.out / "data", seed=chosen.seed, assets=builtin)
-    with clock.stage(console, "2/4  learn the first task, then the second with M2Distill"):
+    with clock.phase(console, "2/4  learn the first task, then the second with M2Distill"):
         _learn(chosen, "m2distill", files)
-    with clock.stage(console, "3/4  the control: learn the second task by plain fine-tuning"):
+    with clock.phase(console, "3/4  the control: learn the second task by plain fine-tuning"):
         _learn(chosen, "finetune", files)
-    with clock.stage(console, "4/4  execute instructions over ROS 2"):
-        evaluations = _examine(chosen)
+    with clock.phase(console, "4/4  execute instructions over ROS 2"):
+        evaluations = _run_trials(chosen)
     _summarise(chosen, console, clock, evaluations)
     if missed := shortfall(evaluations["m2distill"]):
         print(f"m2distill: demo failed: {missed}", file=sys.stderr)
@@ -108,7 +108,7 @@ def shortfall(evaluation: dict) -> str:
 
 
 def _check(chosen: DemoPlan) -> None:
-    """Report everything that would stop a later stage before the first begins. Raises UserError."""
+    """Raise UserError for anything that would stop a later phase."""
     for task in chosen.tasks:
         find_task(SUITE, task)
     presets.preset(chosen.preset)
@@ -137,18 +137,18 @@ def _begin(chosen: DemoPlan) -> None:
 
 
 class _Clock:
-    """Wall time by stage, in s."""
+    """Wall time of each phase, in s."""
 
     def __init__(self):
-        self.stages: dict[str, float] = {}
+        self.phases: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, console: Console, title: str) -> Iterator[None]:
+    def phase(self, console: Console, title: str) -> Iterator[None]:
         console.rule(title, align="left")
         began = time.monotonic()
         yield
-        self.stages[title[5:]] = round(time.monotonic() - began, 1)
-        console.print(f"[dim]{self.stages[title[5:]]:.0f} s[/dim]")
+        self.phases[title[5:]] = round(time.monotonic() - began, 1)
+        console.print(f"[dim]{self.phases[title[5:]]:.0f} s[/dim]")
 
 
 def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
@@ -163,11 +163,11 @@ def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
         train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
 
 
-def _examine(chosen: DemoPlan) -> dict[str, dict]:
-    """Trials of three policies; the evaluation of each strategy, also written into its run folder."""
+def _run_trials(chosen: DemoPlan) -> dict[str, dict]:
+    """Run the trials of three policies; return the evaluation of each strategy and write it into its run folder."""
     first, second = chosen.tasks
     m2distill, finetune = (folder / "stages" for folder in chosen.folders.values())
-    sessions = {  # name -> checkpoint, tasks; the two longest first, side by side on two cores
+    sessions = {  # name -> checkpoint, tasks; the two longest first, in parallel on two cores
         "m2distill": (m2distill / "2" / "checkpoint", [first, second]),
         "finetune": (finetune / "2" / "checkpoint", [first, second]),
         "first_stage": (m2distill / "1" / "checkpoint", [first]),
@@ -180,7 +180,7 @@ def _examine(chosen: DemoPlan) -> dict[str, dict]:
         }
         try:
             results = {name: future.result() for name, future in running.items()}
-        except BaseException:  # Ctrl-C, or one session failed: the others end too, and no further one begins
+        except BaseException:  # Ctrl-C, or one session failed: end the others too
             pool.shutdown(wait=False, cancel_futures=True)
             for client in clients:
                 client.terminate()
@@ -200,7 +200,7 @@ def _examine(chosen: DemoPlan) -> dict[str, dict]:
 def _trials(
     chosen: DemoPlan, clients: list[subprocess.Popen], number: int, name: str, checkpoint: Path, tasks: list[int]
 ) -> list[RolloutResult]:
-    """One session over ROS 2, on a DDS domain of its own: simulator, policy, and a client that instructs and counts."""
+    """Run one session over ROS 2 on its own DDS domain: simulator, policy, and a client that counts successes."""
     folder = chosen.out / "trials" / name
     out = folder / "trials.json"
     if not out.is_file():
@@ -243,18 +243,18 @@ def _trials(
                 client.terminate()
                 client.wait()
             if client.returncode != 0:
-                nodes.check()  # a node that has ended knows better than its client what is wrong
+                nodes.check()  # the error of a node that has ended explains that of its client
         if client.returncode != 0:
-            raise UserError(f"the trials of {name} failed; {folder / 'logs'} says why")
+            raise UserError(f"the trials of {name} failed; see {folder / 'logs'}")
     return [_result(checkpoint, chosen, trial) for trial in _read_trials(out, tasks, HELD_OUT[: chosen.episodes])]
 
 
 def _read_trials(path: Path, tasks: Sequence[int], states: Sequence[int]) -> list[dict]:
-    """Of every task from every state, or RunError."""
-    mend = "remove it to run these trials again"
-    trials = read_json(path, TRIALS, mend)
+    """Return the trials of every task from every state. Raises RunError for others."""
+    remedy = "remove it to run these trials again"
+    trials = read_json(path, TRIALS, remedy)
     if [(trial["task"], trial["initial_state"]) for trial in trials] != list(itertools.product(tasks, states)):
-        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {mend}")
+        raise RunError(f"{path} holds other trials than tasks {list(tasks)} from states {list(states)}; {remedy}")
     return trials
 
 
@@ -269,7 +269,7 @@ def _show_trial(name: str, trial: dict) -> None:
 
 def _result(checkpoint: Path, chosen: DemoPlan, trial: dict) -> RolloutResult:
     video = Path(trial["video"]) if trial["video"] else None
-    job = RolloutSpec(
+    spec = RolloutSpec(
         checkpoint,
         SUITE,
         trial["task"],
@@ -279,7 +279,7 @@ def _result(checkpoint: Path, chosen: DemoPlan, trial: dict) -> RolloutResult:
         chosen.max_steps,
         "builtin",
     )
-    return RolloutResult(job, trial["success"], trial["steps"], held="", video=video)
+    return RolloutResult(spec, trial["success"], trial["steps"], held="", video=video)
 
 
 def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: dict[str, dict]) -> None:
@@ -298,8 +298,8 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
         "episodes_per_task": chosen.episodes,
         "preset": chosen.preset,
         "seed": chosen.seed,
-        "seconds_now": clock.stages,
-        "seconds_now_total": round(sum(clock.stages.values()), 1),
+        "seconds_now": clock.phases,
+        "seconds_now_total": round(sum(clock.phases.values()), 1),
         "evaluations": evaluations,
     }
     write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
@@ -310,7 +310,7 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
         notes=f"Two tasks of LIBERO-OBJECT learned one after the other from {chosen.demos} scripted "
         "demonstrations each, then instructed over ROS 2.",
     )
-    console.print(f"{sum(clock.stages.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")
+    console.print(f"{sum(clock.phases.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")
 
 
 def _score(task: dict) -> str:

@@ -1,9 +1,9 @@
-"""robosuite's packaged human demonstrations of Lift -> one LIBERO-format file, a task like any other.
+"""Import of robosuite's packaged human demonstrations of Lift as a LIBERO-format file, a task like any other.
 
-robosuite recorded the simulator's states at 20 Hz and what the keyboard sent: single steps of full deflection, with
-nothing in nine steps of ten, from which a policy would learn to wait. The file made here keeps the states as they were
-and derives the actions from the motion in them: at every step in which hand or fingers move, the OSC_POSE action that
-would keep up this motion. Images are drawn from the states, each before its action.
+robosuite recorded the simulator's states at 20 Hz and the keyboard's commands: single steps of full deflection, with
+nothing in nine steps of ten, from which a policy would learn to wait. The file made here keeps the states and derives
+the actions from their motion: at every step in which the hand or the fingers move, it stores the OSC_POSE action that
+would continue this motion. Images are rendered from the states, each before its action.
 """
 
 import hashlib
@@ -45,8 +45,11 @@ class Recording:
 
 
 def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Path:
-    """The file `lift_demo.hdf5` in the folder `out`, from robosuite's `demo.hdf5` or the one in its wheel. Raises
-    DataError for a file of another task, robot or controller, and for actions that are not finite or out of range."""
+    """Write `lift_demo.hdf5` in the folder `out` and return its path.
+
+    The source is robosuite's `demo.hdf5`, by default that of its wheel. Raises DataError for a file of another task,
+    robot or controller, and for actions that are not finite or out of range.
+    """
     if not 16 <= size_px <= 1024:
         raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     source = source or lift.assets().path / "demonstrations" / "lift" / "demo.hdf5"
@@ -74,7 +77,7 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
 
 def read_recordings(source: Path) -> Iterator[Recording]:
     try:
-        file = h5py.File(source, "r")
+        file = h5py.File(source, "r", locking=False)
     except OSError as error:
         raise DataError(f"{source}: not a readable HDF5 file ({error}); give robosuite's demo.hdf5") from None
     with file, reading(str(source), "it is not as robosuite 1.4 records demonstrations"):

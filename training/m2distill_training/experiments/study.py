@@ -1,14 +1,14 @@
-"""`m2distill study`: strategies and ablations on the same demonstrations, from the same first stage.
+"""Experiment of `m2distill study`: strategies and ablations on the same demonstrations and first stage.
 
-    OUT/study.json           what was asked for; another study in the same folder is refused
+    OUT/study.json           the settings; a study with other settings in the same folder is rejected
     OUT/data/                demonstrations, one file per task
     OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first stage, in which no strategy differs
     OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
     OUT/results.md           the same as tables
     OUT/report.html          the same as images
 
-Whatever is finished is not repeated: the same command goes on after an interruption, and one with further variants or
-seeds adds to the study.
+Finished runs and episodes are not repeated: the same command continues after an interruption, and one with further
+variants or seeds adds to the study.
 """
 
 import dataclasses
@@ -32,15 +32,8 @@ from m2distill_training.evaluation.evaluate import EPISODES, evaluate_run
 from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.report import write_report
 from m2distill_training.report.runs import read_evaluation
-from m2distill_training.runs.run_folder import (
-    CONFIG,
-    RunFolder,
-    begin_folder,
-    read_json,
-    read_lines,
-    write_atomic,
-    write_lines,
-)
+from m2distill_training.runs.records import begin_folder, read_json, read_lines, write_atomic, write_lines
+from m2distill_training.runs.run_folder import CONFIG, RunFolder
 from m2distill_training.strategies import find_strategy, strategy_names
 from m2distill_training.utils.schemas import is_count
 
@@ -50,7 +43,7 @@ STUDY = {
     "tasks": [is_count],
     "preset": str,
     **dict.fromkeys(("demos", "replay", "first_budget", "budget", "episodes", "max_steps"), is_count),
-}  # what is read of study.json
+}  # the entries of study.json that are read again
 
 
 VARIANTS: dict[str, tuple[str, dict[str, float]]] = {  # strategy and hyper-parameters; a strategy is its own variant
@@ -122,12 +115,12 @@ class Study:
         return total // len(self.tasks) if is_joint(variant) else self.budget
 
 
-def study(out: Path, asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int = 2) -> None:
+def study(out: Path, settings: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int = 2) -> None:
     """Learn, evaluate and compare; what is finished in `out` is not repeated.
 
     Args:
         out: folder of everything that is written.
-        asked: what all runs have in common.
+        settings: what all runs have in common.
         variants: names of VARIANTS, or strategies.
         seeds: of initial weights, random draws and replayed demonstrations.
         workers: simulating processes; the results do not depend on their number.
@@ -135,20 +128,22 @@ def study(out: Path, asked: Study, variants: tuple[str, ...], seeds: tuple[int, 
     Raises:
         UserError: for settings that cannot be studied, and for a folder with another study.
     """
-    _check(asked, variants, seeds, workers)
-    begin_folder(out, "study", json.loads(json.dumps(asdict(asked))))
+    _check(settings, variants, seeds, workers)
+    begin_folder(out, "study", json.loads(json.dumps(asdict(settings))))
     console = Console()
-    files = collect(asked.suite, asked.tasks, asked.demos, out / "data", workers=workers, assets=find_assets("builtin"))
+    files = collect(
+        settings.suite, settings.tasks, settings.demos, out / "data", workers=workers, assets=find_assets("builtin")
+    )
     for seed in seeds:
         for variant in variants:
             console.rule(f"{variant}, seed {seed}", align="left")
-            first = None if is_joint(variant) else _learn_and_evaluate(out, asked, files[:1], FIRST, seed, workers)
-            _learn_and_evaluate(out, asked, files, variant, seed, workers, first)
+            first = None if is_joint(variant) else _learn_and_evaluate(out, settings, files[:1], FIRST, seed, workers)
+            _learn_and_evaluate(out, settings, files, variant, seed, workers, first)
             write_results(out)
     print((out / "results.md").read_text())
 
 
-def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> None:
+def _check(settings: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> None:
     for variant in variants:
         strategy, _ = strategy_of(variant)
         if find_strategy(strategy).remembers:
@@ -156,34 +151,34 @@ def _check(asked: Study, variants: tuple[str, ...], seeds: tuple[int, ...], work
                 f"variant {variant!r} needs more of the first stage than the checkpoint that all variants share; "
                 "train it by itself with m2distill train"
             )
-    for task in asked.tasks:
-        find_task(asked.suite, task)
-    if len(set(asked.tasks)) < max(2, len(asked.tasks)):
-        raise UserError(f"tasks {list(asked.tasks)} given, expected at least two and none twice")
+    for task in settings.tasks:
+        find_task(settings.suite, task)
+    if len(set(settings.tasks)) < max(2, len(settings.tasks)):
+        raise UserError(f"tasks {list(settings.tasks)} given, expected at least two and none twice")
     if not variants or not seeds:
         raise UserError("expected at least one of --variants and of --seeds")
     require_at_least(
         1,
-        demos=asked.demos,
-        replay=asked.replay,
-        first_budget=asked.first_budget,
-        budget=asked.budget,
-        episodes=asked.episodes,
-        max_steps=asked.max_steps,
+        demos=settings.demos,
+        replay=settings.replay,
+        first_budget=settings.first_budget,
+        budget=settings.budget,
+        episodes=settings.episodes,
+        max_steps=settings.max_steps,
         workers=workers,
     )
-    require_at_least(0, curve_points=asked.curve_points, seeds=min(seeds))
-    asked.config(FIRST, min(seeds))  # refuses an unknown preset
+    require_at_least(0, curve_points=settings.curve_points, seeds=min(seeds))
+    settings.config(FIRST, min(seeds))  # rejects an unknown preset
 
 
 def _learn_and_evaluate(
-    out: Path, asked: Study, files: list[Path], variant: str, seed: int, workers: int, first: RunFolder | None = None
+    out: Path, settings: Study, files: list[Path], variant: str, seed: int, workers: int, first: RunFolder | None = None
 ) -> RunFolder:
-    """`first`: the run to go on from, whose episodes need no repetition."""
+    """Train and evaluate one run; `first` is the run of its first stage, whose episodes are not repeated."""
     run = RunFolder(out / "runs" / folder_name(variant, seed))
     with show_training(variant) as on_step:
         train(
-            asked.config(variant, seed),
+            settings.config(variant, seed),
             files,
             run.path,
             resume=(run.path / "config.json").is_file(),
@@ -192,30 +187,30 @@ def _learn_and_evaluate(
         )
     if first and not (run.path / EPISODES).is_file():
         write_lines(run.path / EPISODES, [line | {"video": None} for line in read_lines(first.path / EPISODES)])
-    with show_episodes() as listener:
+    with show_episodes() as callbacks:
         evaluate_run(
             run.path,
-            [asked.suite],
-            asked.episodes,
+            [settings.suite],
+            settings.episodes,
             sampling=DEFAULT_SAMPLING,
             seed=seed,
-            max_steps=asked.max_steps,
+            max_steps=settings.max_steps,
             workers=workers,
             assets="builtin",
-            listener=listener,
+            callbacks=callbacks,
         )
     return run
 
 
 def write_results(out: Path) -> None:
-    """results.json, results.md and report.html of a study's evaluated runs."""
+    """Write results.json, results.md and report.html of a study's evaluated runs."""
     evaluated = [
         (variant, path) for variant, path in _variants(out) if variant != FIRST and (path / "evaluation.json").is_file()
     ]
     results = [_result(variant, path) for variant, path in evaluated]
-    asked = read_json(out / "study.json", STUDY)
-    write_atomic(out / "results.json", (json.dumps({"study": asked, "runs": results}, indent=2) + "\n").encode())
-    write_atomic(out / "results.md", _tables(asked, results).encode())
+    settings = read_json(out / "study.json", STUDY)
+    write_atomic(out / "results.json", (json.dumps({"study": settings, "runs": results}, indent=2) + "\n").encode())
+    write_atomic(out / "results.md", _tables(settings, results).encode())
     write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
 
 
@@ -245,12 +240,13 @@ def _result(variant: str, path: Path) -> dict:
     }
 
 
-def _tables(asked: dict, results: list[dict]) -> str:
+def _tables(settings: dict, results: list[dict]) -> str:
     lines = [
-        f"{asked['suite']}, tasks {', '.join(map(str, asked['tasks']))} in this order; preset {asked['preset']}, "
-        f"{asked['first_budget']} gradient steps for the first, {asked['budget']} for each other; "
-        f"{asked['demos']} demonstrations a task, {asked['replay']} of them replayed; "
-        f"{asked['episodes']} episodes of at most {asked['max_steps']} steps for each rate. In percent, 95 % "
+        f"{settings['suite']}, tasks {', '.join(map(str, settings['tasks']))} in this order; "
+        f"preset {settings['preset']}, {settings['first_budget']} gradient steps for the first, "
+        f"{settings['budget']} for each other; "
+        f"{settings['demos']} demonstrations a task, {settings['replay']} of them replayed; "
+        f"{settings['episodes']} episodes of at most {settings['max_steps']} steps for each rate. In percent, 95 % "
         "intervals of what the number of episodes leaves open.",
         "",
         "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",

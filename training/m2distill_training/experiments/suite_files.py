@@ -10,14 +10,21 @@ from m2distill_training.data.libero.reader import open_libero
 
 
 def in_suite_order(files: Sequence[Path], suite: str, tasks: Sequence[int] = ()) -> tuple[list[Path], list[str]]:
-    """The file of each of the suite's tasks (of `tasks`, by index and in their order, when given), and the tasks'
-    instructions.
+    """Return the file of each of the suite's tasks, and the tasks' instructions.
 
-    A file belongs to the task whose name its own bears (LIBERO's `<task>_demo.hdf5`), or else to the one whose
+    A file belongs to the task whose name is in the file's name (LIBERO's `<task>_demo.hdf5`), or else to the task whose
     instruction it holds. The suite's instructions replace the files': LIBERO's downloads word some of them otherwise
-    ("Pick the akita black bowl ..."), and LIBERO trains and evaluates with the suite's. Raises UserError.
+    ("Pick the akita black bowl ..."), and LIBERO trains and evaluates with the suite's.
+
+    Args:
+        files: demonstration files in any order.
+        suite: name of the suite.
+        tasks: task numbers in the order to return; empty: all tasks of the suite.
+
+    Raises:
+        UserError: for an unknown suite or task, and for a task with no file or several.
     """
-    find_task(suite, 0)  # refuses an unknown suite
+    find_task(suite, 0)  # rejects an unknown suite
     chosen = [find_task(suite, index) for index in tasks] or list(suites()[suite])
     found = [_file_of(task, files) for task in chosen]
     return found, [task.instruction for task in chosen]

@@ -1,9 +1,8 @@
-"""Whether a checkpoint has lost an earlier task, and whether it has learned its own: measured task by task, against the
-checkpoint that it would replace.
+"""Promotion gate: checks task by task that a checkpoint keeps the earlier tasks and has learned its own.
 
-In simulation where a task has one: both checkpoints on the same held-out initial states. Elsewhere by the demos that
-were held out of the task (data/kept.py): how likely the checkpoint finds their actions, and how far its latents have
-moved.
+A task with a simulation is tested there: the checkpoint and the one that it would replace start from the same held-out
+initial states. Other tasks are tested with their held-out demos (data/task_memory.py): by the log-likelihood of the
+demonstrated actions and by the drift of the latents.
 """
 
 import math
@@ -24,25 +23,30 @@ from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import token_distance
 from m2distill_training.promotion.thresholds import Thresholds
-from m2distill_training.runs.run_folder import RunError, RunFolder
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder
 
-WINDOWS = 64  # of a task's held-out demos, spread evenly
+WINDOWS = 64  # of a task's held-out demos, at equal distances
 
 
 @dataclass(frozen=True)
 class TaskCheck:
-    """Of one task. `before` and `after`: success rates, or mean log-likelihoods a step in nats."""
+    """Result of the gate for one task.
+
+    `before` and `after` are success rates, or mean log-likelihoods per step in nats.
+    """
 
     instruction: str
     new: bool
     by: str  # "simulation" or "held-out demos"
     before: float | None
     after: float
-    least: float  # that `after` must reach
-    drift: float | None  # of the latents, by held-out demos of earlier tasks
+    least: float  # least permitted `after`
+    drift: float | None  # of the latents, on held-out demos of earlier tasks
     passed: bool
 
-    def told(self) -> str:
+    def describe(self) -> str:
+        """Return the result in words, for messages."""
         kind = "new task" if self.new else "earlier task"
         unit = "success" if self.by == "simulation" else "log-likelihood"
         was = "" if self.before is None else f", was {self.before:.2f}"
@@ -54,14 +58,26 @@ def check_forgetting(
     run: RunFolder,
     stage: int,
     before: int | None,
-    bars: Thresholds,
+    thresholds: Thresholds,
     suite_names: Sequence[str],
     *,
     episodes: int = 10,
     **simulation,
 ) -> list[TaskCheck]:
-    """One finding for each task that the checkpoint of `stage` knows, new ones last. `before` is the stage of the
-    checkpoint that it would replace; None: nothing to lose. Raises UserError."""
+    """Return one check for each task that the checkpoint of `stage` knows, new ones last.
+
+    Args:
+        run: the run folder.
+        stage: stage of the checkpoint to test.
+        before: stage of the checkpoint that it would replace; None if there is none.
+        thresholds: what the checkpoint must reach.
+        suite_names: where the simulations of tasks are looked up.
+        episodes: per task and checkpoint.
+        **simulation: options of evaluate_checkpoint.
+
+    Raises:
+        UserError: a checkpoint is damaged, or a task cannot be tested.
+    """
     candidate = load_checkpoint(run.checkpoint(stage))
     reference = None if before is None else load_checkpoint(run.checkpoint(before))
     old = set(reference.instructions) & set(candidate.instructions) if reference else set()
@@ -73,14 +89,15 @@ def check_forgetting(
     now = _success(run, stage, candidate, tasks, episodes, simulation)
     datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
     return [
-        _by_simulation(text, text not in old, bars, was.get(text), now[text])
+        _by_simulation(text, text not in old, thresholds, was.get(text), now[text])
         if text in tasks
-        else _by_demos(run, *datasets[text], text not in old, bars, reference, candidate)
+        else _by_demos(run, *datasets[text], text not in old, thresholds, reference, candidate)
         for text in instructions
     ]
 
 
 def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[str, Task]:
+    """Return {instruction: task} of those that a suite has."""
     candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
     return {text: found[0] for text in instructions if (found := known_tasks([text], candidates))}
 
@@ -88,7 +105,10 @@ def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[
 def _success(
     run: RunFolder, stage: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
 ) -> dict[str, tuple[int, int]]:
-    """{instruction: (successes, episodes)} of the tasks that the checkpoint knows; finished episodes are kept."""
+    """Return {instruction: (successes, episodes)} of the tasks that the checkpoint knows.
+
+    Finished episodes are kept in the folder of the stage.
+    """
     known = {text: task for text, task in tasks.items() if text in checkpoint.instructions}
     if not known:
         return {}
@@ -98,13 +118,13 @@ def _success(
 
 
 def _by_simulation(
-    text: str, new: bool, bars: Thresholds, before: tuple[int, int] | None, after: tuple[int, int]
+    text: str, new: bool, thresholds: Thresholds, before: tuple[int, int] | None, after: tuple[int, int]
 ) -> TaskCheck:
     rate = after[0] / after[1]
     if new or before is None:
-        return TaskCheck(text, True, "simulation", None, rate, bars.success, None, rate >= bars.success)
+        return TaskCheck(text, True, "simulation", None, rate, thresholds.success, None, rate >= thresholds.success)
     was, (low, high) = before[0] / before[1], wilson_interval(*before)
-    least = was - max(bars.drop, high - low)
+    least = was - max(thresholds.drop, high - low)
     return TaskCheck(text, False, "simulation", was, rate, least, None, rate >= least)
 
 
@@ -113,19 +133,19 @@ def _by_demos(
     place: int,
     dataset: dict,
     new: bool,
-    bars: Thresholds,
+    thresholds: Thresholds,
     reference: Checkpoint | None,
     candidate: Checkpoint,
 ) -> TaskCheck:
     text, folder = dataset["instruction"], run.memory(place, "held_out")
     if not folder.is_dir():
         raise RunError(
-            f"{text!r} has no simulation and no demos were held out of it: nothing can show that it is "
+            f"{text!r} has no simulation and no held-out demos: it cannot be tested whether it is "
             "kept. Name its suite with --suite, or learn with held-out demos (replay.held_out_demos, "
             "--held-out)"
         )
-    part = load_task_memory(folder, dataset)
-    windows = Windows([part], candidate.spec.history)
+    subset = load_task_memory(folder, dataset)
+    windows = Windows([subset], candidate.spec.history)
     ids = np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
     batch = windows.gather(ids)
     inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
@@ -140,10 +160,12 @@ def _by_demos(
     if reference is None:
         return TaskCheck(text, True, "held-out demos", None, after, -math.inf, None, math.isfinite(after))
     former, before = forward(reference)
-    if new:  # the checkpoint before has not learned it: at the least the new one is to know more
+    if new:  # the previous checkpoint has not learned it, so the new one must be better
         return TaskCheck(text, True, "held-out demos", before, after, before, None, after > before)
     drift = max(
         (token_distance(output.latents[name], x) / x.square().mean()).item() for name, x in former.latents.items()
     )
-    least = before - bars.nats
-    return TaskCheck(text, False, "held-out demos", before, after, least, drift, after >= least and drift <= bars.drift)
+    least = before - thresholds.nats
+    return TaskCheck(
+        text, False, "held-out demos", before, after, least, drift, after >= least and drift <= thresholds.drift
+    )

@@ -1,11 +1,11 @@
-"""Which checkpoint of a run the robot follows: promoted only with a proof that no earlier task was lost; rolled back.
+"""Promotion of a run's checkpoint to the robot, after a proof that no earlier task was lost, and rollback.
 
-    current               a link to the promoted checkpoint, moved in one go; a policy node may follow it
-    promotions.jsonl      every promotion and rollback: when, to which checkpoint, with which proof, forced or not
-    stages/<n>/proof.json  what was measured of stage n, and against what
+    current                link to the promoted checkpoint, replaced atomically; a policy node can follow it
+    promotions.jsonl       every promotion and rollback: when, to which checkpoint, forced or not
+    stages/<n>/proof.json  the checks of stage n, and the stage that it was compared with
 
-The record is written first, and is the truth: where a process was killed before the link followed, the next promotion
-or rollback moves the link to where the record says.
+The record is written before the link is moved, and takes precedence: if a process is killed in between, the next
+promotion or rollback moves the link to the recorded stage.
 """
 
 import os
@@ -18,7 +18,8 @@ from pathlib import Path
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.utils.files import fsync_path
 from m2distill_training.promotion.gate import TaskCheck, Thresholds, check_forgetting
-from m2distill_training.runs.run_folder import RunError, RunFolder, locked, read_lines, read_run, write_lines
+from m2distill_training.runs.records import RunError, locked, read_lines, write_lines
+from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.utils.schemas import is_count
 
 
@@ -30,17 +31,36 @@ class PromotionRejected(RunError):
 
 @dataclass(frozen=True)
 class Promotion:
+    """A promotion that has been made."""
+
     stage: int
     checkpoint_id: str
-    findings: list[TaskCheck]
+    checks: list[TaskCheck]
     forced: bool
 
 
 def promote(
-    path: Path, stage: int | None = None, *, bars: Thresholds, suites: Sequence[str], force: bool = False, **simulation
+    path: Path,
+    stage: int | None = None,
+    *,
+    thresholds: Thresholds,
+    suites: Sequence[str],
+    force: bool = False,
+    **simulation,
 ) -> Promotion:
-    """Move `current` to the checkpoint of `stage` (the last one) when every task passes; `simulation` goes to
-    evaluate.evaluate_checkpoint. With `force` it moves all the same, and that is recorded. Raises UserError."""
+    """Move `current` to the checkpoint of a stage if every task passes its check.
+
+    Args:
+        path: the run folder.
+        stage: number of the stage, from 1; default: the last one.
+        thresholds: what the checkpoint must reach.
+        suites: where the simulations of tasks are looked up.
+        force: move it in spite of failed checks; that is recorded.
+        **simulation: options of evaluate_checkpoint.
+
+    Raises:
+        UserError: a check failed, or the run folder does not permit it.
+    """
     read_run(path)
     run = RunFolder(path)
     with _recorded(path):
@@ -50,30 +70,32 @@ def promote(
         before = current(path)
         if before is None and stage > 1:
             before = stage - 1
-        findings = check_forgetting(run, stage, before, bars, suites, **simulation)
+        checks = check_forgetting(run, stage, before, thresholds, suites, **simulation)
         run.write_json(
             f"stages/{stage}/proof.json",
             {
                 "checkpoint_id": checkpoint.id,
                 "against_stage": before,
-                "bars": asdict(bars),
-                "findings": [asdict(f) for f in findings],
+                "thresholds": asdict(thresholds),
+                "checks": [asdict(check) for check in checks],
             },
         )
-        failed = [f for f in findings if not f.passed]
+        failed = [check for check in checks if not check.passed]
         if failed and not force:
             raise PromotionRejected(
-                f"stage {stage} is not promoted: " + "; ".join(f.told() for f in failed) + f". The proof is "
+                f"stage {stage} is not promoted: "
+                + "; ".join(check.describe() for check in failed)
+                + f". The proof is "
                 f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
                 "record --force"
             )
         _record(path, "promote", stage, checkpoint.id, forced=bool(failed))
         _move(path, stage)
-        return Promotion(stage, checkpoint.id, findings, bool(failed))
+        return Promotion(stage, checkpoint.id, checks, bool(failed))
 
 
 def rollback(path: Path) -> int:
-    """Move `current` back to what was promoted before it; its stage. Raises RunError."""
+    """Move `current` back to the previously promoted checkpoint and return its stage. Raises RunError."""
     read_run(path)
     with _recorded(path):
         stack = _stack(path)
@@ -82,16 +104,14 @@ def rollback(path: Path) -> int:
                 f"{path} has no promotion to go back to: {len(stack)} checkpoint(s) were promoted and not rolled back"
             )
         stage = stack[-2]
-        checkpoint = load_checkpoint(
-            RunFolder(path).checkpoint(stage)
-        )  # a damaged one is refused before anything moves
+        checkpoint = load_checkpoint(RunFolder(path).checkpoint(stage))  # rejects a damaged one before anything moves
         _record(path, "rollback", stage, checkpoint.id, forced=False)
         _move(path, stage)
         return stage
 
 
 def current(path: Path) -> int | None:
-    """The stage that `current` points to; None before the first promotion."""
+    """Return the stage that `current` points to; None before the first promotion."""
     link = path / "current"
     if not link.is_symlink():
         return None
@@ -102,14 +122,14 @@ def current(path: Path) -> int | None:
 
 
 def _stack(path: Path) -> list[int]:
-    """The promoted stages that have not been rolled back, oldest first."""
+    """Return the promoted stages that have not been rolled back, oldest first."""
     stack: list[int] = []
     for line in read_lines(path / "promotions.jsonl", {"action": str, "stage": is_count}):
         if line["action"] == "rollback":
             if not stack:
-                raise RunError(f"{path / 'promotions.jsonl'} is damaged: it goes back further than it began")
+                raise RunError(f"{path / 'promotions.jsonl'} is damaged: it holds more rollbacks than promotions")
             stack.pop()
-        elif stack[-1:] != [line["stage"]]:  # promoted once more: nothing new to go back from
+        elif stack[-1:] != [line["stage"]]:  # a repeated promotion adds nothing to roll back
             stack.append(line["stage"])
     return stack
 
@@ -148,7 +168,7 @@ def _record(path: Path, action: str, stage: int, checkpoint_id: str, forced: boo
 
 @contextmanager
 def _recorded(path: Path) -> Iterator[None]:
-    """While this process alone may promote: `current` is where the record says."""
+    """Hold the promotion lock, with `current` moved to the recorded stage."""
     with locked(path / "promotion.lock", f"another process is promoting in {path}; wait for it"):
         if (stack := _stack(path)) and current(path) != stack[-1]:
             _move(path, stack[-1])

@@ -1,4 +1,9 @@
-"""What runs have learned and kept, for people: runs.py reads the folders, figures.py draws, page.py writes the page."""
+"""Report of evaluated runs as one HTML page.
+
+runs.py     reads run folders
+figures.py  draws the figures
+page.py     writes the page
+"""
 
 from m2distill_training.report.page import write_report
 

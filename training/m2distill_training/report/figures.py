@@ -1,4 +1,4 @@
-"""The figures of the report, drawn with matplotlib and without a display. Every function returns a Figure."""
+"""Figures of the report, drawn by matplotlib without a display."""
 
 import textwrap
 from typing import Literal, cast
@@ -11,14 +11,22 @@ from matplotlib.ticker import MaxNLocator
 
 from m2distill_training.report.runs import ReportedRun
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito: for all eyes
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#555555",
+)  # Okabe and Ito, distinct for colour-blind readers
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
 NOT_A_TERM = {"stage", "step", "loss", "lr", "grad_norm", "steps_per_s"}
 METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all stages"}
 
 
 def comparison(runs: list[ReportedRun]) -> Figure:
-    """Thresholds of the three metrics, one per run, with 95 % intervals."""
+    """Draw bars of the three metrics, one per run, with 95 % intervals."""
     figure = Figure(figsize=(10, 0.8 + 0.34 * len(runs)), layout="constrained")
     rows = np.arange(len(runs))[::-1]
     for axes, (name, title) in zip(figure.subplots(1, 3, sharey=True), METRICS.items(), strict=True):
@@ -31,14 +39,14 @@ def comparison(runs: list[ReportedRun]) -> Figure:
         axes.set_yticks(rows, [run.label for run in runs], fontsize=8)
         axes.axvline(0, color="#1c2430", linewidth=0.8)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-        if name != "nbt":  # which may be negative
+        if name != "nbt":  # can be negative
             axes.set_xlim(0, 1)
         _plain(axes, "x")
     return figure
 
 
 def matrix(run: ReportedRun) -> Figure:
-    """Heat map of S[i, k]: success on the tasks of stage k after stage i."""
+    """Draw a heat map of S[i, k], the success on the tasks of stage k after stage i."""
     S = np.array(run.evaluation["matrix"], dtype=float)  # None becomes NaN
     K = len(S)
     figure = Figure(figsize=(max(2.6, 1.0 + 0.46 * K), 1.0 + 0.4 * K), layout="constrained")
@@ -63,13 +71,13 @@ def matrix(run: ReportedRun) -> Figure:
 
 
 def forgetting(runs: list[ReportedRun]) -> Figure:
-    """Success on each task after every stage since it was learned, with 95 % Wilson intervals; one panel per task."""
+    """Draw the success on each task after every stage since it was learned, with 95 % Wilson intervals."""
     instructions = list(dict.fromkeys(d["instruction"] for run in runs for d in run.data))
     figure, panels = _panels(len(instructions), width=3.2, height=2.2)
     stages = max(len(run.evaluation["stages"]) for run in runs)
     for axes, text in zip(panels, instructions, strict=True):
         for n, (run, color) in enumerate(zip(runs, _colors(len(runs)), strict=True)):
-            shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # intervals side by side
+            shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # so that intervals do not overlap
             points = [
                 (i + shift, t["success_rate"], *t["wilson_95"])
                 for i, stage in enumerate(run.evaluation["stages"], 1)
@@ -102,7 +110,7 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
 
 
 def losses(run: ReportedRun) -> Figure | None:
-    """Every loss term over gradient steps, the stages one after the other; None for a run that logged nothing."""
+    """Draw every loss term over gradient steps, one stage after the other; None for a run without a log."""
     names = list(dict.fromkeys(name for line in run.metrics for name in line if name not in NOT_A_TERM))
     if not names:
         return None
@@ -128,7 +136,7 @@ def losses(run: ReportedRun) -> Figure | None:
 
 
 def drift(runs: list[ReportedRun]) -> Figure | None:
-    """How far latents of old tasks have moved, by stages since the task was learned; None when no run measured it."""
+    """Draw the drift of old tasks' latents over stages since the task was learned; None if no run measured it."""
     measured = [(run, color) for run, color in zip(runs, _colors(len(runs)), strict=True) if run.drift]
     if not measured:
         return None
@@ -138,7 +146,7 @@ def drift(runs: list[ReportedRun]) -> Figure | None:
         for run, color in measured:
             by_age: dict[int, list[float]] = {}
             for entry in run.drift:
-                if name is not None and name not in entry["relative"]:  # of a run with other cameras
+                if name is not None and name not in entry["relative"]:  # a run with other cameras
                     continue
                 value = entry["policy_kl"] if name is None else entry["relative"][name]
                 by_age.setdefault(entry["stage"] - entry["learned_in_stage"], []).append(value)
@@ -166,7 +174,7 @@ def _colors(n: int) -> list[str]:
 
 
 def _panels(n: int, width: float, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
-    """A figure with n axes in rows; width and height of one, in inches."""
+    """Return a figure with n axes in rows; width and height of one are in inches."""
     columns = min(n, columns)
     rows = -(-n // columns)
     figure = Figure(figsize=(width * columns, height * rows + 0.5), layout="constrained")
@@ -177,7 +185,7 @@ def _panels(n: int, width: float, height: float, columns: int = 4) -> tuple[Figu
 
 
 def _legend(figure: Figure, panels: list[Axes]) -> None:
-    """One for all panels, above them."""
+    """Draw one legend above all panels."""
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }

@@ -1,5 +1,4 @@
-"""One HTML page that shows what runs have learned and kept. Everything is inside the file: it can be mailed. Its
-figures also lie beside it as PNG files, for slides and papers."""
+"""Report page: one self-contained HTML file with the results of runs, and its figures as PNG files beside it."""
 
 import base64
 import html
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 
 from m2distill_training.report import figures
 from m2distill_training.report.runs import ReportedRun, load_runs
-from m2distill_training.runs.run_folder import write_atomic
+from m2distill_training.runs.records import write_atomic
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -36,9 +35,18 @@ PNG_DPI = 160
 
 
 def write_report(out: Path, runs: list[Path], title: str = "m2distill report", notes: str = "") -> None:
-    """Runs that were evaluated (evaluation.json), side by side, as one page at `out`, and its figures as PNG files in
-    the folder `<out without suffix>_figures`. `notes` is plain text on top. Raises RunError."""
-    with rc_context({"text.parse_math": False}):  # an instruction with two dollar signs holds no formula
+    """Write a page that compares evaluated runs, and its figures as PNG files.
+
+    Args:
+        out: the page; its figures are in the folder `<out without suffix>_figures`.
+        runs: run folders with an evaluation.json.
+        title: heading of the page.
+        notes: plain text below the heading.
+
+    Raises:
+        RunError: a run has not been evaluated or is damaged, or a file cannot be written.
+    """
+    with rc_context({"text.parse_math": False}):  # two dollar signs in an instruction are no formula
         _write(out, load_runs(runs), title, notes)
 
 
@@ -66,12 +74,12 @@ def _write(out: Path, loaded: list[ReportedRun], title: str, notes: str) -> None
 
 @dataclass
 class _Gallery:
-    """The figures of a page, by file name."""
+    """Figures of a page, by file name."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
 
     def show(self, name: str, caption: str, figure: Figure) -> str:
-        """The figure as HTML; `caption` is read out where it cannot be seen."""
+        """Return the figure as HTML; `caption` is its text alternative."""
         name = re.sub(r"[^\w.-]+", "_", name).strip("_")
         self.figures[name] = figure
         buffer = io.BytesIO()
@@ -102,11 +110,11 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     parts = [
         "<h2>Result</h2>",
         _table(["run", "FWT", "NBT", "AUC", "seed", "episodes per task and stage"], rows),
-        gallery.show("comparison", "Thresholds of FWT, NBT and AUC of every run", figures.comparison(runs)),
+        gallery.show("comparison", "Bars of FWT, NBT and AUC of every run", figures.comparison(runs)),
         _note(
             "FWT: success on a task when it is learned (higher is better). NBT: success lost later (lower is "
-            "better). AUC: success averaged over all later stages. Final-success variant. Intervals: 95 %, what "
-            "the number of episodes leaves open; training with another seed varies on top of it."
+            "better). AUC: success averaged over all later stages. Final-success variant. The 95 % intervals "
+            "cover the number of episodes alone; training with another seed adds variation."
         ),
     ]
     if seeds := _over_seeds(runs):
@@ -126,8 +134,8 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
                 ],
             ),
             _note(
-                "FWT averages the success while a task is learned, held at its best once that is reached; NBT "
-                "counts the last task as 0. Not to be set beside the variant above."
+                "FWT averages the success while a task is learned, held at its best value once reached; NBT "
+                "counts the last task as 0. Not comparable with the variant above."
             ),
         ]
     return parts
@@ -160,12 +168,12 @@ def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
         *maps,
         "</div>",
         _note(
-            "Row: after which stage. Column: the tasks that were learned in which stage. Episodes start from "
-            "initial states that no demonstration used."
+            "Row: the stage after which success was measured. Column: the stage that learned the tasks. Episodes "
+            "start from initial states that no demonstration used."
         ),
         "<h2>Forgetting, task by task</h2>",
         gallery.show("forgetting", "Success on every task after every stage", figures.forgetting(runs)),
-        _note("Thresholds: 95 % Wilson intervals."),
+        _note("Bars: 95 % Wilson intervals."),
     ]
 
 
@@ -194,7 +202,7 @@ def _videos(run: ReportedRun) -> str:
     shown = []
     for task in run.evaluation["stages"][-1]["tasks"]:
         filmed = [e for e in task["runs"] if e["video"] and (run.path / e["video"]).is_file()]
-        for episode in filmed[:1]:  # a failure where there is one; the others are beside the evaluation
+        for episode in filmed[:1]:  # a failure if there is one; the others are beside the evaluation
             data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
             outcome = "success" if episode["success"] else "failure"
             shown.append(
@@ -222,7 +230,7 @@ def _drift(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
         return [
             "<h2>Latent drift</h2>",
             _note(
-                "Not measured, or no task had a later stage; m2distill report --drift "
+                "Not measured, or no task had a later stage. m2distill report --drift "
                 "measures it from the checkpoints and the demonstrations."
             ),
         ]
@@ -232,8 +240,8 @@ def _drift(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
         _note(
             "How far the latents of an old task have moved since it was learned: squared distance to those of "
             "the checkpoint that learned it, over their own mean square; for the policy, KL(then || now). "
-            "Points: single tasks; lines: their mean. Measured on demonstrations that the replay memory did not "
-            "hold, as far as there are such."
+            "Points: single tasks; lines: their mean. Measured on demonstrations outside the replay memory "
+            "if there are any."
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Run folders as the report sees them."""
+"""Content of run folders for the report."""
 
 import json
 from collections import Counter
@@ -7,28 +7,31 @@ from pathlib import Path
 
 from m2distill_training.evaluation.drift import DRIFT
 from m2distill_training.evaluation.evaluate import METRICS, is_checkpoint_evaluation, is_evaluation
-from m2distill_training.runs.run_folder import CONFIG, ENVIRONMENTS, RunError, RunFolder, read_json
+from m2distill_training.runs.records import RunError, read_json
+from m2distill_training.runs.run_folder import CONFIG, ENVIRONMENTS, RunFolder
 
 
 @dataclass(frozen=True)
 class ReportedRun:
+    """What the report shows of one run."""
+
     path: Path
     label: str  # unique on the page
     config: dict
     data: list[dict]  # in the order of learning
     evaluation: dict
     metrics: list[dict]
-    drift: list[dict]  # entries of drift.json; empty when it was not measured
+    drift: list[dict]  # entries of drift.json; empty if it was not measured
     environments: list[dict]
 
     @property
     def method(self) -> str:
-        """Equal for runs that differ in their seed alone."""
+        """Return a text that is equal for runs that differ only in their seed."""
         return json.dumps({**self.config, "seed": None})
 
 
 def load_runs(paths: list[Path]) -> list[ReportedRun]:
-    """Raises RunError for a folder that has not been evaluated, or is damaged."""
+    """Read evaluated runs. Raises RunError for a folder that has not been evaluated or is damaged."""
     named = Counter(path.name for path in paths)
     return [_load_run(path, named[path.name] == 1) for path in paths]
 

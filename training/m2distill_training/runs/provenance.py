@@ -1,4 +1,7 @@
-"""Where a run was computed: versions, machine, threads, source. Numbers repeat bit for bit only where these agree."""
+"""Provenance of a run: versions, machine, threads and source.
+
+Results are bit-identical only if these agree.
+"""
 
 import os
 import platform
@@ -19,11 +22,11 @@ ENVIRONMENT = {
     "gpus": [str],
     "source": optional(str),
     "packages": {},
-}  # what is read of it again
+}  # the entries that are read again
 
 
 def environment() -> dict:
-    """JSON-ready description of this process and its machine, now."""
+    """Return a JSON-ready description of this process and its machine."""
     import torch  # the versions alone do not need it
 
     return {
@@ -41,12 +44,12 @@ def environment() -> dict:
 
 
 def packages() -> dict[str, str]:
-    """Name -> version of all that is installed."""
+    """Return {name: version} of all installed packages."""
     return dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items()))
 
 
 def source_commit() -> str | None:
-    """The git commit of this code, "-dirty" when tracked files differ from it; None when it is in no repository."""
+    """Return the git commit of this code, with "-dirty" if tracked files differ; None outside a repository."""
     git = shutil.which("git")
     here = Path(__file__).resolve()
     if git is None:
@@ -57,7 +60,7 @@ def source_commit() -> str | None:
             [git, "-C", here.parent, *arguments], capture_output=True, text=True, timeout=30, check=False
         )
 
-    if ask("ls-files", "--error-unmatch", here.name).returncode != 0:  # installed below somebody else's repository
+    if ask("ls-files", "--error-unmatch", here.name).returncode != 0:  # installed inside another repository
         return None
     return ask("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").stdout.strip() or None
 

@@ -1,7 +1,7 @@
-"""TensorBoard events: a view of metrics.jsonl for those who watch a run with TensorBoard. The lines are what counts.
+"""TensorBoard events: the content of metrics.jsonl, which remains the record, for TensorBoard.
 
-Written with tensorboardX's record writer and not its SummaryWriter: that one hands events to a thread, which a full
-disk ends silently, and a later event then waits forever.
+They are written with tensorboardX's record writer. Its SummaryWriter uses a thread that ends silently on a full disk,
+after which the next event waits forever.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 
 class ScalarEvents:
-    """The events of one folder, begun anew: what was there goes, so a resumed run never shows a step twice."""
+    """Writer of one folder's events. It removes earlier ones, so that a resumed run shows each step once."""
 
     def __init__(self, folder: Path):
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,7 +6,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from m2distill_training.runs.run_folder import RunError, write_atomic
+from m2distill_training.runs.records import RunError, write_atomic
 
 
 def save_memory(path: Path, memory: dict[str, Tensor]) -> None:
@@ -21,5 +21,5 @@ def load_memory(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise RunError(
             f"{path}, which the next stage needs, cannot be read ({error}); restore it, or remove the "
-            f"checkpoint beside it and --resume to learn that stage again"
+            f"checkpoint beside it and repeat the command to learn that stage again"
         ) from None

@@ -1,7 +1,7 @@
-"""The C allocator keeps what a gradient step frees: the next step asks for the same blocks again.
+"""Settings of the C allocator, so that it keeps the memory that a gradient step frees for the next one.
 
-glibc hands every block of some megabytes back to the system and gets it back filled with zeros, page by page: four
-fifths of the time of making a batch floating point, a tenth of a training step on a CPU.
+By default glibc returns every block of some megabytes to the system and receives it back filled with zeros, page by
+page. That takes four fifths of the time to convert a batch to floating point, and a tenth of a training step on a CPU.
 """
 
 import ctypes
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 NEVER = -1
 DEFAULT_MMAP_MAX = 65536
-LARGEST_DYNAMIC = 32 << 20  # bytes; where glibc's own thresholds end up in a process that frees large blocks
+LARGEST_DYNAMIC = 32 << 20  # bytes; glibc's own thresholds reach it in a process that frees large blocks
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """For the whole process, until the end. Without glibc's mallopt nothing changes."""
+    """Keep freed memory in the whole process until the context ends; no effect without glibc's mallopt."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         yield

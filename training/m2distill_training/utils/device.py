@@ -1,4 +1,4 @@
-"""Where training computes."""
+"""Device of the training."""
 
 import re
 
@@ -8,7 +8,7 @@ from m2distill_policy.errors import UserError
 
 
 def usable_device(name: str) -> str:
-    """ "auto" is a GPU where there is one, else the CPU. Raises UserError for what cannot be used here."""
+    """Return the device of that name; "auto" is a GPU if there is one. Raises UserError for an unusable one."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -141,16 +141,10 @@ def record_attempt(
 
     Successful attempts alone are rendered: they are executed a second time, with bit-identical states.
     """
-
-    def reset() -> np.random.Generator:
-        rng = np.random.default_rng([seed, env.task.index, attempt])
-        env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
-        return rng
-
-    steps = _run_expert(env, reset())
+    steps = _run_expert(env, _reset_attempt(env, seed, attempt))
     if steps is None:
         return None
-    reset()
+    _reset_attempt(env, seed, attempt)
     rows: list[dict[str, np.ndarray]] = []
     for intent, added in steps:
         row = {"actions": intent, "disturbances": added, "states": env.state()}
@@ -159,6 +153,13 @@ def record_attempt(
     last = np.zeros(len(rows), np.uint8)
     last[-1] = 1
     return SimulatedEpisode(datasets | {"rewards": last, "dones": last}, env.model_xml())
+
+
+def _reset_attempt(env: LiberoEnv, seed: int, attempt: int) -> np.random.Generator:
+    """Start an attempt; return the generator of its expert and disturbances."""
+    rng = np.random.default_rng([seed, env.task.index, attempt])
+    env.reset(start_state(env.task, attempt), seed=int(rng.integers(2**31)))
+    return rng
 
 
 def _run_expert(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]] | None:
@@ -237,7 +238,7 @@ def ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-_worker_envs: dict[tuple, LiberoEnv] = {}  # at most one per worker process
+_worker_envs: dict[tuple[Task, AssetSource, int, tuple[Camera, ...]], LiberoEnv] = {}  # at most one per worker process
 
 
 def _worker_env(task: Task, assets: AssetSource, size_px: int, cameras: tuple[Camera, ...]) -> LiberoEnv:

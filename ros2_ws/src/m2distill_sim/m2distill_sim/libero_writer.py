@@ -97,13 +97,7 @@ def write_task(
         total = 0
         for index, demo in enumerate(demos):
             try:
-                with h5py.File(demo) as source:
-                    group = data.create_group(f"demo_{index}")
-                    for name in source:
-                        source.copy(name, group)
-                    for name, value in source.attrs.items():
-                        group.attrs[name] = value
-                    total += int(group.attrs["num_samples"])
+                total += _copy_demo(demo, data.create_group(f"demo_{index}"))
             except READ_ERRORS as error:
                 raise DataError(
                     f"{demo} cannot be copied to {path} ({error}); free disk space or, if the file is damaged, "
@@ -137,6 +131,16 @@ def write_task(
             }
         )
     publish(temporary, path)
+
+
+def _copy_demo(path: Path, group: h5py.Group) -> int:
+    """Copy a demonstration of `store_demo` to a group; return its number of steps."""
+    with h5py.File(path) as source:
+        for name in source:
+            source.copy(name, group)
+        for name, value in source.attrs.items():
+            group.attrs[name] = value
+    return int(group.attrs["num_samples"])
 
 
 def _problem(task: Task) -> str:

@@ -1,0 +1,1 @@
+"""ROS clients of the benchmarks: a fake robot, a latency probe and a soak client."""

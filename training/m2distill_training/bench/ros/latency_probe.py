@@ -1,10 +1,10 @@
-"""Plays a robot's sensors and notes when the policy's commands come. `m2distill bench node` measures with it.
+"""Latency probe for `m2distill bench node`: it publishes sensors and records when the policy's commands arrive.
 
     python -m m2distill_training.bench.ros.latency_probe --instruction wave --seconds 60 --swap DIRECTORY
 
-Two cameras and the joints are published at 20 Hz, all of a period with one stamp: the moment before the first of them
-is sent. A command carries the stamp that it answers, so the time between the two holds both ways over DDS, decoding,
-the policy and its limits. Prints `ready` once it listens, and one JSON object at the end.
+Two cameras and the joints are published at 20 Hz. All messages of a period have one stamp, the time before the first of
+them is sent. A command has the stamp that it answers, so the latency includes both ways over DDS, decoding, the policy
+and its limits. It prints `ready` after it has subscribed, and one JSON object at the end.
 """
 
 import argparse
@@ -29,16 +29,18 @@ from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 RATE_HZ = 20
-SETTLE_S = 2.0  # after the first command and around a swap, before it counts
+SETTLE_S = 2.0  # after the first command and around a swap, before measuring
 
 
 class LatencyProbe(ClientNode):
+    """Publisher of images of `size_px` and subscriber of the commands."""
+
     def __init__(self, size_px: int):
         super().__init__("probe")
-        self.status = PolicyStatus()  # the node's own names a checkpoint
-        self.active_s: float | None = None  # when the node first told its status, s since the epoch
+        self.status = PolicyStatus()  # a received one has a checkpoint_id
+        self.active_s: float | None = None  # when the first status arrived, in s since the epoch
         self.sent_ns: list[int] = []
-        self.answered_ns: dict[int, int] = {}  # stamp -> when its command came
+        self.answered_ns: dict[int, int] = {}  # stamp -> time at which its command arrived
         random = np.random.default_rng(0)
         self._images = {
             camera.name: random.integers(0, 256, (size_px, size_px, 3), np.uint8) for camera in libero_spec().cameras
@@ -49,9 +51,10 @@ class LatencyProbe(ClientNode):
         self._policy_parameters = AsyncParameterClient(self, "policy")
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(TwistStamped, "twist_cmd", self._on_command, 100)
-        self.create_timer(1 / RATE_HZ, self._sense, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(1 / RATE_HZ, self._publish_sensors, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def instruct(self, instruction: str) -> None:
+        """Send the instruction and wait until the policy acts regularly."""
         self.wait(
             lambda: self.status.checkpoint_id and self._instruction_pub.get_subscription_count(),
             "an active policy node",
@@ -61,15 +64,15 @@ class LatencyProbe(ClientNode):
         self.run(SETTLE_S)
 
     def latencies(self, seconds: float) -> dict:
-        """Of so many seconds, from now on."""
+        """Measure for some seconds from now on; return the summary."""
         first = len(self.sent_ns)
         self.run(seconds)
         stamps = self.sent_ns[first:]
-        self.wait(lambda: len(self.sent_ns) > first + len(stamps) + 1, "stragglers")
+        self.wait(lambda: len(self.sent_ns) > first + len(stamps) + 1, "late commands")
         return summary(stamps, self.answered_ns)
 
     def swap(self, checkpoint: str) -> dict:
-        """The longest time between two commands while another checkpoint is loaded, tried out and swapped in."""
+        """Swap another checkpoint in; return the duration and the longest gap between two commands meanwhile."""
         self.wait(self._policy_parameters.services_are_ready, "the parameter services")
         before = self.status.checkpoint_id
         begun_ns = time.time_ns()
@@ -77,10 +80,10 @@ class LatencyProbe(ClientNode):
         self.wait(lambda: self.status.checkpoint_id != before, "the other checkpoint")
         taken_s = 1e-9 * (time.time_ns() - begun_ns)
         self.run(SETTLE_S)
-        came_ns = sorted(at for at in self.answered_ns.values() if at > begun_ns - SETTLE_S * 1e9)
-        return {"swap_s": round(taken_s, 2), "gap_periods": round(max(np.diff(came_ns)) * 1e-9 * RATE_HZ, 2)}
+        arrived_ns = sorted(at for at in self.answered_ns.values() if at > begun_ns - SETTLE_S * 1e9)
+        return {"swap_s": round(taken_s, 2), "gap_periods": round(max(np.diff(arrived_ns)) * 1e-9 * RATE_HZ, 2)}
 
-    def _sense(self) -> None:
+    def _publish_sensors(self) -> None:
         now_ns = time.time_ns()
         names = [*PANDA_JOINTS, *PANDA_FINGERS]
         joints = conversions.joint_state_from_numpy(names, np.full(len(names), 0.1), now_ns)
@@ -95,15 +98,15 @@ class LatencyProbe(ClientNode):
         self.active_s = self.active_s or time.time()
 
     def _on_command(self, twist: TwistStamped) -> None:
-        """Zero twists of a held arm carry the stamp of their sending, which is none of ours."""
+        """Record the arrival. Zero twists of a held arm have stamps of their own, which match no period."""
         self.answered_ns[conversions.stamp_to_ns(twist.header.stamp)] = time.time_ns()
 
 
 def summary(stamps_ns: list[int], answered_ns: dict[int, int]) -> dict:
-    """Milliseconds from stamp to command, and the periods without one. Raises UserError when there is no command."""
+    """Return the latencies in ms and the periods without a command. Raises UserError if no command arrived."""
     took_ms = [1e-6 * (answered_ns[stamp] - stamp) for stamp in stamps_ns if stamp in answered_ns]
     if not took_ms:
-        raise UserError(f"no command came in {len(stamps_ns)} periods; the node's log says why")
+        raise UserError(f"no command arrived in {len(stamps_ns)} periods; see the node's log")
     return {
         "periods": len(stamps_ns),
         "missed": len(stamps_ns) - len(took_ms),
@@ -115,14 +118,18 @@ def summary(stamps_ns: list[int], answered_ns: dict[int, int]) -> dict:
 
 
 def measure(probe: LatencyProbe, instruction: str, seconds: float, swap: str) -> dict:
+    """Return the start time, the latencies and the figures of a swap."""
     probe.instruct(instruction)
     return {"active_s": probe.active_s, **probe.latencies(seconds), **probe.swap(swap)}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Play a robot's sensors and time the policy's commands.")
-    parser.add_argument("--instruction", required=True, help="one that the checkpoint knows")
-    parser.add_argument("--seconds", type=float, default=60.0, help="to measure")
+    """Run the client; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Publish a robot's sensors and measure the latency of the policy's commands."
+    )
+    parser.add_argument("--instruction", required=True, help="an instruction that the checkpoint knows")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the measurement")
     parser.add_argument("--size-px", type=int, default=128, help="side of the images")
     parser.add_argument("--swap", required=True, help="directory of the checkpoint that is swapped in at the end")
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Keeps a running system busy and counts what it misses. `m2distill bench soak` measures with it.
+"""Soak client for `m2distill bench soak`: it keeps a running system busy and counts missing actions.
 
     python -m m2distill_training.bench.ros.soak_client --instruction "pick up the milk" --episodes 60 --episode-s 60
 
-Instructs the policy, and records one episode after the other. Prints one JSON object for every episode: the actions
-heard until then, the periods between them that had none, the longest time without one, how often the policy had to be
-instructed again, and what the recorder answered.
+It sends the instruction and records one episode after the other. After every episode it prints one JSON object: the
+actions received until then, the periods without one, the longest time without one, how often the instruction was sent,
+and the recorder's response.
 """
 
 import argparse
@@ -21,20 +21,22 @@ from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 
-READY = (PolicyStatus.IDLE, PolicyStatus.FAULT)  # states that an instruction ends, after a reset of the fault
+READY = (PolicyStatus.IDLE, PolicyStatus.FAULT)  # states in which the instruction is sent again
 
 
-class Soak(ClientNode):
+class SoakClient(ClientNode):
+    """Client of the policy and of the recorder."""
+
     def __init__(self, instruction: str, period_s: float):
         super().__init__("soak")
         self._instruction, self._period_s = instruction, period_s
         self._status: PolicyStatus | None = None
-        self._last_s: float | None = None  # of an action, by its stamp
+        self._last_s: float | None = None  # stamp of the last action
         self.counts = {"actions": 0, "missed": 0, "longest_s": 0.0, "instructed": 0}
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(PolicyAction, "policy/action", self._on_action, 1000)
         self._instruct = self.create_publisher(String, "instruction", 10)
-        self._verbs = {
+        self._triggers = {
             name: self.create_client(Trigger, name)
             for name in ("recorder/start", "recorder/keep", "policy/reset_fault")
         }
@@ -51,35 +53,37 @@ class Soak(ClientNode):
         self.counts["actions"] += 1
 
     def ready(self) -> bool:
+        """Return whether all nodes have started."""
         return (
             self._status is not None
             and self._instruct.get_subscription_count() > 1
-            and all(client.service_is_ready() for client in self._verbs.values())
+            and all(client.service_is_ready() for client in self._triggers.values())
         )
 
-    def act(self) -> None:
-        """The policy acts when this returns."""
-        assert self._status is not None  # it is ready
+    def start_policy(self) -> None:
+        """Send the instruction, after a reset of a fault, and wait for an action."""
+        assert self._status is not None  # the client is ready
         if self._status.state == PolicyStatus.FAULT:
-            self.ask(self._verbs["policy/reset_fault"])
-        heard = self.counts["actions"]
+            self.call_trigger(self._triggers["policy/reset_fault"])
+        before = self.counts["actions"]
         self._instruct.publish(String(data=self._instruction))
         self.counts["instructed"] += 1
-        self.wait(lambda: self.counts["actions"] > heard, "an action")
+        self.wait(lambda: self.counts["actions"] > before, "an action")
 
     def episode(self, seconds: float) -> dict:
-        """What has been counted since the beginning, once one more episode is kept."""
-        self.ask(self._verbs["recorder/start"])
+        """Record one episode; return all counts since the start and the recorder's response."""
+        self.call_trigger(self._triggers["recorder/start"])
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
-            assert self._status is not None  # it is ready
+            assert self._status is not None  # the client is ready
             if self._status.state in READY:
-                self.act()
+                self.start_policy()
             rclpy.spin_once(self, timeout_sec=0.05)
-        return {**self.counts, "recorder": self.ask(self._verbs["recorder/keep"]).message}
+        return {**self.counts, "recorder": self.call_trigger(self._triggers["recorder/keep"]).message}
 
 
 def main() -> int:
+    """Run the client; return the exit status."""
     parser = argparse.ArgumentParser(description="Keep a running system busy.")
     parser.add_argument("--instruction", required=True)
     parser.add_argument("--episodes", type=int, required=True)
@@ -87,14 +91,14 @@ def main() -> int:
     parser.add_argument("--rate-hz", type=float, default=20.0)
     options = parser.parse_args()
 
-    def use(soak: Soak) -> None:
-        soak.wait(soak.ready, "the nodes")
-        soak.act()
-        print(json.dumps(soak.counts), flush=True)
+    def use(client: SoakClient) -> None:
+        client.wait(client.ready, "the nodes")
+        client.start_policy()
+        print(json.dumps(client.counts), flush=True)
         for _ in range(options.episodes):
-            print(json.dumps(soak.episode(options.episode_s)), flush=True)
+            print(json.dumps(client.episode(options.episode_s)), flush=True)
 
-    return run_client(lambda: Soak(options.instruction, 1 / options.rate_hz), use)
+    return run_client(lambda: SoakClient(options.instruction, 1 / options.rate_hz), use)
 
 
 if __name__ == "__main__":

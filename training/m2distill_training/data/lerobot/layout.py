@@ -1,4 +1,4 @@
-"""LeRobot's dataset format, version 3.0: the names, types and units under which our demonstrations stand in it.
+"""LeRobot's dataset format 3.0: names, types and units of our demonstrations in it.
 
     meta/info.json               version, rate, features with their shapes, names and units, where the files are
     meta/stats.json              statistics of each feature over the whole dataset
@@ -7,9 +7,9 @@
     data/chunk-000/              one row per step
     videos/FEATURE/chunk-000/    images, several episodes to a file, found by their time in it
 
-A row holds what the robot saw and the action that it chose then ("before" in libero_hdf5.py); the image of row t is
-the video's at from_timestamp + t / rate. Images are upright. Fingers have a robot's signs, both opening positive.
-lerobot_export.py writes, lerobot_import.py reads, both through `features` here.
+A row holds the observation and the action that was chosen from it ("before" in libero/reader.py). The image of row t is
+the video's at from_timestamp + t / rate. Images are upright. Both fingers open positively, as on a robot.
+lerobot_export.py writes and lerobot_import.py reads, both through `features`.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ def state_names(spec: PolicySpec = SPEC) -> tuple[str, ...]:
 
 
 def units(spec: PolicySpec = SPEC) -> dict[str, list[str]]:
-    """What one unit of each number is, feature by feature."""
+    """Return the unit of each number, feature by feature."""
     action = spec.action
     return {
         STATE: ["rad"] * len(spec.joint_names) + ["m"] * len(spec.gripper_joint_names),
@@ -59,7 +59,7 @@ def units(spec: PolicySpec = SPEC) -> dict[str, list[str]]:
 
 
 def features(sizes: dict[str, tuple[int, int]], coding: Coding, spec: PolicySpec = SPEC) -> dict[str, dict]:
-    """info.json's `features`; `sizes` are camera -> (height, width) px."""
+    """Return the `features` of info.json; `sizes` are {camera: (height, width) px}."""
     names = {STATE: state_names(spec), ACTION: ACTION_NAMES}
     rows: dict[str, dict[str, Any]] = {
         key: {
@@ -94,12 +94,12 @@ def features(sizes: dict[str, tuple[int, int]], coding: Coding, spec: PolicySpec
 
 
 def to_state(demo: Demo, spec: PolicySpec = SPEC) -> np.ndarray:
-    """(T, 9) float32, rad and m, the fingers with a robot's signs."""
+    """Return (T, 9) float32, rad and m, with a robot's finger signs."""
     return np.hstack([demo.joint, demo.gripper * _signs(spec)])
 
 
 def from_state(state: np.ndarray, spec: PolicySpec = SPEC) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse: (T, 7) rad and (T, 2) m with training's signs."""
+    """Return (T, 7) rad and (T, 2) m with training's finger signs, the inverse of `to_state`."""
     joints = len(spec.joint_names)
     return state[:, :joints], state[:, joints:] * _signs(spec)
 

@@ -1,7 +1,7 @@
-"""LIBERO-format files -> a LeRobot dataset. The format is in lerobot.py.
+"""Export of LIBERO-format files as a LeRobot dataset (layout.py).
 
-Each action stands beside the observation that it was chosen from, whatever a file's own convention, so that demos of
-LIBERO's files lose their first action.
+Each action is beside the observation that it was chosen from, independent of the file's convention. Demos of LIBERO's
+own files therefore lose their first action.
 """
 
 import json
@@ -16,19 +16,22 @@ import pyarrow.parquet as pq
 
 from m2distill_policy.errors import DataError, UserError
 from m2distill_policy.utils.files import fsync_path, write_durably
-from m2distill_training.data.lerobot import layout as form
+from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot import statistics as stats
 from m2distill_training.data.lerobot.layout import ACTION, CAMERAS, STATE
 from m2distill_training.data.libero.reader import Demo, open_libero
 from m2distill_training.data.videos import LOSSLESS, SMALL, VideoFiles
 
-FPS = round(form.SPEC.rate_hz)
+FPS = round(layout.SPEC.rate_hz)
 FIRST = {"chunk_index": 0, "file_index": 0}
 
 
 def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> dict:
-    """The demos of `files`, one task's each, as the dataset folder `out`, which appears whole or not at all. Returns
-    its info.json. Raises DataError for files that open_libero refuses or whose images differ in size."""
+    """Write the demos of `files`, one file per task, as the dataset folder `out` and return its info.json.
+
+    The folder appears completely or not at all. Raises DataError for files that open_libero rejects or whose images
+    differ in size.
+    """
     if not files:
         raise UserError("no demonstration file given; name the HDF5 files of m2distill collect or import")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -53,13 +56,13 @@ def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> 
 
 
 class _Writer:
-    """The dataset as it grows, episode by episode."""
+    """Writer of a dataset, episode by episode."""
 
     def __init__(self, root: Path, lossless: bool):
         self._root = root
         self._coding = LOSSLESS if lossless else SMALL
         self._sizes: dict[str, tuple[int, int]] = {}  # camera -> (height, width), of the first demo
-        limit_bytes = form.VIDEO_FILE_MB * 2**20
+        limit_bytes = layout.VIDEO_FILE_MB * 2**20
         self._videos = {
             camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
             for camera, key in CAMERAS.items()
@@ -71,7 +74,7 @@ class _Writer:
         self._total = 0
 
     def _video_path(self, key: str, number: int) -> Path:
-        return self._root / form.VIDEO_PATH.format(video_key=key, **_place(number))
+        return self._root / layout.VIDEO_PATH.format(video_key=key, **_place(number))
 
     def __enter__(self) -> "_Writer":
         return self
@@ -91,7 +94,7 @@ class _Writer:
         steps, number = len(demo.action), len(self._episodes)
         task = self._tasks.setdefault(instruction, len(self._tasks))
         rows = {
-            STATE: form.to_state(demo),
+            STATE: layout.to_state(demo),
             ACTION: demo.action,
             "timestamp": np.arange(steps, dtype=np.float32) / np.float32(FPS),
             "frame_index": np.arange(steps),
@@ -124,42 +127,42 @@ class _Writer:
         self._total += steps
 
     def finish(self) -> dict:
-        """Write what is known only now; returns info.json."""
+        """Write the tables and statistics, and return info.json."""
         for videos in self._videos.values():
             videos.close()
-        (self._root / form.INFO).parent.mkdir(parents=True, exist_ok=True)
+        (self._root / layout.INFO).parent.mkdir(parents=True, exist_ok=True)
         rows = {key: np.concatenate([episode[key] for episode in self._rows]) for key in self._rows[0]}
         _write_table(
-            self._root / form.DATA_PATH.format(**FIRST), {key: _column(values) for key, values in rows.items()}
+            self._root / layout.DATA_PATH.format(**FIRST), {key: _column(values) for key, values in rows.items()}
         )
         _write_table(
-            self._root / form.EPISODES_PATH.format(**FIRST),
+            self._root / layout.EPISODES_PATH.format(**FIRST),
             {key: [episode[key] for episode in self._episodes] for key in self._episodes[0]},
         )
-        _write_tasks(self._root / form.TASKS, self._tasks)
+        _write_tasks(self._root / layout.TASKS, self._tasks)
         images = {CAMERAS[camera]: stats.of_images(counts, self._total) for camera, counts in self._counts.items()}
-        _write_json(self._root / form.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | images)
+        _write_json(self._root / layout.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | images)
         info = {
-            "codebase_version": form.VERSION,
+            "codebase_version": layout.VERSION,
             "robot_type": "panda",
             "total_episodes": len(self._episodes),
             "total_frames": self._total,
             "total_tasks": len(self._tasks),
-            "chunks_size": form.FILES_PER_CHUNK,
-            "data_files_size_in_mb": form.DATA_FILE_MB,
-            "video_files_size_in_mb": form.VIDEO_FILE_MB,
+            "chunks_size": layout.FILES_PER_CHUNK,
+            "data_files_size_in_mb": layout.DATA_FILE_MB,
+            "video_files_size_in_mb": layout.VIDEO_FILE_MB,
             "fps": FPS,
             "splits": {"train": f"0:{len(self._episodes)}"},
-            "data_path": form.DATA_PATH,
-            "video_path": form.VIDEO_PATH,
-            "features": form.features(self._sizes, self._coding),
+            "data_path": layout.DATA_PATH,
+            "video_path": layout.VIDEO_PATH,
+            "features": layout.features(self._sizes, self._coding),
         }
-        _write_json(self._root / form.INFO, info)
+        _write_json(self._root / layout.INFO, info)
         return info
 
 
 def _place(file_number: int) -> dict[str, int]:
-    return {"chunk_index": file_number // form.FILES_PER_CHUNK, "file_index": file_number % form.FILES_PER_CHUNK}
+    return {"chunk_index": file_number // layout.FILES_PER_CHUNK, "file_index": file_number % layout.FILES_PER_CHUNK}
 
 
 def _column(values: np.ndarray) -> pa.Array:
@@ -173,7 +176,7 @@ def _write_table(path: Path, columns: dict) -> None:
 
 
 def _write_tasks(path: Path, tasks: dict[str, int]) -> None:
-    """LeRobot reads this file with pandas and takes the instruction for the index, as its schema must say."""
+    """Write the tasks with the instruction as pandas index, as LeRobot requires."""
     table = pa.table({"task_index": list(tasks.values()), "task": list(tasks)})
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": stored, "metadata": None}

@@ -1,7 +1,7 @@
-"""A LeRobot dataset -> LIBERO-format files, one per task. The format is in lerobot.py.
+"""Import of a LeRobot dataset as LIBERO-format files, one per task (layout.py).
 
-Columns are taken by the names that info.json gives them, never by their place. What does not fit is refused: numbers
-under other names or units, another rate, a version that is not 3.0.
+Columns are found by the names in info.json, not by their place. Numbers with other names or units, another rate, and
+versions other than 3.0 are rejected.
 """
 
 import json
@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from m2distill_policy.errors import DataError, MessageError, UserError
 from m2distill_policy.observations.image_decoding import MAX_PIXELS, decode_compressed
-from m2distill_training.data.lerobot import layout as form
+from m2distill_training.data.actions import clip_rounding
+from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot.layout import ACTION, STATE
 from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
@@ -41,9 +42,11 @@ def _is_texts(kind: pa.DataType) -> bool:
 INTEGER, NUMBER, TEXTS, ANY = pa.types.is_integer, pa.types.is_floating, _is_texts, lambda kind: True  # of columns
 
 
-def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = form.CAMERAS) -> list[Path]:
-    """The dataset folder `source` as one file per task in the folder `out`. `cameras` says which feature is which of
-    our cameras' images. Raises DataError; files of tasks before the error stay, each of them whole."""
+def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = layout.CAMERAS) -> list[Path]:
+    """Write the dataset folder `source` as one file per task in the folder `out`.
+
+    `cameras` maps our cameras to features. Raises DataError; files of earlier tasks then remain, each complete.
+    """
     dataset = _Dataset(source, cameras)
     paths = {instruction: out / name for instruction, name in file_names(dataset.tasks()).items()}
     for path in paths.values():
@@ -74,9 +77,9 @@ class _Features:
 class _Dataset:
     def __init__(self, root: Path, cameras: dict[str, str]):
         self._root = root
-        self._info = _read_info(root / form.INFO)
-        self._features = _find_features(root / form.INFO, self._info["features"], cameras)
-        self._instructions = _read_instructions(root / form.TASKS)
+        self._info = _read_info(root / layout.INFO)
+        self._features = _find_features(root / layout.INFO, self._info["features"], cameras)
+        self._instructions = _read_instructions(root / layout.TASKS)
         self._episodes = self._read_episodes()
         self._open: tuple[Path, pa.Table] | None = None  # the data file read last; episodes follow each other in it
 
@@ -91,7 +94,7 @@ class _Dataset:
     def _read_episodes(self) -> list[dict]:
         folder = self._root / "meta/episodes"
         videos = [camera.feature for camera in self._features.cameras.values() if camera.kind == "video"]
-        wanted = {
+        required = {
             "episode_index": INTEGER,
             "tasks": TEXTS,
             "length": INTEGER,
@@ -103,7 +106,7 @@ class _Dataset:
                 for name, kind in (("chunk_index", INTEGER), ("file_index", INTEGER), ("from_timestamp", NUMBER))
             },
         }
-        tables = [(path, _read_table(path, wanted)) for path in sorted(folder.glob("*/*.parquet"))]
+        tables = [(path, _read_table(path, required)) for path in sorted(folder.glob("*/*.parquet"))]
         episodes = sorted(
             (episode for _, table in tables for episode in table.to_pylist()),
             key=lambda episode: episode["episode_index"],
@@ -150,15 +153,11 @@ class _Dataset:
             )
         state = _numbers(rows, STATE, len(self._features.state), where)[:, self._features.state]
         action = _numbers(rows, ACTION, len(self._features.action), where)[:, self._features.action]
-        if np.abs(action).max() > 1.0:
-            raise DataError(
-                f"{where}: {ACTION} reaches {np.abs(action).max():.4g}, allowed -1 to 1; scale it to "
-                f"{form.units()[ACTION]}"
-            )
+        action = clip_rounding(action, f"{where}: {ACTION}", f"scale it to {layout.units()[ACTION]}")
         return Demo(
             name,
             {name: self._images(camera, episode, rows, where) for name, camera in self._features.cameras.items()},
-            *form.from_state(state),
+            *layout.from_state(state),
             action,
         )
 
@@ -192,7 +191,7 @@ class _Dataset:
             raise DataError(f"{self._root / path}: no such file; copy the dataset again, with its videos") from None
         except (KeyError, ValueError, TypeError, OSError):
             raise DataError(
-                f"{self._root / form.INFO}: {template} is {text!r:.80}, expected a path "
+                f"{self._root / layout.INFO}: {template} is {text!r:.80}, expected a path "
                 f"with {{{'} and {'.join(numbers)}}}, below the dataset"
             ) from None
         return self._root / path
@@ -215,9 +214,9 @@ def _read_info(path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); copy the dataset again") from None
     version = info.get("codebase_version") if isinstance(info, dict) else None
-    if version != form.VERSION:
+    if version != layout.VERSION:
         raise DataError(
-            f"{path}: codebase_version is {version!r}, expected {form.VERSION!r}; convert the dataset with "
+            f"{path}: codebase_version is {version!r}, expected {layout.VERSION!r}; convert the dataset with "
             "LeRobot's convert_dataset_v21_to_v30"
         )
     missing = [key for key in ("fps", "features", "total_episodes", "data_path") if key not in info]
@@ -225,19 +224,19 @@ def _read_info(path: Path) -> dict:
         raise DataError(f"{path} lacks {', '.join(missing)}, has {', '.join(info)}; copy the dataset again")
     if not isinstance(info["features"], dict) or not all(isinstance(f, dict) for f in info["features"].values()):
         raise DataError(f"{path}: features is {info['features']!r:.80}, expected objects; copy the dataset again")
-    if info["fps"] != form.SPEC.rate_hz:
+    if info["fps"] != layout.SPEC.rate_hz:
         raise DataError(
-            f"{path}: fps is {info['fps']}, expected {form.SPEC.rate_hz:g}, the policy's rate; resample the dataset"
+            f"{path}: fps is {info['fps']}, expected {layout.SPEC.rate_hz:g}, the policy's rate; resample the dataset"
         )
     return info
 
 
 def _find_features(path: Path, features: dict, cameras: dict[str, str]) -> _Features:
-    wanted = [STATE, ACTION, *cameras.values()]
-    missing = [key for key in wanted if key not in features]
+    required = [STATE, ACTION, *cameras.values()]
+    missing = [key for key in required if key not in features]
     if missing:
         there = ", ".join(
-            f"{key} {feature.get('shape')}" for key, feature in features.items() if key not in form.COUNTERS
+            f"{key} {feature.get('shape')}" for key, feature in features.items() if key not in layout.COUNTERS
         )
         raise DataError(
             f"{path} has no feature {' and no '.join(missing)}; there are: {there}; name the images with "
@@ -259,32 +258,32 @@ def _find_features(path: Path, features: dict, cameras: dict[str, str]) -> _Feat
             )
         found[camera] = _Camera(key, kind, shape)
     return _Features(
-        _columns(path, STATE, features[STATE], form.state_names()),
-        _columns(path, ACTION, features[ACTION], form.ACTION_NAMES),
+        _columns(path, STATE, features[STATE], layout.state_names()),
+        _columns(path, ACTION, features[ACTION], layout.ACTION_NAMES),
         found,
     )
 
 
-def _columns(path: Path, key: str, feature: dict, wanted: tuple[str, ...]) -> list[int]:
-    """The place of each of the `wanted` names in the feature."""
-    if feature.get("shape") != [len(wanted)]:
+def _columns(path: Path, key: str, feature: dict, required: tuple[str, ...]) -> list[int]:
+    """Return the place of each of the `required` names in the feature."""
+    if feature.get("shape") != [len(required)]:
         raise DataError(
             f"{path}: {key} has shape {feature.get('shape')} and names {feature.get('names')}, expected "
-            f"[{len(wanted)}]: {', '.join(wanted)}"
+            f"[{len(required)}]: {', '.join(required)}"
         )
     names = feature.get("names")
     if isinstance(names, dict):  # LeRobot's older way: {"motors": [...]}
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
-    if not isinstance(names, list) or sorted(map(str, names)) != sorted(wanted):
+    if not isinstance(names, list) or sorted(map(str, names)) != sorted(required):
         raise DataError(
-            f"{path}: {key} has the names {names}, expected {list(wanted)} in any order; if that is what "
+            f"{path}: {key} has the names {names}, expected {list(required)} in any order; if that is what "
             "it holds, write these names there"
         )
-    info, expected = feature.get("info"), [form.units()[key][wanted.index(name)] for name in names]
+    info, expected = feature.get("info"), [layout.units()[key][required.index(name)] for name in names]
     units = info.get("units") if isinstance(info, dict) else None  # LeRobot does not state them
     if units not in (None, expected):
         raise DataError(f"{path}: {key} is in {units}, expected {expected}; convert it")
-    return [names.index(name) for name in wanted]
+    return [names.index(name) for name in required]
 
 
 def _read_instructions(path: Path) -> dict[int, str]:
@@ -300,8 +299,10 @@ def _read_instructions(path: Path) -> dict[int, str]:
 
 
 def _read_table(path: Path, needed: dict[str, Callable[[pa.DataType], bool]]) -> pa.Table:
-    """A parquet file that has the columns `needed`, of these types; other columns are read only for tasks, which name
-    theirs freely."""
+    """Return a parquet file that has the columns `needed` with these types.
+
+    Other columns are read only for tasks, whose names are free.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; copy the dataset again")
     try:
@@ -324,7 +325,7 @@ def _read_table(path: Path, needed: dict[str, Callable[[pa.DataType], bool]]) ->
 
 
 def _numbers(rows: pa.Table, key: str, width: int, where: str) -> np.ndarray:
-    """(T, width) float32, finite."""
+    """Return (T, width) float32, finite."""
     column = rows[key].combine_chunks()
     try:
         if pa.types.is_nested(column.type):
@@ -339,7 +340,7 @@ def _numbers(rows: pa.Table, key: str, width: int, where: str) -> np.ndarray:
 
 
 def _decoded(cells: pa.ChunkedArray, where: str) -> Generator[np.ndarray]:
-    """(H, W, 3) uint8 RGB, from the encoded images in a column."""
+    """Yield (H, W, 3) uint8 RGB of the encoded images in a column."""
     for cell in cells:
         try:
             image = decode_compressed(cell.as_py()["bytes"])
@@ -349,13 +350,13 @@ def _decoded(cells: pa.ChunkedArray, where: str) -> Generator[np.ndarray]:
 
 
 def _stacked(images: Iterator[np.ndarray], steps: int, camera: _Camera, where: str) -> np.ndarray:
-    """(T, H, W, 3). An image is looked at before the next is asked for: a small file may hold large ones."""
+    """Return (T, H, W, 3). Each image is checked before the next is decoded: a small file can hold large ones."""
     fits = {order for order in permutations(camera.shape) if order[-1] == 3}
     for step, image in enumerate(images):
         if image.shape not in fits:
             raise DataError(
                 f"{where}: image {step} of {camera.feature} has shape {list(image.shape)}, info.json "
-                f"says {camera.shape}; write there what is right, or copy the dataset again"
+                f"states {camera.shape}; write there what is right, or copy the dataset again"
             )
         if step == 0:
             fits, frames = {image.shape}, np.empty((steps, *image.shape), np.uint8)

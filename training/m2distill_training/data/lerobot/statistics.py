@@ -1,7 +1,7 @@
-"""The statistics that LeRobot keeps of each feature: min, max, mean, std, count and five quantiles.
+"""LeRobot's statistics of each feature: min, max, mean, std, count and five quantiles.
 
-They are exact, over every row and every pixel, of an episode as of the whole dataset (LeRobot samples images, and
-merges quantiles of episodes into bounds). Images are counted by value, so histograms of episodes add up.
+They are exact, over every row and pixel of an episode and of the whole dataset. (LeRobot samples images and merges the
+quantiles of episodes into bounds.) Images are counted by value, so the histograms of episodes add up.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ _NAMES = tuple(f"q{round(q * 100):02d}" for q in QUANTILES)
 
 
 def of_rows(rows: np.ndarray) -> dict[str, list]:
-    """(T, D) or (T,) numbers -> statistic -> D numbers, min and max of whole numbers whole; `count` is [T]."""
+    """Return {statistic: D numbers} of (T, D) or (T,) numbers; whole numbers keep whole min and max; `count` is [T]."""
     own = rows.reshape(len(rows), -1)
     table = own.astype(np.float64)
     values = {
@@ -25,12 +25,12 @@ def of_rows(rows: np.ndarray) -> dict[str, list]:
 
 
 def histogram(frames: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) uint8 -> (3, 256) int64: pixels of each channel and value."""
+    """Return (3, 256) int64, the number of pixels of each channel and value in (T, H, W, 3) uint8."""
     return np.stack([np.bincount(frames[..., channel].ravel(), minlength=256) for channel in range(3)])
 
 
 def of_images(counts: np.ndarray, images: int) -> dict[str, list]:
-    """(3, 256) pixels of each value, in so many images -> statistic -> (3, 1, 1) in [0, 1]; `count` is [images]."""
+    """Return {statistic: (3, 1, 1) in [0, 1]} from the (3, 256) histogram of that many images; `count` is [images]."""
     levels, cumulated = np.arange(256), counts.cumsum(1)
     total = cumulated[:, -1]
     mean = counts @ levels / total

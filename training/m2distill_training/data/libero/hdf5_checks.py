@@ -1,7 +1,7 @@
-"""HDF5 files of unknown origin: damage, and what a file may not ask for.
+"""Checks of HDF5 files of unknown origin: damage, links, and unpacked size.
 
-A file may not lead to others (external links, external and virtual datasets), nor grow beyond all measure when it is
-unpacked: datasets of which little or nothing is stored would fill the memory.
+A file must not lead to others (external links, external and virtual datasets). It must not unpack to a size far beyond
+what it stores: such datasets would fill the memory.
 """
 
 import math
@@ -12,13 +12,19 @@ import h5py
 
 from m2distill_policy.errors import DataError
 
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # as h5py tells it; RecursionError is the second
-SMALL_BYTES, MOST_PACKED = 1 << 26, 200  # a dataset beyond both, unpacked and by ratio, is no recording
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+)  # as h5py raises them; RecursionError is a RuntimeError
+SMALL_BYTES, MOST_PACKED = 1 << 26, 200  # a dataset beyond both the size and the ratio is no recording
 
 
 @contextmanager
 def reading(what: str, next_step: str) -> Iterator[None]:
-    """Damage becomes a DataError about `what`."""
+    """Turn damage into a DataError about `what`."""
     try:
         yield
     except DAMAGE as error:
@@ -26,8 +32,10 @@ def reading(what: str, next_step: str) -> Iterator[None]:
 
 
 def member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
-    """What the file itself holds at `path` below `group`; None for nothing, and for links. Raises DataError for a
-    dataset that cannot be read in good faith."""
+    """Return what the file itself holds at `path` below `group`; None if nothing, or a link.
+
+    Raises DataError for a dataset that cannot be read safely.
+    """
     found: h5py.Group | h5py.Dataset | None = group
     for name in path.split("/"):
         if not isinstance(found, h5py.Group) or not isinstance(found.get(name, getlink=True), h5py.HardLink):

@@ -1,7 +1,7 @@
-"""LIBERO's own checkpoints (`task*_model.pth`) become checkpoints of ours.
+"""Import of LIBERO's own checkpoints (`task*_model.pth`).
 
 Such a file is a pickle of {state_dict, cfg (an EasyDict), previous_masks}. It is read with torch's restricted
-unpickler, which builds tensors and plain containers and nothing else; EasyDict is read as an ordered dict.
+unpickler, which only builds tensors and plain containers; EasyDict is read as an ordered dict.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from m2distill_policy.models.transformer import time_frequencies
 from m2distill_policy.spec import CameraSpec, PolicySpec
 
 CAMERAS = {camera.hdf5_key: camera.name for camera in table.CAMERAS}  # LIBERO's name -> ours, in encoder order
-# What this network can express of LIBERO's configuration; anything else is refused, not approximated.
+# What this network can express of LIBERO's configuration; anything else is rejected, not approximated.
 REQUIRED = {
     "policy.policy_type": "BCTransformerPolicy",
     "policy.extra_num_layers": 0,
@@ -48,10 +48,16 @@ REQUIRED = {
 
 
 def import_libero_checkpoint(path: Path, out: Path, instructions: Mapping[str, np.ndarray]) -> str:
-    """Write LIBERO's checkpoint `path` as ours to `out`; returns its id.
+    """Write LIBERO's checkpoint `path` as ours to `out` and return its id.
 
-    `instructions` maps each instruction that it shall obey to its bert-base-cased embedding (768,) float32: the file
-    holds none. Raises CheckpointError, in which case `out` is as it was.
+    Args:
+        path: LIBERO's file.
+        out: folder of the new checkpoint; unchanged after an error.
+        instructions: each instruction that the policy must follow, with its bert-base-cased embedding (768,) float32,
+            because the file holds none.
+
+    Raises:
+        CheckpointError: the file is damaged, or its network cannot be expressed.
     """
     path = Path(path)
     contents = _read(path)
@@ -70,8 +76,12 @@ def import_libero_checkpoint(path: Path, out: Path, instructions: Mapping[str, n
 def convert_state_dict(
     theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec, where: str
 ) -> dict[str, Tensor]:
-    """LIBERO's names to ours, every tensor used or, when it is a constant or a repetition, checked. Raises
-    CheckpointError; shapes are checked by `save_checkpoint`."""
+    """Return the weights under our names.
+
+    Every tensor of LIBERO is used or, if it is a constant or a repetition, checked. `save_checkpoint` checks the
+    shapes.
+    Raises CheckpointError.
+    """
     with torch.device("meta"):
         ours = Policy(config, spec).state_dict()
     modules = module_names(config, len(spec.cameras))
@@ -84,7 +94,7 @@ def convert_state_dict(
     unknown = sorted(theirs.keys() - set(names.values()) - constants.keys())
     if missing or unknown:
         raise CheckpointError(
-            f"{where} holds other weights than its configuration says: missing {missing[:3]}, unknown {unknown[:3]}"
+            f"{where} holds other weights than its configuration requires: missing {missing[:3]}, unknown {unknown[:3]}"
         )
     for name, expected in constants.items():
         if name not in theirs or theirs[name].shape != expected.shape or not torch.allclose(theirs[name], expected):
@@ -93,7 +103,7 @@ def convert_state_dict(
 
 
 def module_names(config: ModelConfig, views: int) -> dict[str, str]:
-    """Our module -> LIBERO's."""
+    """Return {our module: LIBERO's module}."""
     names = {
         "text": "language_encoder.projection.0",
         "joint": "extra_encoder.encoders.0.0",
@@ -140,8 +150,11 @@ def module_names(config: ModelConfig, views: int) -> dict[str, str]:
 
 
 def _constants(theirs: Mapping[str, Tensor], config: ModelConfig, spec: PolicySpec) -> dict[str, Tensor]:
-    """Entries of LIBERO's state_dict that hold nothing learned: positions, frequencies, and the gripper's projection
-    under a second name (`proprio_mlp` is the last encoder that was made)."""
+    """Return the entries of LIBERO's state_dict that hold nothing learned.
+
+    They are positions, frequencies, and the gripper's projection under a second name (`proprio_mlp` is the last encoder
+    that LIBERO creates).
+    """
     constants = {"temporal_position_encoding_fn.inv_freq": time_frequencies(config.width, config.position_base)}
     for view, camera in enumerate(spec.cameras):
         rows, columns = torch.meshgrid(
@@ -186,7 +199,8 @@ def _describe(cfg: Mapping[str, Any], path: Path) -> tuple[ModelConfig, PolicySp
     cameras = []
     for theirs, ours in CAMERAS.items():
         shape = _get(cfg, f"shape_meta.all_shapes.{theirs}", path)
-        if not (isinstance(shape, (list, tuple)) and len(shape) == 3 and shape[0] == 3):
+        sides = shape if isinstance(shape, (list, tuple)) else ()
+        if len(sides) != 3 or sides[0] != 3 or not all(isinstance(side, int) for side in sides):
             raise CheckpointError(f"{path} has images {theirs} of shape {shape!r}, expected (3, height, width)")
         cameras.append(CameraSpec(ours, height=shape[1], width=shape[2], upside_down=True))
     return config, PolicySpec(
@@ -204,14 +218,14 @@ def _get(cfg: Mapping[str, Any], key: str, path: Path) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The three entries of the file. Raises CheckpointError, also for a pickle that asks for anything but data."""
+    """Return the three entries of the file. Raises CheckpointError, also for a pickle of anything but data."""
     if not path.is_file():
         raise CheckpointError(f"no LIBERO checkpoint at {path}")
     try:
         with torch.serialization.safe_globals([(OrderedDict, "easydict.EasyDict")]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's thoughts about formats that are refused below
+            warnings.simplefilter("ignore")  # torch warns about formats that are rejected below
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged or hostile bytes fail in whatever way; torch's message says to trust them
+    except Exception as error:  # damaged or hostile bytes fail in any way; torch's message advises to trust them
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}, which is not plain data" if asked else "damaged, or of another format"
         raise CheckpointError(

@@ -1,14 +1,13 @@
-"""LIBERO / robomimic HDF5 -> demonstrations, checked. The only module that knows the file's keys.
+"""Reader of LIBERO / robomimic HDF5 files: checked demonstrations. Only this module knows the keys of the files.
 
-Images leave upright: LIBERO stores them as the renderer gives them (bottom row first), and this reader flips them, so
-that recorded and live images enter `observation.prepare_image` alike.
+Images are returned upright. LIBERO stores them as the renderer returns them (bottom row first), and this reader flips
+them, so that recorded and live images enter `observation.prepare_image` alike.
 
 Pairing. LIBERO stores obs[j] AFTER actions[j] has been executed and trains obs[j] -> actions[j] as stored (robomimic's
 SequenceDataset takes both at the same index), so the label of an image is the action that led to it. "before" pairs
 each action with the observation it was chosen from, obs[j-1] -> actions[j], and loses each demo's first action.
-"as_stored" keeps the file's own indices and is for comparison with LIBERO's numbers. A file that already stores the
-observation before the action says so with the attribute /data obs_after_action = False; without the attribute
-LIBERO's convention holds.
+"as_stored" keeps the indices of the file, for comparison with LIBERO's numbers. A file that stores the observation
+before the action has the attribute /data obs_after_action = False; without the attribute, LIBERO's convention holds.
 """
 
 import json
@@ -23,6 +22,7 @@ import numpy as np
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
 from m2distill_training.config import PAIRINGS
+from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.libero.hdf5_checks import member, reading
 
 AGAIN = "copy or collect it again"
@@ -41,7 +41,7 @@ class Demo:
 
 
 class LiberoFile:
-    """One task's demonstrations, open for reading. Made by `open_libero`."""
+    """Demonstrations of one task, open for reading; created by `open_libero`."""
 
     def __init__(self, path: Path, file: h5py.File, pairing: str, cameras: Sequence[Camera] = CAMERAS):
         if pairing not in PAIRINGS:
@@ -63,12 +63,12 @@ class LiberoFile:
         self.instruction = self._read_instruction()
 
     def lengths(self) -> list[int]:
-        """Paired steps of each demo, without reading the arrays."""
+        """Return the number of paired steps of each demo, without reading the arrays."""
         with reading(f"{self.path}", AGAIN):
             return [self._steps(name) - self._shift for name in self.demo_names]
 
     def demos(self) -> Iterator[Demo]:
-        """The demos in numerical order, each checked whole before it is given out; raises DataError."""
+        """Yield the demos in numerical order, each checked completely first. Raises DataError."""
         for name in self.demo_names:
             with reading(f"{self.path}: {name}", AGAIN):
                 demo = self._read_demo(name)
@@ -110,9 +110,7 @@ class LiberoFile:
 
     def _read_demo(self, demo: str) -> Demo:
         steps = self._steps(demo)
-        action = self._numbers(demo, "actions", ACTION_WIDTH)
-        if np.abs(action).max() > 1.0:
-            raise DataError(f"{self.path}: {demo}/actions reaches {np.abs(action).max():.4g}, allowed -1 to 1")
+        action = clip_rounding(self._numbers(demo, "actions", ACTION_WIDTH), f"{self.path}: {demo}/actions")
         joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
         gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
         images = {camera.name: self._images(demo, f"obs/{camera.hdf5_key}", steps) for camera in self.cameras}
@@ -126,7 +124,7 @@ class LiberoFile:
         )
 
     def _table(self, demo: str, key: str, width: int, steps: int | None = None) -> h5py.Dataset:
-        """A dataset of real numbers, one row of `width` per step, not read yet."""
+        """Return a dataset of real numbers with one row of `width` per step, not read yet."""
         dataset = self._dataset(demo, key)
         expected = f"({'T' if steps is None else steps}, {width})"
         if dataset.ndim != 2 or dataset.shape[1] != width or (steps is not None and len(dataset) != steps):
@@ -136,7 +134,7 @@ class LiberoFile:
         return dataset
 
     def _numbers(self, demo: str, key: str, width: int, steps: int | None = None) -> np.ndarray:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as that
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite and are rejected
             values = self._table(demo, key, width, steps)[:].astype(np.float32)
         if len(bad := np.argwhere(~np.isfinite(values))):
             raise DataError(f"{self.path}: {demo}/{key} is not finite at step {bad[0][0]}; drop the demo from the file")
@@ -158,7 +156,7 @@ def open_libero(path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS) -
     if not path.is_file():
         raise DataError(f"{path}: no such file; give LIBERO-format HDF5 files, for example from `m2distill collect`")
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking=False)  # Lustre and NFS may have no locks
     except OSError as error:
         raise DataError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from None
     with file:

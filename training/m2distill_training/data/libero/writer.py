@@ -1,8 +1,8 @@
-"""Demonstrations -> a LIBERO-format HDF5 file, for sources that have no simulator behind them.
+"""Writer of LIBERO-format HDF5 files, for sources without a simulator.
 
-The keys are those that libero_hdf5.py reads, and robomimic. Observations are from before their action, which the
-attribute obs_after_action says. Images are stored bottom row first. (The simulator's own writer, with its states and
-model, is m2distill_sim.libero_writer.)
+The keys are those of reader.py, and of robomimic. Observations precede their action, as the attribute obs_after_action
+states. Images are stored bottom row first. (m2distill_sim.libero_writer is the simulator's writer, with states and
+model.)
 """
 
 import json
@@ -24,13 +24,15 @@ MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems e
 
 @dataclass(frozen=True)
 class NewDemo:
+    """A demo to write, with further datasets and attributes."""
+
     demo: Demo
     more: Mapping[str, np.ndarray]  # further datasets of T rows
     attributes: Mapping[str, str]  # of its group
 
 
 def file_names(instructions: Iterable[str]) -> dict[str, str]:
-    """Instruction -> name of its task's file. Raises DataError for two that would share one."""
+    """Return {instruction: name of its task's file}. Raises DataError for two that would share one."""
     names: dict[str, str] = {}
     for text in instructions:
         words = re.sub(r"\W+", "_", text.lower()).strip("_").encode()[:MOST_NAME_BYTES].decode(errors="ignore")
@@ -45,10 +47,10 @@ def file_names(instructions: Iterable[str]) -> dict[str, str]:
 
 
 def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras: Sequence[Camera] = CAMERAS) -> None:
-    """One task's file; it appears whole or not at all. Demos are taken one by one."""
+    """Write the file of one task, completely or not at all. Demos are taken one by one."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", locking=False) as file:
             data = file.create_group("data")
             total = 0
             for index, new in enumerate(demos):
@@ -89,4 +91,4 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras:
             )
         publish(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)  # of demos that came to an error
+        temporary.unlink(missing_ok=True)  # after an error

@@ -1,4 +1,4 @@
-"""Recorded episodes -> LIBERO-format HDF5 files, one per instruction, with a report and an image of every episode."""
+"""Import of recorded episodes as LIBERO-format files, one per instruction, with a report and images."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ IMPORTED_LABELS = ("operator", "checkpoint_id", "arm", "recovered")  # that go i
 
 @dataclass
 class EpisodeReport:
-    """Of one bag. `dropped` is empty when it became a demonstration."""
+    """Report on one bag; `dropped` is empty if it became a demonstration."""
 
     bag: str
     dropped: str = ""
@@ -80,8 +80,11 @@ def import_bags(
     arm: str | None = None,
     unlabelled: bool = False,
 ) -> list[EpisodeReport]:
-    """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/. `spec`, `instruction` and `arm` take the
-    place of what the recorder noted. Raises DataError when no episode can be used, or a file exists."""
+    """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/.
+
+    `spec`, `instruction` and `arm` replace what the recorder stored. Raises DataError if no episode can be used, or a
+    file exists.
+    """
     given_arm = None if arm is None else load_arm(arm)
     reports: list[EpisodeReport] = []
     files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by instruction
@@ -183,7 +186,7 @@ def _demo(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any], report: Epi
     everything = resample(bag, spec, arm)
     steps = without_idleness(everything)
     if not steps:
-        raise DataError("nothing moves, neither arm nor gripper is told to")
+        raise DataError("no motion: neither the arm nor the gripper receives a command")
     report.steps, report.idle_steps = len(steps), len(everything) - len(steps)
     report.seconds = round(len(steps) / spec.rate_hz, 3)
     report.uncommanded_steps = sum(not step.commanded for step in steps)
@@ -203,7 +206,7 @@ def _demo(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any], report: Epi
 
 
 def _lost(arrivals: str) -> dict[str, int]:
-    """Of the recorder's label: messages per topic."""
+    """Return the messages per topic of a recorder's label."""
     try:
         return {topic: int(numbers["lost"]) for topic, numbers in json.loads(arrivals).items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
@@ -211,7 +214,7 @@ def _lost(arrivals: str) -> dict[str, int]:
 
 
 def _stack(name: str, steps: list[Step], spec: PolicySpec) -> Demo:
-    """Images upright, at the model's size: training finds nothing left to resize."""
+    """Return upright images of the model's size, so that training does not resize them."""
     seen = [step.observation for step in steps]
     return Demo(
         name,
@@ -226,7 +229,7 @@ def _stack(name: str, steps: list[Step], spec: PolicySpec) -> Demo:
 
 
 def _contact_sheet(demo: Demo, spec: PolicySpec, report: EpisodeReport) -> bytes:
-    """JPEG: moments from left to right, one row per camera, a line of text below."""
+    """Return a JPEG with moments from left to right, one row per camera, and a line of text below."""
     moments = np.linspace(0, len(demo.action) - 1, COLUMNS).round().astype(int)
     sheet = np.concatenate([np.concatenate(list(images[moments]), axis=1) for images in demo.images.values()])
     caption = np.full((CAPTION_PX, sheet.shape[1], 3), 255, np.uint8)

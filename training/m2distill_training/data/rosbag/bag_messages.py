@@ -1,7 +1,7 @@
-"""One recorded episode, open for reading: a rosbag2 folder of any recorder, mcap or sqlite3. No ROS is needed.
+"""Messages of one recorded episode: a rosbag2 folder of any recorder, mcap or sqlite3. ROS is not required.
 
-Topics are found by the names of docs/ros.md within the robot's namespace, whatever that is. Everything that is wrong
-with a bag is a DataError that names it.
+Topics are found by the names of docs/ros.md within any namespace of the robot. Every fault of a bag is a DataError that
+names it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ JUMP_NS = 500_000_000  # stamps that go further than the time of recording does,
 
 
 class EpisodeBag:
-    """Made by `open_bag`. `labels` are the recorder's; a bag of `ros2 bag record` has none."""
+    """Messages of one bag, created by `open_bag`; `labels` are the recorder's, empty for `ros2 bag record`."""
 
     def __init__(self, path: Path, reader: Reader):
         self.path, self._reader = path, reader
@@ -37,7 +37,10 @@ class EpisodeBag:
             raise DataError("it holds no message")
 
     def find(self, topic: Topic) -> Sequence[Connection]:
-        """Empty without a message on it. Raises DataError for another type, or two robots in one bag."""
+        """Return the topic with that suffix, empty without a message.
+
+        Raises DataError for another type, or two robots in one bag.
+        """
         found = [
             c
             for c in self._reader.connections
@@ -55,12 +58,12 @@ class EpisodeBag:
     def need(self, topic: Topic) -> Sequence[Connection]:
         found = self.find(topic)
         if not found:
-            heard = sorted(c.topic for c in self._reader.connections if c.msgcount)
-            raise DataError(f"it has nothing on {topic.name}; there is: {', '.join(heard)}")
+            recorded = sorted(c.topic for c in self._reader.connections if c.msgcount)
+            raise DataError(f"it has no message on {topic.name}; it has: {', '.join(recorded)}")
         return found
 
     def messages(self, found: Sequence[Connection]) -> Iterator[tuple[int, Any]]:
-        """When it was recorded, ns, and the message, in that order."""
+        """Yield the time of recording, ns, and the message, in that order."""
         if not found:
             return
         try:
@@ -73,7 +76,7 @@ class EpisodeBag:
             raise DataError(f"{found[0].topic} is damaged ({error})") from None
 
     def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:
-        """The header's stamp, ns, and the message, in order. Raises DataError when the clock of the stamps jumps."""
+        """Yield the header's stamp, ns, and the message, in order. Raises DataError if the stamps jump."""
         arrivals = self.arrivals[topic.name] = TopicStatistics(GAP_NS)
         last: tuple[int, int] | None = None
         for time_ns, message in self.messages(self.need(topic)):
@@ -93,9 +96,9 @@ class EpisodeBag:
             yield stamp_ns, message
 
     def instructions(self) -> list[str]:
-        """That were given while it was recorded, each once, in order."""
-        heard = self.find(Topic(episode_topics.INSTRUCTION, "std_msgs/msg/String", episode_topics.COMMAND))
-        return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(heard)))))
+        """Return the instructions given while it was recorded, each once, in order."""
+        recorded = self.find(Topic(episode_topics.INSTRUCTION, "std_msgs/msg/String", episode_topics.COMMAND))
+        return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(recorded)))))
 
 
 def _check_metadata(reader: Reader, labels: object) -> None:
@@ -111,7 +114,7 @@ def _check_metadata(reader: Reader, labels: object) -> None:
 
 
 def _is_storable(text: str) -> bool:
-    """As an attribute of an HDF5 file."""
+    """Return the value as an attribute of an HDF5 file."""
     return "\0" not in text and text.encode(errors="ignore").decode() == text
 
 
@@ -126,7 +129,7 @@ def open_bag(path: Path) -> Iterator[EpisodeBag]:
         reader.open()
     except Exception as error:  # YAML, mcap and SQLite: damaged or hostile bytes fail in whatever way
         raise DataError(
-            f"it is no whole bag ({error}); `m2distill bag recover` mends what a recorder that died has left"
+            f"it is no complete bag ({error}); `m2distill bag recover` repairs the bag of a recorder that crashed"
         ) from None
     try:
         yield EpisodeBag(path, reader)
@@ -135,7 +138,10 @@ def open_bag(path: Path) -> Iterator[EpisodeBag]:
 
 
 def find_bags(paths: Sequence[Path]) -> list[Path]:
-    """Bags among the paths and directly below them, each once, in order. Raises DataError for a path without any."""
+    """Return the bags among the paths and directly below them, each once, in order.
+
+    Raises DataError for a path without any.
+    """
     if not paths:
         raise DataError("no bag given; name a folder that the recorder has written")
     bags = []

@@ -1,14 +1,14 @@
-"""A recorded episode -> steps at the policy's rate, each what the policy saw or would have seen then, and what was
-commanded.
+"""Steps of a recorded episode at the policy's rate: what the policy observed or would have observed, and the command.
 
-Observations come out of a PolicySession that is fed with the recorded messages, stamp by stamp. It decodes, flips,
-resizes and orders as on the robot. Where a policy acted, it told the stamps of what it was shown, and those messages
-make the step: its tensors are the live node's, bit for bit. Elsewhere the session ticks on a grid of the spec's period,
-and where it would hold the arm, there is no step.
+Observations come from a PolicySession that receives the recorded messages, stamp by stamp. It decodes, flips, resizes
+and orders as on the robot. If a policy acted, it reported the stamps of its inputs, and those messages make the step:
+its tensors are bit-identical to those of the live node. Otherwise the session ticks on a grid of the spec's period; if
+it would hold the arm, there is no step.
 
-The action of a step is the twist that the policy sent, or on the grid the newest one stamped before the next step, back
-in [-1, 1] by the spec and the arm's gains; no motion when that is older than COMMAND_MAX_AGE_NS. The gripper's command,
-which has no stamp, is the newest one recorded up to that twist; until the first one the fingers stay as they are.
+The action of a step is the twist that the policy sent, or on the grid the newest one stamped before the next step,
+converted to [-1, 1] by the spec and the arm's gains. It is no motion if that twist is older than COMMAND_MAX_AGE_NS.
+The gripper's command has no stamp: it is the newest one recorded up to that twist, and before the first one the fingers
+stay as they are.
 """
 
 import dataclasses
@@ -55,8 +55,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Tick:
-    """When a step is. `shown` and `sent_ns` where a policy acted: the stamps of what it was shown, and when it said so,
-    by the time of recording."""
+    """Time of a step.
+
+    `shown` and `sent_ns` are set if a policy acted: the stamps of its inputs, and the time of recording of its report.
+    """
 
     stamp_ns: int  # not before those of its inputs
     shown: tuple[int, ...] = ()
@@ -64,7 +66,7 @@ class Tick:
 
 
 def resample(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> list[Step]:
-    """Every step of the episode, idle ones too. Raises DataError."""
+    """Return every step of the episode, idle ones too. Raises DataError."""
     commands = Commands(bag, spec, arm)
     steps: list[Step] = []
     for tick, observation in observations(bag, spec):
@@ -80,7 +82,7 @@ def resample(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> list[
 
 
 def without_idleness(steps: list[Step]) -> list[Step]:
-    """From the first step in which something is commanded to move, to the last. May be empty."""
+    """Return the steps from the first to the last commanded motion; may be empty."""
     actions = np.array([step.action for step in steps])
     moves = np.abs(actions[:, :6]).max(axis=1) > STILL
     moves[1:] |= np.abs(np.diff(actions[:, 6])) > STILL
@@ -89,7 +91,7 @@ def without_idleness(steps: list[Step]) -> list[Step]:
 
 
 class _Witness:
-    """Stands where the policy stands, and remembers what it would see."""
+    """Reconstruction of the policy's inputs from the recorded messages."""
 
     observation: Observation
 
@@ -103,13 +105,13 @@ class _Witness:
 
 
 class _Ticks:
-    """Those of the policy that acted, and a grid of the spec's period where none did."""
+    """Return the ticks of the policy that acted, and a grid of the spec's period otherwise."""
 
     def __init__(self, period_ns: int, acted: Sequence[Tick]):
         self._period_ns, self._acted = period_ns, deque(acted)
 
     def begin(self, stamp_ns: int) -> None:
-        """Every input has come once."""
+        """Return True if every input has been received once."""
         self._last_ns = stamp_ns - self._period_ns
 
     def next(self) -> Tick:
@@ -128,7 +130,7 @@ class _Ticks:
 
 
 def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
-    """Of the policy of so many inputs, in order; none in bags of a policy that did not tell what it was shown."""
+    """Return the ticks of a policy with that many inputs, in order; none in bags without its reports."""
     ticks = []
     for time_ns, message in bag.messages(bag.find(_ACTION)):
         shown = tuple(stamp.sec * 10**9 + stamp.nanosec for stamp in getattr(message, "input_stamps", ())[:inputs])
@@ -138,15 +140,12 @@ def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
 
 
 def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Observation]]:
-    """What the policy saw or would see, step by step. Raises DataError where the episode is torn, or when the policy
-    would never have acted."""
-    joints = len(spec.joint_names)
-    limits = dataclasses.replace(
-        limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints, joint_upper_rad=(math.inf,) * joints
-    )
+    """Yield the policy's observation step by step.
+
+    Raises DataError if the observations have a gap, or if the policy would never have acted.
+    """
     witness = _Witness()
-    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
-    session.set_instruction("any")
+    session = _unlimited_session(spec, witness)
     topic_of = {JOINTS: _JOINTS, **{camera.name: _camera_topic(bag, camera.name) for camera in spec.cameras}}
     streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
     recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
@@ -156,23 +155,10 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
     began_ns: int | None = None
     held: tuple[int, str] | None = None  # since when, and why
 
-    def shown(tick: Tick) -> Observation | None:
-        """None where the bag lacks a part of it."""
-        values: dict[str, Any] = {
-            name: value
-            for name, shown_ns in zip(streams, tick.shown, strict=True)
-            for stamp_ns, value in recent[name]
-            if stamp_ns == shown_ns
-        }
-        if len(values) < len(streams):
-            return None
-        joint, gripper = values.pop(JOINTS)
-        return Observation(values, joint, gripper, tick.stamp_ns)
-
     def take(tick: Tick) -> Iterator[tuple[Tick, Observation]]:
         nonlocal held, began_ns
         if tick.shown:
-            if (observation := shown(tick)) is None:
+            if (observation := _shown(tick, recent)) is None:
                 ticks.drop(tick)
                 return
         elif isinstance(outcome := session.tick(tick.stamp_ns), Hold):
@@ -185,7 +171,7 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
         if began_ns is None:
             began_ns, held = tick.stamp_ns, None
         if held:
-            raise DataError(f"it is torn {(held[0] - began_ns) * 1e-9:.2f} s after its beginning: {held[1]}")
+            raise DataError(f"observation gap {(held[0] - began_ns) * 1e-9:.2f} s after start: {held[1]}")
         yield tick, observation
 
     for stamp_ns, name, message in heapq.merge(
@@ -210,8 +196,33 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
         raise DataError(f"it does not fit the spec: {held[1]}")
 
 
+def _shown(tick: Tick, recent: dict[str, deque[tuple[int, object]]]) -> Observation | None:
+    """Return the observation of a policy that acted; None if the bag lacks a part of it."""
+    values: dict[str, Any] = {
+        name: value
+        for (name, received), shown_ns in zip(recent.items(), tick.shown, strict=True)
+        for stamp_ns, value in received
+        if stamp_ns == shown_ns
+    }
+    if len(values) < len(recent):
+        return None
+    joint, gripper = values.pop(JOINTS)
+    return Observation(values, joint, gripper, tick.stamp_ns)
+
+
+def _unlimited_session(spec: PolicySpec, witness: _Witness) -> PolicySession:
+    """Return a session without joint limits that follows an instruction."""
+    joints = len(spec.joint_names)
+    limits = dataclasses.replace(
+        limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints, joint_upper_rad=(math.inf,) * joints
+    )
+    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
+    session.set_instruction("any")
+    return session
+
+
 def _camera_topic(bag: EpisodeBag, camera: str) -> Topic:
-    """Raw where there is such, else compressed."""
+    """Return the raw image topic if there is one, otherwise the compressed one."""
     compressed = image_topic(camera, compressed=True)
     raw = image_topic(camera, compressed=False)
     return compressed if not bag.find(raw) and bag.find(compressed) else raw
@@ -222,7 +233,7 @@ def _feed(bag: EpisodeBag, name: str, topic: Topic) -> Iterator[tuple[int, str, 
 
 
 def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
-    """As ros/inputs.py does with live messages."""
+    """Decode as ros/policy/inputs.py does with live messages."""
     if name == JOINTS:
         session.observe_joints(message.name, message.position, stamp_ns)
         return
@@ -240,7 +251,7 @@ def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
 
 
 class Commands:
-    """What the arm was told, asked step by step."""
+    """Commands of the arm, read step by step."""
 
     def __init__(self, bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]):
         frame_id = arm.get("frame_id") or spec.action.frame_id
@@ -290,7 +301,7 @@ class Commands:
         return Step(observation, action, commanded, bool((np.abs(twist) > self._full * (1 + 1e-9)).any()), intervention)
 
     def _twist_of(self, tick: Tick) -> int:
-        """Place of the twist that a step goes by; -1: there is none. A policy's own is the last before it told so."""
+        """Return the index of the twist that a step uses, -1 if there is none."""
         if tick.shown:
             before = np.flatnonzero(self._times <= tick.sent_ns + self._late_ns)
             return int(before[self._times[before].argmax()]) if len(before) else -1

@@ -1,5 +1,8 @@
-"""The commands `m2distill instruct` and `m2distill service`: what `ros2 topic pub`, `ros2 service call` and `ros2 param
-set` do, for installations without `ros2`. The nodes behind them are in ros/clients/."""
+"""The commands `m2distill instruct` and `m2distill service`.
+
+They do what `ros2 topic pub`, `ros2 service call` and `ros2 param set` do, for installations without `ros2`. Their
+nodes are in ros/clients/.
+"""
 
 import argparse
 import importlib.util
@@ -8,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
-from m2distill_policy.bringup.system import environment
+from m2distill_policy.bringup.processes import environment
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.argument_parser import Parser
 
@@ -33,13 +36,15 @@ def add_service_arguments(parser: Parser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="parameters of the first service's node, set before the call, for example: task=1 operator=expert",
+        help="parameters of the first service's node, set before the call, for example: task=1 driver=expert",
     )
     _add_namespace(parser)
 
 
 def _add_namespace(parser: Parser) -> None:
-    parser.add_argument("--namespace", default="", type=lambda text: text.strip("/"), help="of the nodes; empty: none")
+    parser.add_argument(
+        "--namespace", default="", type=lambda text: text.strip("/"), help="namespace of the nodes; empty: none"
+    )
 
 
 def instruct_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -58,7 +63,7 @@ def service_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add_service_arguments(parser)
     options = parser.parse_args(arguments)
     if options.set and not options.services:
-        raise UserError("--set needs a service, for example: m2distill service sim/reset --set task=1")
+        raise UserError("--set requires a service, for example: m2distill service sim/reset --set task=1")
     options.set = [_setting(text) for text in options.set]
     return options
 
@@ -83,7 +88,9 @@ def service(arguments: Sequence[str]) -> int:
 def _checked(name: str, read: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> int:
     read(arguments)
     if importlib.util.find_spec("rclpy") is None:
-        raise UserError(f"{name} needs ROS 2; run make setup, or source a distribution and ros2_ws/install/setup.bash")
+        raise UserError(
+            f"{name} requires ROS 2; run make setup, or source a distribution and ros2_ws/install/setup.bash"
+        )
     return run(name, arguments)
 
 

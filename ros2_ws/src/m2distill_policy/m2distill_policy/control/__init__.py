@@ -1,0 +1,7 @@
+"""Control loop without ROS.
+
+- `session`: observations in, a command or a reason to hold out; no clock, no torch
+- `inference`, `policy_thread`, `precision`: the network as a policy, and its thread
+- `pacer`, `timing_stats`: schedule of the steps, and their timing
+- `teleop`: joystick input as commands
+"""

@@ -1,5 +1,8 @@
-"""A loaded checkpoint that acts one step at a time, as LIBERO's `get_action` does: each step is encoded once, its
-tokens join a queue of at most `history` steps, and the newest step's mixture gives the action."""
+"""Inference with a loaded checkpoint, one step at a time, as in LIBERO's `get_action`.
+
+Each step is encoded once, its tokens join a queue of at most `history` steps, and the mixture of the newest step gives
+the action.
+"""
 
 from collections import deque
 
@@ -9,19 +12,26 @@ from torch import Tensor
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES, ActionSample
 from m2distill_policy.checkpoint import Checkpoint
+from m2distill_policy.control.precision import PRECISIONS
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_policy.observations.observation import Observation
 
-LOW_NOISE_STD = 1e-4  # action units; robomimic's and LIBERO's `low_eval_noise`
-# Of the convolutions, nearly all of the cost. bfloat16, in which a CPU trains, takes little more than half as long on a
-# processor that has instructions for it, and moves actions by about 1e-3.
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LOW_NOISE_STD = 1e-4  # in action units, the value of robomimic's and LIBERO's `low_eval_noise`
 
 
 class InferencePolicy:
-    """Implements session.StepPolicy. The draws come from a generator of its own: seed and observations fix the run."""
+    """Policy that implements `session.StepPolicy`.
+
+    It samples from a random generator of its own, so that the seed and the observations determine all actions.
+
+    Args:
+        checkpoint: The trained policy.
+        sampling: One of SAMPLING_MODES.
+        seed: Seed of the generator.
+        precision: One of PRECISIONS, for the convolutions.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, sampling: str = DEFAULT_SAMPLING, seed: int = 0, precision: str = "float32"
@@ -30,7 +40,7 @@ class InferencePolicy:
             raise UserError(unknown_name("sampling mode", sampling, SAMPLING_MODES))
         if precision not in PRECISIONS:
             raise UserError(unknown_name("precision", precision, PRECISIONS))
-        self.sampling, self._precision = sampling, PRECISIONS[precision]
+        self.sampling, self._precision = sampling, getattr(torch, precision)
         self._policy = optimize_for_inference(checkpoint.build_policy(), self._precision)
         self._generator = torch.Generator()
         self._seed = seed
@@ -39,22 +49,23 @@ class InferencePolicy:
         self._text: np.ndarray | None = None  # (1, L)
 
     def reset(self) -> None:
-        """Forget the history."""
+        """Clear the history."""
         self._tokens.clear()
 
     def reseed(self) -> None:
-        """Draw as from the beginning."""
+        """Restart the random generator from its seed."""
         self._generator.manual_seed(self._seed)
 
     def set_text(self, embedding_L: np.ndarray) -> None:
-        """Follow another instruction; the history, encoded under the old one, is forgotten."""
+        """Set the embedding (L,) of the instruction; clear the history, which was encoded with the previous one."""
         self._text = embedding_L[None].copy()
         self.reset()
 
     @torch.inference_mode()
     def step(self, observation: Observation) -> ActionSample:
+        """Append one observation to the history and return a sample of its action distribution."""
         if self._text is None:
-            raise RuntimeError("set_text() comes before step()")
+            raise RuntimeError("call set_text() before step()")
         batch = to_model_input(
             {name: image[None, None] for name, image in observation.images.items()},
             observation.joint[None, None],

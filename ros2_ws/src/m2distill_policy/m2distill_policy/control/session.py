@@ -1,7 +1,7 @@
-"""PolicySession: the control loop without a clock, without ROS and without torch.
+"""Core of the control loop, without a clock, ROS or torch.
 
-The owner feeds it observations with their stamps and asks once a control period what to do. The answer is a Command
-that answers the newest complete observation, or a Hold with the reason. It never guesses a missing input.
+The caller passes observations with their stamps and calls `PolicySession.tick` once per control period. The result is a
+Command for the newest complete observation, or a Hold with the reason. A missing input is never estimated.
 """
 
 import math
@@ -21,14 +21,14 @@ from m2distill_policy.safety.joint_limits import joint_ranges
 from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
-JOINTS, POSE = "joint_states", "ee_pose"  # names of the inputs beside the cameras
-RECENT = 10  # observations kept, on which another checkpoint can be tried
+JOINTS, POSE = "joint_states", "ee_pose"  # names of the inputs besides the cameras
+RECENT = 10  # number of observations kept to validate another checkpoint
 
 
 class StepPolicy(Protocol):
-    """A policy that acts one step at a time and keeps its own history (inference.InferencePolicy is one).
+    """Policy that is called once per step and keeps its own history, such as `inference.InferencePolicy`.
 
-    A step may raise PolicyTimeoutError, which holds the arm.
+    A step may raise PolicyTimeoutError; the arm is then held.
     """
 
     def reset(self) -> None: ...
@@ -37,10 +37,14 @@ class StepPolicy(Protocol):
 
 
 class PolicySession:
-    """One policy driving one robot.
+    """One policy that controls one robot.
 
-    `instructions` maps each instruction the checkpoint knows to its sentence embedding (L,) float32. Without `limits`
-    the robot is a simulated one. The hand's pose is an input where `limits` name a workspace, or with `use_pose`.
+    Args:
+        spec: Inputs, rate and actions of the policy.
+        policy: The policy.
+        instructions: Sentence embedding (L,) float32 of each instruction that the checkpoint knows.
+        limits: Safety limits; by default those of the simulated robot.
+        use_pose: Make the hand's pose an input, as it is whenever `limits` define a workspace.
     """
 
     def __init__(
@@ -56,9 +60,9 @@ class PolicySession:
         self.limits = limits
         self.instruction = ""
         self.fault = ""
-        self.recent: deque[Observation] = deque(maxlen=RECENT)  # that were acted on, oldest first
+        self.recent: deque[Observation] = deque(maxlen=RECENT)  # observations with an action, oldest first
         self._policy = policy
-        self._know(instructions)
+        self._set_embeddings(instructions)
         self._guard = CommandGuard(limits, spec.rate_hz)
         self._ranges_J2 = joint_ranges(spec.joint_names, limits)
 
@@ -76,21 +80,25 @@ class PolicySession:
 
     @property
     def pose(self) -> Pose | None:
-        """The newest there is; None without one."""
+        """Newest pose of the hand, or None."""
         return self._pose.value if self._pose else None
 
     @property
     def instructions(self) -> list[str]:
-        """All that are known, sorted."""
+        """Known instructions, sorted."""
         return sorted(original for original, _ in self._embeddings.values())
 
     def known(self, text: str) -> str | None:
-        """The instruction of the checkpoint that `text` spells, or None."""
+        """Return the checkpoint's instruction that equals `text` after normalisation, or None."""
         known = self._embeddings.get(normalise(text))
         return known[0] if known else None
 
     def set_instruction(self, text: str) -> None:
-        """Start on an instruction with an empty history. One that is not known raises UserError and stops the arm."""
+        """Start following an instruction with an empty history.
+
+        Raises:
+            UserError: The instruction is unknown; the session has stopped.
+        """
         if self.known(text) is None:
             self.stop()
             raise UserError(f"unknown instruction {text!r}; known: {'; '.join(self.instructions)}")
@@ -99,34 +107,35 @@ class PolicySession:
         self._history_broken = True
 
     def adopt(self, spec: PolicySpec, policy: StepPolicy, instructions: Mapping[str, np.ndarray]) -> None:
-        """Let another policy drive the same robot from the next tick on, with an empty history. The arm need not stop.
+        """Replace the policy from the next tick on, with an empty history. The arm need not stop.
 
-        Raises UserError, and changes nothing, when its spec has other inputs, rate or actions, or when it does not know
-        the instruction that is followed.
+        Raises:
+            UserError: The spec has other inputs, rate or actions, or the new policy does not know the current
+                instruction. Nothing has changed.
         """
         require_same_robot(self.spec, spec)
         if self.instruction and normalise(self.instruction) not in map(normalise, instructions):
-            raise UserError(f"it does not know the instruction that is followed, {self.instruction!r}; stop first")
+            raise UserError(f"it does not know the current instruction {self.instruction!r}; stop first")
         self.spec, self._policy = spec, policy
-        self._know(instructions)
+        self._set_embeddings(instructions)
         if self.instruction:
             self._policy.set_text(self._embeddings[normalise(self.instruction)][1])
         self._policy.reset()
 
-    def _know(self, instructions: Mapping[str, np.ndarray]) -> None:
+    def _set_embeddings(self, instructions: Mapping[str, np.ndarray]) -> None:
         self._embeddings = {normalise(text): (text, embedding) for text, embedding in instructions.items()}
 
     def stop(self) -> None:
-        """Forget the instruction; every tick holds until the next one."""
+        """Clear the instruction; every tick holds until the next one is set."""
         self.instruction = ""
         self._history_broken = True
 
     def interrupt(self) -> None:
-        """The last command has not been carried out to the end: the next one begins anew."""
+        """Record that the last command was not completed; the next one starts with an empty history."""
         self._history_broken = True
 
     def reset(self) -> None:
-        """Forget all observations and the policy's history; the instruction stays."""
+        """Clear all observations and the policy's history; keep the instruction."""
         for stream in self.streams:
             stream.clear()
         self._history_broken = True
@@ -135,7 +144,7 @@ class PolicySession:
         self.fault = ""
 
     def observe_image(self, camera: str, image_HWC: np.ndarray, stamp_ns: int) -> None:
-        """Take an upright HWC uint8 RGB image. A malformed one makes the arm hold until a good one comes."""
+        """Set an upright (H, W, 3) uint8 RGB image. After a malformed one the arm holds until a valid one arrives."""
         stream = self._cameras[camera]
         try:
             stream.accept(prepare_image(image_HWC, self.spec.camera(camera)), stamp_ns)
@@ -143,30 +152,33 @@ class PolicySession:
             stream.reject(str(error))
 
     def observe_joints(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
-        """Take joint positions by name (rad; fingers m). Malformed ones make the arm hold until good ones come."""
+        """Set joint positions by name (rad; fingers m). After malformed ones the arm holds until valid ones arrive."""
         try:
             self._joints.accept(order_joints(self.spec, names, positions), stamp_ns)
         except SpecError as error:
             self._joints.reject(str(error))
 
     def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
-        """Take the hand's pose in the base frame. A malformed one makes the arm hold until a good one comes."""
+        """Set the hand's pose in the base frame. After a malformed one the arm holds until a valid one arrives."""
         assert self._pose is not None  # one of `streams`
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
         length = math.hypot(*pose.quat_xyzw)
         if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
             self._pose.reject(
-                f"{POSE} is no pose: position {pose.position_m.tolist()} m, quaternion of length {length:g}"
+                f"{POSE} is not a valid pose: position {pose.position_m.tolist()} m, quaternion of length {length:g}"
             )
         else:
             self._pose.accept(Pose(pose.position_m, pose.quat_xyzw / length), stamp_ns)
 
     def reject_input(self, name: str, reason: str) -> None:
-        """A message on input `name`, one of those of `streams`, could not even be decoded."""
+        """Record that a message on the input `name`, one of `streams`, could not be decoded."""
         next(stream for stream in self.streams if stream.name == name).reject(f"{name}: {reason}")
 
     def tick(self, now_ns: int) -> Command | Hold:
-        """What to do now. A history with a gap in it is never acted on: after any Hold the policy starts afresh."""
+        """Return the command for this control step, or the reason to hold.
+
+        After a Hold the policy starts with an empty history, because a history with a gap must not be used.
+        """
         reason = self.why_hold(now_ns)
         if reason:
             self._history_broken = True
@@ -174,7 +186,7 @@ class PolicySession:
         if self._history_broken:
             self._policy.reset()
             self._guard.restart()
-        self._history_broken = True  # unless a command comes of it
+        self._history_broken = True  # until a command results
         try:
             command = self._act()
         except SafetyFault as fault:
@@ -200,12 +212,12 @@ class PolicySession:
         for name, angle, (low, high) in zip(self.spec.joint_names, joint_J, self._ranges_J2, strict=True):
             if not low + margin <= angle <= high - margin:
                 raise SafetyFault(
-                    f"{name} is at {angle:.3f} rad, nearer than {margin:g} (joint_margin_rad) to the "
-                    f"ends of its range {low:g} to {high:g}; move the arm away from there"
+                    f"{name} is at {angle:.3f} rad, closer than {margin:g} (joint_margin_rad) to the "
+                    f"limits of its range {low:g} to {high:g}; move the arm away from them"
                 )
 
     def why_hold(self, now_ns: int) -> str:
-        """Empty when a tick may act, else the reason it may not."""
+        """Return why a tick must hold; empty if it may act."""
         if self.fault:
             return self.fault
         if not self.instruction:
@@ -227,15 +239,15 @@ class PolicySession:
 
 
 def require_same_robot(ours: PolicySpec, other: PolicySpec) -> None:
-    """Raise UserError when the two see or command something different."""
+    """Raise UserError if the two specs differ in their inputs, rate or actions."""
     for name in ("cameras", "joint_names", "gripper_joint_names", "gripper_joint_signs", "rate_hz", "action"):
         if getattr(other, name) != getattr(ours, name):
             raise UserError(
                 f"its spec has {name} {getattr(other, name)}, this robot's is {getattr(ours, name)}; "
-                "configure the node anew for another robot"
+                "configure the node again for another robot"
             )
 
 
 def normalise(instruction: str) -> str:
-    """Case, outer white space, inner runs of white space and a final full stop do not change an instruction."""
+    """Return the instruction without differences of case, white space and a final full stop."""
     return " ".join(instruction.casefold().split()).rstrip(".").rstrip()

@@ -1,6 +1,6 @@
-"""What an operator's hand on a joystick means: an arm's velocity and a gripper's opening, while the deadman is held.
+"""Conversion of joystick input to a velocity of the arm and an opening of the gripper, while the deadman is held.
 
-No ROS here and no clock: the owner tells what it hears and when, and asks what to do.
+No ROS import and no clock here: the caller passes messages with their times and asks for the motion.
 """
 
 import math
@@ -17,21 +17,27 @@ AXES = 6  # x, y, z, then rotation about them
 
 @dataclass(frozen=True)
 class TeleopSettings:
-    """The defaults are a gamepad's by joy_node: left stick 0 and 1, right stick 3 and 4, triggers 2 and 5."""
+    """Parameters of the joystick.
+
+    The defaults fit a gamepad as joy_node numbers it: left stick 0 and 1, right stick 3 and 4, triggers 2 and 5.
+    """
 
     axes: tuple[float, ...] = parameter(
-        (1.0, 0.0, 4.0, -1.0, -1.0, 3.0), "joystick axis of x, y, z, roll, pitch, yaw; -1: none"
+        (1.0, 0.0, 4.0, -1.0, -1.0, 3.0), "joystick axes for x, y, z, roll, pitch and yaw; -1: none"
     )
-    axis_signs: tuple[float, ...] = parameter((1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "of those axes")
-    deadman_button: int = parameter(4, "held while the arm may move", at_least=0, at_most=63)
-    open_button: int = parameter(1, "opens the gripper", at_least=0, at_most=63)
-    close_button: int = parameter(0, "closes the gripper", at_least=0, at_most=63)
-    dead_zone: float = parameter(0.05, "deflection that counts as none", at_least=0.0, at_most=0.9)
-    linear_m_s: float = parameter(0.1, "speed at full deflection", at_least=0.001, at_most=1.0)
-    angular_rad_s: float = parameter(0.5, "rotation at full deflection", at_least=0.001, at_most=3.0)
-    gripper_open_m: float = parameter(0.08, "opening of the open gripper", at_least=0.001, at_most=0.5)
+    axis_signs: tuple[float, ...] = parameter((1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "signs of those axes")
+    deadman_button: int = parameter(4, "button that is held while the arm may move", at_least=0, at_most=63)
+    open_button: int = parameter(1, "button that opens the gripper", at_least=0, at_most=63)
+    close_button: int = parameter(0, "button that closes the gripper", at_least=0, at_most=63)
+    dead_zone: float = parameter(0.05, "deflection below which an axis counts as centred", at_least=0.0, at_most=0.9)
+    linear_m_s: float = parameter(0.1, "speed at full deflection, in m/s", at_least=0.001, at_most=1.0)
+    angular_rad_s: float = parameter(0.5, "rotation speed at full deflection, in rad/s", at_least=0.001, at_most=3.0)
+    gripper_open_m: float = parameter(0.08, "opening of the open gripper, in m", at_least=0.001, at_most=0.5)
     joy_timeout_s: float = parameter(
-        0.3, "silence of the joystick that counts as letting go", at_least=0.05, at_most=5.0
+        0.3,
+        "time without a joystick message after which the deadman counts as released, in s",
+        at_least=0.05,
+        at_most=5.0,
     )
 
     def __post_init__(self):
@@ -44,31 +50,35 @@ class TeleopSettings:
 
 @dataclass(frozen=True)
 class Motion:
-    linear_m_s: np.ndarray  # (3,) float64, base frame
+    """Commanded motion in the base frame."""
+
+    linear_m_s: np.ndarray  # (3,) float64
     angular_rad_s: np.ndarray  # (3,) float64
     gripper_width_m: float
 
 
 class Teleoperator:
+    """State of the joystick and of the gripper."""
+
     def __init__(self, settings: TeleopSettings):
         self.settings = settings
-        self.problem = ""  # of the last message of the joystick
-        self._heard_s = -math.inf
+        self.problem = ""  # fault of the last joystick message; empty: none
+        self._received_s = -math.inf
         self._deadman = False
         self._deflection = np.zeros(AXES)
         self._width_m = settings.gripper_open_m
 
-    def hear(self, axes: Sequence[float], buttons: Sequence[int], now_s: float) -> None:
-        """A message of the joystick. One that cannot be meant lets go of the deadman."""
+    def receive(self, axes: Sequence[float], buttons: Sequence[int], now_s: float) -> None:
+        """Process a joystick message. A malformed one releases the deadman."""
         s = self.settings
         needed = [int(i) for i in s.axes if i >= 0]
         if len(axes) <= max(needed, default=-1) or not np.isfinite([axes[i] for i in needed]).all():
-            self._refuse(f"the joystick has {len(axes)} axes, finite numbers on {needed} are expected")
+            self._reject(f"the joystick has {len(axes)} axes, finite numbers on {needed} are expected")
         elif len(buttons) <= max(s.deadman_button, s.open_button, s.close_button):
-            self._refuse(f"the joystick has {len(buttons)} buttons, the deadman is button {s.deadman_button}")
+            self._reject(f"the joystick has {len(buttons)} buttons, the deadman is button {s.deadman_button}")
         else:
             self.problem = ""
-            self._heard_s = now_s
+            self._received_s = now_s
             self._deadman = bool(buttons[s.deadman_button])
             raw = np.array([np.clip(axes[int(i)], -1, 1) if i >= 0 else 0.0 for i in s.axes]) * s.axis_signs
             self._deflection = np.sign(raw) * np.maximum(np.abs(raw) - s.dead_zone, 0) / (1 - s.dead_zone)
@@ -78,8 +88,8 @@ class Teleoperator:
                 self._width_m = 0.0
 
     def motion(self, now_s: float) -> Motion | None:
-        """None: hands off. The gripper keeps what it was told last."""
-        if not self._deadman or now_s - self._heard_s > self.settings.joy_timeout_s:
+        """Return the motion to command, or None if the deadman is not held. The gripper keeps its last opening."""
+        if not self._deadman or now_s - self._received_s > self.settings.joy_timeout_s:
             self._deadman = False
             return None
         return Motion(
@@ -88,6 +98,6 @@ class Teleoperator:
             self._width_m,
         )
 
-    def _refuse(self, problem: str) -> None:
+    def _reject(self, problem: str) -> None:
         self.problem = problem
         self._deadman = False

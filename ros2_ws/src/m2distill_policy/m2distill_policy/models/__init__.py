@@ -8,8 +8,8 @@
     batch.py          numpy observations -> input tensors
     optimize.py       faster inference with the same function
 
-Invariant: a PolicySpec and a ModelConfig determine the shape of every weight. Nothing here imports the session or ROS. The
-sizes are imported without torch, the network when it is first used.
+Invariant: a PolicySpec and a ModelConfig determine the shape of every weight. Nothing here imports the session or ROS.
+The sizes are imported without torch, the network when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any

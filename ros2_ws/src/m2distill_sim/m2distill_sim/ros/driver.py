@@ -1,8 +1,8 @@
-"""The scripted expert in an operator's place: what it would do goes out on the command topics, like a joystick's.
+"""Scripted expert that drives the arm through the command topics, as an operator with a joystick does.
 
-It sees the simulator's own state, so it lives in the simulator's process; the robot side cannot tell it from a person:
-the same topics, the same `operator_active`, commands that answer the stamp of the observation. When nothing is left to
-do it lets go.
+It reads the simulator's state, so it runs in the simulator's process. The robot side cannot distinguish it from a
+person: it publishes the same topics, including `operator_active`, and its commands have the stamp of the observation
+that they answer. It releases the arm when the task is done.
 """
 
 from typing import cast
@@ -23,6 +23,8 @@ from m2distill_sim.libero_env import LiberoEnv
 
 
 class ExpertDriver:
+    """Driver of one episode at a time, with publishers on `node`."""
+
     def __init__(self, node: Node):
         self._spec = libero_spec()
         self._pubs = [
@@ -31,19 +33,26 @@ class ExpertDriver:
         ]
 
     def begin(self, env: ArmEnv, seed: int, disturbed: bool) -> None:
-        """An episode has begun. `disturbed`: the arm is pushed about as in m2distill collect, so that what is recorded
-        shows recoveries. Raises UserError for a task that no expert solves."""
+        """Start an episode.
+
+        Args:
+            env: Environment of the episode.
+            seed: Seed of the expert and of the disturbance.
+            disturbed: Push the arm as m2distill collect does, so that the recording contains recoveries.
+
+        Raises:
+            UserError: No expert solves the task.
+        """
         rng = np.random.default_rng(seed)
-        self._env = cast(LiberoEnv, env)  # of another one the next line refuses the task
+        self._env = cast(LiberoEnv, env)  # the next line rejects the tasks of others
         self._expert = make_expert(self._env, rng)
         self._disturbance = Disturbance(rng) if disturbed else None
         self._answered_ns, self._linger = -1, LINGER_STEPS
 
     def answer(self, stamp_ns: int) -> None:
-        """The observation of `stamp_ns` has gone out: command what the expert does in the world's present state. The
-        same observation again gets the same answer."""
+        """Publish the expert's command for the observation of `stamp_ns`; a repeated observation gets the same one."""
         if self._linger == 0:
-            self.let_go()
+            self.release()
             return
         if stamp_ns != self._answered_ns:
             self._answered_ns = stamp_ns
@@ -60,9 +69,10 @@ class ExpertDriver:
         for publisher, message in zip(self._pubs, self._messages, strict=True):
             publisher.publish(message)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
+        """Publish that the operator is no longer active."""
         self._pubs[0].publish(Bool(data=False))
 
     def pushes(self, action: np.ndarray) -> np.ndarray:
-        """(7,) what the world adds to a commanded action."""
+        """Return the disturbance (7,) that is added to a commanded action."""
         return self._disturbance.step(self._expert.phase, action) if self._disturbance else np.zeros(7)

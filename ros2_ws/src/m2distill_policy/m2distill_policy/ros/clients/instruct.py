@@ -1,4 +1,4 @@
-"""Tells a running policy node what to do, and prints what it answers; the command is in m2distill_policy/clients.py."""
+"""ROS client of `m2distill instruct`: it sends an instruction to a running policy node and prints its status."""
 
 import argparse
 import sys
@@ -12,8 +12,8 @@ from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.conversions import COMPARING, LATCHED
 from m2distill_policy.ros.common.process import run_command
 
-FIND_TIMEOUT_S = 15.0  # for the policy node to be heard
-ANSWER_TIMEOUT_S = 60.0  # for it to act or to refuse: other words are compared, for which a language model may load
+FIND_TIMEOUT_S = 15.0  # until the policy node is discovered
+ANSWER_TIMEOUT_S = 60.0  # until it acts or rejects; matching an unknown instruction may load a language model
 STATES = {
     PolicyStatus.IDLE: "idle",
     PolicyStatus.RUNNING: "running",
@@ -24,6 +24,8 @@ STATES = {
 
 
 class InstructionClient(ClientNode):
+    """Publisher of instructions and subscriber of the policy's status."""
+
     def __init__(self, namespace: str):
         super().__init__("client", namespace)
         self.status: PolicyStatus | None = None
@@ -34,24 +36,24 @@ class InstructionClient(ClientNode):
         self.status = status
 
     def find(self) -> PolicyStatus:
-        """The policy node's status, once it also listens. Raises UserError."""
+        """Return the status of the policy node once it has subscribed to instructions. Raises UserError."""
         if not self.wait_until(lambda: self.status and self._publisher.get_subscription_count(), FIND_TIMEOUT_S):
             raise UserError(
-                f"no policy node was heard for {FIND_TIMEOUT_S:.0f} s; start one with m2distill run, in "
-                "the same ROS_DOMAIN_ID, and name its --namespace if it has one"
+                f"no policy node found within {FIND_TIMEOUT_S:.0f} s; start one with m2distill run in the same "
+                "ROS_DOMAIN_ID, and set --namespace if it has one"
             )
-        assert self.status  # was waited for
+        assert self.status  # the wait above ensures it
         return self.status
 
     def instruct(self, text: str) -> PolicyStatus:
-        """Its first status that answers `text`: it acts, stands still, or has found a fault. Raises UserError."""
+        """Send `text` and return the first status that answers it: running, idle, paused or fault. Raises UserError."""
         self.find()
         self.status = None
         self._publisher.publish(String(data=text))
         if not self.wait_until(lambda: self.status and _is_answer(self.status), ANSWER_TIMEOUT_S):
             reason = f": {self.status.reason}" if self.status else ""
-            raise UserError(f"told, but it does not act after {ANSWER_TIMEOUT_S:.0f} s{reason}")
-        assert self.status  # was waited for
+            raise UserError(f"instruction sent, but the policy does not act after {ANSWER_TIMEOUT_S:.0f} s{reason}")
+        assert self.status  # the wait above ensures it
         return self.status
 
 
@@ -64,19 +66,20 @@ def _line(status: PolicyStatus) -> str:
 
 
 def instruct(client: InstructionClient, options: argparse.Namespace) -> None:
-    """Print what the policy node says. Raises UserError where it is not heard, or does not do it."""
+    """Send the instruction, if any, and print the status. Raises UserError if the node is missing or does not act."""
     words = options.instruction
     if not words and not options.stop:
         status = client.find()
-        print(_line(status), *(f"  knows: {known}" for known in status.known_instructions), sep="\n")
+        print(_line(status), *(f"  known instruction: {known}" for known in status.known_instructions), sep="\n")
         return
     status = client.instruct(" ".join(words))
     if words and status.state != PolicyStatus.RUNNING:
-        raise UserError(f"it does not act, {_line(status)}")
+        raise UserError(f"the policy does not act, {_line(status)}")
     print(_line(status))
 
 
 def main() -> int:
+    """Run the client; return the exit status."""
     return run_command(instruct_arguments, InstructionClient, instruct)
 
 

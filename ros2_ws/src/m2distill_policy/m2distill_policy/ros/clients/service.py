@@ -1,4 +1,4 @@
-"""Calls services (std_srvs/Trigger) of running nodes; the command is in m2distill_policy/clients.py."""
+"""ROS client of `m2distill service`: it calls services (std_srvs/Trigger) of running nodes."""
 
 import argparse
 import sys
@@ -15,18 +15,20 @@ from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.process import run_command
 
-FIND_TIMEOUT_S = 15.0  # for the service to be seen
-LOOK_AROUND_S = 3.0  # for all nodes to be seen: nothing says which is the last
-MEET_S = 0.5  # a node that does not know of a client yet cannot answer it
+FIND_TIMEOUT_S = 15.0  # until the service is discovered
+DISCOVERY_S = 3.0  # until all nodes are discovered; nothing marks the last one
+MATCH_S = 0.5  # until the nodes have discovered the client, whose response would be lost before
 TRIGGER = "std_srvs/srv/Trigger"
 
 
 class ServiceClient(ClientNode):
+    """Caller of services by their names within a namespace."""
+
     def __init__(self, namespace: str):
         super().__init__("client", namespace)
 
-    def offered(self) -> list[str]:
-        """The services that can be called now, by their names within the namespace."""
+    def available(self) -> list[str]:
+        """Return the services that can be called now, by their names within the namespace."""
         inside = f"{self.get_namespace().rstrip('/')}/"
         return sorted(
             name.removeprefix(inside)
@@ -35,22 +37,25 @@ class ServiceClient(ClientNode):
         )
 
     def call(self, services: Sequence[str], settings: Sequence[tuple[str, str]]) -> Iterator[str]:
-        """Set parameters of the first service's node, call the services in this order, and yield what each answers, as
-        it does. Raises UserError at the first that is not there or refuses."""
+        """Set parameters of the first service's node, call the services in this order, and yield each response.
+
+        Raises:
+            UserError: A service is missing or fails, or a parameter is rejected.
+        """
         clients = [self.create_client(Trigger, service) for service in services]
         for service, client in zip(services, clients, strict=True):
             if not self.wait_until(client.service_is_ready, FIND_TIMEOUT_S):
                 raise UserError(
-                    f"{unknown_name('service', service, self.offered())}; m2distill run starts the nodes, "
-                    "in the same ROS_DOMAIN_ID, and --namespace names theirs"
+                    f"{unknown_name('service', service, self.available())}; m2distill run starts the nodes, "
+                    "in the same ROS_DOMAIN_ID, and --namespace selects their namespace"
                 )
-        self.run(MEET_S)
+        self.run(MATCH_S)
         if settings:
             self._set(services[0].rpartition("/")[0], settings)
         for service, client in zip(services, clients, strict=True):
-            answer = self.ask(client)
+            answer = self.call_trigger(client)
             if not answer.success:
-                raise UserError(f"{service} refused: {answer.message}")
+                raise UserError(f"{service} failed: {answer.message}")
             yield answer.message
 
     def _set(self, node: str, settings: Sequence[tuple[str, str]]) -> None:
@@ -61,29 +66,31 @@ class ServiceClient(ClientNode):
         self.wait(answer.done, f"the parameters of {node}")
         for (name, value), result in zip(settings, answer.result().results, strict=True):
             if not result.successful:
-                raise UserError(f"{node} refused {name}={value}: {result.reason}")
+                raise UserError(f"{node} rejected {name}={value}: {result.reason}")
 
 
 def parameter_value(text: str) -> ParameterValue:
-    """What the text stands for in YAML, as in `ros2 param set`; where no parameter can hold that, the text itself."""
+    """Return the value of a YAML text, as `ros2 param set` does; the text itself if no parameter can hold it."""
     try:
         value = get_parameter_value(text)
     except yaml.YAMLError:
         value = None
-    if value is None or not isinstance(value.string_value, str):  # rclpy puts a date there
+    if value is None or not isinstance(value.string_value, str):  # rclpy returns a date there
         return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
     return value
 
 
 def call(client: ServiceClient, options: argparse.Namespace) -> None:
+    """Call the services and print their responses, or print the available services."""
     for answer in client.call(options.services, options.set):
         print(answer or "done")
     if not options.services:
-        client.run(LOOK_AROUND_S)
-        print(*(client.offered() or ["no node was seen; m2distill run starts some"]), sep="\n")
+        client.run(DISCOVERY_S)
+        print(*(client.available() or ["no node found; start the nodes with m2distill run"]), sep="\n")
 
 
 def main() -> int:
+    """Run the client; return the exit status."""
     return run_command(service_arguments, ServiceClient, call)
 
 

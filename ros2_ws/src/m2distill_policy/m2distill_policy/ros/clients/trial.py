@@ -1,10 +1,10 @@
-"""Trials: tells a running policy node what to do in a running simulator, and counts how often it did it.
+"""ROS client that runs trials of a running policy in a running simulator and counts the successes.
 
-    python -m m2distill_policy.ros.clients.trial --suite libero_object --tasks 0 1 --initial-states 40 41 --out trials.json
+    python -m m2distill_policy.ros.clients.trial --suite libero_object --tasks 0 1 --initial-states 40 --out trials.json
 
-For every task and initial state: resets the simulator, publishes the task's instruction on the topic `instruction`, and
-waits for success or the end of the episode. Prints one JSON object per trial and writes all of them to --out. It is an
-ordinary ROS 2 client: what it does, a dashboard or `ros2 topic pub` can do as well.
+For every task and initial state it resets the simulator, publishes the task's instruction on `instruction`, and
+waits for success or the end of the episode. It prints one JSON object per trial and writes all of them to --out. It is
+an ordinary ROS 2 client: a dashboard or `ros2 topic pub` can do the same.
 """
 
 import argparse
@@ -29,21 +29,21 @@ from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.files import write_atomically
 
-START_TIMEOUT_S = 90.0  # for both nodes to come up
-CALL_TIMEOUT_S = 60.0  # for a reset: another task is another world to build
-ASK_AGAIN_S = 20.0  # after which a request is repeated
-SILENCE_TIMEOUT_S = 30.0  # without one action of the policy, a trial is given up
+START_TIMEOUT_S = 90.0  # until both nodes have started
+CALL_TIMEOUT_S = 60.0  # for a reset, which builds another scene for another task
+RESEND_S = 20.0  # after which a request is repeated
+SILENCE_TIMEOUT_S = 30.0  # without an action of the policy, after which a trial fails
 
 
 class TrialClient(ClientNode):
-    """Drives one simulator and one policy, both by relative names."""
+    """Client of one simulator and one policy, both with relative names."""
 
     def __init__(self):
-        super().__init__("examiner")
-        self._status = PolicyStatus()  # the policy's own names a checkpoint
+        super().__init__("trial_client")
+        self._status = PolicyStatus()  # a received one has a checkpoint_id
         self._success = self._over = False
-        self._steps: int | None = None  # that the episode took, told by the simulator at its end
-        self._heard_s = 0.0
+        self._steps: int | None = None  # of the episode, published by the simulator at its end
+        self._last_action_s = 0.0
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(Bool, "sim/success", self._on_success, LATCHED)
         self.create_subscription(Bool, "sim/episode_over", self._on_over, LATCHED)
@@ -54,6 +54,7 @@ class TrialClient(ClientNode):
         self._reset = self.create_client(Trigger, "sim/reset")
 
     def wait_until_ready(self) -> None:
+        """Wait until both nodes have started. Raises UserError."""
         self.wait(self._is_ready, "the nodes `sim` and `policy`", START_TIMEOUT_S)
 
     def _is_ready(self) -> bool:
@@ -65,17 +66,17 @@ class TrialClient(ClientNode):
         )
 
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
-        """One episode. Returns task, initial_state, instruction, success, steps and the video's path or None."""
-        self._tell("")  # whatever the policy does, it stops before the world changes
+        """Run one episode; return task, initial_state, instruction, success, steps and the video's path or None."""
+        self._instruct("")  # the policy stops before the scene changes
         self.wait(lambda: self._status.state != PolicyStatus.RUNNING, "the policy to stop", CALL_TIMEOUT_S)
         self._set({"suite": suite, "task": task, "initial_state": initial_state, "video": str(video or "")})
         self._success = self._over = False
-        self._steps, self._heard_s = None, time.monotonic()
+        self._steps, self._last_action_s = None, time.monotonic()
         instruction = self._reset_simulator()
-        self._tell(instruction)
+        self._instruct(instruction)
         while not self.wait_until(lambda: (self._success or self._over) and self._steps is not None, 1.0):
-            if time.monotonic() - self._heard_s > SILENCE_TIMEOUT_S:
-                raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy says: {self._status.reason}")
+            if time.monotonic() - self._last_action_s > SILENCE_TIMEOUT_S:
+                raise UserError(f"no action for {SILENCE_TIMEOUT_S:.0f} s; the policy's reason: {self._status.reason}")
         return {
             "task": task,
             "initial_state": initial_state,
@@ -87,11 +88,11 @@ class TrialClient(ClientNode):
 
     def finish(self) -> None:
         """Stop the policy and end the last episode, so that its video is written."""
-        self._tell("")
+        self._instruct("")
         self._set({"video": ""})
         self._reset_simulator()
 
-    # --- what is heard
+    # --- received messages
 
     def _on_status(self, message: PolicyStatus) -> None:
         self._status = message
@@ -106,34 +107,34 @@ class TrialClient(ClientNode):
         self._steps = message.data
 
     def _on_action(self, message: PolicyAction) -> None:
-        self._heard_s = time.monotonic()
+        self._last_action_s = time.monotonic()
 
-    # --- what is asked
+    # --- requests
 
-    def _tell(self, instruction: str) -> None:
+    def _instruct(self, instruction: str) -> None:
         self._instruction_pub.publish(String(data=instruction))
 
     def _set(self, values: dict) -> None:
         parameters = [Parameter(name, value=value) for name, value in values.items()]
-        answer = self._ask(lambda: self._sim_parameters.set_parameters(parameters), "its parameters")
-        refused = [result.reason for result in answer.results if not result.successful]
-        if refused:
-            raise UserError(f"the simulator refused {values}: {'; '.join(refused)}")
+        answer = self._request(lambda: self._sim_parameters.set_parameters(parameters), "its parameters")
+        rejected = [result.reason for result in answer.results if not result.successful]
+        if rejected:
+            raise UserError(f"the simulator rejected {values}: {'; '.join(rejected)}")
 
     def _reset_simulator(self) -> str:
-        """Returns the instruction of the task."""
-        answer = self._ask(lambda: self._reset.call_async(Trigger.Request()), "a reset")
+        """Reset the simulator and return the instruction of the task."""
+        answer = self._request(lambda: self._reset.call_async(Trigger.Request()), "a reset")
         if not answer.success:
             raise UserError(answer.message)
         return answer.message
 
-    def _ask(self, send: Callable[[], Future], what: str):
-        """The simulator's answer to a request that may be repeated: on a busy machine one can be lost."""
+    def _request(self, send: Callable[[], Future], what: str):
+        """Return the simulator's response. The request is repeated, because it can be lost on a busy machine."""
         asked: list[Future] = []
         begun_s = time.monotonic()
 
         def answered() -> bool:
-            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
+            if time.monotonic() - begun_s >= RESEND_S * len(asked):
                 asked.append(send())
             return any(future.done() for future in asked)
 
@@ -149,7 +150,7 @@ def run_trials(
     out: Path,
     video_dir: Path | None,
 ) -> None:
-    """All trials, printed one by one; `out` appears when all are done."""
+    """Run all trials and print each result; write the file `out` at the end."""
     results = []
     trial_client.wait_until_ready()
     for task in tasks:
@@ -163,12 +164,13 @@ def run_trials(
 
 
 def main() -> int:
+    """Run the client; return the exit status."""
     parser = argparse.ArgumentParser(prog="trial", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", default=DEFAULT_SUITE)
     parser.add_argument("--tasks", type=int, nargs="+", required=True, help="indices within the suite")
     parser.add_argument("--initial-states", type=int, nargs="+", required=True, help="indices, the same for every task")
     parser.add_argument("--out", type=Path, required=True, help="JSON file of the results")
-    parser.add_argument("--video-dir", type=Path, help="where to put an mp4 of each task's first episode")
+    parser.add_argument("--video-dir", type=Path, help="folder for an mp4 of each task's first episode")
     options = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     return run_client(
         TrialClient,

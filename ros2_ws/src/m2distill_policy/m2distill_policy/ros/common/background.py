@@ -1,4 +1,4 @@
-"""Slow work beside the control loop: done on a thread, its outcome taken on the node's thread by `poll`."""
+"""Slow work beside the control loop: it runs on a thread, and `poll` delivers its outcome on the node's thread."""
 
 import os
 import queue
@@ -7,16 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 JOIN_LIMIT_S = 5.0
-NICENESS = 10  # beyond that of the process
+NICENESS = 10  # added to that of the process
 
 
 class BackgroundExecutor:
+    """Runs jobs on low-priority threads."""
+
     def __init__(self):
         self._outcomes: queue.SimpleQueue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def run(self, job: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
-        """`done(result, None)` or `done(None, error)` is called by a later `poll`."""
+        """Start `job`; a later `poll` calls `done(result, None)` or `done(None, error)`."""
 
         def work() -> None:
             lower_priority()
@@ -35,13 +37,14 @@ class BackgroundExecutor:
             done(result, error)
 
     def end(self) -> None:
-        """Wait a little for what is under way; its outcome is dropped."""
+        """Wait up to JOIN_LIMIT_S for each running job and drop its outcome."""
         for thread in self._threads:
             thread.join(JOIN_LIMIT_S)
         self._outcomes = queue.SimpleQueue()
 
 
 def lower_priority() -> None:
-    """Of this thread alone, for good: the control loop goes first."""
+    """Lower the priority of the current thread for good, so that the control loop runs first."""
     thread = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)  # 19 at most, by itself
+    # The kernel limits the sum to 19.
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

@@ -1,6 +1,6 @@
-"""ROS messages <-> numpy, in both directions. A malformed message raises MessageError, never anything else.
+"""Conversions between ROS messages and numpy arrays. A malformed message always raises MessageError.
 
-Images are HWC uint8 RGB on the numpy side. Stamps are int nanoseconds.
+Images are (H, W, 3) uint8 RGB arrays. Stamps are integers in nanoseconds.
 """
 
 import array
@@ -14,8 +14,10 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
 
-LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)  # a late listener hears the last one
-COMPARING = "comparing"  # how the reason in ~/status begins while words that are not known are judged
+LATCHED = QoSProfile(
+    depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+)  # late subscribers receive the last message
+COMPARING = "comparing"  # start of the reason in ~/status while an unknown instruction is matched
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -27,26 +29,26 @@ def stamp_from_ns(stamp_ns: int) -> Time:
 
 
 def image_to_numpy(message: Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
+    """Return the image as (H, W, 3) uint8 RGB."""
     return decode_raw(
         message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
     )
 
 
 def compressed_image_to_numpy(message: CompressedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB from JPEG or PNG."""
+    """Return a JPEG or PNG image as (H, W, 3) uint8 RGB."""
     return decode_compressed(message.data, message.format)
 
 
 def image_from_numpy(image_HWC: np.ndarray, stamp_ns: int, frame_id: str) -> Image:
-    """An rgb8 message of a (H, W, 3) uint8 RGB image."""
+    """Return an rgb8 message of a (H, W, 3) uint8 RGB image."""
     height, width, channels = image_HWC.shape
     if channels != 3 or image_HWC.dtype != np.uint8:
         raise MessageError(f"image is {image_HWC.dtype} of shape {image_HWC.shape}, expected uint8 (H, W, 3)")
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
     message.header.stamp = stamp_from_ns(stamp_ns)
     message.header.frame_id = frame_id
-    message.data = array.array("B", image_HWC.tobytes())  # 50 times faster than assigning the numpy array
+    message.data = array.array("B", image_HWC.tobytes())  # 50 times faster than to assign the numpy array
     return message
 
 
@@ -57,7 +59,7 @@ def joint_state_from_numpy(names: list[str], positions: np.ndarray, stamp_ns: in
 
 
 def twist_to_numpy(message: TwistStamped) -> tuple[np.ndarray, np.ndarray]:
-    """Linear (3,) m/s and angular (3,) rad/s, float64."""
+    """Return the linear (3,) m/s and the angular (3,) rad/s velocity, float64."""
     linear, angular = message.twist.linear, message.twist.angular
     velocity = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
     if not np.isfinite(velocity).all():

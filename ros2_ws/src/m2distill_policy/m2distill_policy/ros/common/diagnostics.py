@@ -1,4 +1,4 @@
-"""What the policy node says about itself on /diagnostics, and what it knows of its inputs' arrivals."""
+"""Diagnostics of the policy node: its message on /diagnostics, and the rates and gaps of its inputs."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -15,38 +15,39 @@ LEVELS = {
     PolicyStatus.PAUSED: (DiagnosticStatus.OK, "paused"),
     PolicyStatus.FAULT: (DiagnosticStatus.ERROR, "fault"),
 }
-WINDOW_NS = 1_000_000_000  # over which rates are taken
-MAX_RATE_HZ = 2000  # that is still counted exactly
+WINDOW_NS = 1_000_000_000  # window in which messages are counted for a rate
+MAX_RATE_HZ = 2000  # higher rates are reported as this
 
 
 class InputMonitor:
-    """When each input was heard, by a steady clock, in ns: it goes on when the simulation's clock stands still."""
+    """Arrival times of each input, in ns of a steady clock, which advances while the simulation clock is stopped."""
 
     def __init__(self, inputs: list[str], silence_limit_ns: int):
         self._silence_limit_ns = silence_limit_ns
-        self._heard_ns: dict[str, deque[int]] = {name: deque(maxlen=MAX_RATE_HZ) for name in inputs}
+        self._received_ns: dict[str, deque[int]] = {name: deque(maxlen=MAX_RATE_HZ) for name in inputs}
 
-    def heard(self, name: str, now_ns: int) -> None:
-        self._heard_ns[name].append(now_ns)
+    def received(self, name: str, now_ns: int) -> None:
+        self._received_ns[name].append(now_ns)
 
     def silence(self, now_ns: int) -> str:
-        """Why an input counts as dead; empty when none does."""
-        for name, heard_ns in self._heard_ns.items():
-            if not heard_ns:
+        """Return which input has been silent for too long; empty if none has."""
+        for name, received_ns in self._received_ns.items():
+            if not received_ns:
                 return f"{name}: nothing received yet"
-            if now_ns - heard_ns[-1] > self._silence_limit_ns:
+            if now_ns - received_ns[-1] > self._silence_limit_ns:
                 return f"{name}: silent for more than {self._silence_limit_ns * 1e-9:g} s"
         return ""
 
     def rates_hz(self, now_ns: int) -> dict[str, float]:
-        """Messages within the last second."""
+        """Return the messages of each input within the last second."""
         return {
-            name: sum(now_ns - t <= WINDOW_NS for t in heard_ns) * 1e9 / WINDOW_NS
-            for name, heard_ns in self._heard_ns.items()
+            name: sum(now_ns - t <= WINDOW_NS for t in received_ns) * 1e9 / WINDOW_NS
+            for name, received_ns in self._received_ns.items()
         }
 
 
 def diagnostics(node_name: str, status: PolicyStatus, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
+    """Return the policy node's message on /diagnostics: its status and further values by name."""
     level, word = LEVELS[status.state]
     message = DiagnosticArray()
     message.header.stamp = stamp

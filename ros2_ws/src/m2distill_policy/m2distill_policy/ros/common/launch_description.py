@@ -1,7 +1,7 @@
-"""Launch files from the description in bringup.py. The only module that needs ROS 2's launch package."""
+"""Launch files from the description in `bringup/system.py`. The only module that requires ROS 2's launch package."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import Field, fields
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
@@ -10,7 +10,14 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
-from m2distill_policy.bringup.system import STOP_SIGNALS, NodeDescription, SharedLaunchConfig, environment, read_option
+from m2distill_policy.bringup.launch_config import (
+    SharedLaunchConfig,
+    ViewLaunchConfig,
+    choices_of,
+    default_text,
+    read_option,
+)
+from m2distill_policy.bringup.processes import STOP_SIGNALS, NodeDescription, environment
 
 RVIZ_CONFIG = ("m2distill_policy", "rviz", "m2distill.rviz")  # package, then the path in its share folder
 
@@ -20,8 +27,13 @@ def description(
     nodes: Callable[[SharedLaunchConfig], tuple[NodeDescription, ...]],
     rviz: bool = False,
 ) -> LaunchDescription:
-    """Every field of `config_class` as an argument, and the nodes that `nodes` makes of them. When one of these ends,
-    the others end too. With `rviz`, an argument of that name opens RViz on what the policy sees and does."""
+    """Return a launch description in which the end of one node ends the others.
+
+    Args:
+        config_class: Options; each field becomes a launch argument.
+        nodes: Function that returns the nodes for a configuration.
+        rviz: Add the argument `rviz`, which opens RViz on the cameras and the commands.
+    """
     options = fields(config_class)
     (_, until_sigterm_s), (_, until_sigkill_s), _ = STOP_SIGNALS
 
@@ -44,37 +56,29 @@ def description(
             for node in nodes(config)
         ]
 
-    arguments = [
-        DeclareLaunchArgument(
-            option.name,
-            default_value=_text(option.default),
-            description=option.metadata["help"],
-            choices=list(option.metadata["choices"]) or None,
-        )
-        for option in options
-    ]
+    arguments = [_argument(option) for option in options]
     variables = [SetEnvironmentVariable(name, value) for name, value in environment().items()]
     return LaunchDescription([*arguments, *variables, OpaqueFunction(function=start), *(_rviz() if rviz else ())])
 
 
-def _rviz() -> tuple[DeclareLaunchArgument, Node]:
-    package, *path = RVIZ_CONFIG
-    argument = DeclareLaunchArgument(
-        "rviz",
-        default_value="false",
-        choices=["true", "false"],
-        description="open RViz on the cameras and the commands; needs the package rviz2",
+def _argument(option: Field) -> DeclareLaunchArgument:
+    return DeclareLaunchArgument(
+        option.name,
+        default_value=default_text(option),
+        description=option.metadata["description"],
+        choices=list(choices_of(option)) or None,
     )
+
+
+def _rviz() -> tuple[DeclareLaunchArgument, Node]:
+    (option,) = fields(ViewLaunchConfig)
+    package, *path = RVIZ_CONFIG
     node = Node(
         package="rviz2",
         executable="rviz2",
         name="rviz",
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", PathJoinSubstitution([FindPackageShare(package), *path])],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+        condition=IfCondition(LaunchConfiguration(option.name)),
     )
-    return argument, node
-
-
-def _text(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    return _argument(option), node

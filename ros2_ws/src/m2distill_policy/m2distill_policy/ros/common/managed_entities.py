@@ -1,4 +1,4 @@
-"""What the policy node makes when it is configured, to be destroyed when it is cleaned up."""
+"""Publishers, subscriptions, services and timers of a lifecycle node, destroyed together when it is cleaned up."""
 
 import contextlib
 import inspect
@@ -14,39 +14,39 @@ from std_srvs.srv import Trigger
 
 
 class ManagedEntities:
-    """Makes things on a node and remembers how to undo it, last first."""
+    """Creates entities on a node and destroys them in reverse order."""
 
     def __init__(self, node: LifecycleNode):
         self.node = node
-        self.steady = Clock(clock_type=ClockType.STEADY_TIME)  # goes on when the simulation's clock stands still
-        self.subscriptions: list[tuple[Subscription, bool]] = []  # and whether nothing works without
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)  # advances while the simulation clock is stopped
+        self.subscriptions: list[tuple[Subscription, bool]] = []  # each with whether the node requires it
         self._timers: list[Timer] = []
         self._undo = contextlib.ExitStack()
 
     def publisher(self, kind: type, topic: str, qos: QoSProfile | int) -> LifecyclePublisher:
-        made = self.node.create_lifecycle_publisher(kind, topic, qos)
-        self._undo.callback(self.node.destroy_lifecycle_publisher, made)
-        return made
+        publisher = self.node.create_lifecycle_publisher(kind, topic, qos)
+        self._undo.callback(self.node.destroy_lifecycle_publisher, publisher)
+        return publisher
 
     def subscription(
         self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int, needed: bool = False
     ) -> None:
-        made = self.node.create_subscription(kind, topic, callback, qos)
-        self._undo.callback(self.node.destroy_subscription, made)
-        self.subscriptions.append((made, needed))
+        subscription = self.node.create_subscription(kind, topic, callback, qos)
+        self._undo.callback(self.node.destroy_subscription, subscription)
+        self.subscriptions.append((subscription, needed))
 
     def service(self, name: str, callback: Callable) -> None:
-        """A coroutine may take its time: in a group of its own it keeps nobody else waiting."""
+        """Create a Trigger service. A coroutine gets a callback group of its own, so that it does not block others."""
         group = ReentrantCallbackGroup() if inspect.iscoroutinefunction(callback) else None
-        made = self.node.create_service(Trigger, name, callback, callback_group=group)
-        self._undo.callback(self.node.destroy_service, made)
+        service = self.node.create_service(Trigger, name, callback, callback_group=group)
+        self._undo.callback(self.node.destroy_service, service)
 
     def timer(self, period_s: float, callback: Callable[[], None], always: bool = False) -> None:
-        """A timer of the steady clock. Unless `always`, it stands still until `start_timers`."""
-        made = self.node.create_timer(period_s, callback, clock=self.steady, autostart=always)
-        self._undo.callback(self.node.destroy_timer, made)
+        """Create a timer of the steady clock. Unless `always`, it is stopped until `start_timers`."""
+        timer = self.node.create_timer(period_s, callback, clock=self.steady, autostart=always)
+        self._undo.callback(self.node.destroy_timer, timer)
         if not always:
-            self._timers.append(made)
+            self._timers.append(timer)
 
     def start_timers(self) -> None:
         for timer in self._timers:
@@ -57,6 +57,7 @@ class ManagedEntities:
             timer.cancel()
 
     def at_destruction(self, callback: Callable[[], object]) -> None:
+        """Call `callback` in `destroy`, before all that was created earlier is destroyed."""
         self._undo.callback(callback)
 
     def destroy(self) -> None:

@@ -1,8 +1,6 @@
-"""ROS parameters from a frozen dataclass of `parameters.parameter` fields: each is declared once, with description,
-range and whether it is read-only. Tuples of numbers are arrays.
+"""ROS parameters from frozen dataclasses of `utils.parameters.parameter` fields.
 
-`declare(node, Parameters)` makes values outside the range impossible to set; `read(node, Parameters)` returns the
-values of the moment; `refuse_changes` where they have been read for good.
+Each field is declared once, with description, range and whether it is read-only. Tuples of numbers become arrays.
 """
 
 import array
@@ -19,6 +17,8 @@ from m2distill_policy.errors import UserError, unknown_name
 
 
 class Dataclass(Protocol):
+    """Any dataclass."""
+
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
 
 
@@ -26,11 +26,19 @@ T = TypeVar("T", bound=Dataclass)
 
 
 def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None = None) -> None:
-    """Declare every field of `cls` on the node; `defaults` take the place of the fields' own. Raises rclpy's
-    ParameterException when a start value is not allowed."""
+    """Declare every field of `cls` on the node; values outside a field's range are rejected from then on.
+
+    Args:
+        node: Node that gets the parameters.
+        cls: Dataclass of parameters.
+        defaults: Defaults that replace the fields' own, by name.
+
+    Raises:
+        rclpy.exceptions.ParameterException: A start value is not allowed.
+    """
     choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(cls) if f.metadata["choices"]}
 
-    def refuse_unknown_choice(parameters) -> SetParametersResult:
+    def reject_unknown_choice(parameters) -> SetParametersResult:
         for p in parameters:
             if p.name in choices and p.value not in choices[p.name]:
                 return SetParametersResult(
@@ -38,41 +46,51 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
                 )
         return SetParametersResult(successful=True)
 
-    node.add_on_set_parameters_callback(refuse_unknown_choice)
+    node.add_on_set_parameters_callback(reject_unknown_choice)
     for field in dataclasses.fields(cls):
         default = (defaults or {}).get(field.name, field.default)
-        if isinstance(default, tuple):  # an empty array needs an explicit type
+        if isinstance(default, tuple):  # rclpy cannot infer the type of an empty array
             kind = typing.get_args(field.type)[0]
             empty = Parameter.Type.STRING_ARRAY if kind is str else Parameter.Type.DOUBLE_ARRAY
             default = [kind(v) for v in default] or empty
         node.declare_parameter(field.name, default, _descriptor(field))
 
 
-def refuse_unknown(node: Node) -> None:
-    """Raises UserError where the node was started with a parameter that it has not declared. rclpy passes over it, and
-    a limit whose name is misspelt would not hold."""
+def reject_undeclared(node: Node) -> None:
+    """Raise UserError if the node was started with a parameter that it has not declared.
+
+    rclpy ignores such a parameter, so a limit with a misspelt name would have no effect.
+    """
     declared = node.list_parameters([], 0).names
-    for name in node._parameter_overrides:  # no public function tells
+    for name in node._parameter_overrides:  # rclpy has no public function for them
         if name not in declared and not name.startswith("qos_overrides."):  # rclpy declares those with each topic
             raise UserError(f"{unknown_name('parameter', name, declared)}; nothing was started")
 
 
 def read(node: Node, cls: type[T]) -> T:
+    """Return the present values of the parameters of `cls`."""
     return cls(**{f.name: _value(node, f) for f in dataclasses.fields(cls)})
 
 
-def refuse_changes(node: Node, *groups: type[Dataclass], why: Callable[[], str], free: tuple[str, ...] = ()) -> None:
-    """While `why()` has a reason, nothing of these groups but what is `free` can be set to another value."""
+def reject_changes(node: Node, *groups: type[Dataclass], why: Callable[[], str], free: tuple[str, ...] = ()) -> None:
+    """Reject other values for the parameters of `groups` while `why()` returns a reason.
+
+    Args:
+        node: Node that has the parameters.
+        groups: Dataclasses whose parameters are protected.
+        why: Function that returns the reason, or an empty text if changes are allowed now.
+        free: Names of parameters that can always be changed.
+    """
     names = {field.name for group in groups for field in dataclasses.fields(group)} - set(free)
 
-    def refuse(parameters: list[Parameter]) -> SetParametersResult:
+    def reject(parameters: list[Parameter]) -> SetParametersResult:
         reason = why()
         for p in parameters:
             if reason and p.name in names and _plain(p.value) != _plain(node.get_parameter_or(p.name).value):
                 return SetParametersResult(successful=False, reason=f"{p.name}: {reason}")
         return SetParametersResult(successful=True)
 
-    node.add_on_set_parameters_callback(refuse)
+    node.add_on_set_parameters_callback(reject)
 
 
 def _value(node: Node, field: dataclasses.Field) -> Any:
@@ -81,7 +99,7 @@ def _value(node: Node, field: dataclasses.Field) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """rclpy gives an array as an array.array or as a list."""
+    """Return an array as a list: rclpy returns it as an array.array or as a list."""
     return list(value) if isinstance(value, Sequence | array.array) and not isinstance(value, str) else value
 
 

@@ -1,7 +1,7 @@
-"""The life of a node's process: start, spin, and an end on a signal, a hangup or the death of its starter.
+"""Main functions of node and client processes: start, spin, and shut down on a signal or when the starter ends.
 
-rclpy's own signal handlers close the context at once, after which a node can no longer send its last command. Here a
-signal only ends the spinning; the node closes itself while it can still publish.
+rclpy's own signal handlers close the context at once, after which a node cannot publish its last command. Here a signal
+only ends the spinning, and the node closes itself while it can still publish.
 """
 
 import argparse
@@ -21,21 +21,25 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from m2distill_policy.bringup.system import die_with_starter
+from m2distill_policy.bringup.processes import die_with_starter
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import parameters
 
-WAKE_PERIOD_S = 0.1  # how long a signal may go unnoticed when no message arrives
-FOREIGN = {"rclpy", *sys.stdlib_module_names}
-COMPLAINT_PERIOD_S = 60.0  # a peer who repeats himself is not to fill the disk
+WAKE_PERIOD_S = 0.1  # maximum delay of a signal when no message arrives
+NOT_OURS = {"rclpy", *sys.stdlib_module_names}
+REPEAT_LOG_S = 60.0  # minimum time between equal log lines, so that a faulty peer cannot fill the disk
 
 
 class ClosableNode(Protocol):
+    """Node that can close itself while it can still publish."""
+
     def close(self) -> None: ...
     def destroy_node(self) -> None: ...
 
 
 class StartableNode(Protocol):
+    """Lifecycle node that can configure and activate itself."""
+
     problem: str  # why the last transition failed
 
     def get_parameter(self, name: str) -> Any: ...
@@ -47,51 +51,58 @@ Client = TypeVar("Client", bound=Node)
 
 
 def _autostart(node: StartableNode) -> None:
-    """Configure and activate the lifecycle node if its parameter `autostart` says so. Raises UserError."""
+    """Configure and activate the lifecycle node if its parameter `autostart` is set. Raises UserError."""
     if node.get_parameter("autostart").value:
         success = TransitionCallbackReturn.SUCCESS
         if node.trigger_configure() != success or node.trigger_activate() != success:
-            raise UserError(node.problem or "the node could not start; the lines above say why")
+            raise UserError(node.problem or "the node could not start; the lines above state the reason")
 
 
 def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> int:
-    """Run one node until a signal; returns the exit status: 2 after an error that the user can mend. One with a
-    lifecycle has the parameter `autostart`, which is followed.
+    """Run one node until a signal arrives.
 
-    What rclpy's own services and subscriptions cannot make sense of (a transition that does not fit the state, a
-    parameter of no known type, a clock before its beginning) is logged, and the node goes on. What a callback of ours
-    raises ends it, with the zero command on the way out: nothing shows that it could go on to move an arm.
+    Errors of rclpy's own services and subscriptions, such as a transition that does not fit the state, are logged and
+    the node continues. An error of our own callbacks ends the node, which publishes the zero command first, because it
+    could no longer be trusted to move an arm.
+
+    Args:
+        make_node: Function that creates the node.
+        lifecycle: The node has a lifecycle and the parameter `autostart`.
+
+    Returns:
+        The exit status: 0, or 2 after an error that the user can fix.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, lambda *_: stop.set())
     die_with_starter()
     try:
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # rcl's: a parameter file that cannot be read, say
+    except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     node = None
     try:
         node = make_node()
-        parameters.refuse_unknown(cast(Node, node))
+        parameters.reject_undeclared(cast(Node, node))
         if lifecycle:
             _autostart(cast(StartableNode, node))
         executor = SingleThreadedExecutor()
-        executor.add_node(cast(Node, node))  # no type says: a node that can be closed
+        executor.add_node(cast(Node, node))  # Python has no type for a Node that is also closable
         while not stop.is_set():
             try:
                 executor.spin_once(timeout_sec=WAKE_PERIOD_S)
             except Exception as error:
-                if not _is_rclpys(error):
+                if not _is_from_rclpy(error):
                     raise
                 cast(Node, node).get_logger().error(
-                    f"passed over what a peer sent: {traceback.format_exc()}", throttle_duration_sec=COMPLAINT_PERIOD_S
+                    f"ignored an invalid request or message: {traceback.format_exc()}",
+                    throttle_duration_sec=REPEAT_LOG_S,
                 )
         return 0
     except (UserError, ParameterException) as error:
-        with contextlib.suppress(OSError):  # the terminal has gone
+        with contextlib.suppress(OSError):  # the terminal is closed
             print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
@@ -101,13 +112,15 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
         rclpy.try_shutdown()
 
 
-def _is_rclpys(error: Exception) -> bool:
-    """Raised by a callback of rclpy's while no code but its own and Python's was under way. The executor is whole after
-    that: it has taken the message, and goes on to the next."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]  # the first is run_node's
+def _is_from_rclpy(error: Exception) -> bool:
+    """Return whether a callback of rclpy raised the error while only code of rclpy and of Python was running.
+
+    The executor remains usable then: it has taken the message and continues with the next one.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][1:]  # the first frame is run_node's
     return (
         any(frame.f_code is await_or_execute.__code__ for frame in frames)
-        and {frame.f_globals["__name__"].partition(".")[0] for frame in frames} <= FOREIGN
+        and {frame.f_globals["__name__"].partition(".")[0] for frame in frames} <= NOT_OURS
     )
 
 
@@ -116,7 +129,16 @@ def run_command(
     make_node: Callable[[str], Client],
     use: Callable[[Client, argparse.Namespace], object],
 ) -> int:
-    """The client behind a command of m2distill, made in the namespace that was asked for; returns the exit status."""
+    """Run the ROS client of a command of m2distill.
+
+    Args:
+        read_arguments: Parser of the command line; its result has the attribute `namespace`.
+        make_node: Function that creates the client in a namespace.
+        use: The work, with the client and the parsed arguments.
+
+    Returns:
+        The exit status, as of `run_client`.
+    """
     try:
         options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     except UserError as error:
@@ -125,7 +147,7 @@ def run_command(
     return run_client(
         lambda: make_node(options.namespace),
         lambda node: use(node, options),
-        complaint="m2distill: error",
+        error_prefix="m2distill: error",
         signals=SignalHandlerOptions.NO,
     )
 
@@ -133,11 +155,20 @@ def run_command(
 def run_client(
     make_node: Callable[[], Client],
     use: Callable[[Client], object],
-    complaint: str = "error",
+    error_prefix: str = "error",
     signals: SignalHandlerOptions = SignalHandlerOptions.ALL,
 ) -> int:
-    """Let a node that asks others do its work; returns the exit status: 2 after an error that the user can mend, which
-    is told after the word `complaint`, 130 when interrupted."""
+    """Run the work of a client node.
+
+    Args:
+        make_node: Function that creates the client.
+        use: The work; it raises UserError for errors that the user can fix.
+        error_prefix: Word before the message of such an error.
+        signals: Signals that rclpy handles.
+
+    Returns:
+        The exit status: 0, 2 after an error that the user can fix, or 130 after an interrupt.
+    """
     rclpy.init(signal_handler_options=signals)
     node: Client | None = None
     try:
@@ -147,7 +178,7 @@ def run_client(
     except BrokenPipeError:  # the reader of our output, `head` for example, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, NameValidationException) as error:
-        print(f"{complaint}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{error_prefix}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""The live ROS graph against what the node subscribes to: publishers that are missing, or that cannot match."""
+"""Comparison of the live ROS graph with a node's subscriptions: publishers that are missing or incompatible."""
 
 from typing import Any
 
@@ -7,29 +7,30 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 
-def problems(made: ManagedEntities) -> list[str]:
-    """One line for each needed topic that nobody publishes and for each publisher that cannot be heard."""
+def topic_problems(entities: ManagedEntities) -> list[str]:
+    """Return one line for each required topic without a publisher and for each publisher that is not received."""
     found = []
-    for subscription, needed in made.subscriptions:
+    for subscription, needed in entities.subscriptions:
         topic = subscription.topic_name
-        publishers = made.node.get_publishers_info_by_topic(topic)
+        publishers = entities.node.get_publishers_info_by_topic(topic)
         if needed and not publishers:
-            found.append(f"{topic}: nobody publishes it")
+            found.append(f"{topic}: no publisher")
         for publisher in publishers:
-            who = f"{topic}: {publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-            wanted = type_name(subscription.msg_type)
-            if publisher.topic_type != wanted:
-                found.append(f"{who} publishes {publisher.topic_type}, expected {wanted}")
+            source = f"{topic}: {publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            expected = type_name(subscription.msg_type)
+            if publisher.topic_type != expected:
+                found.append(f"{source} publishes {publisher.topic_type}, expected {expected}")
             elif reason := incompatible(publisher.qos_profile, subscription.qos_profile):
-                found.append(f"{who} cannot be heard: {reason}")
+                found.append(f"{source} is not received: {reason}")
     return found
 
 
-def incompatible(offered: QoSProfile, wanted: QoSProfile) -> str:
-    """Why a publisher's QoS does not match a subscription's; empty when it does or may."""
-    match, reason = qos_check_compatible(offered, wanted)
+def incompatible(offered: QoSProfile, requested: QoSProfile) -> str:
+    """Return why a publisher's QoS does not match a subscription's; empty if it matches or may match."""
+    match, reason = qos_check_compatible(offered, requested)
     return reason.rstrip(";") if match == QoSCompatibility.ERROR else ""
 
 
 def type_name(kind: Any) -> str:
+    """Return "package/msg/Name" of a message class."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

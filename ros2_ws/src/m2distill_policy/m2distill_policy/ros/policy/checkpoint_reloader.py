@@ -1,7 +1,7 @@
-"""Another checkpoint for a running node: tried out in the background, swapped in between two control steps.
+"""Replacement of the checkpoint of a running node.
 
-The old one is kept, so that `rollback` can go back to it at once. A bad one is refused with the reason and nothing
-changes.
+The new one is loaded and validated in the background and swapped in between two control steps. The previous one is kept
+for `rollback`. An invalid one is rejected with the reason and changes nothing.
 """
 
 import traceback
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from rclpy.task import Future
 
+from m2distill_policy.bringup.parameters import PolicyParameters
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.policy_thread import PolicyThread
@@ -20,18 +21,17 @@ from m2distill_policy.control.session import PolicySession, require_same_robot
 from m2distill_policy.errors import CheckpointError, UserError
 from m2distill_policy.observations.observation import Observation
 from m2distill_policy.ros.common.background import BackgroundExecutor, lower_priority
-from m2distill_policy.ros.policy.parameters import PolicyParameters
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
-TRIED_STEPS = 2  # per instruction: a history of one and of more than one
-TRIAL_PATIENCE_S = 10.0  # for one step of a checkpoint that is tried out
-LOCKSTEP_PATIENCE_S = 5.0  # for one step where the simulator waits; long enough for a busy machine
+VALIDATION_STEPS = 2  # per instruction: a history of one step and of more
+VALIDATION_TIMEOUT_S = 10.0  # for one step of a checkpoint that is validated
+LOCKSTEP_TIMEOUT_S = 5.0  # for one step in lockstep, long enough for a busy machine
 
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A checkpoint ready to act, on `thread`. The weights are in `policy` alone."""
+    """Checkpoint that is ready to act on `thread`; `policy` holds the weights."""
 
     path: str
     checkpoint_id: str
@@ -42,46 +42,51 @@ class LoadedCheckpoint:
 
 
 def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedCheckpoint:
-    """Raises UserError."""
+    """Load a checkpoint for a node with these settings and limits. Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
     policy = InferencePolicy(checkpoint, settings.sampling, settings.seed, settings.precision)
-    patience_s = LOCKSTEP_PATIENCE_S if settings.pacing == "lockstep" else limits.command_timeout_s
+    timeout_s = LOCKSTEP_TIMEOUT_S if settings.pacing == "lockstep" else limits.command_timeout_s
     return LoadedCheckpoint(
         path,
         checkpoint.id,
         checkpoint.spec,
         checkpoint.instructions,
         policy,
-        PolicyThread(policy, patience_s, _take_torchs_threads),
+        PolicyThread(policy, timeout_s, _apply_torch_threads),
     )
 
 
-def try_out(loaded: LoadedCheckpoint, observations: list[Observation]) -> None:
-    """Let it act under each of its instructions on observations of this robot, or on a blank one where there are none
-    yet. Raises CheckpointError when an action is not finite, PolicyTimeoutError when none comes. Its history and its
-    draws are as new afterwards."""
-    observations = observations[-TRIED_STEPS:] or [_blank(loaded.spec)]
-    trial = PolicyThread(loaded.policy, TRIAL_PATIENCE_S, _stand_back)
+def validate(loaded: LoadedCheckpoint, observations: list[Observation]) -> None:
+    """Run the checkpoint with each of its instructions on observations of this robot, or on a blank one.
+
+    Its history and its random generator are reset afterwards.
+
+    Raises:
+        CheckpointError: An action is not finite.
+        PolicyTimeoutError: A step took longer than VALIDATION_TIMEOUT_S.
+    """
+    observations = observations[-VALIDATION_STEPS:] or [_blank(loaded.spec)]
+    trial = PolicyThread(loaded.policy, VALIDATION_TIMEOUT_S, _prepare_validation)
     for text, embedding in loaded.instructions.items():
         trial.set_text(embedding)
         for observation in observations:
             action = trial.step(observation).action
             if not np.isfinite(action).all():
                 raise CheckpointError(
-                    f"{loaded.path} acts on {text!r} with numbers that are not finite: {action.tolist()}"
+                    f"{loaded.path} produces an action that is not finite for {text!r}: {action.tolist()}"
                 )
     loaded.policy.reset()
     loaded.policy.reseed()
 
 
-def _take_torchs_threads() -> None:
-    """A new thread has OpenMP's number of threads until torch, asked for its own, sets that."""
+def _apply_torch_threads() -> None:
+    """Make torch set its own number of threads on a new thread, which starts with OpenMP's."""
     torch.get_num_threads()
 
 
-def _stand_back() -> None:
+def _prepare_validation() -> None:
     lower_priority()
-    _take_torchs_threads()
+    _apply_torch_threads()
 
 
 def _blank(spec: PolicySpec) -> Observation:
@@ -95,7 +100,16 @@ def _blank(spec: PolicySpec) -> Observation:
 
 
 class CheckpointReloader:
-    """`swapped(news)` and `refused(news)` are told on the node's thread."""
+    """Loads checkpoints in the background and swaps them into the session.
+
+    Args:
+        session: Session that gets the checkpoints.
+        active: Checkpoint that acts now.
+        settings: Parameters of the node.
+        background: Executor for loading and validating.
+        on_swap: Function that is called on the node's thread with a line about each swap.
+        on_rejection: Function that is called on the node's thread with a line about each rejection.
+    """
 
     def __init__(
         self,
@@ -103,67 +117,68 @@ class CheckpointReloader:
         active: LoadedCheckpoint,
         settings: PolicyParameters,
         background: BackgroundExecutor,
-        swapped: Callable[[str], None],
-        refused: Callable[[str], None],
+        on_swap: Callable[[str], None],
+        on_rejection: Callable[[str], None],
     ):
         self._session, self._settings, self._background = session, settings, background
-        self._swapped, self._refused = swapped, refused
+        self._on_swap, self._on_rejection = on_swap, on_rejection
         self.active = active
         self.previous: LoadedCheckpoint | None = None
-        self._under_way: dict[str, Future] = {}  # path -> answer
+        self._pending: dict[str, Future] = {}  # path -> response
 
     def request(self, path: str) -> Future:
-        """Load what lies there now. The future's result: (whether it was swapped in, one line of news)."""
-        if path not in self._under_way:
-            self._under_way[path] = Future()
+        """Load the checkpoint at `path`. The future's result is (swapped in or not, one line about it)."""
+        if path not in self._pending:
+            self._pending[path] = Future()
             recent = list(self._session.recent)
             self._background.run(
                 lambda: self._load(path, recent), lambda loaded, error: self._finish(path, loaded, error)
             )
-        return self._under_way[path]
+        return self._pending[path]
 
     def loading(self, path: str) -> bool:
-        return path in self._under_way
+        """Return whether the checkpoint at `path` is being loaded."""
+        return path in self._pending
 
     def rollback(self) -> str:
-        """Go back to the one before; doing it twice comes back. Raises UserError."""
+        """Swap the previous checkpoint in; the next call swaps back. Raises UserError if there is none."""
         if self.previous is None:
-            raise UserError("there is no earlier checkpoint to go back to")
+            raise UserError("there is no previous checkpoint to roll back to")
         return self._swap(self.previous, "rolled back")
 
     def _load(self, path: str, recent: list[Observation]) -> LoadedCheckpoint:
         loaded = load(path, self._settings, self._session.limits)
         require_same_robot(self._session.spec, loaded.spec)
-        try_out(loaded, recent)
+        validate(loaded, recent)
         return loaded
 
     def _finish(self, path: str, loaded: LoadedCheckpoint | None, error: Exception | None) -> None:
-        answer = self._under_way.pop(path)
+        answer = self._pending.pop(path)
         try:
             if error is not None:
                 raise error
             assert loaded is not None
-            news = self._swap(loaded, "reloaded")
+            line = self._swap(loaded, "reloaded")
         except UserError as error:
-            self._refuse(answer, path, str(error))
-        except Exception as error:  # the disk went, or a defect of ours: neither may touch the policy that acts
+            self._reject(answer, path, str(error))
+        except Exception as error:  # the disk or a defect of ours; the active policy must not be affected
             traceback.print_exception(error)
-            self._refuse(answer, path, f"{type(error).__name__}: {error}")
+            self._reject(answer, path, f"{type(error).__name__}: {error}")
         else:
-            answer.set_result((True, news))
+            answer.set_result((True, line))
 
-    def _refuse(self, answer: Future, path: str, reason: str) -> None:
-        news = f"reload of {path} refused: {reason}; {self.active.checkpoint_id[:12]} goes on"
-        self._refused(news)
-        answer.set_result((False, news))
+    def _reject(self, answer: Future, path: str, reason: str) -> None:
+        line = f"reload of {path} rejected: {reason}; {self.active.checkpoint_id[:12]} stays active"
+        self._on_rejection(line)
+        answer.set_result((False, line))
 
     def _swap(self, loaded: LoadedCheckpoint, verb: str) -> str:
         if loaded.checkpoint_id == self.active.checkpoint_id:
-            news = f"{loaded.checkpoint_id[:12]} acts already"
-            self._swapped(news)
-            return news
+            line = f"{loaded.checkpoint_id[:12]} is already active"
+            self._on_swap(line)
+            return line
         self._session.adopt(loaded.spec, loaded.thread, loaded.instructions)
         old, self.active, self.previous = self.active, loaded, self.active
-        news = f"{verb}: {loaded.checkpoint_id[:12]} in the place of {old.checkpoint_id[:12]}"
-        self._swapped(news)
-        return news
+        line = f"{verb}: {loaded.checkpoint_id[:12]} replaces {old.checkpoint_id[:12]}"
+        self._on_swap(line)
+        return line

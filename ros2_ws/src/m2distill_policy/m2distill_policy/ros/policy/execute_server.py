@@ -1,4 +1,4 @@
-"""The action server `~/execute`: one goal at a time follows one instruction for a limited time."""
+"""Action server `~/execute`: one goal at a time follows one instruction for a limited time."""
 
 import time
 from collections.abc import Callable
@@ -19,11 +19,15 @@ FEEDBACK_PERIOD_S = 0.5
 
 
 class ExecuteServer:
-    """Runs goals on behalf of the policy node.
+    """Runs the goals of the policy node.
 
-    `begin(instruction)` starts acting and raises UserError when it cannot; `end(why)` holds the arm and returns how the
-    run went. The node tells of each command it sends (`count_step`), of every other event that ends a goal (`finish`),
-    and calls `poll` regularly.
+    The node calls `count_step` for each command, `finish` for every event that ends a goal, and `poll` regularly.
+
+    Args:
+        node: The policy node.
+        is_active: Function that returns whether the node is active.
+        begin: Function that starts following an instruction; it raises UserError if it cannot.
+        end: Function that holds the arm for a reason and returns the timing of the run.
     """
 
     def __init__(
@@ -32,15 +36,15 @@ class ExecuteServer:
         self._log = node.get_logger()
         self._is_active, self._begin, self._end = is_active, begin, end
         self._goal: ServerGoalHandle | None = None
-        self._outcome = Future()  # of the running goal: (termination reason, message)
-        self._started_s = self._fed_back_s = 0.0
+        self._outcome = Future()  # (termination reason, message) of the running goal
+        self._started_s = self._feedback_s = 0.0
         self._steps = 0
         self._server = ActionServer(
             node,
             ExecuteInstruction,
             "~/execute",
             self._execute,
-            goal_callback=self._judge,
+            goal_callback=self._check_goal,
             handle_accepted_callback=self._start,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
@@ -52,18 +56,18 @@ class ExecuteServer:
         self._steps += 1
 
     def succeed(self) -> None:
-        """The success topic has spoken."""
+        """End the running goal with success."""
         if self._goal is not None:
             self._conclude(Result.SUCCESS, "success")
 
     def finish(self, reason: int, message: str) -> None:
-        """End the running goal, if there is one. Holding the arm is the caller's part."""
+        """End the running goal, if any. The caller holds the arm."""
         if self._goal is not None:
             self._goal = None
             self._outcome.set_result((reason, message))
 
     def poll(self, hold_reason: str) -> None:
-        """Feed back, and end the goal when it is cancelled or its time is over."""
+        """Publish feedback, and end the goal if it is cancelled or its time limit is reached."""
         if self._goal is None:
             return
         now_s = time.monotonic()
@@ -72,8 +76,8 @@ class ExecuteServer:
             self._conclude(Result.CANCELED, "cancelled")
         elif elapsed_s >= _seconds(self._goal.request.time_limit):
             self._conclude(Result.TIME_LIMIT, "time limit reached")
-        elif now_s - self._fed_back_s >= FEEDBACK_PERIOD_S:
-            self._fed_back_s = now_s
+        elif now_s - self._feedback_s >= FEEDBACK_PERIOD_S:
+            self._feedback_s = now_s
             self._goal.publish_feedback(
                 ExecuteInstruction.Feedback(
                     elapsed=Duration(sec=int(elapsed_s), nanosec=int(elapsed_s % 1 * 1e9)),
@@ -87,7 +91,7 @@ class ExecuteServer:
         summary = self._end(what)
         self.finish(reason, f"{what} after {elapsed_s:.1f} s and {self._steps} steps; {summary}".rstrip("; "))
 
-    def _judge(self, request: ExecuteInstruction.Goal) -> GoalResponse:
+    def _check_goal(self, request: ExecuteInstruction.Goal) -> GoalResponse:
         limit_s = _seconds(request.time_limit)
         if self._is_active() and limit_s > 0:
             return GoalResponse.ACCEPT
@@ -96,12 +100,14 @@ class ExecuteServer:
         return GoalResponse.REJECT
 
     def _start(self, goal: ServerGoalHandle) -> None:
-        """In one go with the acceptance: a stop that is served after it finds the goal begun, and ends it. What rclpy
-        executes comes later, behind all that has arrived by then, so it only awaits the outcome of this goal."""
+        """Start the goal within its acceptance, so that a stop that arrives later ends it.
+
+        rclpy executes a goal after everything that has arrived by then, so `_execute` only awaits the outcome.
+        """
         self.finish(Result.PREEMPTED, f"preempted by the goal {goal.request.instruction!r}")
         outcome = Future()
         self._goal, self._outcome, self._steps = goal, outcome, 0
-        self._started_s = self._fed_back_s = time.monotonic()
+        self._started_s = self._feedback_s = time.monotonic()
         try:
             self._begin(goal.request.instruction)
         except UserError as error:

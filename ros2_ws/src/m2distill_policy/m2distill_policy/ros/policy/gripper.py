@@ -1,6 +1,6 @@
-"""The gripper, told an opening in m: on a topic, or through a control_msgs/GripperCommand action server.
+"""Commands to the gripper, as an opening in m: on a topic, or to a control_msgs/GripperCommand action server.
 
-control_msgs is on every ROS 2 distribution but not among the PyPI wheels: this is the only place that imports it.
+Every ROS 2 distribution has control_msgs, but the PyPI wheels do not; only this module imports it.
 """
 
 from rclpy.task import Future
@@ -17,18 +17,23 @@ except ImportError:
 
 
 class GripperTopic:
+    """Gripper that subscribes to `gripper_cmd`."""
+
     def __init__(self, entities: ManagedEntities):
         self._pub = entities.publisher(Float64, "gripper_cmd", 10)
 
     def send(self, width_m: float) -> None:
         self._pub.publish(Float64(data=width_m))
 
-    def forget(self) -> None:
-        """Each command tells it anew."""
+    def clear(self) -> None:
+        """Do nothing: every command is published."""
 
 
 class GripperAction:
-    """A goal for each opening that differs enough from the last one sent: an action server starts anew with each."""
+    """Gripper with an action server.
+
+    A goal is sent only if the opening differs enough from the last one, because each goal restarts the server's motion.
+    """
 
     def __init__(self, entities: ManagedEntities, settings: OutputParameters):
         if GripperCommand is None:
@@ -46,9 +51,9 @@ class GripperAction:
     def send(self, width_m: float) -> None:
         settings = self._settings
         if not self._client.server_is_ready():
-            self.forget()  # told with the first command that finds it
+            self.clear()  # the first command after it has started is sent
             return
-        sent_m = self._sent_m  # once: the watchdog's thread may make it forget
+        sent_m = self._sent_m  # read once: the watchdog's thread may clear it
         if sent_m is not None and abs(width_m - sent_m) < settings.gripper_min_change_m:
             return
         goal = GripperCommand.Goal()
@@ -59,12 +64,13 @@ class GripperAction:
 
     def _answered(self, answer: Future) -> None:
         if not answer.result().accepted:
-            self.forget()
+            self.clear()
 
-    def forget(self) -> None:
-        """The next command is a goal, whatever it says: others may move the gripper meanwhile."""
+    def clear(self) -> None:
+        """Send the next command in any case, because others may move the gripper meanwhile."""
         self._sent_m = None
 
 
 def make_gripper(entities: ManagedEntities, settings: OutputParameters) -> GripperTopic | GripperAction:
+    """Return the gripper that `gripper_output` selects."""
     return GripperAction(entities, settings) if settings.gripper_output == "action" else GripperTopic(entities)

@@ -1,6 +1,6 @@
-"""The sensor topics: messages become arrays in the session, which rejects what cannot be decoded, with the reason.
+"""Sensor topics: messages become arrays in the session, which rejects malformed ones with the reason.
 
-While the node is inactive they are looked at as well, so that activation can tell a robot that does not fit.
+Messages are also checked while the node is inactive, so that the activation can report a robot that does not fit.
 """
 
 import time
@@ -14,27 +14,39 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from m2distill_policy.control.session import JOINTS, POSE, PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.observations.observation import order_joints, prepare_image
-from m2distill_policy.ros.common import conversions, topic_checks
+from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.ros.common.topic_checks import topic_problems
 
-RECENT_S = 1.0  # what was heard longer ago says nothing about now
-LEAST_RATE = 0.8  # of the control rate
+RECENT_S = 1.0  # age above which a message is not considered at activation
+MIN_RATE = 0.8  # minimum rate of an input, as a fraction of the control rate
 
 
 def best_effort(depth: int) -> QoSProfile:
+    """Return the QoS of sensor topics."""
     return QoSProfile(depth=depth, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 
 
 @dataclass
-class Seen:
-    """Of one input while the node was inactive: what was wrong with the newest message, and when they came."""
+class InputCheck:
+    """Messages of one input while the node is inactive: the fault of the newest one, and their arrival times."""
 
     problem: str
     times_s: list[float]
 
 
 class Inputs:
-    """`heard(input, stamp_ns)` is told of each message after the session has it. Unless `listening`, none gets in."""
+    """Subscriptions to the cameras, the joints and the hand's pose.
+
+    Messages reach the session only while `listening`.
+
+    Args:
+        entities: Entities of the node.
+        session: Session that receives the observations.
+        compressed: Subscribe to compressed images.
+        frame_id: Required frame of the hand's pose.
+        on_input: Function that is called with the input's name and the stamp in ns after each message.
+    """
 
     def __init__(
         self,
@@ -42,11 +54,11 @@ class Inputs:
         session: PolicySession,
         compressed: bool,
         frame_id: str,
-        heard: Callable[[str, int], None],
+        on_input: Callable[[str, int], None],
     ):
         self.listening = False
-        self._made, self._session, self._frame_id, self._heard = entities, session, frame_id, heard
-        self._seen: dict[str, Seen] = {}
+        self._entities, self._session, self._frame_id, self._on_input = entities, session, frame_id, on_input
+        self._checks: dict[str, InputCheck] = {}
         kind, suffix = (CompressedImage, "/compressed") if compressed else (Image, "")
         self._decode = conversions.compressed_image_to_numpy if compressed else conversions.image_to_numpy
         for camera in (camera.name for camera in session.spec.cameras):
@@ -59,29 +71,29 @@ class Inputs:
             entities.subscription(PoseStamped, POSE, self._on_pose, best_effort(1), needed=True)
 
     def check(self) -> tuple[list[str], list[str]]:
-        """What the robot sends that does not fit the spec, and what it does not send, or too rarely."""
+        """Return the faults of the robot's messages, and the inputs that are missing or too slow."""
         now_s = time.monotonic()
-        wrong, missing = [], topic_checks.problems(self._made)
+        wrong, missing = [], topic_problems(self._entities)
         for stream in self._session.streams:
-            seen = self._seen.get(stream.name, Seen("", []))
-            times_s = [t for t in seen.times_s if now_s - t < RECENT_S]
+            check = self._checks.get(stream.name, InputCheck("", []))
+            times_s = [t for t in check.times_s if now_s - t < RECENT_S]
             if not times_s:
-                missing.append(f"{stream.name}: nothing heard in the last second")
+                missing.append(f"{stream.name}: no message in the last second")
                 continue
-            if seen.problem:
-                wrong.append(seen.problem)
+            if check.problem:
+                wrong.append(check.problem)
             rate_hz = (len(times_s) - 1) / max(times_s[-1] - times_s[0], 1e-9)
-            if len(times_s) > 2 and rate_hz < LEAST_RATE * self._session.spec.rate_hz:
+            if len(times_s) > 2 and rate_hz < MIN_RATE * self._session.spec.rate_hz:
                 missing.append(
-                    f"{stream.name} comes at {rate_hz:.1f} Hz, the policy acts at {self._session.spec.rate_hz:g} Hz"
+                    f"{stream.name} arrives at {rate_hz:.1f} Hz, the policy acts at {self._session.spec.rate_hz:g} Hz"
                 )
-        self._seen.clear()
+        self._checks.clear()
         return wrong, missing
 
-    def _look(self, name: str, problem: str) -> None:
-        seen = self._seen.setdefault(name, Seen("", []))
-        seen.problem = problem
-        seen.times_s = [*seen.times_s[-99:], time.monotonic()]
+    def _record(self, name: str, problem: str) -> None:
+        check = self._checks.setdefault(name, InputCheck("", []))
+        check.problem = problem
+        check.times_s = [*check.times_s[-99:], time.monotonic()]
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
@@ -92,17 +104,17 @@ class Inputs:
             return
         if self.listening:
             self._session.observe_image(camera, image_HWC, stamp_ns)
-            self._heard(camera, stamp_ns)
+            self._on_input(camera, stamp_ns)
         else:
-            self._look(camera, _why_not(lambda: prepare_image(image_HWC, self._session.spec.camera(camera))))
+            self._record(camera, _fault(lambda: prepare_image(image_HWC, self._session.spec.camera(camera))))
 
     def _on_joints(self, message: JointState) -> None:
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
         if self.listening:
             self._session.observe_joints(message.name, message.position, stamp_ns)
-            self._heard(JOINTS, stamp_ns)
+            self._on_input(JOINTS, stamp_ns)
         else:
-            self._look(JOINTS, _why_not(lambda: order_joints(self._session.spec, message.name, message.position)))
+            self._record(JOINTS, _fault(lambda: order_joints(self._session.spec, message.name, message.position)))
 
     def _on_pose(self, message: PoseStamped) -> None:
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
@@ -116,19 +128,20 @@ class Inputs:
         elif self.listening:
             position, quat = message.pose.position, message.pose.orientation
             self._session.observe_pose((position.x, position.y, position.z), (quat.x, quat.y, quat.z, quat.w), stamp_ns)
-            self._heard(POSE, stamp_ns)
+            self._on_input(POSE, stamp_ns)
         else:
-            self._look(POSE, "")
+            self._record(POSE, "")
 
     def _reject(self, name: str, reason: str, stamp_ns: int) -> None:
         if self.listening:
             self._session.reject_input(name, reason)
-            self._heard(name, stamp_ns)
+            self._on_input(name, stamp_ns)
         else:
-            self._look(name, f"{name}: {reason}")
+            self._record(name, f"{name}: {reason}")
 
 
-def _why_not(check: Callable[[], object]) -> str:
+def _fault(check: Callable[[], object]) -> str:
+    """Return the message of the UserError that `check` raises; empty if it raises none."""
     try:
         check()
     except UserError as error:

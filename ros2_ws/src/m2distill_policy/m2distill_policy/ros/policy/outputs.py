@@ -1,6 +1,6 @@
-"""The command topics. A Command becomes messages; standing still is a zero velocity, or the pose that the hand has.
+"""Command topics: a Command becomes messages; a stop is a zero velocity, or the measured pose of the hand.
 
-With `dry_run` there is no command topic at all.
+With `dry_run` no command topic exists.
 """
 
 import math
@@ -22,11 +22,18 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 
 AT_REST = np.zeros(3)
 FLUSH_LIMIT = Duration(seconds=0.5)
-SAY_AGAIN_S = 5.0
+REPEAT_LOG_S = 5.0
 
 
 class Outputs:
-    """`stop` may be called from any thread."""
+    """Publishers of the motion and of the gripper. `stop` may be called from any thread.
+
+    Args:
+        entities: Entities of the node.
+        settings: Parameters of the outputs.
+        session: Source of the control period and of the hand's pose.
+        frame_id: Frame of the commands.
+    """
 
     def __init__(self, entities: ManagedEntities, settings: OutputParameters, session: PolicySession, frame_id: str):
         self._clock, self._log, self._frame_id = entities.node.get_clock(), entities.node.get_logger(), frame_id
@@ -40,26 +47,26 @@ class Outputs:
         self._by_pose = settings.output == "pose"
         self._pub = None if settings.dry_run else entities.publisher(kind, topic, 10)
         self._gripper = None if settings.dry_run else make_gripper(entities, settings)
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
+        """Clear what was sent and received, at the start of a run."""
         self.last: Command | None = None
-        self.sent_s = 0.0  # when, by the steady clock
-        self._again: Callable[[], None] = lambda: None  # sends `last` once more
-        self._moving = False  # a command was sent, and no stop after it
-        self._pose: Pose | None = None  # the last good one
-        self._pose_s = -math.inf  # when it came, by the steady clock
+        self.sent_s = 0.0  # when it was sent, by the steady clock
+        self._publish: Callable[[], None] = lambda: None  # publishes `last`
+        self._moving = False  # whether a command was sent and no stop after it
+        self._pose: Pose | None = None  # the last valid one
+        self._pose_s = -math.inf  # when it arrived, by the steady clock
         if self._gripper is not None:
-            self._gripper.forget()
+            self._gripper.clear()
 
-    def heard_pose(self) -> None:
-        """The session has taken a message of the hand's pose. A good one is kept: a stop is needed most when no good
-        one follows it."""
+    def pose_received(self) -> None:
+        """Keep the pose that the session has accepted; a stop needs it most when no valid one follows."""
         if self._session.pose is not None:
             self._pose, self._pose_s = self._session.pose, time.monotonic()
 
     def send(self, command: Command) -> None:
-        """Encode everything, then publish. The motion goes last: its stamp completes the command."""
+        """Encode everything, then publish. The motion comes last, because its stamp completes the command."""
         self.last = command
         pub, gripper = self._pub, self._gripper
         if pub is None or gripper is None:
@@ -71,24 +78,26 @@ class Outputs:
             gripper.send(command.gripper_width_m)
             pub.publish(motion)
 
-        self._again = publish
+        self._publish = publish
         self.send_again()
 
     def send_again(self) -> None:
+        """Publish the last command again."""
         self.sent_s = time.monotonic()
         self._moving = True
-        self._again()
+        self._publish()
 
     def stop(self) -> None:
+        """Publish the zero command."""
         if self._gripper is not None:
-            self._gripper.forget()
-        if self._pub is None or (self._by_pose and not self._knows_a_place_to_stay()):
+            self._gripper.clear()
+        if self._pub is None or (self._by_pose and not self._has_pose_to_hold()):
             return
         self._moving = False
         self._pub.publish(self._encode(AT_REST, AT_REST, self._clock.now().nanoseconds))
 
     def flush(self) -> None:
-        """Until those that listen have the last message: a publisher that is destroyed takes it along."""
+        """Wait until the subscribers have the last message, which the destruction of the publisher would drop."""
         if self._pub is not None:
             self._pub.wait_for_all_acked(FLUSH_LIMIT)
 
@@ -99,23 +108,26 @@ class Outputs:
         return Float64MultiArray(data=[*linear_m_s.tolist(), *angular_rad_s.tolist()])
 
     def _target(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, stamp_ns: int) -> PoseStamped:
-        """The measured pose and one step, as robosuite's OSC_POSE sets its goal."""
-        assert self._pose is not None  # an input: without it there is no command, and no place to stay
+        """Return the measured pose moved by one step, as robosuite's OSC_POSE sets its goal."""
+        assert self._pose is not None  # it is an input: without it no command and no stop is sent
         return _pose_message(
             displace(self._pose, linear_m_s * self._period_s, angular_rad_s * self._period_s), stamp_ns, self._frame_id
         )
 
-    def _knows_a_place_to_stay(self) -> bool:
-        """A target that stands is one step from the pose it was made of, or from a newer one: back there is a stop,
-        whatever became of the poses since. An arm that stands may have been moved by others since its last pose."""
+    def _has_pose_to_hold(self) -> bool:
+        """Return whether the last valid pose may be commanded as a stop.
+
+        While the arm moves, its target is one step away from that pose, so commanding the pose stops it. An arm at rest
+        may have been moved by others since its last pose, so an old pose would move it.
+        """
         age_s, limit_s = time.monotonic() - self._pose_s, self._session.limits.watchdog_s
         if self._moving or age_s <= limit_s:
             return True
         if self._pose is not None:
             self._log.warning(
-                f"no target sent to stop: the last good ee_pose came {age_s:.1f} s ago, more than "
+                f"no target sent to stop: the last valid ee_pose is {age_s:.1f} s old, more than "
                 f"{limit_s:g} (watchdog_s), and the arm may have been moved since",
-                throttle_duration_sec=SAY_AGAIN_S,
+                throttle_duration_sec=REPEAT_LOG_S,
             )
         return False
 

@@ -1,5 +1,4 @@
-"""What the node says of itself: ~/status and /diagnostics when something changes, /diagnostics once a second besides,
-~/action for every sample."""
+"""Publishers of ~/status, ~/action and /diagnostics."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +12,10 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 
 class StatusPublisher:
-    """`numbers()` is asked for what /diagnostics tells beside the status, by name."""
+    """Publishes ~/status and /diagnostics when the status changes, and ~/action for every sample.
+
+    `diagnostic_values` returns what /diagnostics contains besides the status, by name.
+    """
 
     def __init__(self, entities: ManagedEntities, frame_id: str):
         self._node, self._frame_id = entities.node, frame_id
@@ -21,9 +23,10 @@ class StatusPublisher:
         self._status_pub = entities.publisher(PolicyStatus, "~/status", conversions.LATCHED)
         self._diagnostics_pub = entities.publisher(DiagnosticArray, "/diagnostics", 10)
         self._status = PolicyStatus()
-        self.numbers: Callable[[], Mapping[str, str]] = dict
+        self.diagnostic_values: Callable[[], Mapping[str, str]] = dict
 
     def action(self, command: Command, instruction: str, input_stamps_ns: Sequence[int]) -> None:
+        """Publish the sample from which `command` was made."""
         sample = command.sample
         action = PolicyAction(
             action=sample.action,
@@ -40,26 +43,27 @@ class StatusPublisher:
         action.header.frame_id = self._frame_id
         self._action_pub.publish(action)
 
-    def status(self, **news) -> None:
-        """Fields of PolicyStatus that may have changed; all is told when one has."""
+    def status(self, **changes) -> None:
+        """Set fields of PolicyStatus and publish the whole status if one has changed."""
         status = self._status
-        if all(getattr(status, name) == value for name, value in news.items()):
+        if all(getattr(status, name) == value for name, value in changes.items()):
             return
-        for name, value in news.items():
+        for name, value in changes.items():
             setattr(status, name, value)
         if not self._status_pub.is_activated:
-            return  # told when it is
+            return  # the activation publishes it
         status.stamp = self._node.get_clock().now().to_msg()
         self._status_pub.publish(status)
         self.diagnose()
-        self._node.get_logger().info(f"{status.instruction!r}: {news.get('notice') or status.reason or 'running'}")
+        self._node.get_logger().info(f"{status.instruction!r}: {changes.get('notice') or status.reason or 'running'}")
 
     def diagnose(self) -> None:
+        """Publish /diagnostics."""
         self._diagnostics_pub.publish(
             diagnostics(
                 self._node.get_fully_qualified_name(),
                 self._status,
-                self.numbers(),
+                self.diagnostic_values(),
                 self._node.get_clock().now().to_msg(),
             )
         )

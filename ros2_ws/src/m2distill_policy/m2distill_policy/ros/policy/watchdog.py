@@ -1,4 +1,4 @@
-"""The command watchdog: a thread of its own, so that it bites even while the node's thread hangs in the policy."""
+"""Watchdog of the commands. It has its own thread, so that it trips even while the node's thread hangs."""
 
 import threading
 import time
@@ -6,18 +6,19 @@ from collections.abc import Callable
 
 
 class Watchdog:
-    """`bite()` is called, once, when a `feed` was not followed by another or by a `rest` within the time limit."""
+    """Calls `on_trip()` once if a `feed` is not followed by another one or by a `rest` within `timeout_s`."""
 
-    def __init__(self, timeout_s: float, bite: Callable[[], None]):
-        self._timeout_s, self._bite = timeout_s, bite
+    def __init__(self, timeout_s: float, on_trip: Callable[[], None]):
+        self._timeout_s, self._on_trip = timeout_s, on_trip
         self._change = threading.Condition()
         self._deadline_s: float | None = None
         self._ended = False
-        self.bites = 0
+        self.trips = 0
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def feed(self) -> None:
+        """Restart the time limit after a command."""
         with self._change:
             sleeping = self._deadline_s is None
             self._deadline_s = time.monotonic() + self._timeout_s
@@ -25,11 +26,12 @@ class Watchdog:
                 self._change.notify()
 
     def rest(self) -> None:
-        """The arm stands still: there is nothing to watch."""
+        """Suspend the time limit while the arm is held."""
         with self._change:
             self._deadline_s = None
 
     def end(self) -> None:
+        """End the thread."""
         with self._change:
             self._ended, self._deadline_s = True, None
             self._change.notify()
@@ -41,7 +43,7 @@ class Watchdog:
                 left_s = None if self._deadline_s is None else self._deadline_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     self._deadline_s = None
-                    self.bites += 1
-                    self._bite()  # under the lock: no command can be sent before the zero one
+                    self.trips += 1
+                    self._on_trip()  # under the lock, so that no command is published before the zero command
                 else:
                     self._change.wait(left_s)

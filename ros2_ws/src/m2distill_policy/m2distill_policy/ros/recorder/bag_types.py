@@ -1,4 +1,4 @@
-"""Definitions of the messages that episodes consist of: rosbags' own of Jazzy, and ours as installed."""
+"""Message definitions for episodes: those of Jazzy from rosbags, and ours as installed."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ INTERFACES = "m2distill_interfaces"
 
 
 def bag_types() -> Typestore:
+    """Return the type store of an episode."""
     types = get_typestore(Stores.ROS2_JAZZY)
     for name in ("PolicyAction", "PolicyStatus"):
         types.register(get_types_from_msg(_definition(name), f"{INTERFACES}/msg/{name}"))
@@ -18,7 +19,7 @@ def bag_types() -> Typestore:
 
 
 def _definition(name: str) -> str:
-    """The wheels' build of the workspace has no AMENT_PREFIX_PATH: it lies in this Python's own prefix."""
+    """Return the definition of a message; with the PyPI wheels it is in Python's prefix, not in AMENT_PREFIX_PATH."""
     prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
     paths = [Path(prefix) / "share" / INTERFACES / "msg" / f"{name}.msg" for prefix in prefixes]
     return next(path for path in paths if path.is_file()).read_text()

@@ -1,4 +1,4 @@
-"""How the topics of an episode are heard as they come over the wire."""
+"""Message classes and QoS of the recorder's raw subscriptions."""
 
 import importlib
 
@@ -10,16 +10,17 @@ DEPTHS = {
     episode_topics.SENSOR: 100,
     episode_topics.COMMAND: 100,
     episode_topics.LATCHED: 1,
-}  # messages that may wait while the disk is slow
+}  # messages that may be queued while the disk is slow
 
 
 def message_class(name: str) -> type:
-    """Of "package/msg/Name". rosidl_runtime_py, which does this elsewhere, is not among the PyPI wheels."""
+    """Return the class of "package/msg/Name". The PyPI wheels lack rosidl_runtime_py, which also does this."""
     package, _, kind = name.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), kind)
 
 
 def qos(topic: episode_topics.Topic) -> QoSProfile:
+    """Return the QoS of the subscription to a topic."""
     reliability = (
         QoSReliabilityPolicy.BEST_EFFORT if topic.qos == episode_topics.SENSOR else QoSReliabilityPolicy.RELIABLE
     )

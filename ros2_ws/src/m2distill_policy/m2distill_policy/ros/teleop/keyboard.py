@@ -1,5 +1,8 @@
-"""A terminal's keyboard as a joystick. A terminal tells presses and their repetition, never a release: a key counts as
-held until it has not been repeated for a moment, and any key that moves is the deadman too."""
+"""Keyboard of a terminal as a joystick.
+
+A terminal reports presses and their repetition, but no release. A key counts as held until it has not been repeated for
+a moment, and every key that moves the arm is also the deadman.
+"""
 
 import contextlib
 import os
@@ -26,33 +29,35 @@ KEYS = {
     "l": (5, -1.0),
 }
 OPEN, CLOSE, STILL = "q", "e", " "
-FIRST_REPEAT_S, REPEAT_S = 0.6, 0.15  # after its first press a held key is repeated late, then often
+FIRST_REPEAT_S, REPEAT_S = 0.6, 0.15  # a held key is repeated after a delay, then quickly
 
 
 class Keyboard:
+    """Reader of the standard input, in the form of joystick messages."""
+
     HELP = (
         "w/s forward, back  a/d left, right  r/f up, down  u/o roll  i/k pitch  j/l yaw  q open  e close; "
-        "hold a key to move, release it or press space to let go, Ctrl-C ends"
+        "hold a key to move, release it or press space to stop, Ctrl-C ends"
     )
 
     def __init__(self, settings: TeleopSettings):
         if not sys.stdin.isatty():
             raise UserError(
-                "device is keyboard, but standard input is no terminal; start the node in a terminal of "
-                "its own, or choose device:=joy"
+                "device is keyboard, but standard input is not a terminal; start the node in a terminal of "
+                "its own, or set device:=joy"
             )
         self._settings = settings
-        self._held: dict[str, float] = {}  # key -> when it counts as released
+        self._held: dict[str, float] = {}  # key -> time at which it counts as released
         self._file = sys.stdin.fileno()
         self._before = termios.tcgetattr(self._file)
         tty.setcbreak(self._file)
 
     def close(self) -> None:
-        with contextlib.suppress(termios.error):  # it has gone
+        with contextlib.suppress(termios.error):  # the terminal is closed
             termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
 
     def read(self, now_s: float) -> tuple[list[float], list[int]]:
-        """Axes and buttons as the settings number them. Raises UserError when the terminal has gone."""
+        """Return axes and buttons as the settings number them. Raises UserError if the terminal is closed."""
         while select.select([self._file], [], [], 0)[0]:
             for key in self._typed():
                 if key == STILL:
@@ -63,20 +68,20 @@ class Keyboard:
         s = self._settings
         axes = [0.0] * (1 + int(max(*s.axes, 0)))
         for key in self._held.keys() & KEYS.keys():
-            meant, deflection = KEYS[key]
-            if s.axes[meant] >= 0:
-                axes[int(s.axes[meant])] = deflection * s.axis_signs[meant]
+            motion, deflection = KEYS[key]
+            if s.axes[motion] >= 0:
+                axes[int(s.axes[motion])] = deflection * s.axis_signs[motion]
         buttons = [0] * (1 + max(s.deadman_button, s.open_button, s.close_button))
         buttons[s.open_button], buttons[s.close_button] = int(OPEN in self._held), int(CLOSE in self._held)
         buttons[s.deadman_button] = int(bool(self._held.keys() & {*KEYS, OPEN, CLOSE}))
         return axes, buttons
 
     def _typed(self) -> str:
-        """A terminal that has gone is always ready, with an end or an error."""
+        """Return the keys typed. A closed terminal is always ready and returns nothing or an error."""
         try:
             typed = os.read(self._file, 64)
         except OSError:
             typed = b""
         if not typed:
-            raise UserError("the terminal has gone, and the arm is let go of; start the node in another terminal")
+            raise UserError("the terminal is closed and the arm was released; start the node in another terminal")
         return typed.decode(errors="ignore")

@@ -1,0 +1,1 @@
+"""Executable of the simulator: the node `sim`."""

@@ -1,13 +1,13 @@
-"""The node `sim`: a LIBERO task seen through the topics of a real arm.
+"""Node `sim`: a LIBERO task with the topics of a real arm.
 
-Cameras, joint states and /clock out; twist_cmd and gripper_cmd in. All stamps are simulation time, which starts at 1 s,
-never goes back, and leaps by 1 s at a reset. An episode starts with the node and at every `~/reset`, on the task and
-initial state that the parameters name then.
+It publishes cameras, joint states and /clock, and subscribes to twist_cmd and gripper_cmd. All stamps are simulation
+time, which starts at 1 s, never decreases, and advances by 1 s at a reset. An episode starts with the node and at every
+`~/reset`, with the task and the initial state of the present parameters.
 
-Pacing `real_time`: a step every 50 ms of the steady clock, with the newest command if it is fresh, else without motion.
-Pacing `lockstep`: a step for each command that answers the last observation (a gripper_cmd, then a twist_cmd with the
-observation's stamp). Until it comes the simulation stands still and repeats the observation from time to time, so a
-slow machine gets the same episode as a fast one.
+Pacing `real_time`: a step every 50 ms of the steady clock, with the newest command if it is fresh, otherwise without
+motion. Pacing `lockstep`: a step for each command that answers the last observation (a gripper_cmd, then a twist_cmd
+with the observation's stamp). Until it arrives, the simulation waits and publishes the observation again from time to
+time, so a slow machine produces the same episode as a fast one.
 """
 
 import math
@@ -26,13 +26,12 @@ from std_msgs.msg import Bool, Float64, String, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_policy.action import command_to_action
+from m2distill_policy.bringup.parameters import SimParameters
 from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import run_node
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
-from m2distill_policy.suites import DEFAULT_SUITE
-from m2distill_policy.utils.parameters import parameter
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.env_factory import make_env
 from m2distill_sim.experts import check_expert
@@ -43,57 +42,41 @@ from m2distill_sim.video import write_video
 RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
-FILM_BYTES = 2**27  # of an episode's images kept for its video: 68 s of two cameras of 128 px, encoded within 10 s
-FINGER_SIGNS = (1.0, -1.0)  # robosuite counts the second finger negative; robots do not
-
-
-@dataclass(frozen=True)
-class SimParameters:
-    suite: str = parameter(DEFAULT_SUITE, "suite of tasks; taken up by ~/reset")
-    task: int = parameter(0, "index of the task within the suite; taken up by ~/reset", at_least=0, at_most=129)
-    initial_state: int = parameter(
-        0,
-        "index among the task's initial states, or -1: a placement drawn by `seed`; taken up by ~/reset",
-        at_least=-1,
-        at_most=999,
-    )
-    seed: int = parameter(0, "of a drawn placement; taken up by ~/reset", at_least=0, at_most=2**31 - 1)
-    step_limit: int = parameter(
-        600, "steps of an episode, after which the world stands still; 0: endless", at_least=0, at_most=1_000_000
-    )
-    video: str = parameter("", "mp4 file for the next episode, written when it ends; empty: none; taken up by ~/reset")
-    assets: str = parameter("", "kind or folder of assets; empty: the best there is", read_only=True)
-    image_size_px: int = parameter(128, "side of the cameras' images", at_least=16, at_most=1024, read_only=True)
-    pacing: str = parameter("real_time", "when to step", choices=("real_time", "lockstep"), read_only=True)
-    command_max_age_s: float = parameter(0.25, "real_time: oldest twist acted on", at_least=0.01, at_most=60.0)
-    operator: str = parameter(
-        "none",
-        "expert: the scripted expert drives the arm by the command topics, in an operator's place; taken up by ~/reset",
-        choices=("none", "expert"),
-    )
-    disturbed: bool = parameter(False, "push the arm about while the expert drives it; taken up by ~/reset")
-    repeat_period_s: float = parameter(
-        1.0,
-        "lockstep: wall time after which an unanswered observation is repeated",
-        at_least=0.05,
-        at_most=600.0,
-        read_only=True,
-    )
+VIDEO_BYTES = 2**27  # images kept for a video: 68 s of two cameras of 128 px, encoded within 10 s
+FINGER_SIGNS = (1.0, -1.0)  # robosuite's second finger has a negative position, robots' have not
 
 
 class GripperCommand(NamedTuple):
+    """Received opening of the gripper."""
+
     width_m: float
     sent_ns: int  # by the sender's wall clock
 
 
 class TwistCommand(NamedTuple):
+    """Received velocity of the hand."""
+
     linear_m_s: np.ndarray
     angular_rad_s: np.ndarray
     stamp_ns: int  # of the observation it answers
     sent_ns: int
 
 
+@dataclass
+class EpisodeState:
+    """State of one episode."""
+
+    gripper: GripperCommand | None = None  # the last one
+    twist: TwistCommand | None = None  # the last one
+    used_ns: int = 0  # when the twist of the last step was sent
+    steps: int = 0
+    succeeded: bool = False
+    over: bool = False
+
+
 class SimNode(Node):
+    """Simulator with one episode at a time."""
+
     def __init__(self):
         super().__init__("sim")
         parameters.declare(self, SimParameters)
@@ -112,12 +95,12 @@ class SimNode(Node):
         self._over_pub = self.create_publisher(Bool, "~/episode_over", conversions.LATCHED)
         self._steps_pub = self.create_publisher(UInt32, "~/steps", conversions.LATCHED)
         self._task_pub = self.create_publisher(String, "~/task", conversions.LATCHED)
-        # The casts: rclpy declares callbacks of the message alone.
+        # The casts are needed because rclpy's type of a callback has no second argument.
         self.create_subscription(Float64, "gripper_cmd", cast(Any, self._on_gripper), 10)
         self.create_subscription(TwistStamped, "twist_cmd", cast(Any, self._on_twist), 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self._expert: ExpertDriver | None = None  # once it has been asked for
-        self._operator: ExpertDriver | None = None  # who drives this episode by the command topics
+        self._expert: ExpertDriver | None = None  # from its first use on
+        self._driver: ExpertDriver | None = None  # drives this episode through the command topics
 
         self._start_episode()
         period_s, act = (
@@ -128,6 +111,7 @@ class SimNode(Node):
         self._timer = self.create_timer(period_s, act, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
+        """Write the open video and close the simulation."""
         self._end_video()
         if self._env is not None:
             self._env.close()
@@ -143,7 +127,11 @@ class SimNode(Node):
         return response
 
     def _start_episode(self) -> ArmEnv:
-        """Its world. Raises UserError, and the old episode goes on, when the parameters name nothing that exists."""
+        """Start an episode and return its environment.
+
+        Raises:
+            UserError: The parameters name a task or a state that does not exist; the old episode continues.
+        """
         chosen = parameters.read(self, SimParameters)
         initial_state = None
         if chosen.initial_state >= 0:
@@ -151,21 +139,17 @@ class SimNode(Node):
             if chosen.initial_state >= len(states):
                 raise UserError(
                     f"initial_state is {chosen.initial_state}, {chosen.suite} task {chosen.task} has "
-                    f"{len(states)} (allowed: 0 to {len(states) - 1}, or -1)"
+                    f"{len(states)} states (allowed: 0 to {len(states) - 1}, or -1)"
                 )
             initial_state = states[chosen.initial_state]
         if chosen.video:
             _make_folder(Path(chosen.video).parent)
-        if chosen.operator == "expert":
-            check_expert(chosen.suite)  # before the previous world is closed
+        if chosen.driver == "expert":
+            check_expert(chosen.suite)  # before the previous scene is closed
         env = self._use_env(chosen)
         self._end_video()
         self._settings, self._video = chosen, chosen.video
-        self._gripper: GripperCommand | None = None
-        self._twist: TwistCommand | None = None
-        self._used_ns = 0  # when the twist of the last step was sent
-        self._steps = 0
-        self._succeeded = self._over = False
+        self._episode = EpisodeState()
         self._now_ns += RESET_LEAP_NS
         self._success_pub.publish(Bool(data=False))
         self._over_pub.publish(Bool(data=False))
@@ -174,17 +158,17 @@ class SimNode(Node):
             f"{chosen.suite} task {chosen.task}, initial state {chosen.initial_state}: {env.instruction}"
         )
         observation = env.reset(initial_state, chosen.seed)
-        self._use_operator(chosen, env)
+        self._use_driver(chosen, env)
         self._observe(observation)
         return env
 
-    def _use_operator(self, chosen: SimParameters, env: ArmEnv) -> None:
-        if chosen.operator == "expert":
-            self._operator = self._expert = self._expert or ExpertDriver(self)
-            self._operator.begin(env, chosen.seed, chosen.disturbed)
-        elif self._operator:
-            self._operator.let_go()
-            self._operator = None
+    def _use_driver(self, chosen: SimParameters, env: ArmEnv) -> None:
+        if chosen.driver == "expert":
+            self._driver = self._expert = self._expert or ExpertDriver(self)
+            self._driver.begin(env, chosen.seed, chosen.disturbed)
+        elif self._driver:
+            self._driver.release()
+            self._driver = None
 
     def _use_env(self, chosen: SimParameters) -> ArmEnv:
         if self._env is not None and (self._env.task.suite, self._env.task.index) == (chosen.suite, chosen.task):
@@ -203,7 +187,7 @@ class SimNode(Node):
             try:
                 write_video(Path(self._video), self._frames, RATE_HZ)
                 self.get_logger().info(f"wrote {self._video}")
-            except OSError as error:  # a full disk, say: the world goes on
+            except OSError as error:  # such as a full disk; the simulation continues
                 self.get_logger().error(f"the video {self._video} could not be written: {error}")
         self._frames = []
 
@@ -211,44 +195,47 @@ class SimNode(Node):
 
     def _on_gripper(self, message: Float64, info: dict[str, int]) -> None:
         if not math.isfinite(message.data):
-            self.get_logger().warning(f"gripper_cmd {message.data} is not finite; passed over")
+            self.get_logger().warning(f"gripper_cmd {message.data} is not finite; ignored")
             return
-        self._gripper = GripperCommand(message.data, info["source_timestamp"])
+        self._episode.gripper = GripperCommand(message.data, info["source_timestamp"])
         self._step_if_answered()
 
     def _on_twist(self, message: TwistStamped, info: dict[str, int]) -> None:
         try:
             linear_m_s, angular_rad_s = conversions.twist_to_numpy(message)
         except conversions.MessageError as error:
-            self.get_logger().warning(f"twist_cmd passed over: {error}")
+            self.get_logger().warning(f"twist_cmd ignored: {error}")
             return
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
-        self._twist = TwistCommand(linear_m_s, angular_rad_s, stamp_ns, info["source_timestamp"])
+        self._episode.twist = TwistCommand(linear_m_s, angular_rad_s, stamp_ns, info["source_timestamp"])
         self._step_if_answered()
 
     def _step_if_answered(self) -> None:
-        """Lockstep: both commands are there. The gripper's, which has no stamp, was sent before its twist and after the
-        twist of the step before; which of the two arrives first is left to chance. A twist alone is no answer."""
-        gripper, twist = self._gripper, self._twist
+        """Step in lockstep if both commands for the last observation have arrived, in any order.
+
+        The gripper's command has no stamp; it belongs to the step if it was sent before the twist and after the twist
+        of the previous step. A twist alone is not an answer.
+        """
+        gripper, twist = self._episode.gripper, self._episode.twist
         if (
             self._lockstep
-            and not self._over
+            and not self._episode.over
             and gripper
             and twist
             and twist.stamp_ns == self._now_ns
-            and self._used_ns < gripper.sent_ns <= twist.sent_ns
+            and self._episode.used_ns < gripper.sent_ns <= twist.sent_ns
         ):
-            self._used_ns = twist.sent_ns
+            self._episode.used_ns = twist.sent_ns
             self._step(
                 command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s, gripper.width_m)
             )
             self._timer.reset()
 
     def _step_by_the_clock(self) -> None:
-        if self._over:
+        if self._episode.over:
             self._publish_observation()
             return
-        gripper, twist = self._gripper, self._twist
+        gripper, twist = self._episode.gripper, self._episode.twist
         action = np.zeros(7)  # no motion; the gripper keeps its target
         if twist and self._is_fresh(twist):
             action[:6] = command_to_action(self._meaning, RATE_HZ, twist.linear_m_s, twist.angular_rad_s, 0.0)[:6]
@@ -257,7 +244,7 @@ class SimNode(Node):
         self._step(action)
 
     def _is_fresh(self, twist: TwistCommand) -> bool:
-        """A stamp that lies ahead is of another clock and would never grow old."""
+        """Return whether the twist is recent. A stamp in the future is of another clock and would never expire."""
         age_s = (self._now_ns - twist.stamp_ns) / 1e9
         if age_s < 0:
             self.get_logger().warning(
@@ -267,28 +254,28 @@ class SimNode(Node):
             )
         return 0 <= age_s <= self._settings.command_max_age_s
 
-    # --- the world
+    # --- simulation
 
     def _step(self, action: np.ndarray) -> None:
         assert self._env is not None  # an episode has begun
-        if self._operator:
-            action = action + self._operator.pushes(action)
+        if self._driver:
+            action = action + self._driver.pushes(action)
         observation = self._env.step(action)
         self._now_ns += PERIOD_NS
-        self._steps += 1
-        if not self._succeeded and self._env.success():
-            self._succeeded = True
-            self._steps_pub.publish(UInt32(data=self._steps))
+        self._episode.steps += 1
+        if not self._episode.succeeded and self._env.success():
+            self._episode.succeeded = True
+            self._steps_pub.publish(UInt32(data=self._episode.steps))
             self._success_pub.publish(Bool(data=True))
-            self.get_logger().info(f"success after {self._steps} steps")
-        if self._steps == self._settings.step_limit:
-            self._over = True
-            self.get_logger().info(f"over after {self._steps} steps; ~/reset begins another episode")
-            if not self._succeeded:
-                self._steps_pub.publish(UInt32(data=self._steps))
+            self.get_logger().info(f"success after {self._episode.steps} steps")
+        if self._episode.steps == self._settings.step_limit:
+            self._episode.over = True
+            self.get_logger().info(f"over after {self._episode.steps} steps; call ~/reset to start another episode")
+            if not self._episode.succeeded:
+                self._steps_pub.publish(UInt32(data=self._episode.steps))
             self._over_pub.publish(Bool(data=True))
-            if self._operator:
-                self._operator.let_go()
+            if self._driver:
+                self._driver.release()
         self._observe(observation)
 
     def _observe(self, observation: SimObservation) -> None:
@@ -302,34 +289,35 @@ class SimNode(Node):
             image = conversions.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
             self._observation.append((publisher, image))
         if self._video:
-            self._film(np.hstack([observation.images[name] for name in CAMERA_NAMES]))
+            self._add_frame(np.hstack([observation.images[name] for name in CAMERA_NAMES]))
         self._publish_observation()
 
-    def _film(self, frame: np.ndarray) -> None:
-        room = FILM_BYTES // frame.nbytes - len(self._frames)
+    def _add_frame(self, frame: np.ndarray) -> None:
+        room = VIDEO_BYTES // frame.nbytes - len(self._frames)
         if room > 0:
             self._frames.append(frame)
         if room == 1:
             self.get_logger().warning(
-                f"the video ends here, after {len(self._frames)} images: no more than "
-                f"{FILM_BYTES >> 20} MiB are kept of an episode"
+                f"the video ends after {len(self._frames)} images, because at most {VIDEO_BYTES >> 20} MiB "
+                "are kept of an episode"
             )
 
     def _publish_observation(self) -> None:
         for publisher, message in self._observation:
             publisher.publish(message)
-        if self._operator and not self._over:
-            self._operator.answer(self._now_ns)
+        if self._driver and not self._episode.over:
+            self._driver.answer(self._now_ns)
 
 
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"video: {folder} is no folder to write to ({error.strerror}); choose another place") from None
+        raise UserError(f"video: the folder {folder} is not writable ({error.strerror}); choose another one") from None
 
 
 def main() -> int:
+    """Run the node; return the exit status."""
     return run_node(SimNode)
 
 

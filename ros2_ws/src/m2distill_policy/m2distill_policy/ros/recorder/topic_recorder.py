@@ -1,0 +1,132 @@
+"""Subscriptions of the recorder: every message goes to the open episode as it was received."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import String
+
+from m2distill_interfaces.msg import PolicyStatus
+from m2distill_policy.recording import episode_topics
+from m2distill_policy.ros.common.diagnostics import InputMonitor
+from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.ros.common.process import REPEAT_LOG_S
+from m2distill_policy.ros.recorder import raw_subscription
+from m2distill_policy.ros.recorder.episode_controller import EpisodeController
+from m2distill_policy.spec import PolicySpec
+
+MAX_DRAINED = 1000  # messages per topic that are taken at the end of an episode
+MIN_RATE = 0.8  # minimum rate of a watched topic, as a fraction of the control rate
+
+
+class TopicRecorder:
+    """Writes the topics to the open episode, labels it with what they contain, and measures their rates.
+
+    Args:
+        entities: Entities of the node.
+        topics: Topics of an episode.
+        spec: Spec of the policy.
+        max_gap_s: Longest silence of a watched topic.
+        episodes: Episodes to write to.
+    """
+
+    def __init__(
+        self,
+        entities: ManagedEntities,
+        topics: Sequence[episode_topics.Topic],
+        spec: PolicySpec,
+        max_gap_s: float,
+        episodes: EpisodeController,
+    ):
+        self._node, self._steady, self._episodes = entities.node, entities.steady, episodes
+        self._watched = [topic.name for topic in topics if topic.continuous]
+        self._max_gap_ns, self._min_rate_hz = round(max_gap_s * 1e9), MIN_RATE * spec.rate_hz
+        self._monitor: InputMonitor | None = None  # while the node is active
+        self._subscriptions: list[Subscription] = []
+        readers: dict[str, Callable[[Any], None]] = {
+            episode_topics.INSTRUCTION: self._on_instruction,
+            episode_topics.STATUS: self._on_status,
+            **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras},
+        }
+        for topic in topics:
+            kind = raw_subscription.message_class(topic.type)
+            # rclpy's type of a callback has no second argument.
+            callback: Any = partial(self._on_message, topic.name, kind, readers.get(topic.name))
+            subscription = self._node.create_subscription(
+                kind, topic.name, callback, raw_subscription.qos(topic), raw=True
+            )
+            self._subscriptions.append(subscription)
+            entities.at_destruction(partial(self._node.destroy_subscription, subscription))
+
+    def start(self) -> None:
+        """Start to measure rates."""
+        self._monitor = InputMonitor(self._watched, self._max_gap_ns)
+
+    def stop(self) -> None:
+        self._monitor = None
+
+    def drain(self) -> None:
+        """Take all messages that have arrived, because they belong to the episode that is about to end.
+
+        The executor takes only one message of each topic before it serves a request.
+        """
+        for subscription in self._subscriptions:
+            for _ in range(MAX_DRAINED):
+                with subscription.handle:
+                    message = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if message is None:
+                    break
+                subscription.callback(*message)
+
+    def rates_hz(self) -> dict[str, float]:
+        """Return the rate of each watched topic."""
+        return self._monitor.rates_hz(self._steady.now().nanoseconds) if self._monitor else {}
+
+    def slow_topics(self) -> list[str]:
+        """Return one line for each watched topic below its minimum rate."""
+        return [
+            f"{name} arrives at {rate:.0f} Hz, required are {self._min_rate_hz:g}"
+            for name, rate in self.rates_hz().items()
+            if rate < self._min_rate_hz
+        ]
+
+    def _on_message(
+        self, name: str, kind: type, read: Callable[[Any], None] | None, raw: bytes, info: dict[str, int]
+    ) -> None:
+        if self._monitor and name in self._watched:
+            self._monitor.received(name, self._steady.now().nanoseconds)
+        with self._episodes.disk_errors():
+            self._episodes.write(name, raw, info)
+            if read:
+                self._read(name, kind, read, raw)
+
+    def _read(self, name: str, kind: type, read: Callable[[Any], None], raw: bytes) -> None:
+        try:
+            message = deserialize_message(raw, kind)
+        except Exception as error:  # malformed bytes of another node may raise anything
+            self._node.get_logger().warning(
+                f"a message on {name} cannot be decoded: {error}", throttle_duration_sec=REPEAT_LOG_S
+            )
+        else:
+            read(message)
+
+    def _on_instruction(self, message: String) -> None:
+        self._episodes.on_instruction(message.data)
+
+    def _on_status(self, status: PolicyStatus) -> None:
+        self._episodes.on_checkpoint(status.checkpoint_id)
+
+    def _on_camera_info(self, camera: str, info: CameraInfo) -> None:
+        calibration = {
+            "width": info.width,
+            "height": info.height,
+            "distortion_model": info.distortion_model,
+            "d": list(info.d),
+            "k": list(info.k),
+            "r": list(info.r),
+            "p": list(info.p),
+        }
+        self._episodes.on_calibration(camera, calibration)

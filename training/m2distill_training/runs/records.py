@@ -1,0 +1,175 @@
+"""Files of a run folder: JSON records and lines that are written whole, checked when read, and locked.
+
+Every file is written under a temporary name, flushed and renamed. A .jsonl file grows by lines; a last line cut short
+by a crash is left out when it is read.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from m2distill_policy.errors import UserError
+from m2distill_policy.utils.files import publish
+from m2distill_training.config import SCHEMA, NewerSchema
+from m2distill_training.utils.schemas import fits, is_anything, is_shallow
+
+RESTORE = "restore it from a copy"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # Lustre or NFS without flock
+
+
+class RunError(UserError):
+    """A run folder cannot be used as requested, or training cannot continue."""
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` and create its folder if needed.
+
+    After a RunError the previous content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            publish(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: object, schema: object = is_anything) -> None:
+    """Write a record. Raises RunError for one that `read_json` would reject."""
+    _check_readable(path, value, schema)
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path, schema: object = is_anything, remedy: str = RESTORE) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+        schema: what the content must look like, see schemas.py.
+        remedy: what the user can do about a file that is missing or damaged.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({error}); {remedy}") from None
+    if isinstance(content, dict) and type(version := content.get("schema")) is int and version > SCHEMA:
+        raise RunError(f"{path}: {NewerSchema(version)}")
+    if not is_shallow(content) or not fits(content, schema):
+        raise RunError(f"{path} is damaged or of another version; {remedy}")
+    return content
+
+
+def append_line(path: Path, line: dict, schema: object = is_anything) -> None:
+    """Append a line. Raises RunError for one that `read_lines` would reject."""
+    _check_readable(path, line, schema)
+    with writing(path), path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path, schema: object = is_anything, remedy: str = RESTORE) -> list[dict]:
+    """Return the lines of a .jsonl file, without a last one cut short by a crash; empty if there is no file.
+
+    Args:
+        path: the file.
+        schema: what each line, an object, must look like.
+        remedy: what the user can do about a damaged file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}); {remedy}") from None
+    for number, line in enumerate(lines, 1):
+        if not is_shallow(line) or not fits(line, {}) or not fits(line, schema):
+            raise RunError(f"{path} is damaged in line {number}; {remedy}")
+    return lines
+
+
+def write_lines(path: Path, lines: Iterable[dict]) -> None:
+    """Replace the content of a .jsonl file."""
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def begin_folder(out: Path, kind: str, requested: dict) -> None:
+    """Create the folder `out` for the settings `requested`, or check that it was created for the same ones.
+
+    Args:
+        out: the folder.
+        kind: name of the record; the settings are kept in `<kind>.json`.
+        requested: JSON values by name.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    record = out / f"{kind}.json"
+    if not record.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
+        write_json(record, {"schema": SCHEMA, **requested})
+    begun = read_json(record, {})
+    if other := [
+        f"{name} {begun.get(name)} (requested: {value})"
+        for name, value in requested.items()
+        if begun.get(name) != value
+    ]:
+        raise RunError(f"{out} holds a {kind} of other settings: {', '.join(other)}; choose another --out")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk and similar errors into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}); what was saved before is unchanged. Correct the cause "
+            "and repeat the command, train with --resume"
+        ) from None
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path`. Raises RunError with the message `busy` if another process holds it.
+
+    On a file system without locks a warning is printed, and nothing prevents a second process.
+    """
+    with writing(path):
+        lock = path.open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
+        except BlockingIOError:
+            raise RunError(busy) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise RunError(f"{path} cannot be locked ({error.strerror}); choose another folder") from None
+            print(
+                f"m2distill: warning: the file system of {path.parent} has no locks ({error.strerror}); "
+                "make sure that no other process writes there",
+                file=sys.stderr,
+            )
+        yield
+
+
+def _check_readable(path: Path, value: object, schema: object) -> None:
+    if not is_shallow(value) or not fits(value, schema):
+        raise RunError(
+            f"{path} would hold values that cannot be read again, such as a text of over 1000 characters or a number "
+            "out of range; it is not written"
+        )

@@ -145,7 +145,7 @@ def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_rejected(libero
         (["--suite", "libero_goals"], "unknown suite 'libero_goals'"),
         (["--suite", "libero_object"], "libero_object needs one file for task 0"),
         (["--tasks", "3"], "name the suite with --suite"),
-        (["--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
+        (["--strategy", "ewc", "--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
     ],
 )
 def test_the_command_line_rejects_in_one_line_and_writes_nothing(options, said, libero_file, tmp_path, capsys):

@@ -232,7 +232,7 @@ def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp
 
 
 def test_data_folders_are_taken_in_order_of_name(tmp_path):
-    for name in ("b.hdf5", "a.hdf5", "notes.txt"):
+    for name in ("b.hdf5", "a.hdf5", "notes.txt", "._a.hdf5"):  # the last as macOS writes beside a file
         (tmp_path / name).touch()
     assert data_files((tmp_path, Path("c.hdf5"))) == [tmp_path / "a.hdf5", tmp_path / "b.hdf5", Path("c.hdf5")]
 

@@ -138,7 +138,7 @@ def data_files(paths: Sequence[Path]) -> list[Path]:
     """The files that are named, and those of the folders that are named. Raises UserError for an empty folder."""
     files = []
     for path in paths:
-        found = sorted(path.glob("*.hdf5")) if path.is_dir() else [path]
+        found = sorted(path.glob("[!.]*.hdf5")) if path.is_dir() else [path]
         if not found:
             raise UserError(f"{path} holds no *.hdf5 file; collect demonstrations into it or name another folder")
         files += found

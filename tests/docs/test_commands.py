@@ -93,7 +93,10 @@ def test_commands_and_options_in_sentences_exist():
             section for title, section in sections.items() if title in names or title.startswith(f"{names[-1]} ")
         )
         assert text, command
+        own = any(re.match(r"[\w.]+:\w+$", word) for word in command.words)  # a strategy with options of its own
         for option in command.words:
+            if own and "." in option:
+                continue
             assert not option.startswith("--") or f"{option} " in text or f"{option}`" in text, command
 
 

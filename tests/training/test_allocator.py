@@ -32,6 +32,6 @@ def test_blocks_are_taken_again_without_page_faults_and_given_back_in_the_end():
     for how in ("kept", "default"):
         output = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, check=True).stdout
         faults[how], rss_mb[how] = map(int, output.split())
-    assert faults["default"] > 10_000  # 64 MB are 16,384 pages of 4 kB, taken anew ten times
+    assert faults["default"] > 10_000  # 64 MB are 16,384 pages of 4 kB, allocated ten times
     assert faults["kept"] < faults["default"] / 10
     assert rss_mb["kept"] < rss_mb["default"] + 32

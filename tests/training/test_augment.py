@@ -21,7 +21,7 @@ def test_switched_off_changes_nothing():
 
 
 def test_one_shift_per_sample_shared_by_views_and_frames():
-    """An image that holds its own pixel's row and column tells how far it was shifted."""
+    """An image that holds its own pixel's row and column shows how far it was shifted."""
     B, T, H, W, pad = 40, 3, 8, 8, 2
     grid = torch.stack([torch.arange(H)[:, None].expand(H, W), torch.arange(W).expand(H, W), torch.zeros(H, W)])
     image = grid.float().expand(B, T, 3, H, W)

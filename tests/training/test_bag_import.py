@@ -1,4 +1,4 @@
-"""Bags -> demonstrations: what is taken, from which moment, in which units, and what is refused with which words."""
+"""Import of bags: what is read, from which moment, in which units, and what is rejected with which message."""
 
 import json
 
@@ -97,7 +97,7 @@ def test_where_a_policy_acted_a_step_is_what_it_was_shown(tmp_path):
     assert report.steps == len(stamps_ms)
 
 
-def test_a_recorders_bag_brings_its_own_spec_and_labels_and_tells_what_was_lost(tmp_path):
+def test_a_recorders_bag_brings_its_own_spec_and_labels_and_reports_what_was_lost(tmp_path):
     write_bag(tmp_path / "episodes/a", labels={**LABELS, "arrivals": json.dumps({"joint_states": {"lost": 3}})})
     write_bag(tmp_path / "episodes/b", labels={**LABELS, "instruction": "Pick up the soup."})
     write_bag(tmp_path / "episodes/c", labels={**LABELS, "success": "false"})
@@ -120,8 +120,8 @@ def test_a_recorders_bag_brings_its_own_spec_and_labels_and_tells_what_was_lost(
     assert [r.demo for r in again] == ["demo_0", "demo_1", "", "demo_2"]
 
 
-def test_real_arms_are_told_less_than_the_policy_means(tmp_path):
-    """franka_servo executes a quarter of the translation that LIBERO's controller is told."""
+def test_real_arms_receive_less_than_the_policy_means(tmp_path):
+    """franka_servo executes a quarter of the translation that LIBERO's controller executes."""
     write_bag(tmp_path / "bag", labels={**LABELS, "arm": "franka_servo"})
     (report,) = import_bags([tmp_path / "bag"], tmp_path / "out")
     assert report.clipped_steps == 20  # 1 and 0.5 m/s are more than the quarter of a full action
@@ -253,17 +253,17 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_used_is_named_and_nothing_is_written(tmp_path, wrong):
-    change, said = WRONG[wrong]
+    change, message = WRONG[wrong]
     bag = write_bag(tmp_path / "bag", labels=LABELS, change=change)
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError) as rejected:
         import_bags([bag], tmp_path / "out")
-    assert str(refused.value).startswith(f"bag: {said}")
+    assert str(rejected.value).startswith(f"bag: {message}")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("size", [0, 200_000])
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_a_bag_that_is_cut_off_is_refused_beside_a_good_one(tmp_path, storage, size):
+def test_a_bag_that_is_cut_off_is_rejected_beside_a_good_one(tmp_path, storage, size):
     write_bag(tmp_path / "a", labels=LABELS, storage=storage)
     write_bag(tmp_path / "b", labels=LABELS)
     (file,) = (path for path in (tmp_path / "a").iterdir() if path.name != "metadata.yaml")

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: both sides do the same work, in turns, and the numbers are theirs."""
+"""The benchmarks measure what they report: both sides do the same work alternately."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def test_the_plain_network_is_ours_in_the_plain_memory_layout():
 
 
 def test_the_plain_crop_is_one_per_sample_shared_by_views_and_frames():
-    """An image that holds its own pixel's row and column tells how far it was shifted."""
+    """An image that holds its own pixel's row and column shows how far it was shifted."""
     B, T, H, W, pad = 40, 3, 8, 8, 2
     grid = torch.stack([torch.arange(H)[:, None].expand(H, W), torch.arange(W).expand(H, W), torch.zeros(H, W)])
     image = grid.float().expand(B, T, 3, H, W)
@@ -87,7 +87,7 @@ def test_both_readers_give_the_same_windows(tmp_path):
         np.testing.assert_array_equal(ours["action"][0], expected["actions"])
 
 
-def test_a_file_that_robomimic_cannot_read_is_refused(libero_file):
+def test_a_file_that_robomimic_cannot_read_is_rejected(libero_file):
     with pytest.raises(DataError, match=r"robomimic cannot read it .*num_samples"):
         plain_dataset(libero_file(), 4)
 
@@ -155,7 +155,7 @@ def test_bench_sim_compares_with_liberos_wrapper_and_two_processes_with_one(caps
 
 
 @pytest.mark.parametrize("command", ["train", "data", "sim"])
-def test_help_gives_an_example_and_bad_numbers_are_refused(command, capsys):
+def test_help_gives_an_example_and_bad_numbers_are_rejected(command, capsys):
     assert main.run(["bench", command, "--help"]) == 0
     assert f"example: m2distill bench {command} " in " ".join(capsys.readouterr().out.split())
     assert main.run(["bench", command, "--repeats", "0"]) == 2

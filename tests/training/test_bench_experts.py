@@ -3,7 +3,7 @@ import json
 from m2distill_training.bench.experts import bench_experts
 
 
-def test_success_is_counted_and_a_second_run_goes_on_from_the_log(capsys, tmp_path, monkeypatch):
+def test_success_is_counted_and_a_second_run_continues_from_the_log(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     log = tmp_path / "experts.jsonl"
     arguments = {"json": True, "suite": ("libero_object",), "tasks": (0,), "log": log}

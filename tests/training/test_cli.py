@@ -153,7 +153,7 @@ def test_a_boolean_option_needs_no_value(words):
         (["export", "lerobot", "absent.hdf5", "--out", "out"], "absent.hdf5: no such file"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
+def test_what_the_user_can_fix_is_one_line_and_exit_2(argv, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main.run(argv) == 2
     printed = capsys.readouterr().err
@@ -180,7 +180,7 @@ def test_a_result_below_its_criterion_ends_with_status_1(monkeypatch, capsys):
     assert main.run(["demo"]) == 1
 
 
-def test_what_means_nothing_for_a_run_folder_is_refused(tmp_path, capsys):
+def test_what_means_nothing_for_a_run_folder_is_rejected(tmp_path, capsys):
     (tmp_path / "data.json").write_text("[]")
     assert main.run(["evaluate", str(tmp_path), "--tasks", "3"]) == 2
     assert "is a run folder" in capsys.readouterr().err

@@ -21,7 +21,7 @@ SMALL = ["demo", "--demos", "1", "--episodes", "1", "--max-steps", "5", "--prese
         (["--out", "/dev/null/demo"], "Not a directory"),
     ],
 )
-def test_what_would_stop_a_later_stage_is_said_before_the_first(changed, said, tmp_path, monkeypatch, capsys):
+def test_what_would_stop_a_later_stage_is_reported_before_the_first(changed, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main.run([*SMALL, *changed]) == 2
     printed = capsys.readouterr().err

@@ -73,14 +73,14 @@ def test_replayed_demos_are_left_out_as_long_as_there_are_others(libero_file):
     assert len(everything) == (9 + 10 + 11) * 4  # windows x steps
 
 
-def test_data_that_changed_since_is_refused(run, libero_file):
+def test_data_that_changed_since_is_rejected(run, libero_file):
     libero_file("milk", instruction="milk", seed=9)
     with pytest.raises(RunError, match="milk_demo.hdf5 has changed since the run learned it"):
         measure_drift(run.path)
 
 
 @pytest.mark.parametrize("metrics", [{}, {"replayed_demos": {"milk": ["0"]}}])
-def test_a_checkpoint_that_does_not_say_what_was_replayed_is_refused(run, metrics):
+def test_a_checkpoint_that_does_not_say_what_was_replayed_is_rejected(run, metrics):
     path = run.checkpoint(2)
     save_checkpoint(path, dataclasses.replace(load_checkpoint(path), metrics=metrics))
     with pytest.raises(RunError, match="2/checkpoint does not record which demonstrations were replayed"):

@@ -54,7 +54,7 @@ def evaluate(run: RunFolder, assets: str | None = None) -> tuple[dict, list[tupl
     return evaluation, ran
 
 
-def test_an_interrupted_evaluation_goes_on_with_the_episodes_that_are_missing(run):
+def test_an_interrupted_evaluation_continues_with_the_episodes_that_are_missing(run):
     first, ran = evaluate(run)
     a, b = HELD_OUT[:2]
     assert sorted(ran) == sorted((stage, task, state) for stage, task in ((1, 1), (2, 1), (2, 0)) for state in (a, b))
@@ -110,7 +110,7 @@ def test_episodes_of_other_assets_are_run_again_wherever_the_same_ones_lie(run, 
     assert [stage for stage, _, _ in ran] == [2] * 4  # those whose films the others took the place of
 
 
-def test_assets_that_cannot_be_read_are_refused_by_name(run, tmp_path):
+def test_assets_that_cannot_be_read_are_rejected_by_name(run, tmp_path):
     folder = shutil.copytree(find_assets("builtin").path, tmp_path / "assets")
     (folder / "textures" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(AssetError, match=f"{folder} cannot be read .*lost.png"):
@@ -145,7 +145,7 @@ def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
     assert [path.name for path in run.curve(2)] == ["0", "8", "16"]
 
 
-def test_a_checkpoint_that_serves_its_own_task_alone_goes_on_serving_it():
+def test_a_checkpoint_that_serves_its_own_task_alone_continues_serving_it():
     tasks = [find_task(SUITE, k) for k in range(7)]
     a, b, c, d = tasks[3:]
     assert serving_stages([{a, b}, {a, b, c}, {a, b, c, d}]) == [

@@ -125,7 +125,7 @@ KILL = "__import__('os').kill(__import__('os').getpid(), 9)"
 EXIT = "__import__('os')._exit(3)"
 DRAW = """exec('from m2distill_sim.renderer import Renderer, mujoco; '
               'Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8)')"""
-REFUSE = "exec('from m2distill_policy.errors import UserError; raise UserError(\"mend this\")')"
+REJECT = "exec('from m2distill_policy.errors import UserError; raise UserError(\"fix this\")')"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ REFUSE = "exec('from m2distill_policy.errors import UserError; raise UserError(\
         (KILL, UserError, "killed by signal 9, perhaps for lack of memory", ATTEMPTS),
         (EXIT, UserError, "ended with status 3", ATTEMPTS),
         (DRAW, RendererError, "no offscreen renderer with MUJOCO_GL=egl: .*install libegl1", ATTEMPTS),
-        (REFUSE, UserError, "mend this", 1),
+        (REJECT, UserError, "fix this", 1),
         ("1 / 0", RuntimeError, "ZeroDivisionError: division by zero", ATTEMPTS),
     ],
 )

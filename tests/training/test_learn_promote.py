@@ -125,7 +125,7 @@ def test_a_task_that_was_given_up_leaves_the_next_one_its_place(run, new_task, l
     assert {(task["instruction"], task["key"]) for task in kept.values()} == {("task d", run.data()[2]["key"])}
 
 
-def test_a_memory_of_another_task_is_refused(run, new_task):
+def test_a_memory_of_another_task_is_rejected(run, new_task):
     for kind in ("replay", "held_out"):
         shutil.rmtree(run.memory(1, kind))
         shutil.copytree(run.memory(0, kind), run.memory(1, kind))
@@ -135,7 +135,7 @@ def test_a_memory_of_another_task_is_refused(run, new_task):
         promote(run.path, 2, thresholds=LENIENT, suites=())
 
 
-def test_what_cannot_be_learned_is_refused(run, new_task, libero_file, tmp_path):
+def test_what_cannot_be_learned_is_rejected(run, new_task, libero_file, tmp_path):
     with pytest.raises(RunError, match="no run folder"):
         learn(tmp_path, new_task)
     with pytest.raises(RunError, match="knows 'task a' already"):
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_kept_its_tasks_is_promoted_and_rolled_back(run, new_t
         rollback(run.path)
 
 
-def test_a_checkpoint_that_lost_a_task_is_refused_by_name_and_forced_on_record(run, new_task):
+def test_a_checkpoint_that_lost_a_task_is_rejected_by_name_and_forced_on_record(run, new_task):
     """Another network's weights in place of the learned ones: certain to have lost something."""
     promote(run.path, 2, thresholds=LENIENT, suites=())
     learn(run.path, new_task, strategy="finetune")
@@ -245,7 +245,7 @@ os.rename("one", "more")
     ]
 
 
-def test_two_promotions_at_once_are_refused(run):
+def test_two_promotions_at_once_are_rejected(run):
     with (run.path / "promotion.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="another process is promoting"):
@@ -270,7 +270,7 @@ def test_a_new_task_has_a_bar_of_its_own():
     assert not _by_simulation("x", True, Thresholds(success=0.5), None, (4, 10)).passed
 
 
-def test_bars_are_numbers():
+def test_thresholds_are_numbers():
     with pytest.raises(ConfigError, match="nats is nan"):
         Thresholds(nats=float("nan"))
 

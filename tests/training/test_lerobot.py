@@ -160,7 +160,7 @@ def test_episodes_and_counters_lead_to_rows_and_images(exported):
             assert episode[f"videos/{key}/to_timestamp"] == pytest.approx(end / 20)
 
 
-def test_info_says_version_rate_names_units_and_where_the_files_are(exported):
+def test_info_states_version_rate_names_units_and_where_the_files_are(exported):
     info = json.loads((exported / "meta/info.json").read_text())
     features = info.pop("features")
     assert info == {
@@ -455,9 +455,9 @@ def test_a_file_that_is_there_already_is_not_touched(exported, tmp_path, capsys)
 def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
     out, back = tmp_path / "dataset", tmp_path / "back"
     assert main.run(["export", "lerobot", str(files[0]), "--out", str(out), "--lossless"]) == 0
-    assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 task(s)\n"
+    assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 task\n"
     assert main.run(["import", "lerobot", str(out), "--out", str(back)]) == 0
-    assert capsys.readouterr().out == f"{back / 'pick_up_the_milk_demo.hdf5'}\n"
+    assert capsys.readouterr().out.startswith(f"{back / 'pick_up_the_milk_demo.hdf5'}\nnext: m2distill train ")
 
 
 @pytest.mark.parametrize(
@@ -476,11 +476,11 @@ def test_what_cannot_be_exported_leaves_nothing_behind(libero_file, tmp_path, si
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
 
 
-def test_what_ffmpeg_says_is_told(tmp_path):
+def test_the_message_of_ffmpeg_is_reported(tmp_path):
     (tmp_path / "0.mp4").mkdir()
     videos = VideoFiles(lambda number: tmp_path / f"{number}.mp4", LOSSLESS, 20, 1000)
     with pytest.raises(UserError, match="0.mp4: the video could not be written: .*Is a directory"):
-        for _ in range(2):  # the first is refused here, or the last when the file is closed
+        for _ in range(2):  # the first is rejected here, or the last when the file is closed
             videos.add(np.zeros((50, 64, 64, 3), np.uint8))
         videos.close()
 

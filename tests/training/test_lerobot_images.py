@@ -76,7 +76,7 @@ def test_a_video_of_another_size_than_declared(dataset, tmp_path):
     film(dataset / VIDEO, np.zeros((STEPS, 512, 256, 3), np.uint8))
     with pytest.raises(
         DataError,
-        match=rf"episode 0: image 0 of {WRIST} has shape \[512, 256, 3\], info.json says "
+        match=rf"episode 0: image 0 of {WRIST} has shape \[512, 256, 3\], info.json states "
         r"\[16, 16, 3\]; write there what is right, or copy the dataset again",
     ):
         import_lerobot(dataset, tmp_path / "out")
@@ -84,7 +84,7 @@ def test_a_video_of_another_size_than_declared(dataset, tmp_path):
 
 def test_one_large_image_among_small_ones_in_a_table(dataset, tmp_path):
     as_cells(dataset, [png(16, 16)] * (STEPS - 1) + [png(512, 256)])
-    with pytest.raises(DataError, match=rf"image 7 of {WRIST} has shape \[512, 256, 3\], info.json says \[16, 16"):
+    with pytest.raises(DataError, match=rf"image 7 of {WRIST} has shape \[512, 256, 3\], info.json states \[16, 16"):
         import_lerobot(dataset, tmp_path / "out")
 
 
@@ -95,7 +95,7 @@ def test_cells_that_hold_no_image(dataset, tmp_path, cell):
         import_lerobot(dataset, tmp_path / "out")
 
 
-def test_an_episode_that_no_memory_takes_is_refused_before_a_image_is_read(dataset, tmp_path):
+def test_an_episode_too_large_for_memory_is_rejected_before_an_image_is_read(dataset, tmp_path):
     declare(dataset, shape=[2**20, 2**12, 3])
     (dataset / VIDEO).write_bytes(b"")
     with pytest.raises(DataError, match="episode 0 has 8 steps, whose images would take 96 GiB, allowed 8; split it"):
@@ -171,7 +171,7 @@ def test_ffmpeg_that_gives_nothing_is_killed_in_the_end(tmp_path, ffmpeg, monkey
     assert not is_running(pid)
 
 
-def test_ffmpeg_is_gone_when_a_image_is_refused(dataset, tmp_path, ffmpeg):
+def test_ffmpeg_has_ended_when_an_image_is_rejected(dataset, tmp_path, ffmpeg):
     film(dataset / VIDEO, np.zeros((STEPS, 512, 256, 3), np.uint8))
     pid = ffmpeg(after="exec sleep 1000")
     with pytest.raises(DataError, match=f"image 0 of {WRIST} has shape"):

@@ -114,7 +114,7 @@ def test_damage_is_named_by_file_demo_and_key(libero_file, damage, said):
 
 
 @pytest.mark.parametrize("stored", ['""', "null", "[1, 2]", '{"a": "b"}'])
-def test_an_instruction_without_words_is_refused(libero_file, stored):
+def test_an_instruction_without_words_is_rejected(libero_file, stored):
     path = libero_file(demos=1)
     with h5py.File(path, "a") as file:
         file["data"].attrs["problem_info"] = f'{{"language_instruction": {stored}}}'
@@ -122,7 +122,7 @@ def test_an_instruction_without_words_is_refused(libero_file, stored):
         read(path)
 
 
-def test_datasets_in_place_of_groups_are_refused(libero_file, tmp_path):
+def test_datasets_in_place_of_groups_are_rejected(libero_file, tmp_path):
     path = libero_file()
     with h5py.File(path, "a") as file:
         del file["data/demo_1"]
@@ -151,7 +151,7 @@ def test_rotten_bytes_inside_a_file_are_noticed(libero_file):
         read(path)
 
 
-def test_a_file_whose_only_demo_is_empty_is_refused_before_a_store_is_made(libero_file):
+def test_a_file_whose_only_demo_is_empty_is_rejected_before_a_store_is_made(libero_file):
     path = libero_file(demos=1)
     spoil("demo_0/actions", lambda a: a[:0])(path)
     with open_libero(path, "before") as file, pytest.raises(DataError, match="demo_0 has 0 steps"):
@@ -173,7 +173,7 @@ def test_files_that_are_none(tmp_path, libero_file):
         read(tmp_path / "other.hdf5")
 
 
-def test_a_file_without_an_instruction_is_refused(libero_file):
+def test_a_file_without_an_instruction_is_rejected(libero_file):
     path = libero_file()
     with h5py.File(path, "a") as file:
         del file["data"].attrs["problem_info"]

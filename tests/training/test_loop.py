@@ -63,7 +63,7 @@ def test_interrupted_and_resumed_ends_in_the_very_weights_of_the_uninterrupted_r
     assert [(line["stage"], line["step"]) for line in lines(parts)] == [(k, s) for k in (1, 2) for s in range(1, 9)]
 
 
-def test_a_crash_goes_on_from_the_last_saved_state(files, tmp_path):
+def test_a_crash_continues_from_the_last_saved_state(files, tmp_path):
     def crash(progress):
         if progress.step == 7:
             raise MemoryError
@@ -77,7 +77,7 @@ def test_a_crash_goes_on_from_the_last_saved_state(files, tmp_path):
     assert_equal_weights(weights(tmp_path / "run", 1), weights(tmp_path / "whole", 1))
 
 
-def test_the_run_folder_tells_what_was_done(files, tmp_path):
+def test_the_run_folder_reports_what_was_done(files, tmp_path):
     run = train(debug(), files, tmp_path / "run")
     checkpoint = load_checkpoint(run.checkpoint(2))
     assert set(checkpoint.instructions) == {"pick up the milk", "open the drawer"}
@@ -91,7 +91,7 @@ def test_the_run_folder_tells_what_was_done(files, tmp_path):
     assert terms == [{"bc"}] * 8 + [{"bc", "image", "text", "extra", "policy"}] * 8
 
 
-def test_a_changed_setting_or_file_is_refused_on_resume(files, tmp_path, libero_file):
+def test_a_changed_setting_or_file_is_rejected_on_resume(files, tmp_path, libero_file):
     with pytest.raises(KeyboardInterrupt):
         train(debug(), files, tmp_path / "run", on_step=interrupt_at((1, 2)))
     other = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, lr=0.5))
@@ -161,7 +161,7 @@ def test_a_control_run_starts_from_another_run_s_first_stage(files, tmp_path):
         train(finetune, files[::-1], tmp_path / "wrong", start_from=first.checkpoint(1))
 
 
-def test_a_start_is_refused_unless_it_has_learned_what_the_first_stage_would(files, tmp_path, libero_file):
+def test_a_start_is_rejected_unless_it_has_learned_what_the_first_stage_would(files, tmp_path, libero_file):
     """Else it might know what is held out here, or be recorded as learned from another file."""
     joint = ProtocolConfig("custom", stage_tasks=(2,), stage_demos=())
     one = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=1))
@@ -245,7 +245,7 @@ def test_learning_rate_of_an_epoch_budget_equals_torch_s_cosine():
         schedule.step()
 
 
-def test_repeated_instructions_and_unknown_names_are_refused(files, tmp_path):
+def test_repeated_instructions_and_unknown_names_are_rejected(files, tmp_path):
     with pytest.raises(RunError, match="holds the instruction 'pick up the milk' like another"):
         train(debug(), [files[0], files[0]], tmp_path / "run")
     with pytest.raises(ConfigError, match="did you mean 'small'"):

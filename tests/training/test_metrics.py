@@ -68,7 +68,7 @@ def test_values_above_the_diagonal_are_not_read():
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 3)), np.array([[1.2]]), np.array([[np.nan]])])
-def test_malformed_matrices_are_refused(bad):
+def test_malformed_matrices_are_rejected(bad):
     with pytest.raises(ValueError, match="success matrix"):
         final_success_metrics(bad)
 

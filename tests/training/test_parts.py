@@ -50,7 +50,7 @@ def test_accumulated_gradients_give_the_same_weights(libero_file, tmp_path, stra
     assert_close(weights(tmp_path / "1"), weights(tmp_path / "2"))
 
 
-def test_a_batch_that_does_not_divide_is_refused(libero_file, tmp_path):
+def test_a_batch_that_does_not_divide_is_rejected(libero_file, tmp_path):
     with pytest.raises(RunError, match=r"optim.batch_size is 4, which 3 parts .* choose a multiple of 3"):
         train(config(accumulate=3), [libero_file()], tmp_path / "run")
 
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns(libero_file, tmp_path):
     assert read_json(tmp_path / "two" / "environment.json")[0]["processes"] == 2
 
 
-def test_two_processes_stop_together_and_go_on_as_one(libero_file, tmp_path):
+def test_two_processes_stop_together_and_continue_as_one(libero_file, tmp_path):
     """Ctrl-C in torchrun's terminal; then the run is resumed by a single process."""
     files = [libero_file(name, seed=i, instruction=f"task {name}") for i, name in enumerate("ab")]
     process = torchrun(2, "--data", *map(str, files), "--out", str(tmp_path / "run"), "--optim.budget", "4000")

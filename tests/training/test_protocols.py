@@ -82,13 +82,13 @@ def test_the_demos_learned_are_whole_distinct_and_chosen_by_the_seed():
         (custom((), (3, 2)), [9] * 3, "stage_demos has 2 numbers for 3 stages"),
     ],
 )
-def test_what_the_data_cannot_give_is_said(config, n_demos, said):
+def test_what_the_data_cannot_give_is_reported(config, n_demos, said):
     files = [Path(f"{i}.hdf5") for i in range(len(n_demos))]
     with pytest.raises(ConfigError, match=said):
         plan(config, files, n_demos)
 
 
-def test_settings_that_make_no_sense_are_refused():
+def test_settings_that_make_no_sense_are_rejected():
     with pytest.raises(ConfigError, match="unknown protocol 'base6plus4'; did you mean 'base6_plus4'"):
         with_protocol(small(), "base6plus4")
     with pytest.raises(ConfigError, match="stage_tasks is 0"):
@@ -106,7 +106,7 @@ def test_protocols_survive_json(name):
 @pytest.mark.parametrize("suite", ["libero_object", "libero_goal", "libero_spatial", "libero_10"])
 def test_a_folder_named_like_libero_s_comes_in_the_suite_s_order(suite, tmp_path):
     names = [task.name for task in suites()[suite]]
-    files = sorted(tmp_path / f"{name}_demo.hdf5" for name in names)  # never opened: the name tells
+    files = sorted(tmp_path / f"{name}_demo.hdf5" for name in names)  # never opened: the name suffices
     found, instructions = in_suite_order(files, suite)
     assert [path.stem for path in found] == [f"{name}_demo" for name in names]
     assert instructions == [task.instruction for task in suites()[suite]]
@@ -120,7 +120,7 @@ def test_other_names_are_found_by_their_instruction_and_tasks_can_be_chosen(libe
     assert instructions == [tasks[7].instruction, tasks[4].instruction]
 
 
-def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_refused(libero_file):
+def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_rejected(libero_file):
     text = suites()["libero_goal"][3].instruction
     files = [libero_file("a", instruction=text)]
     with pytest.raises(DataError, match="libero_goal needs one file for task 0, open_the_middle_drawer.*got 0 among"):
@@ -145,10 +145,10 @@ def test_a_suite_whose_file_is_missing_twice_there_or_unknown_is_refused(libero_
         (["--suite", "libero_goals"], "unknown suite 'libero_goals'"),
         (["--suite", "libero_object"], "libero_object needs one file for task 0"),
         (["--tasks", "3"], "name the suite with --suite"),
-        (["--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
+        (["--strategy", "ewc", "--ewc.decay", "2"], "ewc.decay is 2.0, allowed 0 to 1"),
     ],
 )
-def test_the_command_line_refuses_in_one_line_and_writes_nothing(options, said, libero_file, tmp_path, capsys):
+def test_the_command_line_rejects_in_one_line_and_writes_nothing(options, said, libero_file, tmp_path, capsys):
     path = libero_file()
     argv = ["train", "--preset", "debug", "--data", str(path), "--out", str(tmp_path / "run"), *options]
     assert main.run(argv) == 2

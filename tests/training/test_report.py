@@ -89,7 +89,7 @@ class Reader(html.parser.HTMLParser):
             self.rows[-1].append(data)
 
 
-def test_tables_tell_the_metrics_with_intervals_and_every_task(runs, report):
+def test_tables_show_the_metrics_with_intervals_and_every_task(runs, report):
     rows = Reader(report.read_text()).rows
     result = next(row for row in rows if row[0] == "m2distill")
     assert result[1].startswith("87% (")  # (9 + 10 + 7) / 30
@@ -169,7 +169,7 @@ def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):
     assert told([]) == []
 
 
-def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+def test_runs_of_one_name_have_distinct_labels(runs, tmp_path):
     copy = tmp_path / "m2distill"
     shutil.copytree(runs["m2distill"], copy)
     write_report(tmp_path / "report.html", [runs["m2distill"], copy])
@@ -199,7 +199,7 @@ def test_the_command_measures_drift_when_asked(runs, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
 
 
-def test_a_run_without_evaluation_is_refused(tmp_path):
+def test_a_run_without_evaluation_is_rejected(tmp_path):
     with pytest.raises(UserError, match="has no evaluation.json; run: m2distill evaluate"):
         write_report(tmp_path / "report.html", [tmp_path])
 
@@ -221,7 +221,7 @@ addEventListener('load', () => {
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
 @pytest.mark.parametrize("width", [1280, 600])
 def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width):
-    """A copy of the page with a script that tells the boxes; the browser's own errors come on its stderr."""
+    """A copy of the page with a script that reports the boxes; the browser's own errors come on its stderr."""
     copy = tmp_path / "probed.html"
     copy.write_text(report.read_text().replace("</body>", PROBE))
     done = subprocess.run(
@@ -254,7 +254,7 @@ def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width
 
 
 def test_figures_in_the_page_are_those_beside_it(report):
-    """Same aspect ratio, as the SVG says it and as the PNG is."""
+    """Same aspect ratio, in the SVG and in the PNG."""
     page = report.read_text()
     sources = [base64.b64decode(x).decode() for x in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
     ratios = []

@@ -39,7 +39,7 @@ def env():
         yield env
 
 
-def test_the_file_is_liberos_format_and_says_where_it_is_from(imported):
+def test_the_file_is_liberos_format_and_states_where_it_is_from(imported):
     with h5py.File(imported) as file:
         data = file["data"]
         assert (data.attrs["num_demos"], data.attrs["env_name"]) == (3, "Lift")
@@ -121,7 +121,7 @@ def test_they_are_a_step_of_a_run_and_its_task_is_evaluated(imported, libero_fil
         ),
     ],
 )
-def test_a_recording_of_something_else_is_refused(change, said, tmp_path):
+def test_a_recording_of_something_else_is_rejected(change, said, tmp_path):
     copy = shutil.copy(SOURCE, tmp_path / "demo.hdf5")
     with h5py.File(copy, "a") as file:
         change(file["data"])

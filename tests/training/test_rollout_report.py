@@ -134,7 +134,7 @@ def test_only_held_out_states_are_used(tmp_path):
         ({"max_steps": 0}, "max_steps is 0"),
     ],
 )
-def test_episodes_out_of_range_or_repeated_are_refused(tmp_path, wrong, said):
+def test_episodes_out_of_range_or_repeated_are_rejected(tmp_path, wrong, said):
     asked = {"tasks": [0], "episodes": 1, "sampling": "stochastic", "seed": 0, "max_steps": 600} | wrong
     asked["tasks"] = [find_task(SUITE, task) for task in asked["tasks"]]
     with pytest.raises(UserError) as error:

@@ -180,7 +180,7 @@ sys.exit(main.run(sys.argv[1:]))
 
 
 def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(files, tmp_path):
-    """The limit on file size makes the system refuse writes as a full disk does, in a process of its own."""
+    """The limit on file size makes the system reject writes as a full disk does, in a separate process."""
     config = dataclasses.replace(SHORT, optim=dataclasses.replace(SHORT.optim, budget=9))
     out = tmp_path / "run"
     argv = ["train", "--preset", "debug", "--optim.budget", "9", "--data", str(files[0]), "--out", str(out)]
@@ -217,7 +217,7 @@ def test_a_write_that_fails_keeps_what_was_there(tmp_path):
     ],
     ids=["last byte", "half", "empty", "one bit"],
 )
-def test_a_damaged_state_is_refused_and_removing_it_repeats_the_stage(damage, files, tmp_path):
+def test_a_damaged_state_is_rejected_and_removing_it_repeats_the_stage(damage, files, tmp_path):
     with pytest.raises(Killed):
         train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(1, 5))
     state = RunFolder(tmp_path / "run").state(1)
@@ -230,7 +230,7 @@ def test_a_damaged_state_is_refused_and_removing_it_repeats_the_stage(damage, fi
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_truncated_checkpoint_is_refused_and_nothing_is_written(files, tmp_path):
+def test_a_truncated_checkpoint_is_rejected_and_nothing_is_written(files, tmp_path):
     with pytest.raises(Killed):
         train(SHORT, files, tmp_path / "run", on_step=kill_at(2, 5))
     weights = RunFolder(tmp_path / "run").checkpoint(1) / "weights.safetensors"
@@ -247,7 +247,7 @@ def test_a_truncated_checkpoint_is_refused_and_nothing_is_written(files, tmp_pat
 @pytest.mark.parametrize(
     ("name", "said"), [("config.json", "config.json is damaged"), ("data.json", "data.json cannot be read")]
 )
-def test_a_truncated_record_is_refused(name, said, files, tmp_path):
+def test_a_truncated_record_is_rejected(name, said, files, tmp_path):
     train(SHORT, files[:1], tmp_path / "run")
     record = tmp_path / "run" / name
     record.write_text(record.read_text()[:-20])
@@ -264,7 +264,7 @@ def test_a_changed_dataset_is_named(files, tmp_path, libero_file):
     assert fingerprint(tmp_path / "run") == before
 
 
-def test_datasets_in_another_order_are_refused(files, tmp_path):
+def test_datasets_in_another_order_are_rejected(files, tmp_path):
     train(SHORT, files, tmp_path / "run")
     with pytest.raises(RunError, match="the same tasks in another number or order"):
         train(SHORT, files[::-1], tmp_path / "run", resume=True)

@@ -39,7 +39,7 @@ def test_a_bad_demo_leaves_no_store_behind(libero_file, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_images_smaller_than_the_model_s_are_refused(libero_file, tmp_path):
+def test_images_smaller_than_the_model_s_are_rejected(libero_file, tmp_path):
     with pytest.raises(DataError, match="a_demo.hdf5: demo_0: camera agentview: got 8x8 px"):
         open_store(libero_file("a", size_px=8), SPEC, "before", tmp_path / "cache")
 

@@ -155,7 +155,7 @@ def test_image_and_extra_terms_count_every_token_once():
 
 
 @pytest.mark.parametrize(("on", "rows"), [("current", slice(0, CURRENT)), ("replay", slice(CURRENT, None))])
-def test_distillation_sees_only_the_samples_it_is_told_to(on, rows):
+def test_distillation_uses_only_the_configured_samples(on, rows):
     student, teacher, samples = make_policy(1), make_policy(0), make_samples()
     strategy = strategy_with(on=on)
     strategy.begin_task(student, teacher)

@@ -69,7 +69,7 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_
         ({"preset": "huge"}, "huge"),
     ],
 )
-def test_what_cannot_be_studied_is_refused_before_anything_is_made(options, complaint, tmp_path):
+def test_what_cannot_be_studied_is_rejected_before_anything_is_made(options, complaint, tmp_path):
     variants, seeds = options.pop("variants", ("er",)), options.pop("seeds", (0,))
     with pytest.raises(UserError, match=complaint):
         study(tmp_path / "study", Study(**SETTINGS | options), variants, seeds)

@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("m2distill_training")
+        return version("m2distill")
     if name not in _PLACES:
         raise AttributeError(f"module 'm2distill' has no attribute {name!r}")
     from importlib import import_module

@@ -89,5 +89,5 @@ class Strategy:
 
         Args:
             policy: The policy with the weights that will be saved. They must not be changed.
-            epoch: One pass over the samples of the stage, augmented as in training.
+            epoch: The samples of one epoch of the stage, augmented as in training.
         """

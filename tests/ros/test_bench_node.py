@@ -56,5 +56,5 @@ def test_a_period_is_answered_by_the_command_with_its_stamp():
         "p99_ms": 23.96,
         "max_ms": 24.0,
     }
-    with pytest.raises(UserError, match="no command came in 1 periods"):
+    with pytest.raises(UserError, match="no command arrived in 1 periods"):
         summary([100 * ms], answered)

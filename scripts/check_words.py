@@ -2,7 +2,7 @@
 
     python scripts/check_words.py [FILE ...]
 
-Prose is Markdown outside code, and comments, docstrings and other string literals in Python; identifiers are not checked.
+Prose is Markdown outside code, and comments, docstrings and other strings in Python; identifiers are not checked.
 A line that needs a listed word, such as a quotation, ends with the comment `words: ok`.
 """
 

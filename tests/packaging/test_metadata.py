@@ -162,7 +162,7 @@ def test_a_command_without_its_extra_names_the_module_and_the_extra():
     command = [sys.executable, "-c", code, "train", "--data", "x.hdf5", "--out", "x"]
     end = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert end.returncode == 2 and end.stderr.count("\n") == 1
-    assert "train needs the Python module h5py" in end.stderr and "m2distill[train,sim]" in end.stderr
+    assert "needs the Python module h5py" in end.stderr and "m2distill[train,sim]" in end.stderr
 
 
 @pytest.mark.parametrize("distribution", ["m2distill-policy", "m2distill-sim", "m2distill"])

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := source scripts/env.sh &&
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -q
-CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/packaging
+CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/api tests/packaging
 # pytest-xdist: as many processes as there are cores, four at most
 PARALLEL := -n logical --maxprocesses 4
 

@@ -22,7 +22,7 @@ WORDS = {
     r"hears?|heard|hearing": "receive",
     r"says?|said|saying": "report, state or print",
     r"(?:go|goes|going|went|gone) on": "continue or resume",
-    r"pass(?:es|ed|ing)? over": "ignore",
+    r"pass(?:es|ed|ing) over": "ignore",
     r"anew": "again",
     r"shall": "must or will",
     r"likeness": "similarity",

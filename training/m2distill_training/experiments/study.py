@@ -205,7 +205,9 @@ def _learn_and_evaluate(
 def write_results(out: Path) -> None:
     """Write results.json, results.md and report.html of a study's evaluated runs."""
     evaluated = [
-        (variant, path) for variant, path in _variants(out) if variant != FIRST and (path / "evaluation.json").is_file()
+        (variant, path)
+        for variant, path in study_runs(out)
+        if variant != FIRST and (path / "evaluation.json").is_file()
     ]
     results = [_result(variant, path) for variant, path in evaluated]
     settings = read_json(out / "study.json", STUDY)
@@ -214,7 +216,7 @@ def write_results(out: Path) -> None:
     write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
 
 
-def _variants(out: Path) -> list[tuple[str, Path]]:
+def study_runs(out: Path) -> list[tuple[str, Path]]:
     """Return the variant and folder of every run of a study: first those of VARIANTS, in its order."""
     runs = []
     for path in sorted((out / "runs").glob("*-*")):

@@ -90,6 +90,7 @@ def evaluate(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
+    starts: str = "report",
     out: str | Path | None = None,
 ) -> dict:
     """Run closed-loop episodes in simulation and return the success rates, as `m2distill evaluate` does.
@@ -106,6 +107,7 @@ def evaluate(
         max_steps: Steps after which an episode has failed.
         workers: Processes, each with a simulator; 0: this process.
         assets: builtin, installed, hub or a folder; default: the first that is there.
+        starts: "report", or "choice" for starts that are never reported.
         out: For a checkpoint, the folder of the result; default: CHECKPOINT_evaluation beside it.
 
     Returns:
@@ -131,6 +133,7 @@ def evaluate(
             max_steps=max_steps,
             workers=workers,
             assets=assets,
+            starts=starts,
         )
     if tasks and len(suites) != 1:
         raise UserError(f"tasks are numbers of one suite, got {len(suites)} suites; name the one they are in")
@@ -145,4 +148,5 @@ def evaluate(
         max_steps=max_steps,
         workers=workers,
         assets=assets,
+        starts=starts,
     )

@@ -28,7 +28,9 @@ def add_arguments(parser: Parser) -> None:
         "runs", nargs="+", metavar="RUN", help="evaluated run folders or study folders; NAME=FOLDER names a group"
     )
     parser.add_argument("--baseline", help="group that the others are compared with; default: that of the first run")
-    parser.add_argument("--candidate", nargs="+", default=[], help="groups to compare; default: all others")
+    parser.add_argument(
+        "--candidate", action="append", default=[], help="group to compare, may be repeated; default: all others"
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -37,11 +39,11 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--gate",
-        nargs="+",
+        action="append",
         default=[],
         metavar="METRIC:MARGIN",
         help="non-inferiority: exit 1 if the lower end of the interval, signed so that higher is better, is below "
-        "-MARGIN (0.05: 5 percentage points)",
+        "-MARGIN (0.05: 5 percentage points); may be repeated",
     )
     parser.add_argument("--resamples", type=int, default=10_000, help="number of bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")

@@ -21,6 +21,7 @@ COMPARED = {
     "sampling": is_text,
     "max_steps": is_count,
     "stages": non_empty({"tasks": non_empty(TASK)}),
+    # optional: "starts", "assets_content" and "versions"
 }  # the entries of evaluation.json that a comparison reads
 
 
@@ -82,7 +83,8 @@ def _read(name: str, path: Path) -> ComparedRun:
     evaluation, again = run.evaluation, f"run again: m2distill evaluate {path}"
     if "strategy" not in run.config:
         raise RunError(f"{path} is the evaluation of one checkpoint; give run folders, the --out of m2distill train")
-    if not fits(evaluation, COMPARED):
+    optional = {name: evaluation.get(name, {}) for name in ("assets_content", "versions")}
+    if not fits(evaluation, COMPARED) or not fits(optional, dict.fromkeys(optional, dict)):
         raise RunError(f"{path}/evaluation.json lacks what a comparison needs; {again}")
     stages = evaluation["stages"]
     tasks = list(dict.fromkeys(_task_name(task) for stage in stages for task in stage["tasks"]))
@@ -104,6 +106,7 @@ def _read(name: str, path: Path) -> ComparedRun:
         "sampling": evaluation["sampling"],
         "max_steps": evaluation["max_steps"],
         "assets": sorted({task["assets"] for stage in stages for task in stage["tasks"]}),
+        "content of assets": sorted(f"{suite}: {x}" for suite, x in evaluation.get("assets_content", {}).items()),
     }
     order = np.argsort(tasks, kind="stable")  # runs of one stage may list the tasks in another order
     return ComparedRun(
@@ -152,7 +155,8 @@ def _check_comparable(runs: list[ComparedRun]) -> None:
     reference = runs[0]
     for run in runs[1:]:
         for name, value in reference.settings.items():
-            if run.settings[name] != value:
+            unknown = name == "content of assets" and not (value and run.settings[name])  # of an older version
+            if run.settings[name] != value and not unknown:
                 raise UserError(
                     f"{run.path} has {name} {_shown(run.settings[name], value)}, {reference.path} has "
                     f"{_shown(value, run.settings[name])}; evaluate both alike: m2distill evaluate RUN"

@@ -497,7 +497,7 @@ def test_the_gate_decides_by_the_end_of_the_interval_in_the_good_direction():
 
     assert not failed_gates(result("auc", (-0.05, 0.2)), {"auc": 0.05})
     assert failed_gates(result("auc", (-0.06, 0.2)), {"auc": 0.05}) == [
-        "gate auc: b may be worse than a by 6.0%, allowed 5.0%"
+        "gate auc: b may be worse than a by 6.0 percentage points, allowed 5.0"
     ]
     assert not failed_gates(result("nbt", (-0.3, 0.05)), {"nbt": 0.05})
     assert failed_gates(result("nbt", (-0.3, 0.06)), {"nbt": 0.05})

@@ -35,7 +35,8 @@ def add_arguments(parser: Parser) -> None:
         "--metrics",
         nargs="+",
         default=[],
-        help=f"of {', '.join(METRICS)}, and each with the suffix _per_stage; default: all that differ",
+        help=f"of {', '.join(METRICS)}, and each with the suffix _per_stage; default: "
+        "those per task, and per stage if a stage has several tasks",
     )
     parser.add_argument(
         "--gate",

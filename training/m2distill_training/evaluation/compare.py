@@ -136,7 +136,8 @@ def failed_gates(result: ComparisonResult, gates: dict[str, float]) -> list[str]
             low = x.interval_95[0] if x.higher_is_better else -x.interval_95[1]
             if low < -margin - 1e-12:
                 failed.append(
-                    f"gate {metric}: {x.candidate} may be worse than {x.baseline} by {-low:.1%}, allowed {margin:.1%}"
+                    f"gate {metric}: {x.candidate} may be worse than {x.baseline} by {-100 * low:.1f} percentage points, "
+                    f"allowed {100 * margin:.1f}"
                 )
     return failed
 
@@ -158,8 +159,8 @@ def _compare_pair(
             "train both with the same --seed"
         )
     one, other = a[seeds[0]], b[seeds[0]]
-    same_stages = one.learned == other.learned
-    several = len(set(one.learned)) < len(one.learned) and len(set(one.learned)) > 1
+    same_stages = one.stages == other.stages
+    several = 1 < one.stages < len(one.learned)
     chosen = metrics or tuple(name for name, info in METRICS.items() if several or not info.per_stage)
     found = []
     for name in chosen:

@@ -40,6 +40,10 @@ class ComparedRun:
     learned: tuple[int, ...]  # stage of each task, from 0
     episodes: np.ndarray  # (T, K, E) bool: task, stage, start
 
+    @property
+    def stages(self) -> int:
+        return self.episodes.shape[1]
+
 
 def read_groups(runs: Iterable[str | Path]) -> dict[str, list[ComparedRun]]:
     """Return label -> runs that differ only in their seed, in its order.
@@ -161,9 +165,9 @@ def _check_comparable(runs: list[ComparedRun]) -> None:
                     f"{run.path} has {name} {_shown(run.settings[name], value)}, {reference.path} has "
                     f"{_shown(value, run.settings[name])}; evaluate both alike: m2distill evaluate RUN"
                 )
-    sequential = [run for run in runs if len(set(run.learned)) > 1]
+    sequential = [run for run in runs if run.stages > 1]
     for run in sequential[1:]:
-        if run.learned != sequential[0].learned:
+        if (run.learned, run.stages) != (sequential[0].learned, sequential[0].stages):
             raise UserError(
                 f"{run.path} learned the tasks in other stages than {sequential[0].path}: expected the same order and "
                 "protocol; compare runs of one protocol"

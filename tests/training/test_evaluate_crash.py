@@ -85,7 +85,7 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
     a, b, *others = HELD_OUT[:EPISODES]
     lines, code = evaluate(checkpoint, tmp_path / "one", interrupt_after=3)
     assert lines[0] == f"1/{EPISODES}  libero_object task 0 state {a}: failure after 12 steps"
-    assert f"libero_object task 0 state {b}: once more, for a process of its own was killed by signal 9" in lines[1]
+    assert f"libero_object task 0 state {b}: once more, for a worker process was killed by signal 9" in lines[1]
     assert lines[2] == f"2/{EPISODES}  libero_object task 0 state {b}: failure after 12 steps"
     assert (lines[-1], code) == ("m2distill: interrupted; repeat the same command to continue", 130)
     assert not (tmp_path / "one/evaluation.json").exists()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.cameras import CAMERAS, Camera
@@ -30,12 +31,12 @@ def load_demos(path: str | Path, pairing: str = "before", cameras: Sequence[Came
 def collect(
     suite: str,
     tasks: Sequence[int | str],
-    episodes: int,
+    demos: int,
     out: str | Path,
     *,
     workers: int = 2,
     seed: int = 0,
-    size_px: int = 128,
+    image_size_px: int = 128,
     assets: str | None = None,
     cameras: Sequence[Camera] = CAMERAS,
     progress: bool = False,
@@ -47,11 +48,11 @@ def collect(
     Args:
         suite: Suite with a scripted expert.
         tasks: Numbers or names of tasks in the suite.
-        episodes: Successful demonstrations of each task.
+        demos: Successful demonstrations of each task.
         out: Folder of the files.
         workers: Processes, each with a simulator; the result does not depend on their number.
         seed: Seed of the expert's variation, of the disturbances and of the placements.
-        size_px: Side of the images of cameras that state no size.
+        image_size_px: Side of the images of cameras that state no size.
         assets: builtin, installed, hub or a folder; default: the first that is there.
         cameras: The views to record.
         progress: Print progress.
@@ -68,11 +69,11 @@ def collect(
     return collect_demos(
         suite,
         tasks,
-        episodes,
+        demos,
         out,
         workers=workers,
         seed=seed,
-        size_px=size_px,
+        size_px=image_size_px,
         assets=find_assets(assets),
         cameras=cameras,
         progress=progress,
@@ -121,32 +122,21 @@ def evaluate(
     from m2distill_training.evaluation.evaluate import evaluate_checkpoint, evaluate_run, find_tasks
 
     path, suites = Path(path), [suite] if isinstance(suite, str) else list(suite)
+    simulation: dict[str, Any] = {
+        "sampling": sampling,
+        "seed": seed,
+        "max_steps": max_steps,
+        "workers": workers,
+        "assets": assets,
+        "starts": starts,
+    }
     if (path / "data.json").is_file():
         if tasks or out:
             raise UserError(f"{path} is a run folder: all its tasks are evaluated in it; leave tasks and out away")
-        return evaluate_run(
-            path,
-            suites,
-            episodes,
-            sampling=sampling,
-            seed=seed,
-            max_steps=max_steps,
-            workers=workers,
-            assets=assets,
-            starts=starts,
-        )
+        return evaluate_run(path, suites, episodes, **simulation)
     if tasks and len(suites) != 1:
         raise UserError(f"tasks are numbers of one suite, got {len(suites)} suites; name the one they are in")
     known = load_checkpoint(path).instructions
-    return evaluate_checkpoint(
-        path,
-        [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known),
-        episodes,
-        Path(out) if out else path.with_name(f"{path.name}_evaluation"),
-        sampling=sampling,
-        seed=seed,
-        max_steps=max_steps,
-        workers=workers,
-        assets=assets,
-        starts=starts,
-    )
+    chosen = [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known)
+    folder = Path(out) if out else path.with_name(f"{path.name}_evaluation")
+    return evaluate_checkpoint(path, chosen, episodes, folder, **simulation)

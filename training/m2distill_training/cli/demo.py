@@ -21,7 +21,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_demos(parser, 40)
     add_episodes(parser, 5, per="task and policy, over ROS 2")
-    add_max_steps(parser)
+    add_max_steps(parser, 300, "a demonstration takes about 100, and the control's failures cost time")
     parser.add_argument(
         "--preset",
         default="small",

@@ -23,9 +23,9 @@ def add_episodes(parser: Parser, default: int = EPISODES, per: str = "task") -> 
     )
 
 
-def add_max_steps(parser: Parser) -> None:
+def add_max_steps(parser: Parser, default: int = MAX_STEPS, reason: str = "LIBERO's number") -> None:
     parser.add_argument(
-        "--max-steps", type=int, default=MAX_STEPS, help="steps after which an episode has failed; LIBERO's number"
+        "--max-steps", type=int, default=default, help=f"steps after which an episode has failed; {reason}"
     )
 
 

@@ -136,8 +136,8 @@ def failed_gates(result: ComparisonResult, gates: dict[str, float]) -> list[str]
             low = x.interval_95[0] if x.higher_is_better else -x.interval_95[1]
             if low < -margin - 1e-12:
                 failed.append(
-                    f"gate {metric}: {x.candidate} may be worse than {x.baseline} by {-100 * low:.1f} percentage points, "
-                    f"allowed {100 * margin:.1f}"
+                    f"gate {metric}: {x.candidate} may be worse than {x.baseline} by {-100 * low:.1f} percentage "
+                    f"points, allowed {100 * margin:.1f}"
                 )
     return failed
 

@@ -87,7 +87,7 @@ def promote(
                 + "; ".join(check.describe() for check in failed)
                 + f". The proof is "
                 f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
-                "record --force"
+                "deploy it all the same with --force, which is recorded"
             )
         _record(path, "promote", stage, checkpoint.id, forced=bool(failed))
         _move(path, stage)

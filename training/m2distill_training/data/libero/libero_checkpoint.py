@@ -5,6 +5,7 @@ unpickler, which only builds tensors and plain containers; EasyDict is read as a
 """
 
 import dataclasses
+import math
 import re
 import warnings
 from collections import OrderedDict
@@ -177,34 +178,40 @@ def _describe(cfg: Mapping[str, Any], path: Path) -> tuple[ModelConfig, PolicySp
 
     def number(key: str) -> Any:
         value = _get(cfg, key, path)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise CheckpointError(f"{path} has {key} = {value!r}, expected a number")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            raise CheckpointError(f"{path} has {key} = {value!r}, expected a finite number")
         return value
+
+    def whole(key: str) -> int:
+        value = number(key)
+        if value != int(value):
+            raise CheckpointError(f"{path} has {key} = {value!r}, expected a whole number")
+        return int(value)
 
     head = "policy.policy_head.network_kwargs"
     config = dataclasses.replace(
         libero(),
-        width=number("policy.embed_size"),
-        keypoints=number("policy.embed_size") // 2,
-        layers=number("policy.transformer_num_layers"),
-        heads=number("policy.transformer_num_heads"),
-        head_width=number("policy.transformer_head_output_size"),
-        mlp_width=number("policy.transformer_mlp_hidden_size"),
+        width=whole("policy.embed_size"),
+        keypoints=whole("policy.embed_size") // 2,
+        layers=whole("policy.transformer_num_layers"),
+        heads=whole("policy.transformer_num_heads"),
+        head_width=whole("policy.transformer_head_output_size"),
+        mlp_width=whole("policy.transformer_mlp_hidden_size"),
         dropout=float(number("policy.transformer_dropout")),
         position_base=float(number("policy.temporal_position_encoding.network_kwargs.inv_freq_factor")),
-        mixture_hidden=number(f"{head}.hidden_size"),
-        modes=number(f"{head}.num_modes"),
+        mixture_hidden=whole(f"{head}.hidden_size"),
+        modes=whole(f"{head}.num_modes"),
         min_std=float(number(f"{head}.min_std")),
     )
     cameras = []
     for theirs, ours in CAMERAS.items():
         shape = _get(cfg, f"shape_meta.all_shapes.{theirs}", path)
         sides = shape if isinstance(shape, (list, tuple)) else ()
-        if len(sides) != 3 or sides[0] != 3 or not all(isinstance(side, int) for side in sides):
+        if len(sides) != 3 or sides[0] != 3 or not all(type(side) is int for side in sides):
             raise CheckpointError(f"{path} has images {theirs} of shape {shape!r}, expected (3, height, width)")
         cameras.append(CameraSpec(ours, height=shape[1], width=shape[2], upside_down=True))
     return config, PolicySpec(
-        tuple(cameras), history=number("policy.transformer_max_seq_len"), text_encoder=BERT, text_width=WIDTHS[BERT]
+        tuple(cameras), history=whole("policy.transformer_max_seq_len"), text_encoder=BERT, text_width=WIDTHS[BERT]
     )
 
 

@@ -22,7 +22,7 @@ VARIANTS = {"train": ("small", "libero", "debug")}  # a preset gives other defau
 OTHER_STRATEGIES = ("ewc", "packnet")  # with hyper-parameters of their own; the presets have m2distill's
 EXIT_STATUS = {
     0: "done",
-    1: "the command ran, and its result does not meet its criterion (`demo`, `promote`)",
+    1: "the command ran, and its result does not meet its criterion (`demo`, `promote`, `compare`)",
     2: "an error that the user can correct: one line on stderr",
     130: "interrupted by Ctrl-C, also `m2distill run`",
 }

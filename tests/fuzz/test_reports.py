@@ -15,25 +15,34 @@ from m2distill_policy.models import Policy, ResNetStage, small
 from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
 from m2distill_training.evaluation import rollout_jobs
+from m2distill_training.evaluation.compare import compare
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_specs, run_rollouts, versions
 from m2distill_training.experiments.demo import _read_trials
 from m2distill_training.experiments.study import Study, write_results
 from m2distill_training.presets import debug
 from m2distill_training.report.runs import load_runs
-from m2distill_training.runs.records import begin_folder
+from m2distill_training.runs.records import begin_folder, write_atomic
 
 RUN = "runs/er-0"
 INSTRUCTION = "put $x_$ and $^$ in"
 TASK = {
     "instruction": INSTRUCTION,
+    "suite": "libero_object",
+    "task": 0,
+    "assets": "builtin",
     "successes": 1,
     "episodes": 2,
     "success_rate": 0.5,
     "wilson_95": [0.1, 0.9],
-    "runs": [{"state": 40, "success": False, "steps": 9, "held": "", "video": "videos/a.mp4"}],
+    "runs": [
+        {"state": 40, "success": False, "steps": 9, "held": "", "video": "videos/a.mp4"},
+        {"state": 41, "success": True, "steps": 9, "held": "", "video": None},
+    ],
 }
 EVALUATION = {
     "episodes_per_task": 2,
+    "sampling": "mode",
+    "max_steps": 9,
     "stages": [{"checkpoint_id": "x", "tasks": [TASK]}] * 2,
     "matrix": [[0.5, None], [0.5, 0.5]],
     "metrics": {"fwt": 0.5, "nbt": 0.0, "auc": 0.5},
@@ -86,6 +95,29 @@ def test_a_valid_study_is_accepted(report, runs):
     assert report.judge(GOOD) == ""
     page = (report.folder / "case/report.html").read_text()
     assert page.count("data:image/svg+xml") == 5 and "data:video/mp4;base64,ZmlsbQ==" in page
+
+
+def compare_two(case) -> None:
+    """Compare the run with a valid one."""
+    valid = case / "valid"
+    for name in ("evaluation.json", "config.json", "data.json", "environment.json"):
+        write_atomic(valid / name, GOOD[f"{RUN}/{name}"])
+    compare([f"a={case / RUN}", f"b={valid}"], resamples=100)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    with Reader(compare_two, tmp_path_factory.mktemp("comparison")) as reader:
+        yield reader
+
+
+def test_a_valid_run_is_compared(comparison):
+    assert comparison.judge(GOOD) == ""
+
+
+@fuzzed(100, name=st.sampled_from([f"{RUN}/evaluation.json", f"{RUN}/config.json"]), edits=value_edits)
+def test_changed_values_of_a_comparison(comparison, name, edits):
+    comparison.judge({**GOOD, name: edited(name, edits)})
 
 
 def edited(name: str, edits: list[tuple]) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_policy.errors import AssetError
+from m2distill_policy.errors import AssetError, UserError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.engine.train import train
@@ -83,6 +83,22 @@ def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_ow
         run_rollout(job)
         ends.append(_Cached.env.data.qpos.copy())
     assert np.array_equal(ends[2], ends[0]) and not np.allclose(ends[1], ends[0], atol=1e-3)
+
+
+def test_starts_for_choices_share_none_with_the_reported_ones(run):
+    assert held_out(3, "choice") == (1000, 1001, 1002)
+    assert set(held_out(960)).isdisjoint(held_out(960, "choice")) and max(held_out(960)) == 999
+    with pytest.raises(UserError, match="961 episodes per task requested, expected at most 960"):
+        held_out(961)
+    with pytest.raises(UserError, match="unknown starts 'chosen'"):
+        held_out(1, "chosen")
+    options = {"max_steps": 2, "workers": 0, "assets": "builtin"}
+    chosen = evaluate_run(run.path, [SUITE], 2, starts="choice", **options)
+    assert chosen["starts"] == "choice"
+    task = chosen["stages"][1]["tasks"][0]
+    assert [episode["state"] for episode in task["runs"]] == [1000, 1001]
+    assert all((run.path / episode["video"]).is_file() for episode in task["runs"])
+    assert evaluate_run(run.path, [SUITE], 2, **options)["starts"] == "report"
 
 
 def test_other_settings_or_weights_are_not_taken_for_finished(run):

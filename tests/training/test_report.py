@@ -21,7 +21,7 @@ from m2distill_training.evaluation.drift import measure_drift
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
-from m2distill_training.report import write_report
+from m2distill_training.report import page, write_report
 from m2distill_training.runs.run_folder import RunFolder
 
 SUITE = "libero_object"
@@ -147,7 +147,27 @@ def test_runs_that_differ_by_their_seed_are_averaged(runs, tmp_path):
     write_report(tmp_path / "report.html", [runs["m2distill"], other, runs["finetune"]])
     rows = Reader((tmp_path / "report.html").read_text()).rows
     mean = next(row for row in rows if row[0] == "m2distill, m2distill (seed1)")
-    assert mean[1:3] == ["2", "77% ± 14%"]
+    assert mean[1:3] == ["2", "77% (-50% to 204%)"]  # 0.7667 +- 12.706 * 0.1 by the t interval of two seeds
+
+
+def test_two_runs_of_one_seed_count_as_one_seed(runs, tmp_path):
+    """FWT 0.87 twice with seed 0, and 0.67 with seed 1: the mean over seeds is 0.77, over runs it would be 0.80."""
+    again, other = tmp_path / "again", tmp_path / "seed1"
+    for copy in (again, other):
+        shutil.copytree(runs["m2distill"], copy)
+    (other / "config.json").write_text(json.dumps({**json.loads((other / "config.json").read_text()), "seed": 1}))
+    value = json.loads((other / "evaluation.json").read_text())
+    value["metrics"]["fwt"] -= 0.2
+    (other / "evaluation.json").write_text(json.dumps(value))
+    write_report(tmp_path / "report.html", [runs["m2distill"], again, other])
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    mean = next(row for row in rows if row[0].startswith("m2distill, "))
+    assert mean[1] == "2" and mean[2].startswith("77% (")
+
+
+def test_negative_numbers_are_aligned_as_numbers():
+    assert page._table(["NBT"], [["-5% (-9% to 1%)"]]).count('class="n"') == 1
+    assert page._table(["run"], [["-dashed"]]).count('class="n"') == 0
 
 
 def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_training.cli import main
-from m2distill_training.experiments.study import VARIANTS, Study, study
+from m2distill_training.experiments.study import VARIANTS, Study, _tables, study
 from m2distill_training.runs.records import read_json, read_lines
 from m2distill_training.runs.run_folder import RunFolder
 
@@ -54,6 +54,21 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(tmp_
     capfd.readouterr()
     assert main.run(["study", "--out", str(out), "--tasks", "1", "0"]) == 2
     assert "holds a study of other settings: tasks [0, 1] (requested: [1, 0])" in capfd.readouterr().err
+
+
+def test_means_are_over_seeds_with_a_t_interval():
+    """FWT 0.8, 0.9 and 1.0: 0.9 +- 4.303 * 0.1 / sqrt(3). A variant of one run of one stage has no NBT and no mean."""
+
+    def result(variant: str, seed: int, fwt: float, nbt: float | None) -> dict:
+        metrics = {"fwt": fwt, "nbt": nbt, "auc": fwt}
+        intervals = {name: None if x is None else [0.0, 1.0] for name, x in metrics.items()}
+        counts = {"variant": variant, "seed": seed, "successes": 1, "episodes": 2, "matrix": [[fwt]]}
+        return counts | {"metrics": metrics, "intervals_95": intervals, "libero_metrics": None}
+
+    runs = [result("er", seed, 0.8 + 0.1 * seed, 0.1) for seed in range(3)] + [result("multitask", 0, 0.5, None)]
+    lines = _tables(SETTINGS, runs).splitlines()
+    assert "| er | mean of 3 seeds | 90 (65 to 115) | 10 (10 to 10) | 90 (65 to 115) |  |  |" in lines
+    assert not any("multitask | mean" in line for line in lines)
 
 
 @pytest.mark.parametrize(

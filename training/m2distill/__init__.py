@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from m2distill_training.config import TrainConfig
     from m2distill_training.data.libero.reader import open_libero
     from m2distill_training.engine.train import train
+    from m2distill_training.evaluation.compare import compare
     from m2distill_training.report import write_report as report
     from m2distill_training.strategies import Samples, Strategy, register_strategy
 
@@ -37,6 +38,7 @@ __all__ = [
     "UserError",
     "__version__",
     "collect",
+    "compare",
     "evaluate",
     "load_checkpoint",
     "load_demos",
@@ -61,6 +63,7 @@ _PLACES = {
     "TrainConfig": "m2distill_training.config",
     "UserError": "m2distill_policy.errors",
     "collect": "m2distill._functions",
+    "compare": "m2distill_training.evaluation.compare",
     "evaluate": "m2distill._functions",
     "load_checkpoint": "m2distill_policy.checkpoint",
     "load_demos": "m2distill._functions",

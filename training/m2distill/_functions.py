@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.cameras import CAMERAS, Camera
@@ -90,6 +91,7 @@ def evaluate(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
+    starts: str = "report",
     out: str | Path | None = None,
 ) -> dict:
     """Run closed-loop episodes in simulation and return the success rates, as `m2distill evaluate` does.
@@ -106,6 +108,7 @@ def evaluate(
         max_steps: Steps after which an episode has failed.
         workers: Processes, each with a simulator; 0: this process.
         assets: builtin, installed, hub or a folder; default: the first that is there.
+        starts: "report", or "choice" for starts that are never reported.
         out: For a checkpoint, the folder of the result; default: CHECKPOINT_evaluation beside it.
 
     Returns:
@@ -119,23 +122,21 @@ def evaluate(
     from m2distill_training.evaluation.evaluate import evaluate_checkpoint, evaluate_run, find_tasks
 
     path, suites = Path(path), [suite] if isinstance(suite, str) else list(suite)
+    simulation: dict[str, Any] = {
+        "sampling": sampling,
+        "seed": seed,
+        "max_steps": max_steps,
+        "workers": workers,
+        "assets": assets,
+        "starts": starts,
+    }
     if (path / "data.json").is_file():
         if tasks or out:
             raise UserError(f"{path} is a run folder: all its tasks are evaluated in it; leave tasks and out away")
-        return evaluate_run(
-            path, suites, episodes, sampling=sampling, seed=seed, max_steps=max_steps, workers=workers, assets=assets
-        )
+        return evaluate_run(path, suites, episodes, **simulation)
     if tasks and len(suites) != 1:
         raise UserError(f"tasks are numbers of one suite, got {len(suites)} suites; name the one they are in")
     known = load_checkpoint(path).instructions
-    return evaluate_checkpoint(
-        path,
-        [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known),
-        episodes,
-        Path(out) if out else path.with_name(f"{path.name}_evaluation"),
-        sampling=sampling,
-        seed=seed,
-        max_steps=max_steps,
-        workers=workers,
-        assets=assets,
-    )
+    chosen = [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known)
+    folder = Path(out) if out else path.with_name(f"{path.name}_evaluation")
+    return evaluate_checkpoint(path, chosen, episodes, folder, **simulation)

@@ -48,6 +48,12 @@ def add_arguments(parser: Parser) -> None:
     )
     add_episodes(parser)
     add_sampling(parser)
+    parser.add_argument(
+        "--starts",
+        choices=("report", "choice"),
+        default="report",
+        help="report: the starts that results are reported on; choice: others, to choose settings or a checkpoint",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the samples from the policy's mixture")
     add_max_steps(parser)
     add_workers(parser)
@@ -77,7 +83,13 @@ def _evaluate_run(options: argparse.Namespace) -> None:
 
     with show_episodes() as callbacks:
         result = evaluate_run(
-            path, options.suite, options.episodes, seed=options.seed, **simulation(options), callbacks=callbacks
+            path,
+            options.suite,
+            options.episodes,
+            seed=options.seed,
+            starts=options.starts,
+            **simulation(options),
+            callbacks=callbacks,
         )
     for i, stage in enumerate(result["stages"], 1):
         print(f"after stage {i}")
@@ -102,6 +114,7 @@ def _evaluate_checkpoint(options: argparse.Namespace) -> None:
             options.episodes,
             out,
             seed=options.seed,
+            starts=options.starts,
             **simulation(options),
             callbacks=callbacks,
         )

@@ -1,7 +1,7 @@
 """The console script `m2distill`: its commands, and what happens to their errors.
 
-Exit status: 0 done; 1 the command ran, and its result does not meet its criterion (demo, promote); 2 an error that the
-user can correct, one line on stderr; 130 interrupted. Anything else is a defect and keeps its traceback.
+Exit status: 0 done; 1 the command ran, and its result does not meet its criterion (demo, promote, compare); 2 an error
+that the user can correct, one line on stderr; 130 interrupted. Anything else is a defect and keeps its traceback.
 """
 
 import errno
@@ -58,6 +58,7 @@ COMMANDS = {
     "rollback": CommandEntry("deploy the previously promoted checkpoint again", "rollback"),
     "evaluate": CommandEntry("success rates of a run or a checkpoint in simulation", "evaluate", {}, True),
     "report": CommandEntry("write an HTML page about evaluated runs", "report"),
+    "compare": CommandEntry("statistics of strategies over seeds, and a regression gate", "compare"),
     "study": CommandEntry("compare strategies on the same tasks", "study", {}, True),
     "bench": CommandEntry(
         "measure speed, memory and reliability",
@@ -79,7 +80,7 @@ SECTIONS = {
     "first steps": ("demo", "info"),
     "data": ("tasks", "collect", "import", "export", "bag"),
     "learning": ("train", "learn", "promote", "rollback"),
-    "evaluation": ("evaluate", "report", "study", "bench"),
+    "evaluation": ("evaluate", "report", "compare", "study", "bench"),
     "robot": ("run", "instruct", "service"),
 }
 # What the operating system reports about a path that the user gave, or about a full disk.

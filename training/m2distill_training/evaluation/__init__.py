@@ -3,6 +3,9 @@
 evaluate.py      success rates of a checkpoint and of a run
 rollout_jobs.py  episodes in worker processes, and the file of finished ones
 rollout.py       one closed-loop episode
+compare.py       comparison of strategies over seeds
+compared_runs.py evaluated runs of a comparison: reading, grouping, checks
+paired.py        statistics of paired runs
 metrics.py       lifelong-learning metrics and intervals
 overlay.py       images of an episode's video
 drift.py         drift of latents on old tasks

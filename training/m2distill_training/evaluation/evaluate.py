@@ -94,6 +94,7 @@ def evaluate_checkpoint(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
+    starts: str = "report",
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Run held-out episodes of each task; write evaluation.json in `out` and return its content.
@@ -111,6 +112,7 @@ def evaluate_checkpoint(
         max_steps: control steps after which an episode has failed.
         workers: processes with a simulator each.
         assets: builtin, installed, hub or a folder; default: the first that is available.
+        starts: "report", or "choice" for starts that are never reported; see suites.held_out.
         callbacks: called while episodes run.
 
     Raises:
@@ -118,7 +120,7 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    specs = make_specs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos")
+    specs = make_specs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos", starts)
     known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
@@ -130,7 +132,8 @@ def evaluate_checkpoint(
     evaluation = {
         "checkpoint": str(checkpoint),
         "checkpoint_id": known.id,
-        **_settings(episodes, sampling, seed, max_steps),
+        **_settings(specs[0], episodes, starts),
+        "assets_content": _assets_content(specs),
         "tasks": _task_summaries(results, out),
         "ran": ran,
     }
@@ -138,13 +141,23 @@ def evaluate_checkpoint(
     return evaluation
 
 
-def _settings(episodes: int, sampling: str, seed: int, max_steps: int) -> dict:
+def _settings(spec: RolloutSpec, episodes: int, starts: str) -> dict:
+    """Return the settings that all episodes share, from one of their specs."""
     return {
         "episodes_per_task": episodes,
-        "sampling": sampling,
-        "seed": seed,
-        "max_steps": max_steps,
+        "starts": starts,
+        "sampling": spec.sampling,
+        "seed": spec.seed,
+        "max_steps": spec.max_steps,
         "versions": versions(),
+    }
+
+
+def _assets_content(specs: Iterable[RolloutSpec]) -> dict[str, str]:
+    """Return suite -> name of its assets' content, which does not depend on where they are stored."""
+    return {
+        suite: assets_of(suite, assets).identity()
+        for suite, assets in {spec.suite: spec.assets for spec in specs}.items()
     }
 
 
@@ -240,6 +253,7 @@ def evaluate_run(
     max_steps: int = 600,
     workers: int = 2,
     assets: str | None = None,
+    starts: str = "report",
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Evaluate every task learned so far after every stage; see `write_evaluation`.
@@ -261,9 +275,8 @@ def evaluate_run(
     serving = serving_stages(known)
 
     def specs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
-        return make_specs(
-            folder, chosen, episodes, sampling, seed, max_steps, assets, run / "videos" if filmed else None
-        )
+        videos = run / "videos" if filmed else None
+        return make_specs(folder, chosen, episodes, sampling, seed, max_steps, assets, videos, starts)
 
     stages = [
         [spec for task in tasks.values() if task in served for spec in specs_of(folders[served[task]], [task], filmed)]
@@ -280,7 +293,7 @@ def evaluate_run(
     def results_of(specs: list[RolloutSpec]) -> list[RolloutResult]:
         return [results[spec] for spec in specs]
 
-    settings = _settings(episodes, sampling, seed, max_steps) | {"ran": ran}
+    settings = _settings(specs[0], episodes, starts) | {"assets_content": _assets_content(specs), "ran": ran}
     return write_evaluation(
         run,
         [results_of(specs) for specs in stages],

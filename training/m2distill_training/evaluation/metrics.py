@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,18 @@ def wilson_interval(successes: float, episodes: float, z: float = 1.959964) -> t
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % t interval of the mean of independent values, such as a metric over seeds; None for fewer than 2.
+
+    It may exceed the range of a rate.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    mean, half = float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
+    return mean - half, mean + half
 
 
 def sum_interval(weights: Sequence[float], trials: Sequence[tuple[int, int]]) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.spec import CameraSpec
-from m2distill_sim.suites import DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
+from m2distill_sim.suites import CHOICE_FROM, DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
 from m2distill_training.execution.local_pool import run_in_workers
 from m2distill_training.runs.provenance import packages
 from m2distill_training.runs.records import append_line, read_lines, write_lines
@@ -98,8 +98,9 @@ def make_specs(
     max_steps: int,
     assets: str | None,
     videos: Path | None,
+    starts: str = "report",
 ) -> list[RolloutSpec]:
-    """Return the specs of the first `episodes` held-out starts of every task.
+    """Return the specs of the first `episodes` held-out starts of every task; `starts` as in suites.held_out.
 
     Raises UserError for a repeated task and for numbers out of range.
     """
@@ -113,7 +114,7 @@ def make_specs(
     return [
         RolloutSpec(checkpoint, task.suite, task.index, state, sampling, seed, max_steps, assets, videos)
         for task in tasks
-        for state in held_out(episodes)
+        for state in held_out(episodes, starts)
     ]
 
 
@@ -210,8 +211,8 @@ def versions() -> dict[str, str | None]:
 
 
 def is_filmed(spec: RolloutSpec, success: bool) -> bool:
-    """Return True for every failure, and for the first held-out state of every task."""
-    return not success or spec.state == HELD_OUT[0]
+    """Return True for every failure, and for the first held-out start of every task."""
+    return not success or spec.state in (HELD_OUT[0], CHOICE_FROM)
 
 
 class _Cached:

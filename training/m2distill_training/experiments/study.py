@@ -13,7 +13,6 @@ variants or seeds adds to the study.
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from m2distill_training.cli.progress import show_episodes, show_training
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import EPISODES, evaluate_run
-from m2distill_training.evaluation.metrics import wilson_interval
+from m2distill_training.evaluation.metrics import t_interval, wilson_interval
 from m2distill_training.report import write_report
 from m2distill_training.report.runs import read_evaluation
 from m2distill_training.runs.records import begin_folder, read_json, read_lines, write_atomic, write_lines
@@ -205,7 +204,9 @@ def _learn_and_evaluate(
 def write_results(out: Path) -> None:
     """Write results.json, results.md and report.html of a study's evaluated runs."""
     evaluated = [
-        (variant, path) for variant, path in _variants(out) if variant != FIRST and (path / "evaluation.json").is_file()
+        (variant, path)
+        for variant, path in study_runs(out)
+        if variant != FIRST and (path / "evaluation.json").is_file()
     ]
     results = [_result(variant, path) for variant, path in evaluated]
     settings = read_json(out / "study.json", STUDY)
@@ -214,7 +215,7 @@ def write_results(out: Path) -> None:
     write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
 
 
-def _variants(out: Path) -> list[tuple[str, Path]]:
+def study_runs(out: Path) -> list[tuple[str, Path]]:
     """Return the variant and folder of every run of a study: first those of VARIANTS, in its order."""
     runs = []
     for path in sorted((out / "runs").glob("*-*")):
@@ -247,7 +248,7 @@ def _tables(settings: dict, results: list[dict]) -> str:
         f"{settings['budget']} for each other; "
         f"{settings['demos']} demonstrations a task, {settings['replay']} of them replayed; "
         f"{settings['episodes']} episodes of at most {settings['max_steps']} steps for each rate. In percent, 95 % "
-        "intervals of what the number of episodes leaves open.",
+        "intervals of what the number of episodes leaves open; of a mean over seeds, the 95 % t interval over seeds.",
         "",
         "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
         "|---|---|---|---|---|---|---|",
@@ -265,17 +266,10 @@ def _tables(settings: dict, results: list[dict]) -> str:
             )
         )
     for variant in dict.fromkeys(result["variant"] for result in results):
-        of_variant = [result["metrics"] for result in results if result["variant"] == variant]
+        of_variant = {result["seed"]: result["metrics"] for result in results if result["variant"] == variant}
         if len(of_variant) > 1:
-            lines.append(
-                _row(
-                    variant,
-                    f"mean of {len(of_variant)}",
-                    *(_percent(_mean(metrics[name] for metrics in of_variant)) for name in ("fwt", "nbt", "auc")),
-                    "",
-                    "",
-                )
-            )
+            means = (_over_seeds([metrics[name] for metrics in of_variant.values()]) for name in ("fwt", "nbt", "auc"))
+            lines.append(_row(variant, f"mean of {len(of_variant)} seeds", *means, "", ""))
     for result in results:
         lines += [
             "",
@@ -310,6 +304,9 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f}"
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def _over_seeds(values: list[float | None]) -> str:
+    """Return the mean over seeds with its t interval."""
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    interval = t_interval(known)
+    between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
+    return _percent(sum(known) / len(known) if known else None) + between

@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from m2distill_training.evaluation.metrics import t_interval
 from m2distill_training.report import figures
 from m2distill_training.report.runs import ReportedRun, load_runs
 from m2distill_training.runs.records import write_atomic
@@ -117,10 +119,18 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
             "cover the number of episodes alone; training with another seed adds variation."
         ),
     ]
+    if any(run.evaluation.get("starts") == "choice" for run in runs):
+        parts.append(
+            _note("Some episodes began from the starts for choices. Report success on those of --starts report alone.")
+        )
     if seeds := _over_seeds(runs):
         parts += [
-            "<h3>Mean and standard deviation over seeds</h3>",
+            "<h3>Mean over seeds</h3>",
             _table(["runs", "seeds", "FWT", "NBT", "AUC"], seeds),
+            _note(
+                "With the 95 % t interval over seeds, which can exceed 0 to 100 %. m2distill compare tests differences "
+                "between strategies."
+            ),
         ]
     if any("libero_metrics" in run.evaluation for run in runs):
         parts += [
@@ -145,19 +155,21 @@ def _over_seeds(runs: list[ReportedRun]) -> list[list]:
     rows = []
     for method in dict.fromkeys(run.method for run in runs):
         group = [run for run in runs if run.method == method]
-        if len({run.config["seed"] for run in group}) > 1:
-            values = {name: [run.evaluation["metrics"][name] for run in group] for name in figures.METRICS}
-            rows.append(
-                [
-                    ", ".join(run.label for run in group),
-                    len(group),
-                    *(
-                        "-" if None in x else f"{statistics.mean(x):.0%} ± {statistics.stdev(x):.0%}"
-                        for x in values.values()
-                    ),
-                ]
-            )
+        seeds = list(dict.fromkeys(run.config["seed"] for run in group))
+        if len(seeds) > 1:
+            of_seeds = [[run.evaluation["metrics"] for run in group if run.config["seed"] == seed] for seed in seeds]
+            means = (_mean_over_seeds([[x[name] for x in same] for same in of_seeds]) for name in figures.METRICS)
+            rows.append([", ".join(run.label for run in group), len(seeds), *means])
     return rows
+
+
+def _mean_over_seeds(values: list[list[float | None]]) -> str:
+    """Return the mean with its t interval, from the values of every seed: runs of one seed count as one."""
+    known = [[x for x in same if x is not None] for same in values]
+    if not all(known):
+        return "-"
+    of_seeds = [statistics.mean(same) for same in known]
+    return _measured(statistics.mean(of_seeds), t_interval(of_seeds))
 
 
 def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
@@ -275,7 +287,7 @@ def _note(text: str) -> str:
 
 def _table(head: list[str], rows: list[list]) -> str:
     def cell(value: object) -> str:
-        numeric = isinstance(value, int | float) or str(value)[:1].isdigit() or value == "-"
+        numeric = isinstance(value, int | float) or value == "-" or re.match(r"[-+]?\d", str(value))
         return f'<td class="n">{html.escape(str(value))}</td>' if numeric else f"<td>{html.escape(str(value))}</td>"
 
     return (
@@ -285,7 +297,7 @@ def _table(head: list[str], rows: list[list]) -> str:
     )
 
 
-def _measured(value: float | None, interval: list[float] | None) -> str:
+def _measured(value: float | None, interval: Sequence[float] | None) -> str:
     return "-" if value is None or interval is None else f"{value:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
 
 

@@ -33,10 +33,11 @@ class ReportedRun:
 def load_runs(paths: list[Path]) -> list[ReportedRun]:
     """Read evaluated runs. Raises RunError for a folder that has not been evaluated or is damaged."""
     named = Counter(path.name for path in paths)
-    return [_load_run(path, named[path.name] == 1) for path in paths]
+    return [load_run(path, named[path.name] == 1) for path in paths]
 
 
-def _load_run(path: Path, name_is_unique: bool) -> ReportedRun:
+def load_run(path: Path, name_is_unique: bool = True) -> ReportedRun:
+    """Read one evaluated run, or the evaluation of one checkpoint. Raises RunError."""
     if _is_of_checkpoint(path):
         return _checkpoint(path)
     evaluation = read_evaluation(path)

@@ -2,7 +2,9 @@
 
 This module reads the data of the LIBERO package without importing it. The 50 initial states of a task have one fixed
 split: demonstrations start from DEMO_STATES; success is reported on HELD_OUT, which no demonstration and no checkpoint
-selection may use. Further evaluation episodes, numbered from 50, start from placements drawn with LIBERO's own rules.
+selection may use. Further evaluation episodes, numbered from 50 to 999, start from placements drawn with LIBERO's own
+rules. Episodes for choices, such as of hyper-parameters, start from placements numbered from CHOICE_FROM, so the two
+kinds are disjoint by construction.
 """
 
 import ast
@@ -25,6 +27,8 @@ DEMO_STATES = tuple(range(0, 40))
 HELD_OUT = tuple(range(40, 50))
 MAX_BYTES = 1 << 26  # of a task's initial states; LIBERO's take less than 0.1 MB
 DRAWN_FROM = 50  # starts from this number on are placements drawn with the number as seed
+CHOICE_FROM = 1000  # starts from this number on serve choices and are never reported
+STARTS = ("report", "choice")
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,24 @@ def find_task(suite: str, task: int | str) -> Task:
     return tasks[task]
 
 
-def held_out(episodes: int) -> tuple[int, ...]:
-    """Return the numbers of the first `episodes` held-out starts: HELD_OUT, then drawn placements."""
-    return (*HELD_OUT, *range(DRAWN_FROM, DRAWN_FROM + episodes))[:episodes]
+def held_out(episodes: int, starts: str = "report") -> tuple[int, ...]:
+    """Return the numbers of the first `episodes` held-out starts.
+
+    Args:
+        episodes: how many.
+        starts: "report" for HELD_OUT, then drawn placements below CHOICE_FROM; "choice" for placements from it on.
+
+    Raises:
+        UserError: `starts` is not one of STARTS, or has fewer than `episodes`.
+    """
+    if starts not in STARTS:
+        raise UserError(unknown_name("starts", starts, STARTS))
+    if starts == "choice":
+        return tuple(range(CHOICE_FROM, CHOICE_FROM + episodes))
+    reported = (*HELD_OUT, *range(DRAWN_FROM, CHOICE_FROM))
+    if episodes > len(reported):
+        raise UserError(f"{episodes} episodes per task requested, expected at most {len(reported)}; lower --episodes")
+    return reported[:episodes]
 
 
 def initial_state(suite: str, task: int | str, start: int) -> np.ndarray | None:

@@ -68,7 +68,11 @@ def test_help_of_every_command_has_one_style(name, capsys, monkeypatch):
 def test_options_of_one_meaning_have_one_name_and_one_default():
     """An option of this table is the same in every command that has it."""
     defaults = {"max_steps": 600, "sampling": DEFAULT_SAMPLING, "workers": 2, "image_size_px": 128}
-    others = {("bench experts", "workers"), ("run", "max_steps")}  # one core is measured; a robot has no step limit
+    others = {
+        ("bench experts", "workers"),  # one core is measured
+        ("run", "max_steps"),  # a robot has no step limit
+        ("demo", "max_steps"),  # 300: the control's failures cost time
+    }
     gone = {"trials", "size_px", "image_px", "step_limit"}
     for name, entry in LEAVES.items():
         parser = main.make_parser(f"m2distill {name}", main.load(entry), [])

@@ -42,7 +42,7 @@ def test_every_part_draws_for_the_whole_batch_and_takes_its_rows():
         assert torch.equal(all_rows[1::2], odd)
 
 
-@pytest.mark.parametrize("strategy", ["m2distill", "packnet", "ewc"])
+@pytest.mark.parametrize("strategy", ["m2distill", "recall", "packnet", "ewc"])
 def test_accumulated_gradients_give_the_same_weights(libero_file, tmp_path, strategy):
     files = [libero_file(name, seed=i, instruction=f"task {name}") for i, name in enumerate("ab")]
     for parts in (1, 2):
@@ -89,6 +89,9 @@ def test_two_processes_learn_what_one_learns(libero_file, tmp_path):
     assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"))
     lines = [RunFolder(tmp_path / name).metrics() for name in ("one", "two")]
     assert [(x["stage"], x["step"]) for x in lines[0]] == [(x["stage"], x["step"]) for x in lines[1]]
+    balanced = [next(x for x in each if "multiplier_image" in x) for each in lines]
+    for name in ("multiplier_image", "multiplier_policy", "grad_norm_bc", "grad_norm_text"):
+        assert balanced[1][name] == pytest.approx(balanced[0][name], rel=1e-3), name
     assert lines[1][0]["loss"] == pytest.approx(lines[0][0]["loss"], rel=1e-5)
     assert read_json(tmp_path / "two" / "environment.json")[0]["processes"] == 2
 

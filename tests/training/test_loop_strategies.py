@@ -61,6 +61,8 @@ def test_interrupted_or_killed_at_every_gradient_step_ends_like_the_uninterrupte
             train(config, files[:2], broken, resume=broken.exists(), on_step=on_step)
     train(config, files[:2], broken, resume=True)
     assert outcome(RunFolder(broken)) == outcome(RunFolder(whole))
+    balanced = strategy in ("m2distill", "relabel", "recall")
+    assert ("multiplier_text" in RunFolder(broken).metrics()[-1]) == balanced  # measured before the last interruption
 
 
 def _crash() -> None:

@@ -7,7 +7,18 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.consolidation import quadratic_penalty
-from m2distill_training.losses.distill import policy_kl, reverse_policy_kl, sample_actions, token_distance
+from m2distill_training.losses.distill import (
+    MULTIPLIERS,
+    multiplier,
+    policy_kl,
+    relative_distance,
+    reverse_policy_kl,
+    sample_actions,
+    token_distance,
+    token_power,
+    token_variance,
+    widened,
+)
 
 
 def mixture(mean_BTKA, std_BTKA, logits_BTK):
@@ -116,3 +127,76 @@ def test_quadratic_penalty_and_its_gradient_by_hand():
     assert penalty.item() == 5 * 1 + 7 * 0 + 0.5 * 4
     assert weights["a"].grad.tolist() == [2 * 5 * 1, 0]
     assert weights["b"].grad.tolist() == [[2 * 0.5 * 2]]
+
+
+def test_relative_distance_by_hand():
+    student = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]])  # (B=2, T=1, D=2)
+    teacher = torch.tensor([[[0.0, 0.0]], [[0.0, 4.0]]])
+    assert token_variance(teacher).item() == 4.0  # mean (0, 2), both rows 4 away from it
+    assert token_power(teacher).item() == 8.0
+    assert relative_distance(student, teacher, token_variance(teacher)).item() == (5 + 16) / 2 / 4
+    assert relative_distance(student, teacher, token_power(teacher)).item() == (5 + 16) / 2 / 8
+
+
+def test_relative_distance_has_no_unit():
+    """Distances in other units, or of another width, are the same; the student that knows nothing is 1 away."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 3, 8), torch.randn(4, 3, 8)
+    distance = relative_distance(student, teacher, token_variance(teacher))
+    scaled = relative_distance(100 * student, 100 * teacher, token_variance(100 * teacher))
+    torch.testing.assert_close(scaled, distance)
+    wide = [x.repeat(1, 1, 2) for x in (student, teacher)]
+    torch.testing.assert_close(relative_distance(*wide, token_variance(wide[1])), distance)
+    mean = teacher.mean((0, 1)).expand_as(teacher)
+    assert relative_distance(mean, teacher, token_variance(teacher)).item() == pytest.approx(1)
+    text = torch.randn(8).expand(4, 3, 8)  # one instruction: no variance
+    assert relative_distance(torch.zeros(4, 3, 8), text, token_power(text)).item() == pytest.approx(1)
+
+
+def test_the_size_of_a_constant_token_is_not_zero():
+    constant = torch.full((2, 3, 4), 5.0)
+    assert token_variance(constant).item() == pytest.approx(1e-6 * 100)
+    assert token_variance(torch.zeros(2, 3, 4)).item() > 0
+    assert relative_distance(constant, constant, token_variance(constant)).item() == 0
+
+
+def test_gradients_of_the_terms_in_float64():
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    for distance in (token_distance, lambda s, t: relative_distance(s, t, token_variance(t))):
+        assert torch.autograd.gradcheck(lambda s, d=distance: d(s, teacher), student, atol=1e-7)
+    distance(student, teacher).backward()
+    assert teacher.grad is None
+    mean, std, logits = (
+        torch.rand(shape, dtype=torch.float64) + 0.5 for shape in ((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3))
+    )
+    fixed = mixture(mean + 0.1, std, logits)
+    draws = SampleRng.of_whole_batch(0, 2)
+    action = sample_actions(fixed, draws.uniform(1, 8).double(), draws.normal(1, 8, 2).double())
+    inputs = [x.clone().requires_grad_() for x in (mean, std, logits)]
+    assert torch.autograd.gradcheck(
+        lambda *x: policy_kl(widened(mixture(*x), 0.03), widened(fixed, 0.03), action), inputs, atol=1e-7
+    )
+
+
+def test_a_widened_mixture_by_hand():
+    dist = gaussian(0.5, 3.0)
+    assert widened(dist, 0) is dist
+    wide = widened(dist, 4.0).component_distribution
+    assert wide.stddev.unique().tolist() == [5.0]
+    assert wide.mean.unique().tolist() == [0.5]
+
+
+def test_tiny_deviations_do_not_make_an_enormous_divergence_of_widened_mixtures():
+    """Two policies that differ by 1 cm of 5 and whose deviation is 1e-4: 20000 nats, and 1 with a floor of 0.14."""
+    teacher, student = gaussian(0.0, 1e-4, A=1), gaussian(0.2, 1e-4, A=1)
+    assert forward_kl(student, teacher, 16).item() > 1e6
+    floor = 0.2 / math.sqrt(2)
+    assert forward_kl(widened(student, floor), widened(teacher, floor), 4000).item() == pytest.approx(1, abs=0.1)
+
+
+def test_the_multiplier_makes_a_gradient_a_share_of_clonings():
+    assert multiplier(0.3, 50.0, 0.1, None) == pytest.approx(0.3 * 50 / 0.1)
+    assert multiplier(0.5, 40.0, 10.0, 8.0) == pytest.approx(math.sqrt(2.0 * 8.0))  # smoothed
+    assert multiplier(0.5, 40.0, 0.0, None) == MULTIPLIERS[1]  # student and teacher are equal
+    assert multiplier(1e-9, 1e-9, 1.0, None) == MULTIPLIERS[0]

@@ -27,10 +27,29 @@ def config(strategy="m2distill", accumulate=1):
     return dataclasses.replace(base, optim=dataclasses.replace(base.optim, accumulate=accumulate))
 
 
-def assert_close(a, b):
-    """Sums in another order: float32 has 7 digits, 16 steps of AdamW may lose some of them."""
+def assert_close(a, b, atol=2e-5):
+    """Sums in another order: float32 has 7 digits, 16 steps of AdamW may lose some of them.
+
+    AdamW moves a weight by the sign of its gradient, even if that is rounding noise. A bias before a softmax has no
+    other gradient.
+    """
     for name, x in a.items():
-        torch.testing.assert_close(x, b[name], rtol=1e-3, atol=2e-5, msg=name)
+        if not name.endswith("heatmaps.bias"):
+            torch.testing.assert_close(x, b[name], rtol=1e-3, atol=atol, msg=name)
+            assert (x - b[name]).abs().mean() < 5e-5, name
+
+
+# The gradient of a distillation term is rounding noise in the first steps, while student and teacher are almost equal.
+DISTILLED = 5e-4
+
+
+def assert_same_balance(one: list[dict], other: list[dict]) -> None:
+    """The measured norms and multipliers of two runs agree, and there are some."""
+    assert any("multiplier_policy" in line for line in one)
+    for a, b in zip(one, other, strict=True):
+        for name in a:
+            if name.startswith(("multiplier_", "grad_norm_")):
+                assert b[name] == pytest.approx(a[name], rel=1e-2), (name, a["step"])
 
 
 def test_every_part_draws_for_the_whole_batch_and_takes_its_rows():
@@ -42,12 +61,15 @@ def test_every_part_draws_for_the_whole_batch_and_takes_its_rows():
         assert torch.equal(all_rows[1::2], odd)
 
 
-@pytest.mark.parametrize("strategy", ["m2distill", "packnet", "ewc"])
+@pytest.mark.parametrize("strategy", ["m2distill", "recall", "packnet", "ewc"])
 def test_accumulated_gradients_give_the_same_weights(libero_file, tmp_path, strategy):
     files = [libero_file(name, seed=i, instruction=f"task {name}") for i, name in enumerate("ab")]
     for parts in (1, 2):
         train(config(strategy, parts), files, tmp_path / str(parts))
-    assert_close(weights(tmp_path / "1"), weights(tmp_path / "2"))
+    distills = strategy in ("m2distill", "recall")
+    assert_close(weights(tmp_path / "1"), weights(tmp_path / "2"), *([DISTILLED] if distills else []))
+    if distills:
+        assert_same_balance(*(RunFolder(tmp_path / name).metrics() for name in "12"))
 
 
 def test_a_batch_that_does_not_divide_is_rejected(libero_file, tmp_path):
@@ -86,9 +108,10 @@ def test_two_processes_learn_what_one_learns(libero_file, tmp_path):
     assert process.returncode == 0, output
     assert output.count("done:") == 1  # the leader alone speaks
     train(config(), files, tmp_path / "one")
-    assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"), DISTILLED)
     lines = [RunFolder(tmp_path / name).metrics() for name in ("one", "two")]
     assert [(x["stage"], x["step"]) for x in lines[0]] == [(x["stage"], x["step"]) for x in lines[1]]
+    assert_same_balance(*lines)
     assert lines[1][0]["loss"] == pytest.approx(lines[0][0]["loss"], rel=1e-5)
     assert read_json(tmp_path / "two" / "environment.json")[0]["processes"] == 2
 

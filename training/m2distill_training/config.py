@@ -130,7 +130,7 @@ class TrainConfig:
     """All settings of a training run."""
 
     preset: str  # where the values come from: libero, small or debug; any may have been changed since
-    strategy: str  # finetune, er, ewc, packnet, m2distill, relabel, multitask (docs/method.md) or module:Class
+    strategy: str  # finetune, er, ewc, packnet, m2distill, relabel, recall, multitask (docs/method.md) or module:Class
     seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
     image_px: int  # side of the images that the network sees

@@ -125,6 +125,7 @@ def debug() -> TrainConfig:
         optim=dataclasses.replace(base.optim, batch_size=4, budget=8, warmup_steps=2),
         augment=AugmentConfig(color=0.3, color_probability=0.9, crop_pad_px=1),
         replay=ReplayConfig(demos_per_task=1, total_demos=0, batch_size=2, held_out_demos=0),
+        strategy_config=config_values("m2distill", "debug"),
     )
 
 

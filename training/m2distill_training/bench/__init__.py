@@ -5,6 +5,7 @@ synthetic.py      stand-ins for recorded demonstrations, of LIBERO's shapes
 plain.py          the plain path: LIBERO's training step and reader, from public libraries
 steps.py          the gradient step of a stage, without the loop
 train.py          bench train: milliseconds per training step
+distill.py        bench distill: what strategies keep of earlier tasks, without rollouts
 data.py           bench data: windows per second, and the trainer's memory over many tasks
 sim.py            bench sim: control steps per second with two images each
 experts.py        bench experts: success of the scripted experts

@@ -64,6 +64,7 @@ COMMANDS = {
         "measure speed, memory and reliability",
         subcommands={
             "train": CommandEntry("a training step, against the plain path", "bench_train"),
+            "distill": CommandEntry("what strategies keep of earlier tasks, without rollouts", "bench_distill"),
             "data": CommandEntry("reading windows, and the trainer's memory over many tasks", "bench_data"),
             "sim": CommandEntry("control steps per second, against LIBERO's wrapper", "bench_sim"),
             "experts": CommandEntry("success of the scripted experts", "bench_experts", {}, True),

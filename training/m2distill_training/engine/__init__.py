@@ -6,6 +6,7 @@ start_from.py    the first stage taken from another run
 protocols.py     which tasks each stage learns, from which demos
 trainer.py       one stage: network, optimiser, state, checkpoint
 batches.py       the batches of a stage and their random numbers
+gradients.py     gradients of single loss terms
 schedule.py      phases and learning rate
 augment.py       image augmentation
 distributed.py   several processes under torchrun

@@ -14,10 +14,11 @@ that a checkpoint would hold, with a new optimiser, average and schedule.
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,10 +30,12 @@ from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.distributed import DistributedContext
+from m2distill_training.engine.gradients import TermGradients
 from m2distill_training.engine.schedule import Phases, learning_rate
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies import Samples, make_strategy
+from m2distill_training.strategies.base import StageContext
 from m2distill_training.strategies.memory import load_memory, save_memory
 from m2distill_training.utils.allocator import freed_memory_kept
 
@@ -68,6 +71,7 @@ class Trainer:
         previous: the policy after the previous stage; None in the first stage.
         run: the run folder.
         distributed: the processes that learn together.
+        instructions: embeddings of all instructions that `previous` knows, if it knows more than those of `stages`.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Trainer:
         previous: Policy | None,
         run: RunFolder,
         distributed: DistributedContext,
+        instructions: Sequence[np.ndarray] | None = None,
     ):
         self.config, self.device, self.stage = config, torch.device(device), stage
         self.folder, self.distributed = run, distributed
@@ -92,6 +97,11 @@ class Trainer:
         self.policy = self._create_policy(spec, previous)
         if previous is not None and self.strategy.remembers:
             self._set_memory(load_memory(self._memory_path(stage - 1)))
+        known = [subset.text for subset in self.old] if instructions is None else instructions
+        self.strategy.context = StageContext(
+            torch.from_numpy(np.stack(known)) if known else torch.zeros(0, spec.text_width),
+            lambda: self.batches.samples(0),
+        )
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))
         self.step = 0
@@ -153,6 +163,7 @@ class Trainer:
             rate = (self.step - first_step) / (time.monotonic() - started)
             if self.step % self.config.log_every == 0 or self.step == steps:
                 line = {"stage": self.stage, "step": self.step, **self.losses, "lr": lr, "grad_norm": grad_norm}
+                line |= self.strategy.log_values()
                 run.log(line | {"steps_per_s": round(rate, 3)})
             self._save_point(curve)
             on_step(TrainProgress(self.stage, stages, self.step, steps, later_steps, self.losses, lr, rate))
@@ -198,17 +209,21 @@ class Trainer:
         """Set the policy's gradients to the mean over the whole batch; return the mean losses."""
         o = self.config.optim
         mean: dict[str, torch.Tensor] = {}
+        measured = TermGradients(self.policy, self.strategy.measured_losses(self.step))
         first = self.distributed.rank * o.accumulate
         for part in range(first, first + o.accumulate):
             self.batches.seed_torch(self.step, part)
             samples = self.batches.samples(self.step, part, self.batch_parts)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
                 losses = self._checked(self.strategy.loss(self.policy, samples))
+            measured.add(losses, 1 / self.batch_parts)
             (losses["loss"] / self.batch_parts).backward()
             for name, x in losses.items():
                 mean[name] = mean.get(name, 0) + x.detach() / self.batch_parts
         gradients = [p.grad for p in self.policy.parameters() if p.grad is not None]
-        self.distributed.add_up([*gradients, *mean.values()])
+        self.distributed.add_up([*gradients, *mean.values(), *measured.tensors()])
+        if measured.names:
+            self.strategy.take_gradient_norms(measured.norms())
         return {name: x.item() for name, x in mean.items()}
 
     def _checked(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -237,6 +252,11 @@ class Trainer:
                 average[name].lerp_(x, 1 - decay)
             else:
                 average[name].copy_(x)
+
+    def averaged_policy(self) -> Policy:
+        """Return the policy with the weights that a checkpoint would hold; training cannot continue after it."""
+        self._load_average()
+        return self.policy
 
     def _load_average(self) -> None:
         if self.average is not None:

@@ -7,20 +7,91 @@
 | L_extra  | token_distance  | joint tokens, gripper tokens                                          |
 | L_policy | policy_kl       | the two action mixtures                                               |
 
-Tokens are compared before the temporal transformer and averaged over B, T and D. Both are our choices, because the
-paper does not specify them. Letters: B batch, T steps, D token width, N Monte-Carlo samples, K mixture modes, A action.
+Tokens are compared before the temporal transformer. relative_distance divides the distance by the size of the
+teacher's own tokens (token_variance, token_power), so that the terms have no unit. multiplier scales a term to a share
+of the gradient of behaviour cloning. All are our choices, because the paper does not specify them. Letters: B batch,
+T steps, D token width, N Monte-Carlo samples, K mixture modes, A action.
 """
 
+import math
 from typing import cast
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
+MULTIPLIERS = (1e-4, 1e4)  # range of the factor of a term
+
+
+def _full(x: Tensor) -> Tensor:
+    """Return x in float32, or in float64 if it has that precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
 
 def token_distance(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
     """Return the squared L2 distance between tokens, mean over B, T and D. No gradient reaches the teacher."""
-    return (student_BTD.float() - teacher_BTD.detach().float()).square().mean()
+    return (_full(student_BTD) - _full(teacher_BTD.detach())).square().mean()
+
+
+def relative_distance(student_BTD: Tensor, teacher_BTD: Tensor, size: Tensor) -> Tensor:
+    """Return the squared L2 distance between tokens, summed over D, mean over B and T, divided by `size`.
+
+    Args:
+        student_BTD: tokens of the student.
+        teacher_BTD: tokens of the teacher; no gradient reaches them.
+        size: token_variance or token_power of the teacher, a scalar. With the variance, 1 is the distance of a student
+            that always outputs the teacher's mean token.
+    """
+    distance_BT = (_full(student_BTD) - _full(teacher_BTD.detach())).square().sum(-1)
+    return distance_BT.mean() / size.detach()
+
+
+def token_variance(token_BTD: Tensor) -> Tensor:
+    """Return the variance of a token over B and T, summed over D: its mean squared distance from its mean.
+
+    The result is at least a millionth of the token's power, so that a constant input divides by no zero.
+    """
+    token_BTD = _full(token_BTD.detach())
+    variance = (token_BTD - token_BTD.mean((0, 1))).square().sum(-1).mean()
+    return variance.clamp_min((1e-6 * token_power(token_BTD)).item())
+
+
+def token_power(token_BTD: Tensor) -> Tensor:
+    """Return the squared L2 norm of a token, mean over B and T.
+
+    It is the size of the text token. The variance of that token depends on how many instructions a batch holds, and is
+    0 for one. A zero token is 1 away from any teacher, however many there are.
+    """
+    return _full(token_BTD.detach()).square().sum(-1).mean().clamp_min(1e-12)
+
+
+def multiplier(share: float, cloning_norm: float, term_norm: float, previous: float | None) -> float:
+    """Return the factor that makes the gradient of a term `share` times the gradient of behaviour cloning.
+
+    Args:
+        share: norm of the term's gradient over that of behaviour cloning.
+        cloning_norm: norm of the gradient of behaviour cloning.
+        term_norm: norm of the gradient of the term without factor.
+        previous: the factor so far; the result is the geometric mean of both. None: no factor was measured yet.
+
+    The factor stays within MULTIPLIERS: a term has no gradient while student and teacher are equal.
+    """
+    low, high = MULTIPLIERS
+    wanted = min(max(share * cloning_norm / max(term_norm, 1e-30), low), high)
+    return wanted if previous is None else math.sqrt(wanted * previous)
+
+
+def widened(dist: MixtureSameFamily, std: float) -> MixtureSameFamily:
+    """Return the mixture with `std` added in quadrature to every standard deviation: a convolution with a Gaussian.
+
+    Two mixtures whose deviations are tiny have an enormous divergence although their actions are alike. With std = 0
+    the result is `dist` itself.
+    """
+    if std == 0:
+        return dist
+    parts = gaussians(dist)
+    wide = Normal(parts.loc, (parts.scale.square() + std**2).sqrt(), validate_args=False)
+    return MixtureSameFamily(dist.mixture_distribution, Independent(wide, 1, validate_args=False), validate_args=False)
 
 
 def gaussians(dist: MixtureSameFamily) -> Normal:

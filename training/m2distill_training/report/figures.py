@@ -109,9 +109,13 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
     return figure
 
 
+def _is_term(name: str) -> bool:
+    return name not in NOT_A_TERM and not name.startswith(("grad_norm_", "multiplier_"))
+
+
 def losses(run: ReportedRun) -> Figure | None:
     """Draw every loss term over gradient steps, one stage after the other; None for a run without a log."""
-    names = list(dict.fromkeys(name for line in run.metrics for name in line if name not in NOT_A_TERM))
+    names = list(dict.fromkeys(name for line in run.metrics for name in line if _is_term(name)))
     if not names:
         return None
     last = {line["stage"]: line["step"] for line in run.metrics}

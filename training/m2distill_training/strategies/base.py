@@ -19,7 +19,7 @@ number of tasks learned.
 `m2distill train --strategy my_module:MyStrategy --my.alpha 0.5` uses it from the folder of my_module.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,12 +42,21 @@ class Samples:
     rng: SampleRng  # random numbers of its B samples
 
 
+@dataclass(frozen=True)
+class StageContext:
+    """What a strategy may know of a stage besides the policies."""
+
+    instructions: Tensor  # (K, L) sentence embeddings of the tasks of all earlier stages
+    first_batch: Callable[[], Samples]  # the whole batch of the first gradient step, alike in every process
+
+
 class Strategy:
     """Behaviour cloning, and the base class of all strategies.
 
     Attributes:
         Config: Frozen dataclass of the hyper-parameters, all with defaults. `self.config` is an instance of it.
         memory: Tensors by name. The trainer saves and restores them during a stage and between stages.
+        context: What the stage is about. The trainer sets it before `begin_task`.
         phases: Lengths of the phases of a stage, as shares of the budget. Each phase has its own optimiser and rate
             schedule.
     """
@@ -61,6 +70,7 @@ class Strategy:
     def __init__(self, config: Any):
         self.config = config
         self.memory: dict[str, Tensor] = {}
+        self.context: StageContext | None = None
         self.phases: tuple[float, ...] = (1.0,)
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
@@ -79,6 +89,17 @@ class Strategy:
         """Return scalars by name: "loss" is minimised, the others are its unweighted terms, for the log."""
         bc = bc_loss(policy(samples.inputs).dist, samples.action)
         return {"loss": bc, "bc": bc}
+
+    def measured_losses(self, step: int) -> tuple[str, ...]:
+        """Return the names of losses whose gradients the trainer measures in gradient step `step`, from 0."""
+        return ()
+
+    def take_gradient_norms(self, norms: dict[str, float]) -> None:
+        """Receive the L2 norms of the gradients of `measured_losses`, of the whole batch, before the update."""
+
+    def log_values(self) -> dict[str, float]:
+        """Return further values for metrics.jsonl and TensorBoard."""
+        return {}
 
     def update(self, policy: Policy, optimiser: Optimizer) -> None:
         """Apply the gradients."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from m2distill_training.utils.checks import require_one_of, require_range
 
-DISTILL_ON = ("current", "replay", "both")
+TERMS = ("image", "text", "extra", "policy")
+DISTILL_ON = ("current", "replay", "both", "relabelled")
+UNITS = ("token", "teacher")
 KL_DIRECTIONS = ("teacher_student", "student_teacher")
 
 
@@ -44,9 +46,10 @@ class PackNetConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Weights of the four distillation terms, see losses/distill.py; a term of weight 0 is not computed.
+    """Distillation terms of m2distill, relabel and recall, see losses/distill.py; a term of weight 0 is not computed.
 
-    The weights are ours: the paper's are not published.
+    The weights are ours: the paper's are not published. The defaults are fixed weights in the unit of the tokens; the
+    presets balance the terms.
     """
 
     image: float = 1.0  # weight of the distance between the view tokens
@@ -55,16 +58,42 @@ class DistillConfig:
     policy: float = 1.0  # weight of the divergence between the action mixtures
     kl_samples: int = 16  # actions drawn per sample and time step
     kl_direction: str = "teacher_student"  # "teacher_student" is KL(teacher || student); or "student_teacher"
-    on: str = "replay"  # samples that the terms are computed on: current, replay or both
+    on: str = "replay"  # samples of the terms: current, replay, both or relabelled; replay includes relabelled ones
+    image_on: str | None = None  # samples of the image term, if they are not those of distill.on
+    text_on: str | None = None  # samples of the text term, if they are not those of distill.on
+    extra_on: str | None = None  # samples of the extra term, if they are not those of distill.on
+    policy_on: str | None = None  # samples of the policy term, if they are not those of distill.on
+    unit: str = "token"  # of distances: token (mean square of a difference) or teacher (the teacher's variance is 1)
+    balance_every: int = 0  # gradient steps between measurements by which weights become shares of cloning's gradient
+    kl_min_std: float = 0.0  # standard deviation added in quadrature to both mixtures in the divergence
 
     def __post_init__(self):
-        for name in ("image", "text", "extra", "policy"):
+        for name in TERMS:
             require_range(f"distill.{name}", getattr(self, name), 0)
+            if getattr(self, f"{name}_on") is not None:
+                require_one_of(f"distill.{name}_on", getattr(self, f"{name}_on"), DISTILL_ON)
         require_range("distill.kl_samples", self.kl_samples, 1)
         require_one_of("distill.kl_direction", self.kl_direction, KL_DIRECTIONS)
         require_one_of("distill.on", self.on, DISTILL_ON)
+        require_one_of("distill.unit", self.unit, UNITS)
+        require_range("distill.balance_every", self.balance_every, 0)
+        require_range("distill.kl_min_std", self.kl_min_std, 0, 10)
+
+    def samples_of(self, term: str) -> str:
+        """Return the samples that a term is computed on."""
+        return getattr(self, f"{term}_on") or self.on
 
     @classmethod
     def for_preset(cls, preset: str) -> "DistillConfig":
-        """Return the values for a preset."""
-        return cls(on="both") if preset == "libero" else cls()
+        """Return the values for a preset: balanced terms; no divergence where the teacher knows no answer."""
+        return cls(
+            image=0.3,
+            text=0.4,
+            extra=0.3,
+            policy=0.6,
+            on="both",
+            policy_on="replay",
+            unit="teacher",
+            balance_every=1 if preset == "debug" else 20,
+            kl_min_std=0.03,
+        )

@@ -3,11 +3,15 @@
 The student makes one forward pass through the mixed batch: a BatchNorm network then uses and keeps the statistics of
 all tasks together. The teacher is in evaluation mode (running statistics, no dropout) and receives the same augmented
 tensors.
+
+With `distill.balance_every`, a weight is a share of the gradient of behaviour cloning: the trainer measures the norm of
+cloning's gradient and of every term's, and the term's multiplier is set so that the shares hold (losses/distill.py).
 """
 
 import copy
 from collections.abc import Iterable
-from typing import cast
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -18,23 +22,70 @@ from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.optimize import fold_batch_norms
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
-from m2distill_training.losses.distill import gaussians, policy_kl, reverse_policy_kl, sample_actions, token_distance
+from m2distill_training.losses.distill import (
+    gaussians,
+    multiplier,
+    policy_kl,
+    relative_distance,
+    reverse_policy_kl,
+    sample_actions,
+    token_distance,
+    token_power,
+    token_variance,
+    widened,
+)
 from m2distill_training.strategies.base import Samples, Strategy
-from m2distill_training.strategies.configs import DistillConfig
+from m2distill_training.strategies.configs import TERMS, DistillConfig
+from m2distill_training.utils.checks import ConfigError
 
-TERMS = ("image", "text", "extra", "policy")
 CPU_PIXELS = 20 * 128 * 128  # pixels of one view in one chunk of the teacher
 
 
+@dataclass(frozen=True)
+class ShownSamples:
+    """Inputs of the student, in this order: current, replayed and relabelled samples.
+
+    The first `n_samples` rows are the samples of the gradient step. Relabelled ones are some of them again, with other
+    instructions, and have no actions.
+    """
+
+    inputs: Batch
+    n_current: int
+    n_samples: int
+    rng_rows: Tensor  # (rows,) int64: the row of the step's `rng` that each of them uses
+
+    def rows(self, on: str) -> slice:
+        """Return the rows of `distill.on`: replay includes relabelled samples, because the teacher answers both."""
+        return {
+            "current": slice(0, self.n_current),
+            "replay": slice(self.n_current, len(self.rng_rows)),
+            "both": slice(0, len(self.rng_rows)),
+            "relabelled": slice(self.n_samples, len(self.rng_rows)),
+        }[on]
+
+
 class M2Distill(Strategy):
-    """Replay with distillation of the image, text, proprioception and policy terms."""
+    """Replay with distillation of the image, text, proprioception and policy terms.
+
+    `memory` holds the last gradient norm of each term and its multiplier while `distill.balance_every` is set.
+    """
 
     Config = DistillConfig
     uses_replay = True
+    relabels: ClassVar[bool] = False  # distillation_samples adds relabelled samples
 
     def __init__(self, config: DistillConfig):
         super().__init__(config)
         self.teacher: Policy | None = None
+        self.weights = {name: weight for name in TERMS if (weight := getattr(config, name)) > 0}
+        self.sizes: dict[str, Tensor] = {}  # of the teacher's tokens, for distill.unit "teacher"
+        for name in self.weights:
+            if config.samples_of(name) == "relabelled" and not self.relabels:
+                option = f"{name}_on" if getattr(config, f"{name}_on") else "on"
+                raise ConfigError(
+                    f"distill.{option} is 'relabelled', but this strategy has current and replayed samples only; "
+                    "choose current, replay or both, or --strategy relabel or recall"
+                )
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
         self.teacher = None
@@ -42,43 +93,81 @@ class M2Distill(Strategy):
             self.teacher = copy.deepcopy(previous).eval().requires_grad_(False)
             for encoder in cast(Iterable[ImageEncoder], self.teacher.image_encoders):
                 fold_batch_norms(encoder)  # saves a seventh of its forward pass
+            if self.config.unit == "teacher":
+                self.sizes = self._token_sizes(self.teacher)
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
-        weights = {name: weight for name in TERMS if (weight := getattr(self.config, name)) > 0}
-        if self.teacher is None or not weights:
+        if self.teacher is None or not self.weights:
             return super().loss(policy, samples)
-        inputs, rows, drawn = self.distillation_inputs(samples)
+        shown = self.distillation_samples(samples)
+        inputs, rows = shown.inputs, {name: shown.rows(self.config.samples_of(name)) for name in self.weights}
         student = policy(inputs)
-        bc = bc_loss(_mixture_rows(student.dist, slice(len(samples.action))), samples.action)
-        teacher = teacher_forward(self.teacher, rows_of(inputs, rows))
+        bc = bc_loss(_mixture_rows(student.dist, slice(shown.n_samples)), samples.action)
+        first = min(x.start for x in rows.values())
+        teacher = teacher_forward(self.teacher, rows_of(inputs, slice(first, max(x.stop for x in rows.values()))))
 
-        def distance(latent: str) -> Tensor:
-            return token_distance(student.latents[latent][rows], teacher.latents[latent])
+        def of_teacher(term: str) -> slice:
+            return slice(rows[term].start - first, rows[term].stop - first)
+
+        def distance(term: str, latent: str) -> Tensor:
+            pair = student.latents[latent][rows[term]], teacher.latents[latent][of_teacher(term)]
+            return relative_distance(*pair, self.sizes[latent]) if self.sizes else token_distance(*pair)
+
+        def divergence(term: str) -> Tensor:
+            ours = widened(_mixture_rows(student.dist, rows[term]), self.config.kl_min_std)
+            part = of_teacher(term)
+            whole = part == slice(0, teacher.dist.batch_shape[0])
+            theirs = teacher.dist if whole else _mixture_rows(teacher.dist, part)
+            theirs = widened(theirs, self.config.kl_min_std)
+            return self._policy_term(ours, theirs, samples.rng, shown.rng_rows[rows[term]])
 
         compute = {
-            "image": lambda: sum((distance(camera) for camera in inputs["images"]), start=torch.zeros(())),
-            "text": lambda: distance("text"),
-            "extra": lambda: distance("joint") + distance("gripper"),
-            "policy": lambda: self._policy_term(_mixture_rows(student.dist, rows), teacher.dist, samples.rng, drawn),
+            "image": lambda: sum((distance("image", camera) for camera in inputs["images"]), start=torch.zeros(())),
+            "text": lambda: distance("text", "text"),
+            "extra": lambda: distance("extra", "joint") + distance("extra", "gripper"),
+            "policy": lambda: divergence("policy"),
         }
-        terms = {name: compute[name]() for name in weights}
-        total = sum((weights[name] * term for name, term in terms.items()), start=bc)
+        terms = {name: compute[name]() for name in self.weights}
+        total = sum((self.factor(name) * term for name, term in terms.items()), start=bc)
         return {"loss": total, "bc": bc, **terms}
 
-    def distillation_inputs(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
-        """Return the inputs of the student, the rows of them that the teacher receives too, and their rows of `rng`.
+    def distillation_samples(self, samples: Samples) -> ShownSamples:
+        """Return the samples that the student receives; a subclass may add relabelled ones."""
+        n = len(samples.action)
+        return ShownSamples(samples.inputs, samples.n_current, n, torch.arange(n))
 
-        The first rows of the inputs are the samples.
+    def measured_losses(self, step: int) -> tuple[str, ...]:
+        every = self.config.balance_every
+        due = every > 0 and step > 0 and (step % every == 0 or step == every // 4)  # once early: weights have no scale
+        return ("bc", *self.weights) if due and self.weights and self.teacher is not None else ()
+
+    def take_gradient_norms(self, norms: dict[str, float]) -> None:
+        for name, share in self.weights.items():
+            previous = self.memory.get(f"multiplier_{name}")
+            factor = multiplier(share, norms["bc"], norms[name], None if previous is None else previous.item())
+            self.memory[f"multiplier_{name}"] = torch.tensor(factor)
+        self.memory |= {f"grad_norm_{name}": torch.tensor(norm) for name, norm in norms.items()}
+
+    def log_values(self) -> dict[str, float]:
+        return {name: x.item() for name, x in sorted(self.memory.items())}
+
+    def factor(self, term: str) -> float:
+        """Return the factor of a term in the loss: its weight until its gradient was measured."""
+        balanced = self.memory.get(f"multiplier_{term}")
+        return self.weights[term] if balanced is None else balanced.item()
+
+    def _token_sizes(self, teacher: Policy) -> dict[str, Tensor]:
+        """Return the size of each of the teacher's tokens in the whole first batch of the stage.
+
+        The batch is that of all processes and parts, so the sizes are the same in each of them and after a resume.
         """
-        rows = {
-            "current": slice(None, samples.n_current),
-            "replay": slice(samples.n_current, None),
-            "both": slice(None),
-        }[self.config.on]
-        return samples.inputs, rows, rows
+        if self.context is None:
+            raise ValueError("distill.unit 'teacher' needs the context of the stage, which the trainer sets")
+        latents = teacher_forward(teacher, self.context.first_batch().inputs).latents
+        return {name: (token_power if name == "text" else token_variance)(x) for name, x in latents.items()}
 
     def _policy_term(
-        self, student: MixtureSameFamily, teacher: MixtureSameFamily, rng: SampleRng, rows: slice | Tensor
+        self, student: MixtureSameFamily, teacher: MixtureSameFamily, rng: SampleRng, rows: Tensor
     ) -> Tensor:
         steps, n = teacher.batch_shape[1], self.config.kl_samples
         mean = teacher.component_distribution.mean  # (B, T, K, A)

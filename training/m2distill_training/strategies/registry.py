@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GROUP = "m2distill.strategies"
 METHODS = ("begin_task", "begin_phase", "loss", "update", "end_task")
+HOOKS = ("measured_losses", "take_gradient_norms", "log_values")  # which few strategies define
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -83,6 +84,7 @@ for _name, _target, _config in (
     ("packnet", "packnet:PackNet", PackNetConfig),
     ("m2distill", "m2distill:M2Distill", DistillConfig),
     ("relabel", "relabel:Relabel", DistillConfig),
+    ("recall", "recall:Recall", DistillConfig),
     ("multitask", "multitask:MultiTask", NoConfig),
 ):
     register_strategy(_name, f"m2distill_training.strategies.{_target}", _config)
@@ -251,7 +253,7 @@ def _check_class(place: str, cls: Any) -> None:
         raise ConfigError(f"{place} is {what} that is no Strategy{lacks}; derive it from m2distill.Strategy")
     if inspect.isabstract(cls):
         raise ConfigError(f"{place} lacks {', '.join(sorted(cls.__abstractmethods__))}; define it in the class")
-    for name in METHODS:
+    for name in (*METHODS, *HOOKS):
         if not callable(getattr(cls, name)):
             raise ConfigError(f"{place}: {name} is no method; define it, or remove it to inherit Strategy's")
     config = cls.Config

@@ -5,20 +5,20 @@ four terms apply there as well. Nothing more has to be stored.
 """
 
 import torch
-from torch import Tensor
 
-from m2distill_policy.models import Batch
 from m2distill_training.strategies.base import Samples
-from m2distill_training.strategies.m2distill import M2Distill, rows_of
+from m2distill_training.strategies.m2distill import M2Distill, ShownSamples, rows_of
 
 
 class Relabel(M2Distill):
-    """Distillation on replayed and relabelled samples, independent of `distill.on`."""
+    """Distillation on replayed and relabelled samples; `distill.on` selects which of them."""
 
-    def distillation_inputs(self, samples: Samples) -> tuple[Batch, slice, slice | Tensor]:
+    relabels = True
+
+    def distillation_samples(self, samples: Samples) -> ShownSamples:
         n, text = samples.n_current, samples.inputs["text"]
         replayed = text[n:][:n]  # one current sample for each
         rows = torch.cat([torch.arange(len(text)), torch.arange(len(replayed))])
         inputs = rows_of(samples.inputs, rows)
         inputs["text"] = torch.cat([text, replayed])
-        return inputs, slice(n, None), rows[n:]
+        return ShownSamples(inputs, n, len(text), rows)

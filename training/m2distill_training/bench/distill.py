@@ -1,0 +1,273 @@
+"""Benchmark `bench distill`: how much of its earlier tasks the starter policy keeps while it learns one more.
+
+The starter learns a task of LIBERO-GOAL for a few hundred gradient steps and replays one demonstration of one of its
+tasks. The divergence from the starter is then measured on new demonstrations of that task and of a task that no
+replayed demonstration shows. Nothing is executed in simulation, so a strategy takes minutes instead of hours.
+"""
+
+import dataclasses
+import json as json_module
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m2distill_policy.bringup.system import STARTER_CHECKPOINT
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
+from m2distill_policy.errors import UserError, require_at_least, unknown_name
+from m2distill_policy.language.text_encoder import load_text_encoder
+from m2distill_policy.models import PolicyOutput
+from m2distill_policy.models.batch import to_model_input
+from m2distill_sim.assets import find_assets
+from m2distill_sim.collect import collect
+from m2distill_sim.suites import find_task
+from m2distill_training.bench.measure import against, machine, progress, show
+from m2distill_training.config import TrainConfig
+from m2distill_training.data.sample_rng import SampleRng
+from m2distill_training.data.store import open_store
+from m2distill_training.data.windows import DemoSubset, Windows
+from m2distill_training.engine.distributed import DistributedContext
+from m2distill_training.engine.trainer import Trainer
+from m2distill_training.losses.bc import bc_loss
+from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
+from m2distill_training.presets import small
+from m2distill_training.runs.run_folder import RunFolder
+from m2distill_training.strategies.m2distill import M2Distill
+from m2distill_training.utils.allocator import freed_memory_kept
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parameters
+    "finetune": ("finetune", {}),
+    "er": ("er", {}),
+    "m2distill": ("m2distill", {}),
+    **{f"no_{term}": ("m2distill", {term: 0.0}) for term in ("image", "text", "extra", "policy")},
+    "relabel": ("relabel", {}),
+    "recall": ("recall", {}),
+}
+COLUMNS = ("name", "value", "bar", "holds")
+MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
+DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}
+STEPS, WINDOWS, KL_SAMPLES = 250, 160, 16
+SHARE_FROM = 20  # gradient step from which the shares of the gradients are judged
+
+
+@dataclass(frozen=True)
+class Role:
+    """One task of the benchmark: its demonstrations, and how many of them are for training."""
+
+    suite: str
+    task: int
+    demos: int
+    learned: int
+
+    @property
+    def file(self) -> str:
+        return f"{find_task(self.suite, self.task).name}_demo.hdf5"
+
+
+ROLES = {
+    "new": Role("libero_goal", 1, 24, 20),
+    "replayed": Role("libero_object", 0, 24, 8),  # one of the first 8 is replayed
+    "unreplayed": Role("libero_object", 1, 14, 0),
+}
+
+
+@freed_memory_kept()  # as the trainer does
+def bench_distill(
+    json: bool = False,
+    quick: bool = False,
+    data: Path = Path("data/bench_distill"),
+    seeds: Sequence[int] = (0, 1, 2),
+    strategies: Sequence[str] = tuple(VARIANTS),
+    steps: int = STEPS,
+    workers: int = 2,
+) -> None:
+    """Run the benchmark and print it; `m2distill bench distill --help` describes it. Raises UserError."""
+    require_at_least(1, steps=steps, workers=workers)
+    for name in strategies:
+        if name not in VARIANTS:
+            raise UserError(unknown_name("strategy of this benchmark", name, VARIANTS))
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"seeds are {list(seeds)}, expected at least one number from 0")
+    starter = load_checkpoint(STARTER_CHECKPOINT)
+    roles = {name: Role(x.suite, x.task, 3, x.learned and 2) for name, x in ROLES.items()} if quick else ROLES
+    tasks = {name: _open_task(role, data, starter, workers) for name, role in roles.items()}
+    runs: dict[str, list[dict]] = {name: [] for name in strategies}
+    for seed in seeds:
+        for name in strategies:
+            found = learn_and_measure(name, starter, tasks, roles, seed, 3 if quick else steps)
+            runs[name].append(found)
+            values = ", ".join(f"{key} {found[key]:.2f}" for key in MEASURES)
+            progress(f"seed {seed}, {name}: {values}, drift {found['drift']}, shares {found['gradient_share']}")
+    summary = {name: _summary(found) for name, found in runs.items()}
+    bars = judge(summary)
+    if not json:
+        rows = [{"name": f"{name} {key}", "value": x[key]["mean"]} for name, x in summary.items() for key in MEASURES]
+        show([*rows, *bars], COLUMNS, False)
+        return
+    settings = {"seeds": list(seeds), "steps": 3 if quick else steps, "windows": WINDOWS}
+    print(json_module.dumps({"strategies": summary, "bars": bars, **settings, **machine()}, indent=2))
+
+
+def learn_and_measure(
+    name: str,
+    starter: Checkpoint,
+    tasks: Mapping[str, DemoSubset],
+    roles: Mapping[str, Role],
+    seed: int,
+    steps: int,
+) -> dict:
+    """Train one variant for `steps` gradient steps and return what it kept and learned."""
+    strategy, values = VARIANTS[name]
+    config = _config(strategy, values, seed, steps)
+    replayed = int(np.random.default_rng(seed).integers(roles["replayed"].learned))
+    new = dataclasses.replace(tasks["new"], demos=tuple(range(roles["new"].learned)))
+    old = dataclasses.replace(tasks["replayed"], demos=(replayed,))
+    trainer = Trainer(
+        config,
+        starter.spec,
+        "cpu",
+        2,
+        [[old], [new]],
+        starter.build_policy(),
+        RunFolder(Path("not-written")),  # gradient steps write no files
+        DistributedContext(),
+        [starter.instructions[text] for text in sorted(starter.instructions)],
+    )
+    begun, shares = time.perf_counter(), []
+    for step in range(steps):
+        shares += _gradient_shares(trainer, step)
+    step_ms = 1e3 * (time.perf_counter() - begun) / steps
+    policy, teacher = trainer.averaged_policy().eval(), starter.build_policy().eval()
+    outputs = {
+        role: _outputs(tasks[role], range(roles[role].learned, roles[role].demos), policy, teacher, starter)
+        for role in roles
+    }
+    student, _, action = outputs["new"]
+    drifts = [_drift(*outputs[role][:2]) for role in ("replayed", "unreplayed")]
+    return {
+        "replayed_kl": _kl(*outputs["replayed"][:2]),
+        "unreplayed_kl": _kl(*outputs["unreplayed"][:2]),
+        "new_nll": bc_loss(student.dist, action).item(),
+        "step_ms": step_ms,
+        "drift": {group: round((drifts[0][group] + drifts[1][group]) / 2, 8) for group in drifts[0]},
+        "gradient_share": {
+            term: [round(x, 3) for x in (min(s[term] for s in shares), max(s[term] for s in shares))]
+            for term in (shares[0] if shares else ())
+        },
+    }
+
+
+def judge(summary: Mapping[str, dict]) -> list[dict]:
+    """Return the bars of the benchmark that the measured variants permit."""
+    bars = []
+
+    def bar(name: str, value: float, sign: str, limit: float) -> None:
+        bars.append({"name": name, "value": round(value, 3), **against(value, sign, limit)})
+
+    full = summary.get("m2distill")
+    if full is None:
+        return bars
+    for term in ("image", "text", "extra"):
+        if without := summary.get(f"no_{term}"):
+            ratio = full["drift"][term]["mean"] / max(without["drift"][term]["mean"], 1e-12)
+            bar(f"{term} drift, with the term over without", ratio, "<=", 0.5)
+    bar("divergence of m2distill on the task that is not replayed, nats", full["unreplayed_kl"]["mean"], "<=", 3.5)
+    for term, (low, high) in full["gradient_share"].items():
+        bar(f"smallest gradient of the {term} term over cloning's", low, ">=", 0.05)
+        bar(f"largest gradient of the {term} term over cloning's", high, "<=", 1)
+    if recall := summary.get("recall"):
+        ratio = recall["unreplayed_kl"]["mean"] / max(full["unreplayed_kl"]["mean"], 1e-12)
+        bar("divergence of recall over m2distill's on the task that is not replayed", ratio, "<=", 0.8)
+        worse = recall["new_nll"]["mean"] - full["new_nll"]["mean"]
+        bar("loss of recall on the new task above m2distill's, nats", worse, "<=", 0.5)
+    return bars
+
+
+def _config(strategy: str, values: dict[str, Any], seed: int, steps: int) -> TrainConfig:
+    config = dataclasses.replace(small().with_strategy(strategy, **values), seed=seed)
+    return dataclasses.replace(
+        config,
+        replay=dataclasses.replace(config.replay, demos_per_task=1),
+        optim=dataclasses.replace(config.optim, budget=steps),
+    )
+
+
+def _open_task(role: Role, data: Path, starter: Checkpoint, workers: int) -> DemoSubset:
+    """Open the demos of a task in the folder `data`; they are collected if the file is missing."""
+    path = data / role.file
+    if not path.is_file():
+        progress(f"collecting {role.demos} demos in {path}")
+        size = starter.spec.cameras[0].height
+        collect(role.suite, [role.task], role.demos, data, workers=workers, size_px=size, assets=find_assets("builtin"))
+    store = open_store(path, starter.spec, "before", None)
+    if store.n_demos < role.demos:
+        raise UserError(f"{path} holds {store.n_demos} demos, expected {role.demos}; remove it to collect them again")
+    text = starter.instructions.get(store.instruction)
+    if text is None:
+        text = load_text_encoder(starter.spec.text_encoder).encode([store.instruction])[0]
+    return DemoSubset(store, text, None)
+
+
+def _gradient_shares(trainer: Trainer, step: int) -> list[dict[str, float]]:
+    """Make a gradient step; return the norm of every weighted term over cloning's, if the step measured them."""
+    strategy = trainer.strategy
+    terms = [name for name in strategy.measured_losses(step) if name != "bc"]
+    factors = {term: strategy.factor(term) for term in terms} if isinstance(strategy, M2Distill) else {}
+    trainer.gradient_step()
+    if not factors or step < SHARE_FROM:
+        return []
+    norms = strategy.log_values()
+    return [{term: factor * norms[f"grad_norm_{term}"] / norms["grad_norm_bc"] for term, factor in factors.items()}]
+
+
+@torch.no_grad()
+def _outputs(
+    task: DemoSubset, demos: range, policy: torch.nn.Module, teacher: torch.nn.Module, starter: Checkpoint
+) -> tuple[PolicyOutput, PolicyOutput, torch.Tensor]:
+    """Return the outputs of student and teacher on windows of `demos`, and the demonstrated actions."""
+    windows = Windows([dataclasses.replace(task, demos=tuple(demos))], starter.spec.history)
+    ids = np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
+    batch = windows.gather(ids)
+    inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
+    return policy(inputs), teacher(inputs), torch.from_numpy(batch["action"])
+
+
+def _kl(student: PolicyOutput, teacher: PolicyOutput) -> float:
+    B, T, _, A = teacher.dist.component_distribution.mean.shape
+    rng = SampleRng.of_whole_batch(0, B)
+    actions = sample_actions(teacher.dist, rng.uniform(T, KL_SAMPLES), rng.normal(T, KL_SAMPLES, A))
+    return policy_kl(student.dist, teacher.dist, actions).item()
+
+
+def _drift(student: PolicyOutput, teacher: PolicyOutput) -> dict[str, float]:
+    """Return the distance of each group of tokens over the teacher's mean square, mean over the tokens of a group."""
+    groups = {"image": tuple(name for name in teacher.latents if name not in ("text", "joint", "gripper")), **DRIFT}
+    return {
+        group: statistics.fmean(
+            token_distance(student.latents[name], teacher.latents[name]).item()
+            / teacher.latents[name].square().mean().item()
+            for name in names
+        )
+        for group, names in groups.items()
+    }
+
+
+def _summary(found: Sequence[dict]) -> dict:
+    """Return the mean over the seeds and every seed's value; of gradient shares the smallest and the largest."""
+
+    def over_seeds(values: list[float], digits: int = 4) -> dict:
+        return {"mean": round(statistics.fmean(values), digits), "per_seed": [round(x, digits) for x in values]}
+
+    return {
+        **{key: over_seeds([x[key] for x in found]) for key in MEASURES},
+        "drift": {group: over_seeds([x["drift"][group] for x in found], 8) for group in found[0]["drift"]},
+        "gradient_share": {
+            term: [min(x["gradient_share"][term][0] for x in found), max(x["gradient_share"][term][1] for x in found)]
+            for term in found[0]["gradient_share"]
+        },
+    }

@@ -1,0 +1,27 @@
+"""M2Distill with recall: the teacher also answers every instruction that it knows, in current and replayed scenes.
+
+Each sample is shown a second time under an instruction drawn from all that the previous policy knows, and the four
+terms apply there as well. A task without a replayed demonstration is thereby kept too. Only the sentence embeddings of
+earlier tasks are needed, which a checkpoint stores anyway. This strategy is ours.
+"""
+
+import torch
+
+from m2distill_training.strategies.base import Samples
+from m2distill_training.strategies.m2distill import M2Distill, ShownSamples, rows_of
+
+
+class Recall(M2Distill):
+    """Distillation on the samples and on all of them under instructions of earlier tasks, drawn uniformly."""
+
+    relabels = True
+
+    def distillation_samples(self, samples: Samples) -> ShownSamples:
+        if self.context is None or len(self.context.instructions) == 0:
+            raise ValueError("recall needs the instructions of earlier tasks, which the trainer sets")
+        known, text = self.context.instructions, samples.inputs["text"]
+        drawn = samples.rng.integers(len(known))
+        rows = torch.arange(len(text))
+        inputs = rows_of(samples.inputs, torch.cat([rows, rows]))
+        inputs["text"] = torch.cat([text, known[drawn].to(text)])
+        return ShownSamples(inputs, samples.n_current, len(text), torch.cat([rows, rows]))

@@ -102,7 +102,8 @@ def bench_distill(
             found = learn_and_measure(name, starter, tasks, roles, seed, 3 if quick else steps)
             runs[name].append(found)
             values = ", ".join(f"{key} {found[key]:.2f}" for key in MEASURES)
-            progress(f"seed {seed}, {name}: {values}, drift {found['drift']}, shares {found['gradient_share']}")
+            drift = {group: _rounded(x) for group, x in found["drift"].items()}
+            progress(f"seed {seed}, {name}: {values}, drift {drift}, shares {found['gradient_share']}")
     summary = {name: _summary(found) for name, found in runs.items()}
     bars = judge(summary)
     if not json:
@@ -154,7 +155,7 @@ def learn_and_measure(
         "unreplayed_kl": _kl(*outputs["unreplayed"][:2]),
         "new_nll": bc_loss(student.dist, action).item(),
         "step_ms": step_ms,
-        "drift": {group: round((drifts[0][group] + drifts[1][group]) / 2, 8) for group in drifts[0]},
+        "drift": {group: (drifts[0][group] + drifts[1][group]) / 2 for group in drifts[0]},
         "gradient_share": {
             term: [round(x, 3) for x in (min(s[term] for s in shares), max(s[term] for s in shares))]
             for term in (shares[0] if shares else ())
@@ -260,14 +261,19 @@ def _drift(student: PolicyOutput, teacher: PolicyOutput) -> dict[str, float]:
 def _summary(found: Sequence[dict]) -> dict:
     """Return the mean over the seeds and every seed's value; of gradient shares the smallest and the largest."""
 
-    def over_seeds(values: list[float], digits: int = 4) -> dict:
-        return {"mean": round(statistics.fmean(values), digits), "per_seed": [round(x, digits) for x in values]}
+    def over_seeds(values: list[float]) -> dict:
+        return {"mean": _rounded(statistics.fmean(values)), "per_seed": [_rounded(x) for x in values]}
 
     return {
         **{key: over_seeds([x[key] for x in found]) for key in MEASURES},
-        "drift": {group: over_seeds([x["drift"][group] for x in found], 8) for group in found[0]["drift"]},
+        "drift": {group: over_seeds([x["drift"][group] for x in found]) for group in found[0]["drift"]},
         "gradient_share": {
             term: [min(x["gradient_share"][term][0] for x in found), max(x["gradient_share"][term][1] for x in found)]
             for term in found[0]["gradient_share"]
         },
     }
+
+
+def _rounded(x: float) -> float:
+    """Return x with five significant digits: drifts span many orders of magnitude."""
+    return float(f"{x:.5g}")

@@ -202,7 +202,7 @@ class Trainer:
         self.strategy.update(self.policy, self.optimiser)
         self.losses, self.step = values, self.step + 1
         if self.average is not None:
-            self._update_average(self.average, self.step - start)
+            update_average(self.average, self.policy, o.ema_decay, self.step - start)
         return lr, grad_norm
 
     def _add_gradients(self) -> dict[str, float]:
@@ -215,7 +215,7 @@ class Trainer:
             self.batches.seed_torch(self.step, part)
             samples = self.batches.samples(self.step, part, self.batch_parts)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-                losses = self._checked(self.strategy.loss(self.policy, samples))
+                losses = checked_losses(self.config.strategy, self.strategy.loss(self.policy, samples))
             measured.add(losses, 1 / self.batch_parts)
             (losses["loss"] / self.batch_parts).backward()
             for name, x in losses.items():
@@ -226,17 +226,6 @@ class Trainer:
             self.strategy.take_gradient_norms(measured.norms())
         return {name: x.item() for name, x in mean.items()}
 
-    def _checked(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the losses of a strategy if they can be minimised and logged. Raises ConfigError."""
-        scalars = isinstance(losses, dict) and all(isinstance(x, torch.Tensor) and x.ndim == 0 for x in losses.values())
-        if not scalars or "loss" not in losses:
-            got = {name: getattr(x, "shape", x) for name, x in losses.items()} if isinstance(losses, dict) else losses
-            raise ConfigError(
-                f"strategy {self.config.strategy}: loss() returned {got!r:.200}, expected a dict of scalar tensors "
-                'with the key "loss"'
-            )
-        return losses
-
     def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:
         """Yield full batches of all windows of the current task, once."""
         for i in range(self.phases.steps, self.phases.steps + self.batches.per_epoch):
@@ -244,14 +233,6 @@ class Trainer:
                 raise KeyboardInterrupt
             self.batches.seed_torch(i)
             yield self.batches.samples(i, replay=False)
-
-    def _update_average(self, average: dict[str, torch.Tensor], step: int) -> None:
-        decay = min(self.config.optim.ema_decay, step / (step + 10))  # short at first, to forget the initial weights
-        for name, x in self.policy.state_dict().items():
-            if x.is_floating_point():
-                average[name].lerp_(x, 1 - decay)
-            else:
-                average[name].copy_(x)
 
     def averaged_policy(self) -> Policy:
         """Return the policy with the weights that a checkpoint would hold; training cannot continue after it."""
@@ -323,3 +304,24 @@ class Trainer:
             "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
             "checkpoints are unchanged"
         )
+
+
+def checked_losses(strategy: str, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the losses of a strategy if they can be minimised and logged. Raises ConfigError."""
+    scalars = isinstance(losses, dict) and all(isinstance(x, torch.Tensor) and x.ndim == 0 for x in losses.values())
+    if not scalars or "loss" not in losses:
+        got = {name: getattr(x, "shape", x) for name, x in losses.items()} if isinstance(losses, dict) else losses
+        raise ConfigError(
+            f'strategy {strategy}: loss() returned {got!r:.200}, expected a dict of scalar tensors with the key "loss"'
+        )
+    return losses
+
+
+def update_average(average: dict[str, torch.Tensor], policy: Policy, max_decay: float, step: int) -> None:
+    """Move the running average of the weights towards the policy after gradient step `step` of a phase."""
+    decay = min(max_decay, step / (step + 10))  # short at first, to forget the initial weights
+    for name, x in policy.state_dict().items():
+        if x.is_floating_point():
+            average[name].lerp_(x, 1 - decay)
+        else:
+            average[name].copy_(x)

@@ -23,6 +23,7 @@ from m2distill_policy.errors import UserError, require_at_least, unknown_name
 from m2distill_policy.language.text_encoder import load_text_encoder
 from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
+from m2distill_policy.suites import GOAL, OBJECT
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import find_task
@@ -70,9 +71,9 @@ class Role:
 
 
 ROLES = {
-    "new": Role("libero_goal", 1, 24, 20),
-    "replayed": Role("libero_object", 0, 24, 8),  # one of the first 8 is replayed
-    "unreplayed": Role("libero_object", 1, 14, 0),
+    "new": Role(GOAL, 1, 24, 20),
+    "replayed": Role(OBJECT, 0, 24, 8),  # one of the first 8 is replayed
+    "unreplayed": Role(OBJECT, 1, 14, 0),
 }
 
 

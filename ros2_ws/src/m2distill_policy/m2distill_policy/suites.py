@@ -38,7 +38,8 @@ SUITES = (  # in the order in which papers list them
     Suite("libero_90"),
     Suite(ROBOSUITE, has_builtin_assets=True, is_libero=False),
 )
-DEFAULT_SUITE = SUITES[0].name
+OBJECT, GOAL = SUITES[0].name, SUITES[1].name
+DEFAULT_SUITE = OBJECT
 LIBERO_SUITES = tuple(suite.name for suite in SUITES if suite.is_libero)
 BUILTIN_SUITES = tuple(suite.name for suite in SUITES if suite.is_libero and suite.has_builtin_assets)
 EXPERT_SUITES = tuple(suite.name for suite in SUITES if suite.has_expert)

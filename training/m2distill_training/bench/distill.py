@@ -29,13 +29,12 @@ from m2distill_sim.collect import collect
 from m2distill_sim.suites import find_task
 from m2distill_training.bench.measure import against, machine, progress, show
 from m2distill_training.config import TrainConfig
-from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.store import open_store
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.trainer import Trainer
+from m2distill_training.evaluation.drift import teacher_distances
 from m2distill_training.losses.bc import bc_loss
-from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
 from m2distill_training.presets import small
 from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies.m2distill import M2Distill
@@ -52,7 +51,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parame
 COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
 DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}
-STEPS, WINDOWS, KL_SAMPLES = 250, 160, 16
+STEPS, WINDOWS = 250, 160
 SHARE_FROM = 20  # gradient step from which the shares of the gradients are judged
 
 
@@ -150,10 +149,11 @@ def learn_and_measure(
         for role in roles
     }
     student, _, action = outputs["new"]
-    drifts = [_drift(*outputs[role][:2]) for role in ("replayed", "unreplayed")]
+    distances = {role: teacher_distances(*outputs[role][:2]) for role in ("replayed", "unreplayed")}
+    drifts = [_by_group(x["relative"]) for x in distances.values()]
     return {
-        "replayed_kl": _kl(*outputs["replayed"][:2]),
-        "unreplayed_kl": _kl(*outputs["unreplayed"][:2]),
+        "replayed_kl": distances["replayed"]["policy_kl"],
+        "unreplayed_kl": distances["unreplayed"]["policy_kl"],
         "new_nll": bc_loss(student.dist, action).item(),
         "step_ms": step_ms,
         "drift": {group: (drifts[0][group] + drifts[1][group]) / 2 for group in drifts[0]},
@@ -239,24 +239,10 @@ def _outputs(
     return policy(inputs), teacher(inputs), torch.from_numpy(batch["action"])
 
 
-def _kl(student: PolicyOutput, teacher: PolicyOutput) -> float:
-    B, T, _, A = teacher.dist.component_distribution.mean.shape
-    rng = SampleRng.of_whole_batch(0, B)
-    actions = sample_actions(teacher.dist, rng.uniform(T, KL_SAMPLES), rng.normal(T, KL_SAMPLES, A))
-    return policy_kl(student.dist, teacher.dist, actions).item()
-
-
-def _drift(student: PolicyOutput, teacher: PolicyOutput) -> dict[str, float]:
-    """Return the distance of each group of tokens over the teacher's mean square, mean over the tokens of a group."""
-    groups = {"image": tuple(name for name in teacher.latents if name not in ("text", "joint", "gripper")), **DRIFT}
-    return {
-        group: statistics.fmean(
-            token_distance(student.latents[name], teacher.latents[name]).item()
-            / teacher.latents[name].square().mean().item()
-            for name in names
-        )
-        for group, names in groups.items()
-    }
+def _by_group(relative: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean over the tokens of each group, of distances by the name of the token."""
+    groups = {"image": tuple(name for name in relative if name not in ("text", "joint", "gripper")), **DRIFT}
+    return {group: statistics.fmean(relative[name] for name in names) for group, names in groups.items()}
 
 
 def _summary(found: Sequence[dict]) -> dict:

@@ -68,7 +68,7 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
         batch = _batch(store, replayed, checkpoints[first].instructions[text], config.history)
         teacher = _forward(checkpoints[first], batch)
         for stage in later:
-            distances = _distances(_forward(checkpoints[stage], batch), teacher)
+            distances = teacher_distances(_forward(checkpoints[stage], batch), teacher)
             entries.append({"instruction": text, "learned_in_stage": first, "stage": stage, **distances})
     drift = {
         "windows_per_task": WINDOWS,
@@ -106,7 +106,8 @@ def _forward(checkpoint: Checkpoint, batch: Batch) -> PolicyOutput:
     return checkpoint.build_policy().eval()(batch)
 
 
-def _distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
+def teacher_distances(student: PolicyOutput, teacher: PolicyOutput) -> dict:
+    """Return the distances of a student's outputs from the teacher's on the same windows, see `measure_drift`."""
     distance = {name: token_distance(student.latents[name], x).item() for name, x in teacher.latents.items()}
     B, T, _, A = teacher.dist.component_distribution.mean.shape
     rng = SampleRng.of_whole_batch(seed=0, total=B)

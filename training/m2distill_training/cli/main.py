@@ -134,10 +134,8 @@ def run(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        if error.errno not in USER_ERRNOS:
+        if error.errno not in USER_ERRNOS:  # a closed pipe too, which main() handles
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"{ERROR} {where}{error.strerror}; choose another path, or make this one usable", file=sys.stderr)

@@ -44,7 +44,7 @@ print(rclpy.get_rmw_implementation_identifier())
 
 def version() -> str:
     """The version of the installed package."""
-    return _version("m2distill") or _version("m2distill_training") or "unknown"
+    return _version("m2distill") or "unknown"
 
 
 def describe() -> dict[str, Any]:

@@ -8,6 +8,7 @@ trainer.py       one stage: network, optimiser, state, checkpoint
 batches.py       the batches of a stage and their random numbers
 gradients.py     gradients of single loss terms
 schedule.py      phases and learning rate
+rate.py          gradient steps per second
 augment.py       image augmentation
 distributed.py   several processes under torchrun
 """

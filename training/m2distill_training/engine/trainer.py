@@ -31,6 +31,7 @@ from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.gradients import TermGradients
+from m2distill_training.engine.rate import MovingRate
 from m2distill_training.engine.schedule import Phases, learning_rate
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
@@ -157,10 +158,10 @@ class Trainer:
         run.write_json(f"stages/{self.stage}/replay.json", self.batches.replayed_demos)
         curve = self.phases.curve_points(self.config.curve_points)
         self._save_point(curve)
-        started, first_step = time.monotonic(), self.step
+        rate_meter = MovingRate()
         while self.step < steps:
             lr, grad_norm = self.gradient_step()
-            rate = (self.step - first_step) / (time.monotonic() - started)
+            rate = rate_meter.after(time.monotonic())
             if self.step % self.config.log_every == 0 or self.step == steps:
                 line = {"stage": self.stage, "step": self.step, **self.losses, "lr": lr, "grad_norm": grad_norm}
                 line |= self.strategy.log_values()

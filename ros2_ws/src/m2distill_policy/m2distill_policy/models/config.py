@@ -153,5 +153,5 @@ def small() -> ModelConfig:
         position_base=10.0,
         mixture_hidden=256,
         modes=5,
-        min_std=0.03,
+        min_std=0.1,
     )

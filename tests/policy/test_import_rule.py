@@ -48,6 +48,7 @@ def _sources(folder: Path, *, ros: bool, simulating: bool | None = None) -> list
 
 
 POLICY_CORE = ("m2distill_policy", "!m2distill_policy.ros")
+SIM_USES = ("cameras", "errors", "suites", "utils.files", "utils.schema")
 SIM_CORE = ("m2distill_sim", "!m2distill_sim.ros")
 ROS_COMMON = "m2distill_policy.ros.common"
 
@@ -55,13 +56,16 @@ ROOMS = {  # files, what of ours they may import ("!" takes away), and whether R
     "policy core": (_sources(POLICY, ros=False), POLICY_CORE, False),
     "models": (
         list((POLICY / "models").rglob("*.py")),
-        tuple(f"m2distill_policy.{name}" for name in ("models", "spec", "action", "errors")),
+        tuple(f"m2distill_policy.{name}" for name in ("models", "spec", "action", "errors", "utils.schema")),
         False,
     ),
     "policy.ros": (_sources(POLICY, ros=True), ("m2distill_policy", "m2distill_interfaces"), True),
     "sim core": (
         _sources(SIM, ros=False),
-        (*SIM_CORE, *(f"m2distill_policy.{name}" for name in ("cameras", "errors", "suites", "utils.files"))),
+        (
+            *SIM_CORE,
+            *(f"m2distill_policy.{name}" for name in SIM_USES),
+        ),
         False,
     ),
     "sim.ros": (_sources(SIM, ros=True), ("m2distill_sim", *POLICY_CORE, ROS_COMMON), True),

@@ -15,7 +15,6 @@ ALLOWED = {
     "cameras.py",
     "suites.py",
     "builtin/scenes.py",  # declares the cameras of the simulator
-    "import_lerobot.py",  # --agentview and --wrist are options
     "experts/__init__.py",  # the expert of one suite differs
 }
 

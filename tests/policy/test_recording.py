@@ -121,7 +121,7 @@ def test_a_full_disk_at_keep_loses_no_message_and_no_label(tmp_path, room):
     (recovered,) = recover_episodes(tmp_path)
     with Reader(recovered.path) as bag:
         assert [raw[0] for _, _, raw in bag.messages()] == list(range(20))
-        assert bag.storage.metadata.custom == {"operator": "Ada", "success": "true", "recovered": "true"}
+        assert bag.storage.metadata.custom == {"schema": "1", "operator": "Ada", "success": "true", "recovered": "true"}
     assert not (recovered.path / "labels.json").exists()
 
 
@@ -154,7 +154,7 @@ def test_a_crash_just_before_the_rename_leaves_a_complete_episode(tmp_path):
     (recovered,) = recover_episodes(tmp_path)
     assert sorted(path.name for path in recovered.path.iterdir()) == [f"{episode.name}.mcap", "metadata.yaml"]
     with Reader(recovered.path) as bag:
-        assert bag.storage.metadata.custom == {"operator": "Ada"}
+        assert bag.storage.metadata.custom == {"schema": "1", "operator": "Ada"}
 
 
 def test_the_next_recovery_finishes_an_interrupted_one(tmp_path):
@@ -168,7 +168,7 @@ def test_the_next_recovery_finishes_an_interrupted_one(tmp_path):
     (recovered,) = recover_episodes(tmp_path)
     with Reader(recovered.path) as bag:
         assert bag.message_count == 1
-        assert bag.storage.metadata.custom == {"operator": "Ada", "recovered": "true"}
+        assert bag.storage.metadata.custom == {"schema": "1", "operator": "Ada", "recovered": "true"}
     assert recover_episodes(tmp_path) == []
 
 

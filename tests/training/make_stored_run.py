@@ -6,7 +6,6 @@ It was made once, by the first version that writes schema 1. A later schema gets
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import sys
@@ -18,6 +17,7 @@ from conftest import write_libero_file
 
 from m2distill import TrainConfig, evaluate, presets, train
 from m2distill_policy.models import StageConfig
+from m2distill_training.runs.records import read_json
 
 TEXTS = (
     "pick up the alphabet soup and place it in the basket",
@@ -47,10 +47,10 @@ def main(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     (run.path / "lock").unlink()
     anywhere = {"cpu": "any", "system": "any", "source": None}
-    (started,) = json.loads((run.path / "environment.json").read_text())
+    (started,) = read_json(run.path / "environment.json")
     packages = {name: version for name, version in started["packages"].items() if name in ("torch", "numpy")}
     run.write_json("environment.json", [started | anywhere | {"packages": packages}])
-    evaluation = json.loads((run.path / "evaluation.json").read_text())
+    evaluation = read_json(run.path / "evaluation.json")
     run.write_json("evaluation.json", evaluation | {"ran": evaluation["ran"] | anywhere})
 
 

@@ -9,6 +9,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import h5py
 import numpy as np
 import pytest
+from bag_writer import INSTRUCTION, write_bag
 
 from m2distill_policy.cameras import CAMERAS, Camera, parse_cameras, read_cameras
 from m2distill_policy.checkpoint import load_checkpoint
@@ -147,3 +148,44 @@ def test_three_views_from_collection_to_evaluation(cameras, folder):
     command = ["evaluate", "run", "--episodes", "1", "--max-steps", "2", "--workers", "1", "--assets", "builtin"]
     assert main.run(command) == 0
     assert read_json(folder / "run" / "evaluation.json")["stages"][0]["tasks"][0]["runs"][0]["held"] == ""
+
+
+def test_three_views_travel_to_lerobot_and_back(cameras, files, folder, capsys):
+    with_front_view(files[0])
+    assert main.run(["export", "lerobot", str(files[0]), "--out", "set", "--lossless", "--cameras", str(cameras)]) == 0
+    features = json.loads((folder / "set/meta/info.json").read_text())["features"]
+    assert features["observation.images.front"]["shape"] == [24, 24, 3]
+    assert main.run(["import", "lerobot", "set", "--out", "back", "--cameras", str(cameras)]) == 0
+    (back,) = (folder / "back").glob("*.hdf5")
+    with h5py.File(back) as new, h5py.File(files[0]) as old:
+        for demo in old["data"]:
+            for key in ("ahead", "agentview_rgb", "eye_in_hand_rgb"):
+                np.testing.assert_array_equal(new["data"][demo]["obs"][key], old["data"][demo]["obs"][key][:-1])
+    assert main.run(["export", "lerobot", str(files[1]), "--out", "other", "--cameras", str(cameras)]) == 2
+    assert "obs/ahead is missing" in capsys.readouterr().err
+
+
+def test_other_names_of_images_in_a_lerobot_dataset(files, folder, capsys):
+    (folder / "names.yaml").write_text(
+        "cameras: [{name: agentview, lerobot_key: image}, {name: wrist, lerobot_key: wrist_image}]"
+    )
+    assert main.run(["export", "lerobot", str(files[0]), "--out", "set", "--cameras", "names.yaml"]) == 0
+    assert main.run(["import", "lerobot", "set", "--out", "back"]) == 2
+    assert "name the features in a file for --cameras, as lerobot_key" in capsys.readouterr().err
+    assert main.run(["import", "lerobot", "set", "--out", "back", "--cameras", "names.yaml"]) == 0
+
+
+def test_an_imported_bag_has_the_keys_of_the_camera_file(folder, capsys):
+    spec = libero_spec(32, text_encoder="none", text_width=8, cameras=[CAMERAS[0], Camera("wrist", size=64)])
+    labels = {"instruction": INSTRUCTION, "success": "true", "spec": spec.to_json(), "arm": "libero_sim"}
+    bag = str(write_bag(folder / "bag", labels=labels))
+    (folder / "keys.yaml").write_text("cameras: [{name: agentview}, {name: wrist, hdf5_key: hand}]")
+    assert main.run(["import", "bag", bag, "--out", "out", "--cameras", "keys.yaml"]) == 0
+    (file,) = (folder / "out").glob("*.hdf5")
+    with h5py.File(file) as demos:
+        obs = demos["data/demo_0/obs"]
+        assert obs["hand"].shape[1:] == (64, 64, 3) and obs["agentview_rgb"].shape[1:] == (32, 32, 3)
+        assert "eye_in_hand_rgb" not in obs
+    (folder / "one.yaml").write_text("cameras: [{name: agentview}]")
+    assert main.run(["import", "bag", bag, "--out", "more", "--cameras", "one.yaml"]) == 2
+    assert "the spec has the cameras agentview, wrist, --cameras lists agentview" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Drift against numbers known beforehand: a student that is the teacher but for one bias."""
 
 import dataclasses
-import json
 
 import h5py
 import numpy as np
@@ -14,7 +13,7 @@ from m2distill_training.data.store import open_store
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.drift import _batch, measure_drift
 from m2distill_training.presets import debug
-from m2distill_training.runs.records import RunError
+from m2distill_training.runs.records import RunError, read_json
 from m2distill_training.runs.run_folder import RunFolder
 
 SHIFT = 0.25
@@ -37,7 +36,7 @@ def run(libero_file, tmp_path) -> RunFolder:
 
 def test_only_what_moved_has_drifted_and_by_the_known_distance(run):
     drift = measure_drift(run.path)
-    assert drift == json.loads((run.path / "drift.json").read_text())
+    assert drift == read_json(run.path / "drift.json")
     entries = {(e["instruction"], e["stage"]): e for e in drift["entries"]}
     assert set(entries) == {("milk", 2), ("milk", 3), ("soup", 3)}
     assert [entries[key]["learned_in_stage"] for key in entries] == [1, 1, 2]

@@ -1,6 +1,5 @@
 """Evaluation whose processes are really killed and whose renderer really fails: nothing is lost, nothing is made up."""
 
-import json
 import os
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from m2distill_training.evaluation.evaluate import evaluate_checkpoint
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
 from m2distill_training.execution.local_pool import ATTEMPTS, run_in_workers
 from m2distill_training.presets import debug
-from m2distill_training.runs.records import read_lines
+from m2distill_training.runs.records import read_json, read_lines
 
 TASK = find_task("libero_object", 0)
 EPISODES = 8  # enough for a Ctrl-C after the second to come before the last
@@ -92,7 +91,7 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
     lines, code = evaluate(checkpoint, tmp_path / "one")
     assert not any(f"state {done}:" in line for line in lines for done in (a, b))  # what is finished is not repeated
     assert code == 0
-    one = json.loads((tmp_path / "one/evaluation.json").read_text())
+    one = read_json(tmp_path / "one/evaluation.json")
     assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [
         (state, 12) for state in (a, b, *others)
     ]

@@ -88,7 +88,7 @@ def test_a_strategy_of_a_module_in_the_current_folder_trains_and_resumes(plugin,
     command = argv(files, "--strategy", plugin, "--proximal.weight", "0.25")
     assert main.run(command) == 0
     config = read_json(folder / "run" / "config.json")
-    assert config["schema"] == 1
+    assert '"schema": 1' in (folder / "run" / "config.json").read_text()
     assert (config["strategy"], config["strategy_config"]) == (plugin, {"weight": 0.25, "norm": "l2"})
     run = RunFolder(folder / "run")
     assert load_checkpoint(run.checkpoint(2)).metrics["strategy"] == plugin
@@ -248,7 +248,7 @@ def test_a_study_and_its_report_know_a_strategy_of_a_module(plugin, folder):
     runs = {run["variant"]: run for run in read_json(folder / "study" / "results.json")["runs"]}
     assert list(runs) == [plugin]
     assert (folder / "study" / "runs" / "plugin.Proximal-0" / "evaluation.json").is_file()
-    assert read_json(folder / "study" / "study.json")["schema"] == 1
+    assert '"schema": 1' in (folder / "study" / "study.json").read_text()
     assert plugin in (folder / "study" / "report.html").read_text()
     with pytest.raises(UserError, match="variant 'ewc' needs more of the first stage"):
         study(folder / "other", asked, ("ewc",), (0,), workers=1)
@@ -290,7 +290,7 @@ def test_a_key_added_later_has_its_default():
     ],
 )
 def test_anything_else_in_a_configuration_is_an_error(change, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UserError, match=message):
         TrainConfig.from_json(edited(change))
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_files import EPISODES, INSTRUCTIONS, ROWS, VIDEO, assert_same, demos_of, two_tasks
 
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_training.cli import main
 from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot.lerobot_export import export_lerobot
@@ -135,7 +136,7 @@ def test_images_as_images_tasks_as_lerobot_names_them_and_rows_in_several_files(
         del info["features"]["observation.images.agentview"]
 
     change_info(as_image)(dataset)
-    paths = import_lerobot(dataset, tmp_path / "out", {"agentview": feature, "wrist": "observation.images.wrist"})
+    paths = import_lerobot(dataset, tmp_path / "out", [Camera("agentview", lerobot_key=feature), CAMERAS[1]])
     for path, source in zip(paths, files, strict=True):
         assert_same(path, source)
 
@@ -193,7 +194,7 @@ def first(value):
         (
             change_info(lambda info: info["features"].pop("observation.images.wrist")),
             "no feature observation.images.wrist; there are: observation.state [9], action [7], "
-            "observation.images.agentview [16, 16, 3]; name the images with --agentview and --wrist",
+            "observation.images.agentview [16, 16, 3]; name the features in a file for --cameras, as lerobot_key",
         ),
         (set_info("features", "observation.state", "shape", to=[8]), "observation.state has shape [8]"),
         (set_info("features", "observation.state", "names", to=None), "observation.state has the names None, expected"),

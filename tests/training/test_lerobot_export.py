@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_files import EPISODES, INSTRUCTIONS, ROWS, VIDEO, demos_of, two_tasks
 
+from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import UserError
 from m2distill_training.cli import main
 from m2distill_training.data.lerobot import layout
@@ -109,7 +110,7 @@ def test_episodes_and_counters_lead_to_rows_and_images(exported):
         assert mine["index"] == list(range(start, end)) and mine["frame_index"] == list(range(length))
         assert mine["task_index"] == [int(number > 2)] * length
         np.testing.assert_allclose(mine["timestamp"], np.arange(length) / 20, rtol=1e-6)
-        for key in layout.CAMERAS.values():
+        for key in (camera.lerobot_key for camera in CAMERAS):
             assert episode[f"videos/{key}/from_timestamp"] == pytest.approx(start / 20)
             assert episode[f"videos/{key}/to_timestamp"] == pytest.approx(end / 20)
 
@@ -146,7 +147,7 @@ def test_info_states_version_rate_names_units_and_where_the_files_are(exported):
             "frame": "panda_link0",
         },
     }
-    for key in layout.CAMERAS.values():
+    for key in (camera.lerobot_key for camera in CAMERAS):
         assert features[key] == {
             "dtype": "video",
             "shape": [16, 16, 3],

@@ -1,7 +1,6 @@
 """The loop on the `debug` preset with the real text encoder, network and files."""
 
 import dataclasses
-import json
 import math
 import shutil
 import signal
@@ -84,8 +83,8 @@ def test_the_run_folder_reports_what_was_done(files, tmp_path):
     assert set(load_checkpoint(run.checkpoint(1)).instructions) == {"pick up the milk"}
     kept = list(choose_demos(3, 1, seed=0, task=0))
     assert checkpoint.metrics["replayed_demos"] == {"pick up the milk": kept}
-    assert json.loads((run.path / "stages/2/replay.json").read_text()) == {"pick up the milk": kept}
-    assert json.loads((run.path / "config.json").read_text())["text_encoder"] == checkpoint.spec.text_encoder != "auto"
+    assert read_json(run.path / "stages/2/replay.json") == {"pick up the milk": kept}
+    assert read_json(run.path / "config.json")["text_encoder"] == checkpoint.spec.text_encoder != "auto"
     assert not list(run.path.glob("stages/*/state.pt"))
     terms = [set(line) & {"bc", "image", "text", "extra", "policy"} for line in run.metrics()]
     assert terms == [{"bc"}] * 8 + [{"bc", "image", "text", "extra", "policy"}] * 8

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from m2distill_training.config import ConfigError, ProtocolConfig
 from m2distill_training.engine.protocols import PROTOCOLS, plan, with_protocol
 from m2distill_training.experiments.suite_files import in_suite_order
 from m2distill_training.presets import debug, libero, small
+from m2distill_training.runs.records import read_json
 from m2distill_training.runs.run_folder import RunFolder
 
 TEN = [Path(f"{i}.hdf5") for i in range(10)]
@@ -187,7 +187,7 @@ def test_a_suite_s_tasks_jointly_from_the_command_line(libero_file, tmp_path):
     ]
     assert main.run(argv) == 0
     run = RunFolder(tmp_path / "run")
-    assert [Path(d["path"]).name for d in json.loads((run.path / "data.json").read_text())] == [
+    assert [Path(d["path"]).name for d in read_json(run.path / "data.json")] == [
         f"{tasks[7].name}_demo.hdf5",
         f"{tasks[4].name}_demo.hdf5",
     ]

@@ -22,6 +22,7 @@ from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
 from m2distill_training.report import page, write_report
+from m2distill_training.runs.records import read_json
 from m2distill_training.runs.run_folder import RunFolder
 
 SUITE = "libero_object"
@@ -140,7 +141,7 @@ def test_runs_that_differ_by_their_seed_are_averaged(runs, tmp_path):
     other = tmp_path / "seed1"
     shutil.copytree(runs["m2distill"], other)
     for name, change in (("config.json", {"seed": 1}), ("evaluation.json", {})):
-        value = {**json.loads((other / name).read_text()), **change}
+        value = {**read_json(other / name), **change}
         if name == "evaluation.json":
             value["metrics"] = {**value["metrics"], "fwt": value["metrics"]["fwt"] - 0.2}
         (other / name).write_text(json.dumps(value))
@@ -155,8 +156,8 @@ def test_two_runs_of_one_seed_count_as_one_seed(runs, tmp_path):
     again, other = tmp_path / "again", tmp_path / "seed1"
     for copy in (again, other):
         shutil.copytree(runs["m2distill"], copy)
-    (other / "config.json").write_text(json.dumps({**json.loads((other / "config.json").read_text()), "seed": 1}))
-    value = json.loads((other / "evaluation.json").read_text())
+    (other / "config.json").write_text(json.dumps({**read_json(other / "config.json"), "seed": 1}))
+    value = read_json(other / "evaluation.json")
     value["metrics"]["fwt"] -= 0.2
     (other / "evaluation.json").write_text(json.dumps(value))
     write_report(tmp_path / "report.html", [runs["m2distill"], again, other])
@@ -173,7 +174,7 @@ def test_negative_numbers_are_aligned_as_numbers():
 def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs["m2distill"], run)
-    [entry] = json.loads((run / "environment.json").read_text())
+    [entry] = read_json(run / "environment.json")
     here, there = {**entry, "source": "aaa"}, {**entry, "source": "bbb", "cpu": "Another one"}
 
     def told(entries: list[dict]) -> list[tuple[str, str]]:

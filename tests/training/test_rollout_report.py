@@ -1,7 +1,6 @@
 """Closed loop in the real simulator with a network that has learned nothing, and the page made from it."""
 
 import dataclasses
-import json
 import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -23,6 +22,7 @@ from m2distill_training.evaluation.rollout import run_episode
 from m2distill_training.evaluation.rollout_jobs import is_filmed, make_specs
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
+from m2distill_training.runs.records import read_json
 
 SUITE = "libero_object"
 CAMERAS = {"agentview": (16, 16), "wrist": (16, 16)}
@@ -91,7 +91,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     with pytest.raises(UserError, match="m2distill evaluate"):
         write_report(tmp_path / "report.html", [run])
     evaluation = evaluate_run(run, [SUITE], 1, sampling="mode", max_steps=2, workers=0)
-    assert evaluation == json.loads((run / "evaluation.json").read_text())
+    assert evaluation == read_json(run / "evaluation.json")
     assert [[t["task"] for t in stage["tasks"]] for stage in evaluation["stages"]] == [[1], [1, 0]]
     assert evaluation["matrix"] == [[0.0, None], [0.0, 0.0]]
     episode = evaluation["stages"][1]["tasks"][0]["runs"][0]

@@ -19,7 +19,7 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import CheckpointError
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
-from m2distill_training.runs.records import RunError, read_lines, write_atomic
+from m2distill_training.runs.records import RunError, read_json, read_lines, write_atomic
 from m2distill_training.runs.run_folder import RunFolder
 
 SHORT = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=6))  # saves after 4 of 6 steps
@@ -59,7 +59,7 @@ def events(folder: Path) -> list[tuple[int, dict[str, float]]]:
 def test_checkpoints_name_their_parent_and_their_datasets(files, tmp_path):
     run = train(SHORT, files, tmp_path / "run")
     first, second = (load_checkpoint(run.checkpoint(stage)) for stage in (1, 2))
-    keys = {d["instruction"]: d["key"] for d in json.loads((run.path / "data.json").read_text())}
+    keys = {d["instruction"]: d["key"] for d in read_json(run.path / "data.json")}
     assert (first.metrics["parent"], second.metrics["parent"]) == (None, first.id)
     assert first.metrics["data"] == {"pick up the milk": keys["pick up the milk"]}
     assert second.metrics["data"] == keys
@@ -70,7 +70,7 @@ def test_the_environment_is_recorded_at_every_start(files, tmp_path):
     with pytest.raises(Killed):
         train(SHORT, files[:1], tmp_path / "run", on_step=kill_at(1, 5))
     train(SHORT, files[:1], tmp_path / "run", resume=True)
-    entries = json.loads((tmp_path / "run" / "environment.json").read_text())
+    entries = read_json(tmp_path / "run" / "environment.json")
     assert len(entries) == 2
     assert entries[1]["packages"]["numpy"] == np.__version__
     assert entries[1]["threads"] == torch.get_num_threads()
@@ -88,7 +88,7 @@ def test_a_start_with_nothing_to_learn_leaves_no_environment(files, tmp_path):
         train(SHORT, files, tmp_path / "run", on_step=kill_at(2, 2))
     train(SHORT, files, tmp_path / "run", resume=True)
     entries = (tmp_path / "run" / "environment.json").read_text()
-    assert len(json.loads(entries)) == 2  # starts, not stages
+    assert len(json.loads(entries)["records"]) == 2  # starts, not stages
     train(SHORT, files, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "environment.json").read_text() == entries
 
@@ -96,7 +96,7 @@ def test_a_start_with_nothing_to_learn_leaves_no_environment(files, tmp_path):
 def test_a_run_that_took_its_only_stage_from_another_one_names_no_environment(files, tmp_path):
     first = train(SHORT, files[:1], tmp_path / "first")
     run = train(SHORT, files[:1], tmp_path / "run", start_from=first.checkpoint(1))
-    assert json.loads((run.path / "environment.json").read_text()) == []
+    assert read_json(run.path / "environment.json") == []
 
 
 def test_tensorboard_shows_every_logged_line_once_also_after_a_kill(files, tmp_path):

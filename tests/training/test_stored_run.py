@@ -1,16 +1,17 @@
 """A run folder of schema 1, made by make_stored_run.py, stays readable: as long as this test is kept, for ever."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.config import SCHEMA
+from m2distill_policy.utils.schema import SCHEMA
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.drift import measure_drift
 from m2distill_training.report import write_report
-from m2distill_training.runs.run_folder import RunError, RunFolder, open_run, read_json, read_run
+from m2distill_training.runs.run_folder import RunError, RunFolder, open_run, read_run
 
 STORED = Path(__file__).parent / "data" / "run_schema1"
 
@@ -25,7 +26,7 @@ def stored(tmp_path, monkeypatch) -> RunFolder:
 
 def test_the_stored_run_is_small_and_of_schema_1():
     assert sum(path.stat().st_size for path in STORED.rglob("*") if path.is_file()) < 300_000
-    assert read_json(STORED / "run" / "config.json")["schema"] == 1 <= SCHEMA
+    assert json.loads((STORED / "run" / "config.json").read_text())["schema"] == 1 <= SCHEMA
 
 
 def test_its_records_and_checkpoints_are_read(stored):

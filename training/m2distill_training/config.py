@@ -13,6 +13,7 @@ from typing import Any
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.spec import PolicySpec, libero_spec
+from m2distill_policy.utils.schema import SCHEMA, with_schema, without_schema
 from m2distill_training.strategies.registry import config_class, config_values, read_config
 from m2distill_training.utils.checks import ConfigError, require_one_of, require_range
 from m2distill_training.utils.dataclass_json import read_dataclass
@@ -28,7 +29,6 @@ __all__ = [
     "differences",
 ]
 
-SCHEMA = 1  # of config.json; counts up when a change makes older versions misread it
 PAIRINGS = ("before", "as_stored")  # of observation and action, see data/libero/reader.py
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
@@ -118,13 +118,6 @@ class ReplayConfig:
         require_range("replay.held_out_demos", self.held_out_demos, 0)
 
 
-class NewerSchema(ConfigError):
-    """A file was written by a newer version."""
-
-    def __init__(self, schema: int):
-        super().__init__(f"made by a newer m2distill (schema {schema}, this version reads up to {SCHEMA}); update it")
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """All settings of a training run."""
@@ -185,7 +178,7 @@ class TrainConfig:
 
     def to_json(self) -> str:
         """Return the content of config.json."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=2) + "\n"
+        return json.dumps(with_schema(dataclasses.asdict(self)), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "TrainConfig":
@@ -199,10 +192,9 @@ class TrainConfig:
             raise ConfigError(f"it is not JSON ({error})") from None
         if not isinstance(data, dict) or type(data.get("schema")) is not int:
             raise ConfigError("it has no schema number")
-        if (schema := data.pop("schema")) > SCHEMA:
-            raise NewerSchema(schema)
-        if schema != SCHEMA:
-            raise ConfigError(f"its schema is {schema}, this version reads {SCHEMA}")
+        if (schema := data["schema"]) < 1:
+            raise ConfigError(f"its schema is {schema}, this version reads 1 to {SCHEMA}")
+        data = without_schema(data)
         name = data.get("strategy")
         if not isinstance(name, str):
             raise ConfigError(f"strategy is {name!r:.80}, expected a name")

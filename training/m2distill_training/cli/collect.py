@@ -3,10 +3,16 @@
 import argparse
 from pathlib import Path
 
-from m2distill_policy.cameras import CAMERAS, read_cameras
 from m2distill_policy.suites import DEFAULT_SUITE, EXPERT_SUITES, listed
 from m2distill_policy.utils.argument_parser import Parser
-from m2distill_training.cli.options import add_assets, add_cameras, add_demos, add_image_size, add_workers
+from m2distill_training.cli.options import (
+    add_assets,
+    add_cameras,
+    add_demos,
+    add_image_size,
+    add_workers,
+    chosen_cameras,
+)
 
 DESCRIPTION = """Record demonstrations of a scripted expert in simulation: one LIBERO-format HDF5 file per task.
 
@@ -45,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         size_px=options.image_size_px,
         assets=find_assets(options.assets),
-        cameras=CAMERAS if options.cameras is None else read_cameras(options.cameras),
+        cameras=chosen_cameras(options),
     )
     for path in files:
         print(path)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from m2distill_policy.utils.argument_parser import Parser
+from m2distill_training.cli.options import add_cameras, chosen_cameras
 
 DESCRIPTION = """Convert recorded episodes to LIBERO-format files, one per instruction, at the policy's rate and image
 size.
@@ -35,17 +36,27 @@ def add_arguments(parser: Parser) -> None:
         "--arm",
         help="preset or arm file (.yaml), for the gains of its commands; default: what the recorder stored",
     )
+    add_cameras(parser, "those of the spec")
     parser.add_argument(
         "--unlabelled", action="store_true", help="accept episodes without a verdict, such as recovered ones"
     )
 
 
 def run(options: argparse.Namespace) -> None:
+    from m2distill_policy.cameras import recorded_cameras
     from m2distill_policy.checkpoint import load_checkpoint
     from m2distill_training.data.rosbag.bag_import import REPORT, import_bags
 
-    spec = load_checkpoint(options.checkpoint).spec if options.checkpoint else None
-    reports = import_bags(tuple(options.bags), options.out, spec, options.instruction, options.arm, options.unlabelled)
+    checkpoint = load_checkpoint(options.checkpoint) if options.checkpoint else None
+    reports = import_bags(
+        tuple(options.bags),
+        options.out,
+        checkpoint.spec if checkpoint else None,
+        options.instruction,
+        options.arm,
+        options.unlabelled,
+        chosen_cameras(options, recorded_cameras(checkpoint.metrics) if checkpoint else ()),
+    )
     for report in reports:
         print(report.line())
     files = dict.fromkeys(report.file for report in reports if report.file)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
+from m2distill_policy.cameras import CAMERAS, Camera, read_cameras
 from m2distill_policy.utils.argument_parser import Parser
 
 MAX_STEPS = 600  # of an evaluation episode; LIBERO's limit (configs/eval/default.yaml)
@@ -59,10 +60,13 @@ def add_image_size(parser: Parser) -> None:
     parser.add_argument("--image-size-px", type=int, default=128, help="side of the images")
 
 
-def add_cameras(parser: Parser) -> None:
-    parser.add_argument(
-        "--cameras", type=Path, help="YAML or JSON file that lists the cameras; default: agentview and wrist"
-    )
+def add_cameras(parser: Parser, default: str = "agentview and wrist") -> None:
+    parser.add_argument("--cameras", type=Path, help=f"YAML or JSON file that lists the cameras; default: {default}")
+
+
+def chosen_cameras(options: argparse.Namespace, default: tuple[Camera, ...] = CAMERAS) -> tuple[Camera, ...]:
+    """Return the cameras of the file `--cameras`, or `default` without one. Raises UserError."""
+    return default if options.cameras is None else read_cameras(options.cameras)
 
 
 def add_device(parser: Parser) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import publish_folder
+from m2distill_policy.utils.schema import with_schema, without_schema
 from m2distill_training.data.store import Store
 from m2distill_training.data.windows import DemoSubset
 from m2distill_training.utils.schemas import fits, is_count
@@ -40,7 +41,7 @@ def save_task_memory(folder: Path, subset: DemoSubset, demos: Sequence[int]) -> 
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
-        (temporary / "task.json").write_text(json.dumps(task, indent=2))
+        (temporary / "task.json").write_text(json.dumps(with_schema(task), indent=2))
         publish_folder(temporary, folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None
@@ -51,7 +52,7 @@ def save_task_memory(folder: Path, subset: DemoSubset, demos: Sequence[int]) -> 
 def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
     """Return all demos that `save_task_memory` wrote of the task `dataset`, an entry of data.json. Raises DataError."""
     try:
-        task = json.loads((folder / "task.json").read_text())
+        task = without_schema(json.loads((folder / "task.json").read_text()), folder / "task.json")
         if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [is_count]}):
             raise ValueError("task.json is not what a run writes")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}

@@ -35,6 +35,7 @@ from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.suites import DEFAULT_SUITE
+from m2distill_policy.utils.schema import with_schema
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -302,7 +303,7 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
         "seconds_now_total": round(sum(clock.phases.values()), 1),
         "evaluations": evaluations,
     }
-    write_atomic(chosen.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_atomic(chosen.out / "summary.json", (json.dumps(with_schema(summary), indent=2) + "\n").encode())
     write_report(
         chosen.out / "report.html",
         list(chosen.folders.values()),

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.errors import UserError, require_at_least, unknown_name
+from m2distill_policy.utils.schema import with_schema
 from m2distill_sim.assets import find_assets
 from m2distill_sim.collect import collect
 from m2distill_sim.suites import find_task
@@ -210,7 +211,9 @@ def write_results(out: Path) -> None:
     ]
     results = [_result(variant, path) for variant, path in evaluated]
     settings = read_json(out / "study.json", STUDY)
-    write_atomic(out / "results.json", (json.dumps({"study": settings, "runs": results}, indent=2) + "\n").encode())
+    write_atomic(
+        out / "results.json", (json.dumps(with_schema({"study": settings, "runs": results}), indent=2) + "\n").encode()
+    )
     write_atomic(out / "results.md", _tables(settings, results).encode())
     write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
 

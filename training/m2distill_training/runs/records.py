@@ -1,7 +1,8 @@
 """Files of a run folder: JSON records and lines that are written whole, checked when read, and locked.
 
-Every file is written under a temporary name, flushed and renamed. A .jsonl file grows by lines; a last line cut short
-by a crash is left out when it is read.
+Every file is written under a temporary name, flushed and renamed. Every record and every line has a schema version,
+which `read_json` and `read_lines` check and remove (m2distill_policy.utils.schema). A .jsonl file grows by lines; a
+last line cut short by a crash is left out when it is read.
 """
 
 import errno
@@ -16,7 +17,7 @@ from typing import Any
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.files import publish
-from m2distill_training.config import SCHEMA, NewerSchema
+from m2distill_policy.utils.schema import with_schema, without_schema
 from m2distill_training.utils.schemas import fits, is_anything, is_shallow
 
 RESTORE = "restore it from a copy"
@@ -46,7 +47,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object, schema: object = is_anything) -> None:
     """Write a record. Raises RunError for one that `read_json` would reject."""
     _check_readable(path, value, schema)
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomic(path, (json.dumps(with_schema(value), indent=2) + "\n").encode())
 
 
 def read_json(path: Path, schema: object = is_anything, remedy: str = RESTORE) -> Any:
@@ -59,13 +60,13 @@ def read_json(path: Path, schema: object = is_anything, remedy: str = RESTORE) -
 
     Raises:
         RunError: the file is missing or damaged.
+        NewerSchema: a newer version wrote it.
     """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({error}); {remedy}") from None
-    if isinstance(content, dict) and type(version := content.get("schema")) is int and version > SCHEMA:
-        raise RunError(f"{path}: {NewerSchema(version)}")
+    content = without_schema(content, path)
     if not is_shallow(content) or not fits(content, schema):
         raise RunError(f"{path} is damaged or of another version; {remedy}")
     return content
@@ -75,7 +76,7 @@ def append_line(path: Path, line: dict, schema: object = is_anything) -> None:
     """Append a line. Raises RunError for one that `read_lines` would reject."""
     _check_readable(path, line, schema)
     with writing(path), path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(with_schema(line)) + "\n")
 
 
 def read_lines(path: Path, schema: object = is_anything, remedy: str = RESTORE) -> list[dict]:
@@ -88,11 +89,12 @@ def read_lines(path: Path, schema: object = is_anything, remedy: str = RESTORE) 
 
     Raises:
         RunError: the file is damaged.
+        NewerSchema: a newer version wrote a line.
     """
     if not path.is_file():
         return []
     try:
-        lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        lines = [without_schema(json.loads(line), path) for line in path.read_text().split("\n")[:-1]]
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); {remedy}") from None
     for number, line in enumerate(lines, 1):
@@ -103,7 +105,7 @@ def read_lines(path: Path, schema: object = is_anything, remedy: str = RESTORE) 
 
 def write_lines(path: Path, lines: Iterable[dict]) -> None:
     """Replace the content of a .jsonl file."""
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_atomic(path, "".join(json.dumps(with_schema(line)) + "\n" for line in lines).encode())
 
 
 def begin_folder(out: Path, kind: str, requested: dict) -> None:
@@ -121,7 +123,7 @@ def begin_folder(out: Path, kind: str, requested: dict) -> None:
     if not record.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
-        write_json(record, {"schema": SCHEMA, **requested})
+        write_json(record, requested)
     begun = read_json(record, {})
     if other := [
         f"{name} {begun.get(name)} (requested: {value})"

@@ -26,7 +26,8 @@ import torch
 
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_training.config import NewerSchema, TrainConfig, differences
+from m2distill_policy.utils.schema import NewerSchema, with_schema, without_schema
+from m2distill_training.config import TrainConfig, differences
 from m2distill_training.runs.provenance import ENVIRONMENT, environment
 from m2distill_training.runs.records import (
     RunError,
@@ -43,7 +44,7 @@ from m2distill_training.runs.tensorboard import ScalarEvents
 from m2distill_training.utils.schemas import fits, is_anything, is_count, is_number, is_text, non_empty
 
 DATA = non_empty({"instruction": is_text, "key": str, "path": str, "demos": is_count})  # data.json
-CONFIG = {"schema": is_count, "strategy": is_text, "seed": is_count}  # config.json, as far as reports read it
+CONFIG = {"strategy": is_text, "seed": is_count}  # config.json, as far as reports read it
 ENVIRONMENTS = [ENVIRONMENT]  # environment.json
 SCHEMAS = {"data.json": DATA, "environment.json": ENVIRONMENTS}  # of records that a run writes and reads again
 
@@ -128,7 +129,7 @@ class RunFolder:
     def save_state(self, stage: int, state: dict) -> None:
         """Save the state of a stage in progress: a line with the sha256 of the rest, then torch's format."""
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(with_schema(state), buffer)
         content = buffer.getvalue()
         write_atomic(self.state(stage), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
@@ -143,9 +144,10 @@ class RunFolder:
                 "from its beginning. Earlier checkpoints are unchanged"
             )
         try:
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:  # bytes with a correct sum that no run has written fail in any way
             raise RunError(f"{self.state(stage)} is no saved state of this version; restore it from a copy") from None
+        return without_schema(state, self.state(stage))
 
     def save_checkpoint(self, path: Path, checkpoint: Checkpoint) -> None:
         save_checkpoint(path, checkpoint)

@@ -1,4 +1,4 @@
-"""Start the LIBERO simulator: an arm with two cameras that follows twist_cmd and gripper_cmd.
+"""Start the LIBERO simulator: an arm with cameras that follows twist_cmd and gripper_cmd.
 
 ros2 launch m2distill_policy sim.launch.py suite:=libero_goal task:=3
 ros2 launch m2distill_policy sim.launch.py --show-args

@@ -29,6 +29,7 @@ from m2distill_policy.errors import CheckpointError, SpecError
 from m2distill_policy.models import ModelConfig, Policy
 from m2distill_policy.spec import SPEC, SUMS, PolicySpec, checkpoint_id
 from m2distill_policy.utils.files import fsync_path, write_durably
+from m2distill_policy.utils.schema import NewerSchema, with_schema, without_schema
 
 FILES = (SPEC, "model.json", "weights.safetensors", "instructions.safetensors", "metrics.json")
 
@@ -94,6 +95,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged: {altered} does not match {SUMS}; restore it from a copy")
     try:
         checkpoint = _decode(contents, checkpoint_id(sums))
+    except NewerSchema as error:
+        raise CheckpointError(f"{path}: {error}") from None
     except (SpecError, SafetensorError, ValueError, RecursionError) as error:  # RecursionError: JSON nested too deeply
         raise CheckpointError(f"{path} is not a checkpoint of this version: {error}") from None
     _check(checkpoint, str(path))
@@ -108,13 +111,15 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
         "model.json": checkpoint.model_config.to_json().encode(),
         "weights.safetensors": safetensors.torch.save(weights),
         "instructions.safetensors": safetensors.numpy.save(checkpoint.instructions),
-        "metrics.json": (json.dumps(checkpoint.metrics, indent=2, sort_keys=True, allow_nan=False) + "\n").encode(),
+        "metrics.json": (
+            json.dumps(with_schema(checkpoint.metrics), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        ).encode(),
     }
     return {**contents, SUMS: _sums(contents)}
 
 
 def _decode(contents: dict[str, bytes], content_id: str) -> Checkpoint:
-    metrics = json.loads(contents["metrics.json"])
+    metrics = without_schema(json.loads(contents["metrics.json"]))
     if not isinstance(metrics, dict):
         raise ValueError(f"metrics.json holds a {type(metrics).__name__}, expected an object")
     return Checkpoint(

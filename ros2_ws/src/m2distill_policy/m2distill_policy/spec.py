@@ -16,6 +16,7 @@ from pathlib import Path
 
 from m2distill_policy.cameras import CAMERAS, MAX_CAMERAS, Camera, square_sizes
 from m2distill_policy.errors import CheckpointError, SpecError
+from m2distill_policy.utils.schema import NewerSchema, with_schema, without_schema
 
 SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
 
@@ -120,7 +121,7 @@ class PolicySpec:
 
     def to_json(self) -> str:
         """Return the spec as JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(with_schema(dataclasses.asdict(self)), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "PolicySpec":
@@ -145,12 +146,13 @@ def strict_from_json(cls, text: str):
 
     Raises:
         SpecError: a key is missing or unknown, or a value has another type.
+        NewerSchema: a newer version wrote it.
     """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         raise SpecError(f"{cls.__name__} is not JSON: {error}") from None
-    return _read(cls, data, cls.__name__)
+    return _read(cls, without_schema(data), cls.__name__)
 
 
 def _read(kind, value, where: str):
@@ -190,5 +192,7 @@ def read_spec(checkpoint: Path) -> tuple[PolicySpec, str]:
         return PolicySpec.from_json((checkpoint / SPEC).read_text("utf8")), checkpoint_id(sums)
     except OSError as error:
         raise CheckpointError(f"{checkpoint} is not a checkpoint: {error.strerror}: {error.filename}") from None
+    except NewerSchema as error:
+        raise CheckpointError(f"{checkpoint}: {error}") from None
     except (SpecError, ValueError) as error:
         raise CheckpointError(f"{checkpoint} is not a checkpoint of this version: {error}") from None

@@ -29,6 +29,7 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera, camera_records, square_sizes
 from m2distill_policy.errors import DataError, UserError, require_at_least
+from m2distill_policy.utils.schema import with_schema, without_schema
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.experts import check_expert, make_expert
@@ -215,7 +216,7 @@ def _collect_task(
         [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
         settings.assets,
         True,
-        {"collect_settings": json.dumps(settings.to_json()), "experts": expert_digest()},
+        {"collect_settings": json.dumps(with_schema(settings.to_json())), "experts": expert_digest()},
     )
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
@@ -271,7 +272,8 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
     try:
         with h5py.File(path) as file:
             attributes = file["data"].attrs
-            found = json.loads(attributes["collect_settings"]) | {"episodes": int(attributes["num_demos"])}
+            settings_found = without_schema(json.loads(attributes["collect_settings"]), path)
+            found = settings_found | {"episodes": int(attributes["num_demos"])}
     except READ_ERRORS as error:
         raise DataError(f"{path} exists and was not written by collect ({error}); choose another folder") from error
     requested = settings.to_json() | {"episodes": episodes}

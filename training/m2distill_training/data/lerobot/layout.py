@@ -12,11 +12,12 @@ the video's at from_timestamp + t / rate. Images are upright. Both fingers open 
 lerobot_export.py writes and lerobot_import.py reads, both through `features`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from m2distill_policy import cameras as table
+from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.videos import Coding
@@ -30,7 +31,6 @@ VIDEO_PATH = f"videos/{{video_key}}/{_FILE}.mp4"
 FILES_PER_CHUNK, DATA_FILE_MB, VIDEO_FILE_MB = 1000, 100, 200  # LeRobot's defaults
 
 STATE, ACTION = "observation.state", "action"
-CAMERAS = {camera.name: camera.lerobot_key for camera in table.CAMERAS}  # name -> feature
 COUNTERS = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -58,8 +58,10 @@ def units(spec: PolicySpec = SPEC) -> dict[str, list[str]]:
     }
 
 
-def features(sizes: dict[str, tuple[int, int]], coding: Coding, spec: PolicySpec = SPEC) -> dict[str, dict]:
-    """Return the `features` of info.json; `sizes` are {camera: (height, width) px}."""
+def features(
+    sizes: dict[str, tuple[int, int]], coding: Coding, cameras: Sequence[Camera] = CAMERAS, spec: PolicySpec = SPEC
+) -> dict[str, dict]:
+    """Return the `features` of info.json; `sizes` are {camera: (height, width) px}, `cameras` name features."""
     names = {STATE: state_names(spec), ACTION: ACTION_NAMES}
     rows: dict[str, dict[str, Any]] = {
         key: {
@@ -72,7 +74,7 @@ def features(sizes: dict[str, tuple[int, int]], coding: Coding, spec: PolicySpec
     }
     rows[ACTION]["info"]["frame"] = spec.action.frame_id
     images = {
-        CAMERAS[camera]: {
+        find_camera(camera, cameras).lerobot_key: {
             "dtype": "video",
             "shape": [height, width, 3],
             "names": ["height", "width", "channels"],

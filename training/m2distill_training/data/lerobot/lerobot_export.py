@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError, UserError
 from m2distill_policy.utils.files import fsync_path, write_durably
 from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot import statistics as stats
-from m2distill_training.data.lerobot.layout import ACTION, CAMERAS, STATE
+from m2distill_training.data.lerobot.layout import ACTION, STATE
 from m2distill_training.data.libero.reader import Demo, open_libero
 from m2distill_training.data.videos import LOSSLESS, SMALL, VideoFiles
 
@@ -26,7 +27,9 @@ FPS = round(layout.SPEC.rate_hz)
 FIRST = {"chunk_index": 0, "file_index": 0}
 
 
-def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> dict:
+def export_lerobot(
+    files: Sequence[Path], out: Path, lossless: bool = False, cameras: Sequence[Camera] = CAMERAS
+) -> dict:
     """Write the demos of `files`, one file per task, as the dataset folder `out` and return its info.json.
 
     The folder appears completely or not at all. Raises DataError for files that open_libero rejects or whose images
@@ -40,9 +43,9 @@ def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> 
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
     try:
-        with _Writer(temporary, lossless) as writer:
+        with _Writer(temporary, lossless, cameras) as writer:
             for path in files:
-                with open_libero(path, "before") as file:
+                with open_libero(path, "before", cameras) as file:
                     for demo in file.demos():
                         writer.add(path, demo, file.instruction)
             info = writer.finish()
@@ -58,19 +61,21 @@ def export_lerobot(files: Sequence[Path], out: Path, lossless: bool = False) -> 
 class _Writer:
     """Writer of a dataset, episode by episode."""
 
-    def __init__(self, root: Path, lossless: bool):
+    def __init__(self, root: Path, lossless: bool, cameras: Sequence[Camera]):
+        self._cameras = tuple(cameras)
+        self._keys = {camera.name: camera.lerobot_key for camera in cameras}
         self._root = root
         self._coding = LOSSLESS if lossless else SMALL
         self._sizes: dict[str, tuple[int, int]] = {}  # camera -> (height, width), of the first demo
         limit_bytes = layout.VIDEO_FILE_MB * 2**20
         self._videos = {
             camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
-            for camera, key in CAMERAS.items()
+            for camera, key in self._keys.items()
         }
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict] = []
         self._rows: list[dict[str, np.ndarray]] = []  # of each episode; without images some 100 bytes a step
-        self._counts = {camera: np.zeros((3, 256), np.int64) for camera in CAMERAS}
+        self._counts = {camera: np.zeros((3, 256), np.int64) for camera in self._keys}
         self._total = 0
 
     def _video_path(self, key: str, number: int) -> Path:
@@ -112,7 +117,7 @@ class _Writer:
         }
         statistics = {key: stats.of_rows(values) for key, values in rows.items()}
         for camera, frames in demo.images.items():
-            key, place = CAMERAS[camera], self._videos[camera].add(frames)
+            key, place = self._keys[camera], self._videos[camera].add(frames)
             numbers = {**_place(place.file_number), "from_timestamp": place.from_s, "to_timestamp": place.to_s}
             episode |= {f"videos/{key}/{name}": value for name, value in numbers.items()}
             counts = stats.histogram(frames)
@@ -140,7 +145,7 @@ class _Writer:
             {key: [episode[key] for episode in self._episodes] for key in self._episodes[0]},
         )
         _write_tasks(self._root / layout.TASKS, self._tasks)
-        images = {CAMERAS[camera]: stats.of_images(counts, self._total) for camera, counts in self._counts.items()}
+        images = {self._keys[camera]: stats.of_images(counts, self._total) for camera, counts in self._counts.items()}
         _write_json(self._root / layout.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | images)
         info = {
             "codebase_version": layout.VERSION,
@@ -155,7 +160,7 @@ class _Writer:
             "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": layout.DATA_PATH,
             "video_path": layout.VIDEO_PATH,
-            "features": layout.features(self._sizes, self._coding),
+            "features": layout.features(self._sizes, self._coding, self._cameras),
         }
         _write_json(self._root / layout.INFO, info)
         return info

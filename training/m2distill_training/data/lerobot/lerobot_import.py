@@ -7,7 +7,7 @@ versions other than 3.0 are rejected.
 import json
 import math
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import permutations
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError, MessageError, UserError
 from m2distill_policy.observations.image_decoding import MAX_PIXELS, decode_compressed
 from m2distill_training.data.actions import clip_rounding
@@ -42,19 +43,19 @@ def _is_texts(kind: pa.DataType) -> bool:
 INTEGER, NUMBER, TEXTS, ANY = pa.types.is_integer, pa.types.is_floating, _is_texts, lambda kind: True  # of columns
 
 
-def import_lerobot(source: Path, out: Path, cameras: dict[str, str] = layout.CAMERAS) -> list[Path]:
+def import_lerobot(source: Path, out: Path, cameras: Sequence[Camera] = CAMERAS) -> list[Path]:
     """Write the dataset folder `source` as one file per task in the folder `out`.
 
-    `cameras` maps our cameras to features. Raises DataError; files of earlier tasks then remain, each complete.
+    `cameras` name the features with images. Raises DataError; files of earlier tasks then remain, each complete.
     """
-    dataset = _Dataset(source, cameras)
+    dataset = _Dataset(source, {camera.name: camera.lerobot_key for camera in cameras})
     paths = {instruction: out / name for instruction, name in file_names(dataset.tasks()).items()}
     for path in paths.values():
         if path.exists():
             raise UserError(f"{path} exists; name another folder")
     out.mkdir(parents=True, exist_ok=True)
     for instruction, path in paths.items():
-        write_demos(path, instruction, (NewDemo(demo, {}, {}) for demo in dataset.demos(instruction)))
+        write_demos(path, instruction, (NewDemo(demo, {}, {}) for demo in dataset.demos(instruction)), cameras)
     return list(paths.values())
 
 
@@ -239,8 +240,8 @@ def _find_features(path: Path, features: dict, cameras: dict[str, str]) -> _Feat
             f"{key} {feature.get('shape')}" for key, feature in features.items() if key not in layout.COUNTERS
         )
         raise DataError(
-            f"{path} has no feature {' and no '.join(missing)}; there are: {there}; name the images with "
-            "--agentview and --wrist, or record what is missing"
+            f"{path} has no feature {' and no '.join(missing)}; there are: {there}; name the features in a "
+            "file for --cameras, as lerobot_key, or record what is missing"
         )
     found = {}
     for camera, key in cameras.items():

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from m2distill_policy.cameras import Camera
 from m2distill_policy.control.session import normalise
 from m2distill_policy.errors import DataError, UserError, unknown_name
 from m2distill_policy.recording.episode import FAILURE, UNKNOWN
@@ -79,11 +80,12 @@ def import_bags(
     instruction: str | None = None,
     arm: str | None = None,
     unlabelled: bool = False,
+    cameras: Sequence[Camera] = (),
 ) -> list[EpisodeReport]:
     """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/.
 
-    `spec`, `instruction` and `arm` replace what the recorder stored. Raises DataError if no episode can be used, or a
-    file exists.
+    `spec`, `instruction` and `arm` replace what the recorder stored. `cameras` state the keys of the spec's cameras in
+    the files. Raises DataError if no episode can be used, or a file exists.
     """
     given_arm = None if arm is None else load_arm(arm)
     reports: list[EpisodeReport] = []
@@ -99,6 +101,7 @@ def import_bags(
                 report.success = bag.labels.get("success", "")
                 _check_success(report.success, unlabelled)
                 its_spec = spec or _spec(bag)
+                _check_cameras(cameras, its_spec)
                 if specs and its_spec.cameras != specs[0].cameras:
                     raise DataError(
                         "it was recorded for other images than the bags before it; name one --checkpoint for all"
@@ -110,7 +113,7 @@ def import_bags(
         specs.append(its_spec)
         files.setdefault(normalise(report.instruction), []).append((report, demo))
         images[out / IMAGES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
-    _write(out, files, images, reports)
+    _write(out, files, images, reports, cameras)
     return reports
 
 
@@ -119,6 +122,7 @@ def _write(
     files: dict[str, list[tuple[EpisodeReport, NewDemo]]],
     images: dict[Path, bytes],
     reports: list[EpisodeReport],
+    cameras: Sequence[Camera],
 ) -> None:
     if not files:
         raise DataError(
@@ -135,8 +139,16 @@ def _write(
     for text, members in files.items():
         for index, (report, _) in enumerate(members):
             report.file, report.demo = names[text], f"demo_{index}"
-        write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members])
+        write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras)
     write_atomically(out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode())
+
+
+def _check_cameras(cameras: Sequence[Camera], spec: PolicySpec) -> None:
+    given, needed = sorted(camera.name for camera in cameras), sorted(camera.name for camera in spec.cameras)
+    if given and given != needed:
+        raise DataError(
+            f"the spec has the cameras {', '.join(needed)}, --cameras lists {', '.join(given)}; list the same"
+        )
 
 
 def _instruction(bag: EpisodeBag, given: str | None) -> str:
@@ -231,7 +243,9 @@ def _stack(name: str, steps: list[Step], spec: PolicySpec) -> Demo:
 def _contact_sheet(demo: Demo, spec: PolicySpec, report: EpisodeReport) -> bytes:
     """Return a JPEG with moments from left to right, one row per camera, and a line of text below."""
     moments = np.linspace(0, len(demo.action) - 1, COLUMNS).round().astype(int)
-    sheet = np.concatenate([np.concatenate(list(images[moments]), axis=1) for images in demo.images.values()])
+    rows = [np.concatenate(list(images[moments]), axis=1) for images in demo.images.values()]
+    width = max(row.shape[1] for row in rows)  # cameras may differ in size
+    sheet = np.concatenate([cv2.resize(row, (width, round(len(row) * width / row.shape[1]))) for row in rows])
     caption = np.full((CAPTION_PX, sheet.shape[1], 3), 255, np.uint8)
     cv2.putText(
         caption,

@@ -18,6 +18,7 @@ from m2distill_policy.recording import episode_topics
 from m2distill_policy.recording.episode import METADATA
 from m2distill_policy.recording.episode_topics import Topic
 from m2distill_policy.recording.topic_statistics import TopicStatistics
+from m2distill_policy.utils.schema import check_label
 
 GAP_NS = 250_000_000  # a longer silence of a sensor is counted
 SILENCE_NS = 60_000_000_000  # nobody holds still for so long: what comes after is another episode
@@ -31,6 +32,7 @@ class EpisodeBag:
         self.path, self._reader = path, reader
         self.labels: dict[str, str] = reader.storage.metadata.custom or {}
         _check_metadata(reader, self.labels)
+        check_label(self.labels, path)
         self.arrivals: dict[str, TopicStatistics] = {}  # of the stamped topics that were read, by their stamps
         self._types = get_typestore(Stores.ROS2_JAZZY)
         if not reader.message_count:

@@ -94,6 +94,7 @@ class SimLaunchConfig(SharedLaunchConfig):
     initial_state: int = _launch_option(SimParameters, "initial_state")
     assets: str = _launch_option(SimParameters, "assets")
     image_size_px: int = _launch_option(SimParameters, "image_size_px")
+    cameras: str = _launch_option(SimParameters, "cameras")
     step_limit: int = _launch_option(SimParameters, "step_limit")
     video: str = _launch_option(SimParameters, "video")
 

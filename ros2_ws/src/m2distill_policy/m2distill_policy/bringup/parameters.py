@@ -172,6 +172,11 @@ class SimParameters:
         at_most=1024,
         read_only=True,
     )
+    cameras: str = parameter(
+        "",
+        "YAML or JSON file that lists the cameras to publish, as for training; empty: agentview and wrist",
+        read_only=True,
+    )
     pacing: str = same_parameter(PolicyParameters, "pacing")
     command_max_age_s: float = parameter(
         0.25, "real_time: maximum age of a twist that is still applied, in s", at_least=0.01, at_most=60.0

@@ -30,6 +30,7 @@ from m2distill_policy.bringup.parameters import (
     SimParameters,
 )
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, ParameterValues
+from m2distill_policy.cameras import read_cameras
 from m2distill_policy.errors import UserError
 from m2distill_policy.safety.arm_presets import load_arm, resolve_arm
 from m2distill_policy.safety.output_parameters import OutputParameters
@@ -62,6 +63,8 @@ def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
 
 def sim_nodes(config: SimLaunchConfig) -> tuple[NodeDescription, ...]:
     """Return the simulator."""
+    if config.cameras:
+        read_cameras(Path(config.cameras))  # reports an invalid file before any node starts
     chosen = {option.name: getattr(config, option.name) for option in fields(SimLaunchConfig)}
     return (_node(config, "m2distill_sim", "sim", _chosen(chosen, SimParameters)),)
 

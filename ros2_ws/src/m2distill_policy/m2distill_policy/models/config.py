@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from m2distill_policy.errors import SpecError
 from m2distill_policy.spec import strict_from_json
+from m2distill_policy.utils.schema import with_schema
 
 NORMS = ("batch", "group")
 GROUP_CHANNELS = 8  # channels per group of a group norm; fewer channels form one group
@@ -88,7 +89,7 @@ class ModelConfig:
 
     def to_json(self) -> str:
         """Return the configuration as JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(with_schema(dataclasses.asdict(self)), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "ModelConfig":

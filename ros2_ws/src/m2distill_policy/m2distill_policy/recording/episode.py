@@ -24,6 +24,7 @@ from rosbags.typesys.store import Typestore
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.files import fsync_path, write_atomically
+from m2distill_policy.utils.schema import with_labels
 
 OPEN, DISCARDED, LOCK, LABELS, METADATA = "open", "discarded", ".lock", "labels.json", "metadata.yaml"
 SUCCESS, FAILURE, UNKNOWN = "true", "false", "unknown"  # values of the label `success`
@@ -100,7 +101,7 @@ class RecordedEpisode:
 
     def __init__(self, root: Path, name: str, topics: Mapping[str, str], types: Typestore, labels: Mapping[str, str]):
         self.name, self._root = name, root
-        self.labels = dict(labels)
+        self.labels = with_labels(labels)
         self.bag = BagWriter(root / OPEN / name, topics, types)
         self._labels_path = self.bag.folder / LABELS
         with self.bag.abort_on_error():

@@ -28,6 +28,7 @@ from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.files import write_atomically
+from m2distill_policy.utils.schema import with_schema
 
 START_TIMEOUT_S = 90.0  # until both nodes have started
 CALL_TIMEOUT_S = 60.0  # for a reset, which builds another scene for another task
@@ -160,7 +161,7 @@ def run_trials(
             results.append(trial_client.trial(suite, task, initial_state, video))
             print(json.dumps(results[-1]), flush=True)
     trial_client.finish()
-    write_atomically(out, json.dumps(results, indent=2).encode())
+    write_atomically(out, json.dumps(with_schema(results), indent=2).encode())
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import cv2
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
@@ -27,7 +28,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_policy.action import command_to_action
 from m2distill_policy.bringup.parameters import SimParameters
-from m2distill_policy.cameras import CAMERA_NAMES
+from m2distill_policy.cameras import CAMERAS, read_cameras, square_sizes
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import run_node
@@ -90,7 +91,8 @@ class SimNode(Node):
 
         self._clock_pub = self.create_publisher(ClockMessage, "/clock", 1)
         self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
-        self._image_pubs = {name: self.create_publisher(Image, f"{name}/image_raw", 1) for name in CAMERA_NAMES}
+        self._cameras = read_cameras(Path(self._settings.cameras)) if self._settings.cameras else CAMERAS
+        self._image_pubs = {c.name: self.create_publisher(Image, f"{c.name}/image_raw", 1) for c in self._cameras}
         self._success_pub = self.create_publisher(Bool, "~/success", conversions.LATCHED)
         self._over_pub = self.create_publisher(Bool, "~/episode_over", conversions.LATCHED)
         self._steps_pub = self.create_publisher(UInt32, "~/steps", conversions.LATCHED)
@@ -173,9 +175,9 @@ class SimNode(Node):
     def _use_env(self, chosen: SimParameters) -> ArmEnv:
         if self._env is not None and (self._env.task.suite, self._env.task.index) == (chosen.suite, chosen.task):
             return self._env
-        size = (chosen.image_size_px, chosen.image_size_px)
+        sizes = square_sizes(chosen.image_size_px, self._cameras)
         env = make_env(
-            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), dict.fromkeys(CAMERA_NAMES, size)
+            chosen.suite, chosen.task, assets_of(chosen.suite, chosen.assets or None), sizes, views=self._cameras
         )
         if self._env is not None:
             self._env.close()
@@ -289,8 +291,14 @@ class SimNode(Node):
             image = conversions.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
             self._observation.append((publisher, image))
         if self._video:
-            self._add_frame(np.hstack([observation.images[name] for name in CAMERA_NAMES]))
+            self._add_frame(self._frame(observation.images))
         self._publish_observation()
+
+    def _frame(self, images: dict[str, np.ndarray]) -> np.ndarray:
+        """Return all views side by side; one whose camera states a size is resized."""
+        side = self._settings.image_size_px
+        views = (images[camera.name] for camera in self._cameras)
+        return np.hstack([v if len(v) == side else cv2.resize(v, (side, side)) for v in views])
 
     def _add_frame(self, frame: np.ndarray) -> None:
         room = VIDEO_BYTES // frame.nbytes - len(self._frames)

@@ -4,8 +4,9 @@ SHELL := /bin/bash
 ENV := source scripts/env.sh &&
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -q
 CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/api tests/packaging
-# pytest-xdist: as many processes as there are cores, four at most
-PARALLEL := -n logical --maxprocesses 4
+# pytest-xdist: as many processes as there are cores, four at most. Each begins with a share of whole files, so that few
+# fixtures are made twice, and takes tests from the others when it has none left.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help setup demo teach check test test-core test-ros coverage lint format docs docs-serve reference clean
 

@@ -29,7 +29,6 @@ TIMING = {  # files that measure a latency, a rate or a stop: nothing else may r
     "ros/test_fault.py",
     "ros/test_faults.py",
     "ros/test_hang.py",
-    "ros/test_operator.py",
     "ros/test_outputs.py",
     "ros/test_recorder.py",
     "ros/test_recorder_parity.py",

@@ -91,6 +91,8 @@ def test_mypy_knows_the_types(tmp_path):
     assert 'incompatible type "int"; expected "Path"' in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.sim
 def test_the_page_has_an_example_of_every_name_and_the_examples_run(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     code = "\n".join(blocks)
@@ -102,6 +104,8 @@ def test_the_page_has_an_example_of_every_name_and_the_examples_run(tmp_path):
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.sim
 def test_the_notebook_runs_in_under_a_minute_of_cpu(tmp_path):
     """Its cells in order, in a fresh interpreter, as a kernel would run them."""
     notebook = json.loads(NOTEBOOK.read_text())

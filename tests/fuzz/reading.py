@@ -96,6 +96,7 @@ def _serve(read: Callable[[Path], object], folder: Path, pipe, programs: tuple[s
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    sys.settrace(None)  # a trace of coverage slows the reader, and ends with it unsaved
     os.fsync = lambda descriptor: None  # slow on a busy disk, and these files need not survive a crash
     done = _watch(folder, programs)
     case = folder / "case"

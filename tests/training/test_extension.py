@@ -242,6 +242,8 @@ def test_hyper_parameters_are_kept_between_strategies_that_share_them():
         dataclasses.replace(config, strategy="er")
 
 
+@pytest.mark.slow
+@pytest.mark.sim
 def test_a_study_and_its_report_know_a_strategy_of_a_module(plugin, folder):
     asked = Study("libero_object", (0, 1), 1, 1, 2, 2, 1, 2, 0, "debug")
     study(folder / "study", asked, (plugin,), (0,), workers=1)

@@ -22,6 +22,8 @@ from m2distill_training.evaluation.evaluate import evaluate_run
 from m2distill_training.experiments.robosuite_demos import STEADY_M, STEADY_RAD, read_recordings
 from m2distill_training.presets import debug
 
+pytestmark = pytest.mark.sim
+
 SOURCE = lift.assets().path / "demonstrations/lift/demo.hdf5"
 
 

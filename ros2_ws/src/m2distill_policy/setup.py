@@ -45,6 +45,7 @@ setup(
         "pyyaml",
         "rosbags",
         "safetensors",
+        "tokenizers",
         "torch",
         "transformers",
     ],

@@ -3,6 +3,7 @@
 Results are bit-identical only if these agree.
 """
 
+import functools
 import os
 import platform
 import shutil
@@ -44,8 +45,13 @@ def environment() -> dict:
 
 
 def packages() -> dict[str, str]:
-    """Return {name: version} of all installed packages."""
-    return dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items()))
+    """Return {name: version} of all packages that were installed at the first call."""
+    return dict(_packages())
+
+
+@functools.cache
+def _packages() -> tuple[tuple[str, str], ...]:
+    return tuple(sorted({d.metadata["Name"]: d.version for d in distributions()}.items()))
 
 
 def source_commit() -> str | None:

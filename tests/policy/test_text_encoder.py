@@ -29,11 +29,6 @@ def test_loading_and_encoding_print_nothing():
     assert (run.stdout, run.stderr) == ("", "")
 
 
-def test_loading_and_encoding_with_bert_print_nothing(tiny_bert, capfd):
-    load_text_encoder(BERT, tiny_bert).encode(["open the drawer"])
-    assert capfd.readouterr() == ("", "")
-
-
 def test_similar_instructions_have_similar_embeddings(minilm):
     near, also_near, far = minilm.encode(
         [
@@ -63,48 +58,6 @@ def test_an_embedding_equals_that_of_sentence_transformers(minilm, monkeypatch):
         sentence
     )
     np.testing.assert_allclose(minilm.encode([sentence])[0], reference, atol=1e-5)
-
-
-TEXTS = ["open the drawer", "", "À ☃ 日本", "word " * 400, *("pick up the thing " * k for k in range(1, 30))]
-
-
-def test_an_embedding_has_the_bits_that_transformers_computes(minilm):
-    import torch
-
-    from m2distill_policy.language.torchvision_workaround import patch_torchvision
-
-    patch_torchvision()
-    from transformers import AutoTokenizer, BertModel
-
-    folder = text_encoder._packaged_minilm()
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
-    for text in TEXTS:
-        with torch.no_grad():
-            words = tokenizer([text], truncation=True, max_length=256, return_tensors="pt")
-            mean = model(**words).last_hidden_state[0].mean(0)
-        np.testing.assert_array_equal(minilm.encode([text])[0], (mean / mean.norm()).numpy())
-
-
-def test_the_packaged_encoder_needs_no_transformers():
-    """Their import takes two seconds, in every training and at a node's first match."""
-    code = (
-        "import sys; from m2distill_policy.language.text_encoder import *; load_text_encoder(MINILM).encode(['go']); "
-        "print([m for m in ('transformers', 'torchvision') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-@pytest.mark.parametrize("content", [None, "", "{}", "[]"])
-def test_a_damaged_copy_of_the_packaged_encoder_is_rejected(name, content, tmp_path):
-    for path in text_encoder._packaged_minilm().glob("*.*"):
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / name).unlink()
-    if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises(TextEncoderError, match=r"\S") as raised:
-        load_text_encoder(MINILM, tmp_path)
-    assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_sentence_is_computed_once():

@@ -45,7 +45,6 @@ setup(
         "pyyaml",
         "rosbags",
         "safetensors",
-        "tokenizers",
         "torch",
         "transformers",
     ],

@@ -1,10 +1,9 @@
 """Language: from an instruction's text to the embedding that conditions the policy.
 
     text_encoder.py            sentence embeddings by a frozen public language model
-    minilm.py                  the packaged sentence encoder in torch alone
     instruction_matcher.py     text -> the known instruction that it means, or an error
     torchvision_workaround.py  makes torchvision importable beside a CPU-only torch
 
 Invariant: the policy is conditioned only on embeddings of instructions it was trained on. Importing a module of this
-room imports neither torch nor transformers, except the workaround and minilm.py.
+room imports neither torch nor transformers, except the workaround.
 """

@@ -23,7 +23,7 @@ MIN_MARGIN = 0.05  # of the best similarity over the second best
 
 
 class InstructionMatcher:
-    """Matcher with the packaged encoder, which is loaded at the first match; that takes about a second."""
+    """Matcher with the packaged encoder, which is loaded at the first match; that takes seconds."""
 
     def __init__(self, threshold: float):
         self._threshold = threshold

@@ -1,8 +1,8 @@
 """Who may move the arm: the table of every event against every state, and the only code that changes the state.
 
-Operator > stop, pause and fault > goal > instruction. A higher rank interrupts a lower one at any time; a lower one never
-interrupts a higher one. The policy may move the arm only in RUNNING and HOLDING, and only for a live order: an instruction
-or a goal that was accepted and has not ended since. No ROS, clock or torch here.
+Operator > stop, pause and fault > goal > instruction. A higher rank interrupts a lower one at any time; a lower one
+never interrupts a higher one. The policy may move the arm only in RUNNING and HOLDING, and only for a live order: an
+instruction or a goal that was accepted and has not ended since. No ROS, clock or torch here.
 """
 
 from dataclasses import dataclass
@@ -76,6 +76,7 @@ NO_REPETITION = "it is repeated, which starts nothing; call ~/start or send anot
 NO_GOAL_IN_PAUSE = "the policy is paused; call ~/start, or ~/stop first"
 RESET_FIRST = "a fault is latched; call ~/reset_fault first"
 SILENT_OPERATOR = "the operator has the arm and is silent; call ~/start or ~/stop to take it back"
+RELEASED = "the operator has released the arm; call ~/start to continue"
 GOAL_FIRST = "a goal has the arm; cancel it or call ~/stop first"
 
 
@@ -161,8 +162,7 @@ TABLE: dict[Event, dict[State, Cell]] = {
     Event.UNKNOWN: _end_of_goal(),
     Event.TAKEOVER: {state: Cell(OPERATOR, message="the operator has taken over") for state in STATES},
     Event.SILENCE: _stay() | {OPERATOR: Cell(SILENT, message=SILENT_OPERATOR)},
-    Event.RELEASE: _stay()
-    | {state: Cell(BENEATH, message="the operator has released the arm") for state in (OPERATOR, SILENT)},
+    Event.RELEASE: _stay() | {state: Cell(BENEATH, message=RELEASED) for state in (OPERATOR, SILENT)},
     Event.FAULT: {state: Cell(FAULT, Effect.END) for state in STATES}
     | {state: Cell(state, Effect.END) for state in (OPERATOR, SILENT)},
     Event.RESET: _stay() | {FAULT: Cell(IDLE)},
@@ -205,8 +205,8 @@ class Decision:
 class Authority:
     """State of the policy node, from its configuration to its cleanup. Every method returns a Decision.
 
-    `fault` is why a fault is latched, also beneath an operator; `order` is followed in HOLDING and RUNNING and suspended
-    in PAUSED and OPERATOR.
+    `fault` is why a fault is latched, also beneath an operator; `order` is followed in HOLDING and RUNNING and
+    suspended in PAUSED and OPERATOR.
     """
 
     def __init__(self):
@@ -226,6 +226,11 @@ class Authority:
     def last_text(self) -> str:
         """Instruction of the present or the last order; empty if there was none."""
         return (self._last.known or self._last.text) if self._last else ""
+
+    def why_rejected(self, event: Event) -> str:
+        """Return why the table rejects an event now; empty if it accepts it."""
+        cell = TABLE[event][self.state]
+        return "" if cell.accepted else f"{cell.message}{f': {self.fault}' if self.state is FAULT else ''}"
 
     def instruct(self, text: str, known: str, *, on_topic: bool) -> Decision:
         """Handle an instruction. On the topic a repetition starts nothing; a request starts the text in any case.
@@ -255,6 +260,8 @@ class Authority:
     def start(self, known: str) -> Decision:
         """Handle ~/start; `known` is the checkpoint's instruction for `last_text`, or empty if it has none."""
         last = self.order or self._last
+        if self.fault:  # also beneath an operator who is silent
+            return self._rejection(Event.START, f"{RESET_FIRST}: {self.fault}")
         if last is None:
             return self._rejection(Event.START, "no instruction yet; send one first")
         if not known and last.known:
@@ -290,12 +297,12 @@ class Authority:
     def _rejection(self, event: Event, message: str) -> Decision:
         """Reject an event that the table would accept here."""
         cell = TABLE[event][self.state]
-        return Decision(event, self.state, self.state, False, message if cell.accepted else cell.message)
+        return Decision(event, self.state, self.state, False, message if cell.accepted else self.why_rejected(event))
 
     def _decide(self, event: Event, order: Order | None = None, message: str = "") -> Decision:
         before, cell, old = self.state, TABLE[event][self.state], self.order
         if not cell.accepted:
-            return Decision(event, before, before, False, cell.message)
+            return Decision(event, before, before, False, self.why_rejected(event))
         if event is Event.TAKEOVER and before not in (OPERATOR, SILENT):
             self._pause_beneath = before in (HOLDING, RUNNING, PAUSED)
         if event is Event.STOP:

@@ -50,6 +50,8 @@ class ServiceClient(ClientNode):
                     "in the same ROS_DOMAIN_ID, and --namespace selects their namespace"
                 )
         self.run(MATCH_S)
+        for service in services:
+            self.one_server(service)
         if settings:
             self._set(services[0].rpartition("/")[0], settings)
         for service, client in zip(services, clients, strict=True):

@@ -86,6 +86,16 @@ class Client(Node):
         self.sensors = self.create_timer(0.05, self.sense)
         self.sensors.cancel()
 
+    def leave_sensors_to_the_simulator(self) -> None:
+        """Destroy the publishers of sensor data, because an input with two publishers holds the arm."""
+        for publisher in (*self.sensor_pubs, self.pose_pub):
+            self.destroy_publisher(publisher)
+        self.image_pubs, self.joints_pub = {}, None
+
+    @property
+    def sensor_pubs(self) -> list:
+        return [*self.image_pubs.values(), *([self.joints_pub] if self.joints_pub else [])]
+
     def sense(self, stamp_ns: int | None = None) -> None:
         """Publish one set of sensor data, stamped now by default. The timer `sensors` does so at 20 Hz."""
         clock_ns = self.get_clock().now().nanoseconds
@@ -156,7 +166,7 @@ class Client(Node):
 
     def wait_until_active(self) -> None:
         """Wait until an active node publishes its status and has subscribed to all topics of this client."""
-        publishers = (self.instruction_pub, self.joints_pub, *self.image_pubs.values())
+        publishers = (self.instruction_pub, *self.sensor_pubs)
         self.wait(
             lambda: (
                 self.status

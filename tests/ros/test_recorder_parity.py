@@ -40,6 +40,7 @@ def test_every_tensor_of_a_recorded_run_equals_that_of_its_import(client, checkp
     )
     sim, policy, recorder_node = system_nodes(config)
     tasks = []
+    client.leave_sensors_to_the_simulator()
     client.create_subscription(String, "sim/task", lambda m: tasks.append(m.data), LATCHED)
     witnessed = tmp_path / "witnessed"
     witnessed.mkdir()

@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_interfaces.srv import Command
 from m2distill_policy.bringup.processes import NodeDescription
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
@@ -72,6 +73,7 @@ class Client(Node):
             name: self.create_client(Trigger, f"policy/{name}")
             for name in ("start", "stop", "pause", "reset_fault", "reload", "rollback")
         }
+        self.command = self.create_client(Command, "policy/command")
         self.execute = ActionClient(self, ExecuteInstruction, "policy/execute")
         self.sent = 0  # sets of sensor data
         self.sizes = dict.fromkeys(CAMERAS, 64)  # of the images; 0: the camera is off
@@ -83,6 +85,16 @@ class Client(Node):
         self.sent_ns: dict[str, int] = {}  # when each input was sent last, by the clock
         self.sensors = self.create_timer(0.05, self.sense)
         self.sensors.cancel()
+
+    def leave_sensors_to_the_simulator(self) -> None:
+        """Destroy the publishers of sensor data, because an input with two publishers holds the arm."""
+        for publisher in (*self.sensor_pubs, self.pose_pub):
+            self.destroy_publisher(publisher)
+        self.image_pubs, self.joints_pub = {}, None
+
+    @property
+    def sensor_pubs(self) -> list:
+        return [*self.image_pubs.values(), *([self.joints_pub] if self.joints_pub else [])]
 
     def sense(self, stamp_ns: int | None = None) -> None:
         """Publish one set of sensor data, stamped now by default. The timer `sensors` does so at 20 Hz."""
@@ -154,9 +166,13 @@ class Client(Node):
 
     def wait_until_active(self) -> None:
         """Wait until an active node publishes its status and has subscribed to all topics of this client."""
-        publishers = (self.instruction_pub, self.joints_pub, *self.image_pubs.values())
+        publishers = (self.instruction_pub, *self.sensor_pubs)
         self.wait(
-            lambda: self.status and all(pub.get_subscription_count() for pub in publishers),
+            lambda: (
+                self.status
+                and self.command.service_is_ready()
+                and all(pub.get_subscription_count() for pub in publishers)
+            ),
             "an active node",
             START_LIMIT_S,
         )
@@ -174,6 +190,16 @@ class Client(Node):
         return self.ask(self.triggers[service], Trigger.Request(), service)
 
     def instruct(self, instruction: str) -> None:
+        """Send a request to follow an instruction, also one that was stopped; empty: stop."""
+        self.command_to("INSTRUCT" if instruction else "STOP", instruction)
+
+    def command_to(self, verb: str, instruction: str = "", **fields):
+        """Send a request to ~/command; return the future of its answer."""
+        number = getattr(Command.Request, verb)
+        return self.command.call_async(Command.Request(command=number, instruction=instruction, **fields))
+
+    def publish_instruction(self, instruction: str) -> None:
+        """Publish an instruction on the topic, where a repetition starts nothing."""
         self.instruction_pub.publish(String(data=instruction))
 
     def of(self, topic: str) -> list:

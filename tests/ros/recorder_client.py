@@ -45,7 +45,7 @@ class Recorder:
             "an active recorder",
             START_LIMIT_S,
         )
-        publishers = (client.instruction_pub, client.joints_pub, self.command_pub, *client.image_pubs.values())
+        publishers = (client.instruction_pub, self.command_pub, *client.sensor_pubs)
         client.wait(lambda: all(pub.get_subscription_count() for pub in publishers), "its subscriptions")
 
     def __call__(self, verb: str) -> Trigger.Response:

@@ -130,7 +130,7 @@ def test_the_success_topic_ends_a_goal_with_success_after_feedback_twice_a_secon
 def test_a_paraphrase_matches_the_instruction_and_another_text_is_rejected(configured):
     activate(configured)
     rejected = goal(configured, "pick up the banana and place it in the basket", 600)
-    configured.wait_for_state(PolicyStatus.IDLE, "comparing")
+    configured.wait_for_state(PolicyStatus.HOLDING, "comparing")
     answer = configured.wait(rejected.get_result_async().done, "the rejection", START_LIMIT_S) and configured.result(
         rejected.get_result_async(), "the result"
     )

@@ -86,6 +86,7 @@ def test_every_option_can_be_set_on_the_command_line():
         "task": 4,
         "initial_state": 5,
         "assets": "builtin",
+        "cameras": "cameras.yaml",
         "image_size_px": 64,
         "step_limit": 7,
         "video": "v",

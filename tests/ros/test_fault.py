@@ -44,10 +44,19 @@ def test_a_fault_ends_the_goal_holds_the_arm_and_latches_until_reset(broken):
         lambda: any(array.status[0].level == DiagnosticStatus.ERROR for array in broken.of("/diagnostics")), "the error"
     )
 
+    again = broken.result(broken.execute.send_goal_async(goal), "the answer")
+    assert not again.accepted
+    broken.wait(lambda: "a fault is latched" in broken.status.notice, "the reason of the rejection")
+    for verb in ("INSTRUCT", "START"):
+        answer = broken.result(broken.command_to(verb, KNOWN[1]), "the answer")
+        assert not answer.accepted and answer.state == PolicyStatus.FAULT and "not finite" in answer.message
     broken.instruct("")
     broken.wait_for_state(PolicyStatus.FAULT)
     assert "not finite" in broken.call("reset_fault").message
     broken.wait_for_state(PolicyStatus.IDLE)
+    sent = broken.sent
+    broken.wait(lambda: broken.sent > sent + 10, "good inputs")
+    assert broken.status.state == PolicyStatus.IDLE  # the faulty instruction is not followed again
 
 
 def test_a_policy_that_raises_is_a_fault(client, checkpoint_path, tmp_path):

@@ -156,7 +156,15 @@ def test_a_joint_near_its_limit_latches_until_the_arm_is_moved_and_the_fault_res
     sent = robot.sent
     robot.wait(lambda: robot.sent > sent + 3, "good sensor data")
     assert robot.status.state == PolicyStatus.FAULT
+    for service in ("start", "pause"):
+        assert not robot.call(service).success
+    robot.received.clear()
     assert robot.call("reset_fault").success
+    robot.wait_for_state(PolicyStatus.IDLE, "cleared: panda_joint6")
+    sent = robot.sent
+    robot.wait(lambda: robot.sent > sent + 5, "good sensor data")
+    assert not robot.of("policy/action")
+    assert robot.call("start").success
     robot.wait_for_state(PolicyStatus.RUNNING)
 
 

@@ -120,7 +120,7 @@ def test_an_image_passes_through_the_listed_files_on_its_way_to_a_command(
         node.trigger_activate()
         controller = node._parts.controller
         published = _stop_at_publication(controller.loop._outputs, recorder, monkeypatch)
-        controller.instructions.follow(KNOWN[0])
+        controller.instructions.request(KNOWN[0])
         stamp_ns = node.get_clock().now().nanoseconds
         send_set(node, stamp_ns, recorder)  # starts the policy's thread and sets its instruction
         for _ in range(ATTEMPTS):

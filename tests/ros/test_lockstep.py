@@ -65,6 +65,7 @@ class Episode:
     """Client of the simulator's topics and services."""
 
     def __init__(self, client: Client):
+        client.leave_sensors_to_the_simulator()
         self.client, self.over, self.success, self.tasks, self.steps = client, [], [], [], []
         client.create_subscription(Bool, "sim/episode_over", lambda m: self.over.append(m.data), LATCHED)
         client.create_subscription(Bool, "sim/success", lambda m: self.success.append(m.data), LATCHED)

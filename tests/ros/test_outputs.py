@@ -146,15 +146,17 @@ def test_an_invalid_or_old_pose_is_not_a_target_and_the_last_valid_one_stops_the
         robot.session.reset()
         time.sleep(0.4)
         robot.outputs.stop()
-        robot.outputs.stop()  # it is at rest, and its pose is unknown by now
+        robot.outputs.stop()  # its pose is unknown by now, and the latched one holds it
         robot.has_pose(9.0)
         robot.outputs.stop()
 
     def stands_and_poses_fail() -> None:
+        robot.outputs.unlatch()  # others may move it from now on
         robot.has_pose(0.4)
         robot.has_pose(math.nan)
         robot.outputs.stop()
         time.sleep(0.4)
+        robot.outputs.unlatch()
         robot.outputs.stop()
         robot.has_pose(9.0)
         robot.outputs.stop()
@@ -162,7 +164,7 @@ def test_an_invalid_or_old_pose_is_not_a_target_and_the_last_valid_one_stops_the
     def places(send, count: int) -> list[float]:
         return [m.pose.position.x for topic, m in robot.after(send, count) if topic == "target_pose"]
 
-    assert places(moves_and_poses_fail, 4) == [pytest.approx(0.41), 0.4, 9.0]  # and one for the gripper
+    assert places(moves_and_poses_fail, 5) == [pytest.approx(0.41), 0.4, 0.4, 0.4]  # and one for the gripper
     assert places(stands_and_poses_fail, 2) == [0.4, 9.0]
 
 
@@ -326,3 +328,18 @@ def test_an_error_in_a_transition_leaves_no_thread_and_no_publisher(ros, checkpo
     assert not {p.topic_name.strip("/") for p in node.publishers} & set(KINDS)
     node.close()
     node.destroy_node()
+
+
+def test_a_hold_in_poses_is_one_latched_pose_while_the_arm_sinks(make_robot):
+    robot = make_robot(output="pose")
+    robot.has_pose(0.4)
+    robot.after(lambda: robot.outputs.send(COMMAND), 2)
+    stops = []
+    for sunk in range(5):
+        robot.has_pose(0.4 - 0.01 * sunk)
+        ((_, stop),) = robot.after(robot.outputs.stop, 1)
+        stops.append(stop.pose.position.x)
+    assert stops == [0.4] * 5
+    robot.outputs.unlatch()  # an operator has moved the arm
+    ((_, stop),) = robot.after(robot.outputs.stop, 1)
+    assert stop.pose.position.x == pytest.approx(0.36)

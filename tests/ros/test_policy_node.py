@@ -175,19 +175,19 @@ def goal(text: str, limit_s: float) -> ExecuteInstruction.Goal:
     )
 
 
-def test_a_goal_runs_until_its_time_limit_and_reports_its_progress(running):
+def test_a_goal_that_reaches_its_time_limit_is_aborted_and_reports_its_progress(running):
     feedback = []
     sending = running.execute.send_goal_async(goal(KNOWN[1], 0.8), lambda m: feedback.append(m.feedback))
     handle = running.result(sending, "the goal to be accepted")
     assert handle.accepted
     end = running.result(handle.get_result_async(), "the result")
-    assert (end.status, end.result.termination_reason) == (GoalStatus.STATUS_SUCCEEDED, Result.TIME_LIMIT)
+    assert (end.status, end.result.termination_reason) == (GoalStatus.STATUS_ABORTED, Result.TIME_LIMIT)
     assert feedback and feedback[-1].steps > 0
     running.wait_for_state(PolicyStatus.IDLE, "time limit")
     running.wait_for_motion(False)
 
 
-def test_goals_end_by_cancel_by_another_instruction_and_by_stop(running):
+def test_goals_end_by_cancel_by_another_goal_and_by_stop_and_not_by_an_instruction(running):
     def start():
         handle = running.result(running.execute.send_goal_async(goal(KNOWN[1], 60)), "the goal to be accepted")
         running.wait(
@@ -204,7 +204,11 @@ def test_goals_end_by_cancel_by_another_instruction_and_by_stop(running):
     running.result(cancelled.cancel_goal_async(), "the cancellation")
     assert end(cancelled) == (GoalStatus.STATUS_CANCELED, Result.CANCELED)
     superseded = start()
-    running.instruct(KNOWN[0])
+    running.publish_instruction(KNOWN[0])
+    answer = running.result(running.command_to("INSTRUCT", KNOWN[0]), "the answer")
+    assert not answer.accepted and "a goal has the arm" in answer.message
+    assert (answer.state, answer.instruction) == (PolicyStatus.RUNNING, KNOWN[1])
+    assert running.result(running.execute.send_goal_async(goal(KNOWN[0], 60)), "the next goal").accepted
     assert end(superseded) == (GoalStatus.STATUS_ABORTED, Result.PREEMPTED)
     stopped = start()
     assert running.call("stop").success

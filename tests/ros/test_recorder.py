@@ -43,7 +43,7 @@ def recorder(client, node) -> Recorder:
 
 def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, recorder, directory, checkpoint_path):
     assert not recorder("keep").success
-    client.instruct(KNOWN[0])
+    client.publish_instruction(KNOWN[0])
     client.wait(lambda: "recording" in recorder("start").message, "the start")
     rejected = recorder("start")
     assert not rejected.success and "keep or discard it first" in rejected.message
@@ -70,7 +70,7 @@ def test_a_kept_episode_is_a_standard_bag_with_everything_that_was_sent(client, 
 
 
 def test_messages_sent_before_keep_are_kept(client, recorder):
-    client.instruct(KNOWN[0])
+    client.publish_instruction(KNOWN[0])
     assert recorder("start").success
     recorder.record(5)
     names = [f"joint {number}" for number in range(40)]
@@ -113,7 +113,7 @@ def test_silence_is_reported_while_recording_and_in_the_response(client, recorde
 
 
 def test_messages_that_cannot_be_decoded_are_recorded_as_received(client, recorder, node):
-    client.instruct(KNOWN[0])
+    client.publish_instruction(KNOWN[0])
     assert recorder("start").success
     pubs = [
         client.instruction_pub,

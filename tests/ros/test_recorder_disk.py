@@ -28,7 +28,7 @@ def nodes(client, checkpoint_path, tmp_path) -> Iterator[NodeProcesses]:
 def recorder(client, nodes) -> Recorder:
     recorder = Recorder(client)
     recorder.wait_until_up()
-    client.instruct(KNOWN[0])
+    client.publish_instruction(KNOWN[0])
     return recorder
 
 

@@ -40,6 +40,7 @@ def test_every_tensor_of_a_recorded_run_equals_that_of_its_import(client, checkp
     )
     sim, policy, recorder_node = system_nodes(config)
     tasks = []
+    client.leave_sensors_to_the_simulator()
     client.create_subscription(String, "sim/task", lambda m: tasks.append(m.data), LATCHED)
     witnessed = tmp_path / "witnessed"
     witnessed.mkdir()
@@ -64,9 +65,9 @@ def test_every_tensor_of_a_recorded_run_equals_that_of_its_import(client, checkp
             assert recorder("start").success
             received = 8 if pacing == "lockstep" else 80  # the first observation, repeated, or all of a second's
             client.wait(lambda: recorder.numbers("messages") >= received, "a recording")
-            client.instruct(tasks[-1])
+            client.publish_instruction(tasks[-1])
             client.wait(lambda: len(client.of("policy/action")) > STEPS, "the answers", 60)
-            client.instruct("")
+            client.publish_instruction("")
             client.wait_for_state(PolicyStatus.IDLE)
             assert recorder("keep").success
         finally:

@@ -37,6 +37,7 @@ class Watcher:
     """Client that receives the simulator's topics and moves its arm."""
 
     def __init__(self, client: Client):
+        client.leave_sensors_to_the_simulator()
         self.client, self.joints, self.tasks, self.over, self.steps = client, [], [], [], []
         client.create_subscription(JointState, "joint_states", self.joints.append, 5)
         client.create_subscription(String, "sim/task", lambda m: self.tasks.append(m.data), LATCHED)

@@ -25,6 +25,7 @@ def instruct(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_starter_follows_known_instructions_and_rejects_others(client, tmp_path):
+    client.leave_sensors_to_the_simulator()
     success = []
     client.create_subscription(Bool, "sim/success", lambda message: success.append(message.data), LATCHED)
     config = SystemLaunchConfig(pacing="lockstep", sampling="mode", assets="builtin", initial_state=41, step_limit=300)
@@ -50,7 +51,7 @@ def test_the_starter_follows_known_instructions_and_rejects_others(client, tmp_p
         assert (followed.returncode, followed.stdout) == (0, f"running: {SOUP}\n"), followed.stderr
         client.wait(lambda: success and success[-1], "the soup in the basket", 240.0)
         stopped = instruct("--stop")
-        assert stopped.returncode == 0 and stopped.stdout.startswith("idle: "), stopped.stderr
+        assert stopped.returncode == 0 and stopped.stdout == "stopped: /policy\n", stopped.stderr
         nodes.check()
         assert "no policy node found" in lost.communicate(timeout=START_LIMIT_S)[1] and lost.returncode == 2
 

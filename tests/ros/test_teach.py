@@ -138,6 +138,7 @@ def nodes(lab) -> Iterator[NodeProcesses]:
 
 class Simulator:
     def __init__(self, client: Client):
+        client.leave_sensors_to_the_simulator()
         self.client, self.success, self.over, self.operator_active = client, [], [], []
         for topic, received in (("success", self.success), ("episode_over", self.over)):
             client.create_subscription(

@@ -82,7 +82,7 @@ def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):
     operator.instruct(KNOWN[0])
     operator.wait_for_state(PolicyStatus.RUNNING)
     operator.stick = (FORWARD, HELD)
-    operator.wait_for_state(PolicyStatus.PAUSED, "the operator has taken over")
+    operator.wait_for_state(PolicyStatus.OPERATOR, "the operator has taken over")
     acted = len(operator.of("policy/action"))
     begun = len(operator.of("twist_cmd"))
     operator.wait(lambda: len(operator.of("twist_cmd")) >= begun + 10, "the operator's commands")
@@ -92,7 +92,7 @@ def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):
     assert all(t.tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0]) for t in commands)
     operator.stick = (STILL, FREE)
     operator.wait(lambda: not operator.active[-1], "the release")
-    assert operator.status.state == PolicyStatus.PAUSED
+    operator.wait_for_state(PolicyStatus.PAUSED, "the operator has released the arm")
     assert operator.call("start").success
     operator.wait_for_state(PolicyStatus.RUNNING)
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_policy.control.session import normalise
 from m2distill_policy.errors import UserError
+from m2distill_policy.language.instruction_text import normalise
 from m2distill_sim.suites import Task, assets_of, find_task, suites
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.evaluation.rollout_jobs import (

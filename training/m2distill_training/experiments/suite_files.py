@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from m2distill_policy.control.session import normalise
 from m2distill_policy.errors import DataError
+from m2distill_policy.language.instruction_text import normalise
 from m2distill_sim.suites import Task, find_task, suites
 from m2distill_training.data.libero.reader import open_libero
 

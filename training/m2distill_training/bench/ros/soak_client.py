@@ -17,7 +17,8 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
-from m2distill_policy.ros.clients.client_node import ClientNode
+from m2distill_interfaces.srv import Command
+from m2distill_policy.ros.clients.client_node import ClientNode, CommandClient
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 
@@ -36,6 +37,7 @@ class SoakClient(ClientNode):
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
         self.create_subscription(PolicyAction, "policy/action", self._on_action, 1000)
         self._instruct = self.create_publisher(String, "instruction", 10)
+        self._command = CommandClient(self)
         self._triggers = {
             name: self.create_client(Trigger, name)
             for name in ("recorder/start", "recorder/keep", "policy/reset_fault")
@@ -57,6 +59,7 @@ class SoakClient(ClientNode):
         return (
             self._status is not None
             and self._instruct.get_subscription_count() > 1
+            and self._command.is_ready()
             and all(client.service_is_ready() for client in self._triggers.values())
         )
 
@@ -66,7 +69,8 @@ class SoakClient(ClientNode):
         if self._status.state == PolicyStatus.FAULT:
             self.call_trigger(self._triggers["policy/reset_fault"])
         before = self.counts["actions"]
-        self._instruct.publish(String(data=self._instruction))
+        self._command.send(Command.Request.INSTRUCT, self._instruction)
+        self._instruct.publish(String(data=self._instruction))  # for the recorder
         self.counts["instructed"] += 1
         self.wait(lambda: self.counts["actions"] > before, "an action")
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from m2distill_policy.cameras import Camera
-from m2distill_policy.control.session import normalise
 from m2distill_policy.errors import DataError, UserError, unknown_name
+from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.recording.episode import FAILURE, UNKNOWN
 from m2distill_policy.safety.arm_presets import arm_names, load_arm, settings_from_json
 from m2distill_policy.spec import PolicySpec

@@ -25,7 +25,11 @@ def add_instruct_arguments(parser: Parser) -> None:
     parser.add_argument(
         "instruction", nargs="*", help="in words, for example: pick up the milk and place it in the basket"
     )
-    parser.add_argument("--stop", action="store_true", help="stop the arm and clear the instruction")
+    parser.add_argument(
+        "--stop",
+        action="store_true",
+        help="stop every policy of the domain, or of the namespace, and verify that nothing moves",
+    )
     _add_namespace(parser)
 
 

@@ -81,10 +81,27 @@ class PolicyParameters:
         read_only=True,
     )
     min_similarity: float = parameter(
-        0.93,
-        "minimum cosine similarity for an unseen instruction to match a known one; 1: exact matches only",
+        1.0,
+        "minimum cosine similarity for an unseen instruction to match a known one, for example 0.93; 1: exact matches "
+        "only",
         at_least=0.0,
         at_most=1.0,
+    )
+    goal_start_timeout_s: float = parameter(
+        60.0,
+        "time after which a goal of ~/execute that has not moved the arm is aborted, in s; its time limit starts with "
+        "the first motion",
+        at_least=0.1,
+        at_most=3600.0,
+    )
+    time_limit_succeeds: bool = parameter(
+        False, "a goal that reaches its time limit succeeds, after at least one motion, instead of being aborted"
+    )
+    operator_timeout_s: float = parameter(
+        1.0,
+        "silence of `operator_active` after which ~/start and ~/stop may take the arm back, in s; nothing else does",
+        at_least=0.1,
+        at_most=60.0,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
 from m2distill_policy.errors import PolicyTimeoutError, SpecError, UserError
+from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.observation import Observation, order_joints, prepare_image
 from m2distill_policy.observations.poses import Pose
@@ -246,8 +247,3 @@ def require_same_robot(ours: PolicySpec, other: PolicySpec) -> None:
                 f"its spec has {name} {getattr(other, name)}, this robot's is {getattr(ours, name)}; "
                 "configure the node again for another robot"
             )
-
-
-def normalise(instruction: str) -> str:
-    """Return the instruction without differences of case, white space and a final full stop."""
-    return " ".join(instruction.casefold().split()).rstrip(".").rstrip()

@@ -1,5 +1,6 @@
-"""Safety: which commands may reach an arm, and the description of an arm.
+"""Safety: who may move an arm, which commands may reach it, and the description of an arm.
 
+    authority.py          who may move the arm: the table of every event against every state
     limits.py             SafetyLimits, and CommandGuard, which applies them to every command
     joint_limits.py       joint limits by joint name
     output_parameters.py  topics, frame, command format and gripper units of an arm

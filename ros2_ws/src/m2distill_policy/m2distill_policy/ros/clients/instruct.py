@@ -6,10 +6,12 @@ import sys
 from std_msgs.msg import String
 
 from m2distill_interfaces.msg import PolicyStatus
+from m2distill_interfaces.srv import Command
 from m2distill_policy.bringup.client_cli import instruct_arguments
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.clients.client_node import ClientNode
-from m2distill_policy.ros.common.conversions import COMPARING, LATCHED
+from m2distill_policy.ros.clients.client_node import ClientNode, CommandClient
+from m2distill_policy.ros.clients.stop_all import Stopper
+from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_command
 
 FIND_TIMEOUT_S = 15.0  # until the policy node is discovered
@@ -20,15 +22,17 @@ STATES = {
     PolicyStatus.HOLDING: "holding",
     PolicyStatus.PAUSED: "paused",
     PolicyStatus.FAULT: "fault",
+    PolicyStatus.OPERATOR: "operator",
 }
 
 
 class InstructionClient(ClientNode):
-    """Publisher of instructions and subscriber of the policy's status."""
+    """Client of a policy's commands and subscriber of its status."""
 
     def __init__(self, namespace: str):
         super().__init__("client", namespace)
         self.status: PolicyStatus | None = None
+        self._command = CommandClient(self)
         self._publisher = self.create_publisher(String, "instruction", 10)
         self.create_subscription(PolicyStatus, "policy/status", self._on_status, LATCHED)
 
@@ -36,29 +40,44 @@ class InstructionClient(ClientNode):
         self.status = status
 
     def find(self) -> PolicyStatus:
-        """Return the status of the policy node once it has subscribed to instructions. Raises UserError."""
-        if not self.wait_until(lambda: self.status and self._publisher.get_subscription_count(), FIND_TIMEOUT_S):
+        """Return the status of the policy node once all subscribers of instructions are found. Raises UserError."""
+        topic = self.resolve_topic_name("instruction")
+
+        def complete() -> bool:
+            found = self._publisher.get_subscription_count()
+            return bool(self.status and self._command.is_ready() and 0 < found >= self.count_subscribers(topic))
+
+        if not self.wait_until(complete, FIND_TIMEOUT_S):
             raise UserError(
                 f"no policy node found within {FIND_TIMEOUT_S:.0f} s; start one with m2distill run in the same "
                 "ROS_DOMAIN_ID, and set --namespace if it has one"
             )
+        self.one_server(self._command.service)
         assert self.status  # the wait above ensures it
         return self.status
 
     def instruct(self, text: str) -> PolicyStatus:
-        """Send `text` and return the first status that answers it: running, idle, paused or fault. Raises UserError."""
+        """Request to follow `text` and return the status in which the policy acts. Raises UserError."""
         self.find()
-        self.status = None
+        answer = self._command.send(Command.Request.INSTRUCT, text, ANSWER_TIMEOUT_S)
+        if not answer.accepted:
+            raise UserError(f"the policy does not act, {STATES[answer.state]}: {answer.message}")
+        # recorders subscribe to the topic; for the policy this is a repetition, which changes nothing
         self._publisher.publish(String(data=text))
-        if not self.wait_until(lambda: self.status and _is_answer(self.status), ANSWER_TIMEOUT_S):
-            reason = f": {self.status.reason}" if self.status else ""
-            raise UserError(f"instruction sent, but the policy does not act after {ANSWER_TIMEOUT_S:.0f} s{reason}")
-        assert self.status  # the wait above ensures it
+
+        def acts() -> bool:
+            status = self.status
+            return bool(status and status.state == PolicyStatus.RUNNING and status.instruction == answer.instruction)
+
+        if not self.wait_until(lambda: acts() or self._ended(), ANSWER_TIMEOUT_S) or not acts():
+            reason = f", {_line(self.status)}" if self.status else ""
+            raise UserError(f"instruction accepted, but the policy does not act{reason}")
+        assert self.status  # it acts
         return self.status
 
-
-def _is_answer(status: PolicyStatus) -> bool:
-    return status.state != PolicyStatus.HOLDING and not status.reason.startswith(COMPARING)
+    def _ended(self) -> bool:
+        """Return whether the policy has left the instruction again: idle, paused, fault or operator."""
+        return bool(self.status and self.status.state not in (PolicyStatus.RUNNING, PolicyStatus.HOLDING))
 
 
 def _line(status: PolicyStatus) -> str:
@@ -67,15 +86,14 @@ def _line(status: PolicyStatus) -> str:
 
 def instruct(client: InstructionClient, options: argparse.Namespace) -> None:
     """Send the instruction, if any, and print the status. Raises UserError if the node is missing or does not act."""
-    words = options.instruction
-    if not words and not options.stop:
+    if options.stop:
+        for name in Stopper(client, options.namespace).stop():
+            print(f"stopped: {name}")
+    elif options.instruction:
+        print(_line(client.instruct(" ".join(options.instruction))))
+    else:
         status = client.find()
         print(_line(status), *(f"  known instruction: {known}" for known in status.known_instructions), sep="\n")
-        return
-    status = client.instruct(" ".join(words))
-    if words and status.state != PolicyStatus.RUNNING:
-        raise UserError(f"the policy does not act, {_line(status)}")
-    print(_line(status))
 
 
 def main() -> int:

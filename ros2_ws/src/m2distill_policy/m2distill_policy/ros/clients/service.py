@@ -33,7 +33,7 @@ class ServiceClient(ClientNode):
         return sorted(
             name.removeprefix(inside)
             for name, types in self.get_service_names_and_types()
-            if TRIGGER in types and name.startswith(inside)
+            if TRIGGER in types and name.startswith(inside) and self.count_services(name)
         )
 
     def call(self, services: Sequence[str], settings: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -50,6 +50,8 @@ class ServiceClient(ClientNode):
                     "in the same ROS_DOMAIN_ID, and --namespace selects their namespace"
                 )
         self.run(MATCH_S)
+        for service in services:
+            self.one_server(service)
         if settings:
             self._set(services[0].rpartition("/")[0], settings)
         for service, client in zip(services, clients, strict=True):

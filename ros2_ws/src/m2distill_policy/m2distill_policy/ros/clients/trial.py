@@ -2,9 +2,9 @@
 
     python -m m2distill_policy.ros.clients.trial --suite libero_object --tasks 0 1 --initial-states 40 --out trials.json
 
-For every task and initial state it resets the simulator, publishes the task's instruction on `instruction`, and
+For every task and initial state it resets the simulator, sends the task's instruction to `policy/command`, and
 waits for success or the end of the episode. It prints one JSON object per trial and writes all of them to --out. It is
-an ordinary ROS 2 client: a dashboard or `ros2 topic pub` can do the same.
+an ordinary ROS 2 client: a dashboard can do the same.
 """
 
 import argparse
@@ -18,12 +18,13 @@ import rclpy
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
-from std_msgs.msg import Bool, String, UInt32
+from std_msgs.msg import Bool, UInt32
 from std_srvs.srv import Trigger
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_interfaces.srv import Command
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.clients.client_node import ClientNode
+from m2distill_policy.ros.clients.client_node import ClientNode, CommandClient
 from m2distill_policy.ros.common.conversions import LATCHED
 from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.suites import DEFAULT_SUITE
@@ -50,18 +51,19 @@ class TrialClient(ClientNode):
         self.create_subscription(Bool, "sim/episode_over", self._on_over, LATCHED)
         self.create_subscription(UInt32, "sim/steps", self._on_steps, LATCHED)
         self.create_subscription(PolicyAction, "policy/action", self._on_action, 100)
-        self._instruction_pub = self.create_publisher(String, "instruction", 10)
+        self._command = CommandClient(self)
         self._sim_parameters = AsyncParameterClient(self, "sim")
         self._reset = self.create_client(Trigger, "sim/reset")
 
     def wait_until_ready(self) -> None:
         """Wait until both nodes have started. Raises UserError."""
         self.wait(self._is_ready, "the nodes `sim` and `policy`", START_TIMEOUT_S)
+        self.one_server(self._command.service)
 
     def _is_ready(self) -> bool:
         return bool(
             self._status.checkpoint_id
-            and self._instruction_pub.get_subscription_count() > 0
+            and self._command.is_ready()
             and self._reset.service_is_ready()
             and self._sim_parameters.services_are_ready()
         )
@@ -69,7 +71,6 @@ class TrialClient(ClientNode):
     def trial(self, suite: str, task: int, initial_state: int, video: Path | None) -> dict:
         """Run one episode; return task, initial_state, instruction, success, steps and the video's path or None."""
         self._instruct("")  # the policy stops before the scene changes
-        self.wait(lambda: self._status.state != PolicyStatus.RUNNING, "the policy to stop", CALL_TIMEOUT_S)
         self._set({"suite": suite, "task": task, "initial_state": initial_state, "video": str(video or "")})
         self._success = self._over = False
         self._steps, self._last_action_s = None, time.monotonic()
@@ -113,7 +114,11 @@ class TrialClient(ClientNode):
     # --- requests
 
     def _instruct(self, instruction: str) -> None:
-        self._instruction_pub.publish(String(data=instruction))
+        """Request to follow an instruction, or with an empty one to stop. Raises UserError if it is rejected."""
+        command = Command.Request.INSTRUCT if instruction else Command.Request.STOP
+        answer = self._command.send(command, instruction, CALL_TIMEOUT_S)
+        if not answer.accepted:
+            raise UserError(f"the policy does not follow {instruction!r}: {answer.message}")
 
     def _set(self, values: dict) -> None:
         parameters = [Parameter(name, value=value) for name, value in values.items()]

@@ -14,6 +14,7 @@ LEVELS = {
     PolicyStatus.HOLDING: (DiagnosticStatus.WARN, "holding"),
     PolicyStatus.PAUSED: (DiagnosticStatus.OK, "paused"),
     PolicyStatus.FAULT: (DiagnosticStatus.ERROR, "fault"),
+    PolicyStatus.OPERATOR: (DiagnosticStatus.OK, "operator"),
 }
 WINDOW_NS = 1_000_000_000  # window in which messages are counted for a rate
 MAX_RATE_HZ = 2000  # higher rates are reported as this
@@ -49,6 +50,10 @@ class InputMonitor:
 def diagnostics(node_name: str, status: PolicyStatus, values: Mapping[str, str], stamp: Time) -> DiagnosticArray:
     """Return the policy node's message on /diagnostics: its status and further values by name."""
     level, word = LEVELS[status.state]
+    topics = values.get("topics", "")
+    if topics and level == DiagnosticStatus.OK:
+        level = DiagnosticStatus.WARN
+    reason = status.reason or topics
     message = DiagnosticArray()
     message.header.stamp = stamp
     values = {
@@ -63,7 +68,7 @@ def diagnostics(node_name: str, status: PolicyStatus, values: Mapping[str, str],
             level=level,
             name=f"{node_name}: policy",
             hardware_id="",
-            message=f"{word}: {status.reason}".rstrip(": "),
+            message=f"{word}: {reason}".rstrip(": "),
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
     )

@@ -35,10 +35,10 @@ class ManagedEntities:
         self._undo.callback(self.node.destroy_subscription, subscription)
         self.subscriptions.append((subscription, needed))
 
-    def service(self, name: str, callback: Callable) -> None:
-        """Create a Trigger service. A coroutine gets a callback group of its own, so that it does not block others."""
+    def service(self, name: str, callback: Callable, kind: type = Trigger) -> None:
+        """Create a service. A coroutine gets a callback group of its own, so that it does not block others."""
         group = ReentrantCallbackGroup() if inspect.iscoroutinefunction(callback) else None
-        service = self.node.create_service(Trigger, name, callback, callback_group=group)
+        service = self.node.create_service(kind, name, callback, callback_group=group)
         self._undo.callback(self.node.destroy_service, service)
 
     def timer(self, period_s: float, callback: Callable[[], None], always: bool = False) -> None:

@@ -1,10 +1,15 @@
-"""Comparison of the live ROS graph with a node's subscriptions: publishers that are missing or incompatible."""
+"""Comparison of the live ROS graph with a node's topics: missing, incompatible and duplicate publishers."""
 
 from typing import Any
 
+from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+
+UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+POLICY_STATUS = "m2distill_interfaces/msg/PolicyStatus"
 
 
 def topic_problems(entities: ManagedEntities) -> list[str]:
@@ -16,7 +21,7 @@ def topic_problems(entities: ManagedEntities) -> list[str]:
         if needed and not publishers:
             found.append(f"{topic}: no publisher")
         for publisher in publishers:
-            source = f"{topic}: {publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            source = f"{topic}: {_node_of(publisher)}"
             expected = type_name(subscription.msg_type)
             if publisher.topic_type != expected:
                 found.append(f"{source} publishes {publisher.topic_type}, expected {expected}")
@@ -34,3 +39,41 @@ def incompatible(offered: QoSProfile, requested: QoSProfile) -> str:
 def type_name(kind: Any) -> str:
     """Return "package/msg/Name" of a message class."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
+def duplicate_inputs(entities: ManagedEntities) -> list[str]:
+    """Return one line for each required topic, and for a simulation's clock, with more than one publisher."""
+    node, found = entities.node, []
+    topics = [(s.topic_name, type_name(s.msg_type)) for s, needed in entities.subscriptions if needed]
+    if node.get_parameter("use_sim_time").value:
+        topics.append(("/clock", "rosgraph_msgs/msg/Clock"))
+    for topic, kind in topics:
+        sources = [_node_of(p) for p in _publishers(node, topic) if p.topic_type == kind]
+        if len(sources) > 1:
+            found.append(f"{topic} has {len(sources)} publishers, allowed is one: {', '.join(sorted(sources))}")
+    return found
+
+
+def other_policies(entities: ManagedEntities, command_topic: str | None) -> list[str]:
+    """Return one line for each other policy node that publishes our status topic or our command topic."""
+    node = entities.node
+    ours = f"{node.get_namespace().rstrip('/')}/{node.get_name()}"
+    status = f"{ours}/status"
+    found = []
+    count = len(_publishers(node, status))
+    if count > 1:
+        found.append(f"{status} has {count} publishers: another policy node is called {ours}")
+    for publisher in _publishers(node, command_topic) if command_topic else ():
+        other = _node_of(publisher)
+        if other != ours and POLICY_STATUS in dict(node.get_topic_names_and_types()).get(f"{other}/status", ()):
+            found.append(f"{command_topic} is also published by the policy node {other}")
+    return found
+
+
+def _publishers(node: Node, topic: str) -> list[TopicEndpointInfo]:
+    """Return the publishers of known nodes. That of a node that has just ended is listed without its name."""
+    return [p for p in node.get_publishers_info_by_topic(topic) if p.node_name != UNKNOWN_NODE]
+
+
+def _node_of(publisher: TopicEndpointInfo) -> str:
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

@@ -7,6 +7,7 @@ services and parameters: docs/ros.md. This module has the lifecycle and the serv
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,18 +24,22 @@ from m2distill_policy.ros.common import parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
+from m2distill_policy.ros.common.topic_checks import other_policies
 from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.checkpoint_reloader import CheckpointReloader
+from m2distill_policy.ros.policy.command_server import CommandServer
 from m2distill_policy.ros.policy.controller import PolicyController
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
 from m2distill_policy.safety.arm_presets import load_arm
+from m2distill_policy.safety.authority import Event
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
+FORGET_S = 25.0  # until DDS forgets a node that was killed
 
 
 @dataclass
@@ -45,6 +50,7 @@ class Configured:
     controller: PolicyController
     reloader: CheckpointReloader
     inputs: Inputs
+    outputs: Outputs
     link_target: str  # of the link `checkpoint`, when it was last read
 
 
@@ -93,7 +99,7 @@ class PolicyNode(LifecycleNode):
         controller = PolicyController(entities, session, settings, outputs, publisher, background)
         reloader = CheckpointReloader(session, active, settings, background, self._on_swap, self._on_rejection)
         inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, controller.loop.on_input)
-        self._parts = Configured(publisher, controller, reloader, inputs, os.path.realpath(active.path))
+        self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()
         if settings.follow_checkpoint:
             entities.timer(FOLLOW_PERIOD_S, self._follow_link, always=True)
@@ -106,7 +112,8 @@ class PolicyNode(LifecycleNode):
         entities, instructions = self._entities, controller.instructions
         entities.subscription(String, "instruction", lambda message: instructions.on_instruction(message.data), 10)
         entities.subscription(Bool, success_topic, _when_true(instructions.succeed), 10)
-        entities.subscription(Bool, "operator_active", _when_true(instructions.yield_to_operator), 10)
+        entities.subscription(Bool, "operator_active", lambda message: instructions.on_operator(message.data), 10)
+        CommandServer(entities, instructions, lambda: controller.active)
         for name, action in (
             ("start", instructions.start_again),
             ("stop", instructions.stop),
@@ -119,6 +126,10 @@ class PolicyNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._parts  # the node is configured
+        if others := self._wait_for_others():
+            return self._fail(
+                f"{'; '.join(others)}; one policy moves one arm, so stop the other one or use a namespace"
+            )
         wrong, missing = self._parts.inputs.check()
         if wrong:
             return self._fail(f"the robot does not match the one of the checkpoint: {'; '.join(wrong)}")
@@ -130,6 +141,17 @@ class PolicyNode(LifecycleNode):
         self._parts.inputs.listening = True
         self._entities.start_timers()
         return TransitionCallbackReturn.SUCCESS
+
+    def _wait_for_others(self) -> list[str]:
+        """Return the other policies on our topics. At an autostart, one that was killed may be listed for a while."""
+        assert self._parts  # the node is configured
+        deadline_s = time.monotonic() + (FORGET_S if self.get_parameter("autostart").value else 0.0)
+        while others := other_policies(self._entities, self._parts.outputs.topic):
+            if time.monotonic() >= deadline_s:
+                break
+            self.get_logger().warning(f"waiting: {'; '.join(others)}", throttle_duration_sec=FORGET_S)
+            time.sleep(POLL_PERIOD_S)
+        return others
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._end_run()
@@ -214,6 +236,8 @@ class PolicyNode(LifecycleNode):
             self._parts.reloader.request(path)
 
     def _on_swap(self, line: str) -> None:
+        assert self._parts  # the node is configured
+        self._parts.controller.authority.apply(Event.SWAP)
         self._announce(notice=line)
 
     def _on_rejection(self, line: str) -> None:

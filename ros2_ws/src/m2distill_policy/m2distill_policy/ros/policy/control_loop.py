@@ -7,22 +7,24 @@ stamps. It answers a repeated set with the same command, so a simulator may wait
 
 import time
 import traceback
+from collections.abc import Callable
 
 from rclpy.node import Node
 
-from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_policy.action import Command, Hold
 from m2distill_policy.bringup.parameters import PolicyParameters
 from m2distill_policy.control.pacer import Pacer
 from m2distill_policy.control.session import POSE, PolicySession
 from m2distill_policy.ros.common.diagnostics import InputMonitor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.ros.common.topic_checks import duplicate_inputs, other_policies, topic_problems
 from m2distill_policy.ros.policy.execute_server import ExecuteServer
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.run_state import RunState
 from m2distill_policy.ros.policy.run_status import RunStatus
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
 from m2distill_policy.ros.policy.watchdog import Watchdog
+from m2distill_policy.safety.authority import Authority, Event, State
 
 WATCH_PERIOD_S = 0.01
 SUPERVISION_PERIOD_S = 0.05
@@ -36,34 +38,40 @@ class ControlLoop:
     Args:
         entities: Entities of the node; the loop adds its timers.
         session: The policy and its inputs.
+        authority: Who may move the arm.
         settings: Parameters of the node.
         outputs: Command topics.
         publisher: Status topics.
-        goals: Action server whose goal a fault ends.
+        goals: Action server of the goals.
     """
 
     run: RunState  # from start() on
+    on_fault: Callable[[str], None]  # latches a fault; set by the controller
+    check_operator: Callable[[], None]  # notices an operator's silence; set by the controller
 
     def __init__(
         self,
         entities: ManagedEntities,
         session: PolicySession,
+        authority: Authority,
         settings: PolicyParameters,
         outputs: Outputs,
         publisher: StatusPublisher,
         goals: ExecuteServer,
     ):
         self._node: Node = entities.node
+        self._entities, self._authority = entities, authority
+        self._graph_hold = ""  # why the topics of the ROS graph forbid a motion
         self._steady = entities.steady
         self._session, self._outputs, self._publisher, self._goals = session, outputs, publisher, goals
         self._inputs = [stream.name for stream in session.streams]
         self._lockstep = settings.pacing == "lockstep"
         self._pacer = Pacer(session.spec.period_ns)
-        self.status = RunStatus(entities, session, publisher)
+        self.status = RunStatus(entities, session, authority, publisher)
         if not self._lockstep:
             entities.timer(WATCH_PERIOD_S, self._watch)
         entities.timer(SUPERVISION_PERIOD_S, self._supervise)
-        entities.timer(DIAGNOSTICS_PERIOD_S, publisher.diagnose)
+        entities.timer(DIAGNOSTICS_PERIOD_S, self._diagnose)
 
     def start(self) -> None:
         """Start a run without an instruction: an activation moves nothing, whatever was received before."""
@@ -74,6 +82,7 @@ class ControlLoop:
         self._session.stop()
         self._session.reset()
         self._outputs.clear()
+        self._check_graph()
 
     def end(self) -> None:
         """End the run; the zero command is the last message published."""
@@ -108,11 +117,18 @@ class ControlLoop:
             run.complete_ns = stamp_ns
             self._act_in_lockstep()
 
-    def hold(self, reason: str) -> None:
-        """Publish a zero command: once per period with an instruction, otherwise once when the reason changes."""
+    def hold(self, reason: str, stop: bool = True) -> None:
+        """Publish a zero command: once per period with an order, otherwise once when the reason changes.
+
+        Args:
+            reason: Why the arm is held.
+            stop: Publish the zero command; not while an operator moves the arm.
+        """
         run, now_s = self.run, time.monotonic()
         period_s = 1 / self._session.spec.rate_hz
-        if reason != run.hold_reason or (self._session.instruction and now_s - run.stopped_s >= period_s):
+        self._authority.apply(Event.HOLD)
+        held = self._authority.state is State.HOLDING and now_s - run.stopped_s >= period_s
+        if stop and (reason != run.hold_reason or held):
             self._outputs.stop()
             run.stopped_s = now_s
         run.watchdog.rest()
@@ -120,6 +136,10 @@ class ControlLoop:
         self.status.timing.held()
         run.hold_reason = reason
         self.status.publish()
+
+    def unlatch(self) -> None:
+        """Let the next stop hold the pose that is measured then."""
+        self._outputs.unlatch()
 
     def answer_waiting_simulator(self) -> None:
         """Act on an observation for which a simulator in lockstep waits, if there is one."""
@@ -133,14 +153,14 @@ class ControlLoop:
     def _watch(self, now_ns: int | None = None) -> None:
         """Hold as soon as there is a reason, and act as soon as it is time."""
         session = self._session
-        if not session.instruction:
-            return  # idle or paused, which has been published
+        if not self._authority.may_move:
+            return  # the hold has been published
         now_ns = self._steady.now().nanoseconds if now_ns is None else now_ns
         ros_ns = self._node.get_clock().now().nanoseconds
         if silence := self.run.monitor.silence(now_ns):
             session.reset()  # what follows a silence does not continue the history
             self.hold(silence)
-        elif reason := session.why_hold(ros_ns) or self._watchdog_reason():
+        elif reason := self._graph_hold or session.why_hold(ros_ns) or self._watchdog_reason():
             session.interrupt()
             self.hold(reason)
         elif self._pacer.due(now_ns):
@@ -156,7 +176,9 @@ class ControlLoop:
                 return
             if self._session.instruction and stamp_ns - answered_ns != self._session.spec.period_ns:
                 self._session.set_instruction(self._session.instruction)  # a step is missing: start a new history
-        if self._session.instruction:
+        if self._authority.may_move and self._graph_hold:
+            self.hold(self._graph_hold)
+        elif self._authority.may_move:
             self._act(stamp_ns)
 
     def _act(self, now_ns: int) -> None:
@@ -174,13 +196,17 @@ class ControlLoop:
             self._session.interrupt()
             outcome = Hold(tripped)
         if isinstance(outcome, Hold):
-            self.hold(outcome.reason)
+            self.run.watchdog.rest()
             if self._session.fault:
-                self._goals.finish(ExecuteInstruction.Result.FAULT, self._session.fault)
+                self.on_fault(self._session.fault)
+            else:
+                self.hold(outcome.reason)
         else:
             self._send(outcome, ended_s, ended_s - started_s)
 
     def _send(self, command: Command, now_s: float, duration_s: float) -> None:
+        if not self._authority.apply(Event.COMMAND).accepted:
+            return
         if not self._lockstep:  # there the simulator waits, so that no command can be late
             self.run.watchdog.feed()
         self._outputs.send(command)
@@ -202,3 +228,15 @@ class ControlLoop:
         if self._lockstep and self._session.instruction and silence:
             self.hold(silence)
         self._goals.poll(self.run.hold_reason)
+        self.check_operator()
+
+    def _diagnose(self) -> None:
+        self._check_graph()
+        self._publisher.diagnose()
+
+    def _check_graph(self) -> None:
+        """Look for other policies, for inputs with several sources, and for commands that nobody receives."""
+        conflicts = [*other_policies(self._entities, self._outputs.topic), *duplicate_inputs(self._entities)]
+        self._graph_hold = "; ".join(conflicts)
+        problems = [*conflicts, *topic_problems(self._entities), self._outputs.unheard()]
+        self.status.graph = "; ".join(filter(None, problems))

@@ -57,6 +57,7 @@ class Outputs:
         self._moving = False  # whether a command was sent and no stop after it
         self._pose: Pose | None = None  # the last valid one
         self._pose_s = -math.inf  # when it arrived, by the steady clock
+        self._latched: Pose | None = None  # the pose of every stop since the last command
         if self._gripper is not None:
             self._gripper.clear()
 
@@ -84,17 +85,40 @@ class Outputs:
     def send_again(self) -> None:
         """Publish the last command again."""
         self.sent_s = time.monotonic()
-        self._moving = True
+        self._moving, self._latched = True, None
         self._publish()
 
     def stop(self) -> None:
         """Publish the zero command."""
         if self._gripper is not None:
             self._gripper.clear()
-        if self._pub is None or (self._by_pose and not self._has_pose_to_hold()):
+        if self._pub is None:
             return
+        stamp_ns = self._clock.now().nanoseconds
+        if not self._by_pose:
+            self._pub.publish(self._encode(AT_REST, AT_REST, stamp_ns))
+        else:
+            latched = self._latched or (self._pose if self._has_pose_to_hold() else None)
+            if latched is None:
+                return
+            self._latched = latched  # a pose measured later would follow an arm that sinks
+            self._pub.publish(_pose_message(latched, stamp_ns, self._frame_id))
         self._moving = False
-        self._pub.publish(self._encode(AT_REST, AT_REST, self._clock.now().nanoseconds))
+
+    def unlatch(self) -> None:
+        """Hold a new pose at the next stop, because others may have moved the arm since the last one."""
+        self._latched = None
+
+    @property
+    def topic(self) -> str | None:
+        """Name of the command topic; None without one."""
+        return self._pub.topic_name if self._pub is not None else None
+
+    def unheard(self) -> str:
+        """Return that nobody subscribes to the command topic; empty if somebody does."""
+        if self._pub is None or self._pub.get_subscription_count():
+            return ""
+        return f"{self._pub.topic_name}: nobody subscribes, so the arm cannot move"
 
     def flush(self) -> None:
         """Wait until the subscribers have the last message, which the destruction of the publisher would drop."""

@@ -17,6 +17,3 @@ class RunState:
     complete_ns: int | None = None  # lockstep: stamp of the last complete set
     hold_reason: str = ""  # empty while the arm moves
     stopped_s: float = 0.0  # when the last zero command was published
-    last_instruction: str = ""  # the one that ~/start follows again
-    pending_text: str | None = None  # unknown instruction that is being matched
-    paused: bool = False

@@ -6,15 +6,30 @@ from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.control.timing_stats import TimingStats
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
-from m2distill_policy.ros.common.topic_checks import topic_problems
 from m2distill_policy.ros.policy.run_state import RunState
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
+from m2distill_policy.safety.authority import Authority, State
+
+MAX_TEXT = 500  # characters of an instruction in ~/status
+STATES = {
+    State.IDLE: PolicyStatus.IDLE,
+    State.HOLDING: PolicyStatus.HOLDING,
+    State.RUNNING: PolicyStatus.RUNNING,
+    State.PAUSED: PolicyStatus.PAUSED,
+    State.OPERATOR: PolicyStatus.OPERATOR,
+    State.SILENT: PolicyStatus.OPERATOR,
+    State.FAULT: PolicyStatus.FAULT,
+}
 
 
 class RunStatus:
     """Publishes the state of the run through `publisher`; counts the timing of its steps in `timing`."""
 
-    def __init__(self, entities: ManagedEntities, session: PolicySession, publisher: StatusPublisher):
+    def __init__(
+        self, entities: ManagedEntities, session: PolicySession, authority: Authority, publisher: StatusPublisher
+    ):
+        self._authority = authority
+        self.graph = ""  # problems of the topics, for /diagnostics
         self._node: Node = entities.node
         self._entities, self._session, self._publisher = entities, session, publisher
         self.timing = TimingStats(1 / session.spec.rate_hz)
@@ -27,20 +42,15 @@ class RunStatus:
 
     def publish(self) -> None:
         """Publish ~/status if it has changed."""
-        run, session = self._run, self._session
+        run, authority, order = self._run, self._authority, self._authority.order
         assert run is not None  # the node is active
-        if session.fault:
-            state = PolicyStatus.FAULT
-        elif run.paused:
-            state = PolicyStatus.PAUSED
-        elif not session.instruction:
-            state = PolicyStatus.IDLE
-        else:
-            state = PolicyStatus.HOLDING if run.hold_reason else PolicyStatus.RUNNING
+        reason = run.hold_reason
+        if authority.fault and authority.fault not in reason:
+            reason = authority.fault if authority.state is State.FAULT else f"{reason}; fault: {authority.fault}"
         self._publisher.status(
-            state=state,
-            reason=session.fault or run.hold_reason,
-            instruction=run.last_instruction if run.paused else session.instruction,
+            state=STATES[authority.state],
+            reason=reason,
+            instruction=_shortened(order.known or order.text) if order else "",
         )
 
     def summarize(self) -> str:
@@ -49,7 +59,7 @@ class RunStatus:
         summary = self.timing.summary()
         if summary:
             self._last_run = summary
-            self._node.get_logger().info(f"run of {self._run.last_instruction!r}: {summary}")
+            self._node.get_logger().info(f"run of {_shortened(self._authority.last_text)!r}: {summary}")
         self.timing.restart()
         return summary
 
@@ -68,5 +78,10 @@ class RunStatus:
             **self.timing.numbers(),
             "watchdog trips": str(self._run.watchdog.trips),
             "last run": self._last_run,
-            "topics": "; ".join(topic_problems(self._entities)),
+            "topics": self.graph,
         }
+
+
+def _shortened(text: str) -> str:
+    """Return the text, cut after MAX_TEXT characters."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."

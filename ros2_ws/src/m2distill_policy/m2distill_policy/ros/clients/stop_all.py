@@ -1,0 +1,84 @@
+"""Stop every policy of the domain, or of one namespace, and verify that nothing moves afterwards."""
+
+import time
+from functools import partial
+
+from m2distill_interfaces.msg import PolicyAction, PolicyStatus
+from m2distill_interfaces.srv import Command
+from m2distill_policy.errors import UserError
+from m2distill_policy.ros.clients.client_node import ClientNode, CommandClient
+from m2distill_policy.ros.common.conversions import LATCHED
+
+COMMAND, STATUS = "m2distill_interfaces/srv/Command", "m2distill_interfaces/msg/PolicyStatus"
+QUIET_S = 1.0  # without an action, a new policy or a moving status, after which all have stopped
+LIMIT_S = 15.0
+RETRY_S = 2.0  # time limit of one request
+MOVING = (PolicyStatus.RUNNING, PolicyStatus.HOLDING)
+
+
+class Stopper:
+    """Client of all policies.
+
+    Args:
+        node: Node that spins itself.
+        within: Namespace of the policies; empty: all of the domain.
+    """
+
+    def __init__(self, node: ClientNode, within: str):
+        self._node, self._within = node, f"/{within}/" if within else "/"
+        self._clients: dict[str, CommandClient] = {}  # by name of the policy node
+        self._to_stop: set[str] = set()
+        self._changed_s = time.monotonic()
+
+    def stop(self) -> list[str]:
+        """Stop all policies and return their names. Raises UserError if one moves or does not answer."""
+        deadline_s = time.monotonic() + LIMIT_S
+        problem = ""
+        while time.monotonic() < deadline_s:
+            self._discover()
+            for name in sorted(self._to_stop):
+                problem = self._request(name)
+            quiet_s = time.monotonic() - self._changed_s
+            if self._clients and not self._to_stop and quiet_s >= QUIET_S:
+                return sorted(self._clients)
+            self._node.wait_until(lambda: self._to_stop, 0.1)
+        if not self._clients:
+            raise UserError(
+                f"no policy node found within {LIMIT_S:.0f} s; nothing was stopped. Check ROS_DOMAIN_ID and --namespace"
+            )
+        names = ", ".join(sorted(self._to_stop or self._clients))
+        raise UserError(f"NOT stopped: {names}; {problem or 'it still moves'}; use the arm's own stop")
+
+    def _discover(self) -> None:
+        for service, kinds in self._node.get_service_names_and_types():
+            name = service.removesuffix("/command")
+            if COMMAND not in kinds or not service.startswith(self._within) or name in self._clients:
+                continue
+            if not (self._node.count_services(service) or self._node.count_publishers(f"{name}/status")):
+                continue  # clients that wait for a policy also show the name of its service
+            self._clients[name] = CommandClient(self._node, service)
+            self._on_change(name)
+            self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED)
+            self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10)
+
+    def _request(self, name: str) -> str:
+        """Request a stop; return why it failed. An action that arrives later requests the next one."""
+        client = self._clients[name]
+        try:
+            answer = client.send(Command.Request.STOP, limit_s=RETRY_S)
+        except UserError as error:
+            return str(error)
+        if answer.accepted:
+            self._to_stop.discard(name)
+        return "" if answer.accepted else answer.message
+
+    def _on_status(self, name: str, status: PolicyStatus) -> None:
+        if status.state in MOVING:
+            self._on_change(name)
+
+    def _on_action(self, name: str, _: PolicyAction) -> None:
+        self._on_change(name)
+
+    def _on_change(self, name: str) -> None:
+        self._to_stop.add(name)
+        self._changed_s = time.monotonic()

@@ -6,9 +6,11 @@ Tests compare the committed pages with what this writes now, so that a page cann
 """
 
 import argparse
+import gc
 import os
 import re
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
@@ -233,6 +235,7 @@ def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
     endpoints: dict[str, str] = {}
     for setting in settings:
         node = make()
+        _await_only_node(node)
         try:
             parameters = _parameters(node)
             node.set_parameters([Parameter(key, value=value) for key, value in setting.items()])
@@ -244,6 +247,8 @@ def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
         finally:
             node.close()
             node.destroy_node()
+            del node
+            gc.collect()  # a node leaves the graph when it is deleted
     return [
         f"## {name}",
         "",
@@ -255,6 +260,15 @@ def _node(name: str, executable: str, make, settings=({},)) -> list[str]:
         *parameters,
         "",
     ]
+
+
+def _await_only_node(node, limit_s: float = 10.0) -> None:
+    """Wait until the graph has forgotten an earlier node of this name; it may return the endpoints of either."""
+    deadline_s = time.monotonic() + limit_s
+    while node.get_node_names().count(node.get_name()) > 1:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"the graph has more than one node {node.get_name()} after {limit_s} s")
+        time.sleep(0.05)
 
 
 def _parameters(node) -> list[str]:

@@ -39,6 +39,7 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
+DISCOVERY_S = 1.0  # from the node's creation until others are discovered
 FORGET_S = 25.0  # until DDS forgets a node that was killed
 
 
@@ -64,6 +65,7 @@ class PolicyNode(LifecycleNode):
         for group in POLICY_GROUPS:
             parameters.declare(self, group, defaults)
         self.add_post_set_parameters_callback(self._on_parameters)
+        self._created_s = time.monotonic()
         self.problem = ""  # why the last transition failed
         self._entities = ManagedEntities(self)
         self._parts: Configured | None = None
@@ -145,6 +147,7 @@ class PolicyNode(LifecycleNode):
     def _wait_for_others(self) -> list[str]:
         """Return the other policies on our topics. At an autostart, one that was killed may be listed for a while."""
         assert self._parts  # the node is configured
+        time.sleep(max(0.0, self._created_s + DISCOVERY_S - time.monotonic()))
         deadline_s = time.monotonic() + (FORGET_S if self.get_parameter("autostart").value else 0.0)
         while others := other_policies(self._entities, self._parts.outputs.topic):
             if time.monotonic() >= deadline_s:

@@ -40,7 +40,11 @@ class RayBackend(Backend):
         self._actor_class = self._ray.remote(_Actor)
         self._live: list[RayWorker] = []
         self._checked: set[str] = set()
-        self._check_nodes()
+        try:
+            self._check_nodes()
+        except BaseException:
+            self.close()
+            raise
 
     def capacity(self, gpus: bool) -> Resources:
         self._check_nodes()
@@ -172,7 +176,7 @@ def connect(address: str) -> Any:
     except ImportError:
         raise UserError("--cluster needs Ray, which is not installed; pip install 'm2distill[cluster]'") from None
     if ray.is_initialized():
-        return ray
+        raise UserError("this process is connected to a Ray cluster already; call ray.shutdown() first")
     start_one = "start one with `ray start --head`, see docs/cluster.md"
     if address != "auto":  # Ray itself would try for minutes
         host, _, port = address.rpartition(":")

@@ -17,7 +17,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from m2distill_policy.checkpoint import load_checkpoint
-    from m2distill_policy.models.onnx_export import export_onnx
+    from m2distill_training.runs.onnx_files import export_onnx
 
     for path in export_onnx(load_checkpoint(options.checkpoint), options.out):
         print(path)

@@ -8,20 +8,15 @@ Both have fixed shapes with one sample. Letters: see models/policy.py.
 """
 
 import io
-import tempfile
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-import safetensors.numpy
 import torch
 from torch import Tensor, nn
 
-from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.policy import Batch, Policy
-from m2distill_policy.utils.files import publish_folder, write_durably
 
 OPSET = 17
 
@@ -55,34 +50,6 @@ class _Decoder(nn.Module):
         mixture = self.policy.head(self.policy.transformer(tokens_1TND)[:, :, 0])
         parts = mixture.component_distribution
         return mixture.mixture_distribution.probs, parts.mean, parts.stddev
-
-
-def export_onnx(checkpoint: Checkpoint, folder: Path) -> list[Path]:
-    """Write the graphs of a checkpoint, its spec and its instructions' embeddings; return the paths.
-
-    Raises:
-        UserError: onnx is not installed, the folder is not empty, or it cannot be written.
-    """
-    policy = checkpoint.build_policy()
-    contents = {
-        "encoder.onnx": encoder_to_onnx(policy),
-        "decoder.onnx": decoder_to_onnx(policy),
-        "spec.json": checkpoint.spec.to_json().encode(),
-        "instructions.safetensors": safetensors.numpy.save(checkpoint.instructions),
-    }
-    try:
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty; choose another --out")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            for name, content in contents.items():
-                write_durably(new / name, content)
-            publish_folder(new, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}") from None
-    return [folder / name for name in contents]
 
 
 def encoder_to_onnx(policy: Policy) -> bytes:

@@ -91,7 +91,7 @@ class RunFolder:
         return sorted((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
     def memory(self, task: int, name: str) -> Path:
-        """Return the folder of the demos "replay" or "held_out" of the task at place `task` of data.json."""
+        """Return a part of the memory of the task at place `task` of data.json: "replay", "held_out" or a file."""
         return self.path / "memory" / str(task) / name
 
     def forget_memory(self, task: int) -> None:
@@ -232,6 +232,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         if begun:
             _check_unchanged(path, config, data)
             _remove_unfinished(path / "stages")
+            _remove_unfinished(path / "memory")
         else:
             run.write_json("environment.json", [])
             run.write_json("data.json", data)
@@ -242,9 +243,9 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
             run.close()
 
 
-def _remove_unfinished(stages: Path) -> None:
+def _remove_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing: its names are hidden until they are renamed."""
-    for leftover in list(stages.rglob(".*")):
+    for leftover in list(folder.rglob(".*")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

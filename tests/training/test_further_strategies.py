@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from strategy_samples import SPEC, make_policy, make_samples, strategy_named, strategy_with
+from strategy_samples import SPEC, make_policy, make_samples, strategy_with
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.models.batch import to_model_input
@@ -19,13 +19,13 @@ from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.stored_mixtures import mixtures_path
 from m2distill_training.engine.train import train
-from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import gaussians, policy_kl, sample_actions
 from m2distill_training.losses.subspace import confident_policy_kl, subspace, subspace_distance
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies.base import StageContext
+from m2distill_training.strategies.configs import TERMS
 
 
 def quick(strategy: str, **values):
@@ -73,7 +73,7 @@ def test_tokens_of_windows_are_those_of_a_forward_pass(batches):
 
 
 def test_saved_weights_lie_between_those_of_the_stage_and_the_previous_ones():
-    strategy, previous, policy = strategy_named("average"), make_policy(0, "batch"), make_policy(1, "batch")
+    strategy, previous, policy = strategy_with("average"), make_policy(0, "batch"), make_policy(1, "batch")
     strategy.begin_task(policy, None)
     assert torch.equal(strategy.saved_weights(policy.state_dict())["text.weight"], policy.text.weight)
     strategy = type(strategy)(dataclasses.replace(strategy.config, coefficient=0.25))
@@ -84,17 +84,14 @@ def test_saved_weights_lie_between_those_of_the_stage_and_the_previous_ones():
         assert torch.equal(x, before[name]), name  # the training continues from its own weights
         expected = 0.25 * x + 0.75 * previous.state_dict()[name] if x.is_floating_point() else x
         torch.testing.assert_close(saved[name], expected)
-    samples = make_samples()
-    torch.testing.assert_close(
-        strategy.loss(policy, samples)["loss"], bc_loss(policy(samples.inputs).dist, samples.action)
-    )
 
 
-def test_average_saves_the_interpolation_of_what_er_learns(files, tmp_path):
-    er = train(dataclasses.replace(quick("er"), curve_points=1), files[:2], tmp_path / "er")
-    config = dataclasses.replace(quick("average", coefficient=0.3), curve_points=1)
+@pytest.mark.parametrize(("base", "weights"), [("m2distill", {}), ("er", dict.fromkeys(TERMS, 0.0))])
+def test_average_saves_the_interpolation_of_what_another_strategy_learns(base, weights, files, tmp_path):
+    plain = train(quick(base), files[:2], tmp_path / base)
+    config = dataclasses.replace(quick("average", coefficient=0.3, **weights), curve_points=1)
     run = train(config, files[:2], tmp_path / "average")
-    first, learned = (load_checkpoint(er.checkpoint(stage)).state_dict for stage in (1, 2))
+    first, learned = (load_checkpoint(plain.checkpoint(stage)).state_dict for stage in (1, 2))
     assert all(torch.equal(x, first[name]) for name, x in load_checkpoint(run.checkpoint(1)).state_dict.items())
     saved = load_checkpoint(run.checkpoint(2)).state_dict
     for name, x in saved.items():
@@ -268,11 +265,27 @@ def test_learn_stores_the_mixtures_of_a_run_of_another_strategy_and_repairs_them
 # Replayed tokens
 
 
-def latent_replay(batches, student, teacher, **values):
-    strategy = strategy_with("latent_replay", **values)
+def latent_replay(batches, student, teacher, name="latent_replay", **values):
+    strategy = strategy_with(name, **values)
     strategy.context = StageContext(strategy.context.instructions, make_samples, batches.replay)
     strategy.begin_task(student, teacher)
     return strategy
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_latent_recall_has_the_losses_of_recall_with_frozen_encoders(norm, batches):
+    teacher, student = make_policy(0, norm), make_policy(1, norm)
+    student.image_encoders.load_state_dict(teacher.image_encoders.state_dict())
+    values = {"on": "both", "policy_on": "replay"}
+    latent = latent_replay(batches, student.train(), teacher, "latent_recall", **values)
+    losses = latent.loss(student, batches.samples(0))
+    plain = strategy_with("recall", **values)
+    plain.begin_task(student, teacher)
+    expected = plain.loss(student.eval(), batches.samples(0))
+    for name in ("bc", "text", "extra", "policy"):
+        torch.testing.assert_close(losses[name], expected[name], rtol=1e-4, atol=1e-5, msg=name)
+    losses["loss"].backward()
+    assert all(p.grad is None for p in student.image_encoders.parameters())
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])

@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parame
     **{f"no_{term}": ("m2distill", {term: 0.0}) for term in ("image", "text", "extra", "policy")},
     "relabel": ("relabel", {}),
     "recall": ("recall", {}),
-    **{name: (name, {}) for name in ("stored", "spread", "latent_replay", "average")},
+    **{name: (name, {}) for name in ("stored", "spread", "latent_replay", "latent_recall", "average")},
 }
 COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")

@@ -1,4 +1,4 @@
-"""Weight interpolation: experience replay, then the mean of the weights before and after the stage.
+"""Weight interpolation: M2Distill, then the mean of the weights before and after the stage.
 
     saved = coefficient * learned + (1 - coefficient) * previous
 
@@ -8,28 +8,29 @@ stage. Both have the same beginning, so the loss along the line between them sta
 point statistics of a BatchNorm network are interpolated like weights.
 
 The interpolation is that of the saved weights (the running average, if there is one), at the end of the stage and at
-every point of its learning curve. The training itself does not know of it.
+every point of its learning curve. The training itself does not depend on it. With all four terms at weight 0 it
+interpolates experience replay, which forgets far more at the same loss on the new task (docs/benchmarks.md).
 """
 
 import torch
 from torch import Tensor
 
 from m2distill_policy.models import Policy
-from m2distill_training.strategies.base import Strategy
 from m2distill_training.strategies.configs import AverageConfig
+from m2distill_training.strategies.m2distill import M2Distill
 
 
-class Average(Strategy):
-    """Experience replay with interpolated weights."""
+class Average(M2Distill):
+    """M2Distill with interpolated weights."""
 
     Config = AverageConfig
-    uses_replay = True
 
     def __init__(self, config: AverageConfig):
         super().__init__(config)
         self.previous: dict[str, Tensor] = {}
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
+        super().begin_task(policy, previous)
         self.previous = {} if previous is None else {name: x.detach() for name, x in previous.state_dict().items()}
 
     def saved_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:

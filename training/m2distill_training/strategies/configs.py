@@ -50,16 +50,6 @@ class PackNetConfig:
 
 
 @dataclass(frozen=True)
-class AverageConfig:
-    """Interpolation of weights, see strategies/average.py."""
-
-    coefficient: float = 0.5  # share of the weights that the stage learned; the rest are those of the previous stage
-
-    def __post_init__(self):
-        require_range("average.coefficient", self.coefficient, 0, 1)
-
-
-@dataclass(frozen=True)
 class DistillConfig:
     """Distillation terms of m2distill and its variants, see losses/distill.py; a term of weight 0 is not computed.
 
@@ -120,10 +110,21 @@ class SpreadConfig(DistillConfig):
     """Distillation terms of spread, see strategies/spread.py: those of m2distill and two more settings."""
 
     rank: int = 48  # dimensions of the subspaces that hold the tokens
-    confident: float = 0.5  # share of the actions drawn from the teacher that the divergence is computed on
+    confident: float = 0.9  # share of the actions drawn from the teacher that the divergence is computed on
 
     def __post_init__(self):
         super().__post_init__()
         require_range("spread.rank", self.rank, 1)
         require_range("spread.confident", self.confident, 0.01, 1)
         require_one_of("spread.kl_direction", self.kl_direction, ("teacher_student",))  # the actions are the teacher's
+
+
+@dataclass(frozen=True)
+class AverageConfig(DistillConfig):
+    """Distillation terms of average, those of m2distill, and its interpolation, see strategies/average.py."""
+
+    coefficient: float = 0.85  # share of the weights that the stage learned; the rest are those of the previous stage
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("average.coefficient", self.coefficient, 0, 1)

@@ -55,7 +55,7 @@ class LatentReplay(M2Distill):
 
     def distillation_samples(self, samples: Samples) -> ShownSamples:
         """Return the samples with the image tokens that student and teacher share."""
-        tokens = self._image_tokens(rows_of(samples.inputs, slice(samples.n_current)))
+        tokens = self.image_tokens(rows_of(samples.inputs, slice(samples.n_current)))
         if self.replayed:
             ids = samples.replay_ids.to(samples.action.device)
             tokens = {name: torch.cat([x, self.replayed[name][ids]]) for name, x in tokens.items()}
@@ -71,7 +71,8 @@ class LatentReplay(M2Distill):
         return teacher.read_out(other | {name: x[rows] for name, x in tokens.items()})
 
     @torch.no_grad()
-    def _image_tokens(self, batch: Batch) -> dict[str, Tensor]:
+    def image_tokens(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the image tokens of a batch from the frozen encoders."""
         teacher = cast(Policy, self.teacher)
         views = zip(teacher.spec.cameras, teacher.image_encoders, strict=True)
         tokens = {}

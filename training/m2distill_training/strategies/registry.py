@@ -96,6 +96,7 @@ for _name, _target, _config in (
     ("stored", "stored:Stored", DistillConfig),
     ("spread", "spread:Spread", SpreadConfig),
     ("latent_replay", "latent_replay:LatentReplay", DistillConfig),
+    ("latent_recall", "latent_recall:LatentRecall", DistillConfig),
     ("average", "average:Average", AverageConfig),
     ("multitask", "multitask:MultiTask", NoConfig),
 ):

@@ -1,9 +1,11 @@
 """Builds of each ROS package alone in a foreign workspace: what is installed, written elsewhere, and started."""
 
+import functools
 import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,42 +33,56 @@ SHARED = {
 }
 
 
-@pytest.fixture(params=[(), ("--symlink-install",)], ids=["copied", "linked"])
-def options(request) -> tuple[str, ...]:
-    return request.param
+OPTIONS = {"copied": (), "linked": ("--symlink-install",)}
+WAYS = pytest.mark.parametrize("way", OPTIONS)
 
 
-@pytest.fixture
-def workspace(tmp_path) -> Path:
-    """An empty workspace of somebody who has files of the same names as ours in every folder around it."""
-    workspace = tmp_path.joinpath(*WORKSPACE)
-    for folder in [workspace / CHECKOUT, *(workspace / CHECKOUT).parents]:
+def foreign_workspace(folder: Path) -> Path:
+    """Return an empty workspace of somebody who has files of the same names as ours in every folder around it."""
+    workspace = folder.joinpath(*WORKSPACE)
+    for place in [workspace / CHECKOUT, *(workspace / CHECKOUT).parents]:
         for name in ("launch/run.launch.py", "rviz/m2distill.rviz", "config/fastdds.xml", "LICENSE"):
-            file = folder / name
+            file = place / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("the user's own\n")
-        if folder == tmp_path:
+        if place == folder:
             break
     return workspace
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Callable[[str, str], Path]:
+    """Function that returns a workspace with one package, built in one way; it builds once."""
+
+    @functools.cache
+    def built(package: str, way: str) -> Path:
+        workspace = foreign_workspace(tmp_path_factory.mktemp(package))
+        copy_package(package, workspace)
+        around = workspace.parents[1]
+        before = snapshot(around)
+        build(workspace, *OPTIONS[way])
+        assert snapshot(around) == before
+        return workspace
+
+    return built
+
+
+@WAYS
 @pytest.mark.parametrize("package", NODES)
-def test_a_package_alone_builds_and_writes_nothing_outside_the_build_folders(package, options, workspace):
-    copy_package(package, workspace)
-    around = workspace.parents[1]
-    before = snapshot(around)
-    build(workspace, *options)
-    assert snapshot(around) == before
+def test_a_package_alone_builds_and_writes_nothing_outside_the_build_folders(package, way, alone):
+    workspace = alone(package, way)
     share = workspace / "install" / package / "share" / package
     assert [name for name in ["package.xml", *SHARED[package]] if not (share / name).is_file()] == []
     lib = workspace / "install" / package / "lib" / package
     assert [name for name in NODES[package] if not os.access(lib / name, os.X_OK)] == []
 
 
-def test_nodes_of_a_built_workspace_start_with_the_python_on_the_path(options, workspace):
+@WAYS
+def test_nodes_of_a_built_workspace_start_with_the_python_on_the_path(way, tmp_path):
+    workspace = foreign_workspace(tmp_path)
     for package in ("m2distill_policy", "m2distill_sim"):
         copy_package(package, workspace)
-    build(workspace, *options)
+    build(workspace, *OPTIONS[way])
     for package in ("m2distill_policy", "m2distill_sim"):
         for node in NODES[package]:
             script = workspace / "install" / package / "lib" / package / node
@@ -77,11 +93,11 @@ def test_nodes_of_a_built_workspace_start_with_the_python_on_the_path(options, w
     assert end.returncode == 2 and "libero_object" in end.stderr and "Traceback" not in end.stderr
 
 
+@WAYS
 @pytest.mark.parametrize(("package", "node"), [(package, node) for package, nodes in NODES.items() for node in nodes])
-def test_a_node_reports_a_missing_module_in_one_line(package, node, options, workspace, tmp_path):
+def test_a_node_reports_a_missing_module_in_one_line(package, node, way, alone, tmp_path):
     """The Python that is first on PATH has neither torch nor rclpy."""
-    copy_package(package, workspace)
-    build(workspace, *options)
+    workspace = alone(package, way)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "python3").write_text(f'#!/bin/sh\nexec {sys.base_prefix}/bin/python3 -S "$@"\n')

@@ -65,10 +65,7 @@ def ros() -> Iterator[None]:
 def client(ros) -> Iterator[Client]:
     gc.collect()  # until the previous test's client is deleted, the graph has its publishers
     client = Client()
-    client.wait(
-        lambda: all(client.count_publishers(publisher.topic_name) == 1 for publisher in client.sensor_pubs),
-        "the previous test's sensors to leave the graph",
-    )
+    client.wait(client.is_the_only_one, "the previous test's client to leave the graph")
     yield client
     client.destroy_node()
 

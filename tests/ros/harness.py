@@ -92,6 +92,13 @@ class Client(Node):
             self.destroy_publisher(publisher)
         self.image_pubs, self.joints_pub = {}, None
 
+    def is_the_only_one(self) -> bool:
+        """Return whether no other client publishes sensor data; a simulator may."""
+        return all(
+            sum(info.node_name == self.get_name() for info in self.get_publishers_info_by_topic(pub.topic_name)) == 1
+            for pub in self.sensor_pubs
+        )
+
     @property
     def sensor_pubs(self) -> list:
         return [*self.image_pubs.values(), *([self.joints_pub] if self.joints_pub else [])]

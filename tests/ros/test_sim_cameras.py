@@ -56,6 +56,7 @@ def test_a_policy_with_three_views_acts_on_the_simulators_cameras(client: Client
         pacing="lockstep",
         video=str(tmp_path / "episode.mp4"),
     )
+    client.leave_sensors_to_the_simulator()
     images: dict[str, list[Image]] = {name: [] for name in SIZES_PX}
     for name in SIZES_PX:
         client.create_subscription(Image, f"{name}/image_raw", images[name].append, qos_profile_sensor_data)

@@ -89,7 +89,7 @@ def _quick(folder: Path) -> Lab:
         trial_steps=5,
         trials=1,
         success=0.0,
-        promotion=("--episodes", "1", "--max-steps", "5", "--workers", "1"),
+        promotion=("--episodes", "1", "--max-steps", "5", "--workers", "1", "--margin", "1"),
     )
 
 

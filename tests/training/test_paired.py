@@ -1,5 +1,7 @@
 """Statistics of paired runs: against loops, hand calculations and scipy, and their properties."""
 
+import itertools
+import math
 import time
 
 import numpy as np
@@ -7,11 +9,14 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import multinomial
 
+from m2distill_training.evaluation.metrics import wilson_interval
 from m2distill_training.evaluation.paired import (
     METRICS,
     PairedRuns,
     holm,
+    loss_bound,
     percentile_interval,
     sign_flip_p,
     standardised_difference,
@@ -157,3 +162,29 @@ def test_two_groups_of_five_runs_of_ten_tasks_take_less_than_ten_seconds():
     for metric in ("fwt", "nbt", "auc", "final", "normalised_nbt"):
         pair.terms(metric).bootstrap(10_000, np.random.default_rng(0))
     assert time.process_time() - begun < 10
+
+
+def test_the_bound_of_a_loss_is_that_of_the_wilson_intervals_where_the_starts_are_independent():
+    low, high = wilson_interval(15, 20, 1.644854)[0], wilson_interval(16, 20, 1.644854)[1]
+    before, after = [True] * 16 + [False] * 4, [True] * 12 + [False] * 4 + [True] * 3 + [False]
+    assert loss_bound(before, after) == pytest.approx(0.05 + math.hypot(0.75 - low, high - 0.8))  # 12 * 1 - 4 * 3 = 0
+    assert loss_bound([True] * 20, [True] * 20) == pytest.approx(1.644854**2 / (20 + 1.644854**2))
+    assert loss_bound(before, before) < loss_bound(before, after)
+    for pair in (([], []), ([True], [True, False])):
+        with pytest.raises(ValueError, match="expected the same number, at least 1"):
+            loss_bound(*pair)
+
+
+@pytest.mark.parametrize(("was", "largest"), [(1.0, 0.06), (0.95, 0.06), (0.8, 0.08)])
+def test_the_bound_of_a_loss_has_its_confidence(was, largest):
+    """A task whose success falls by the margin passes with a probability of about 5 % (an exact sum of 20 episodes)."""
+    n, margin, p = 20, 0.25, was - 0.25
+    cells = [was * p, was * (1 - p), (1 - was) * p, (1 - was) * (1 - p)]
+    counts = np.array([x for x in itertools.product(range(n + 1), repeat=4) if sum(x) == n])
+    weights = multinomial.pmf(counts, n, cells)
+    passed = 0.0
+    for (both, lost, gained, neither), weight in zip(counts[weights > 1e-6], weights[weights > 1e-6], strict=True):
+        before = [True] * (both + lost) + [False] * (gained + neither)
+        after = [True] * both + [False] * lost + [True] * gained + [False] * neither
+        passed += weight * (loss_bound(before, after) <= margin)
+    assert 0.01 < passed < largest

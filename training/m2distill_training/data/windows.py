@@ -116,6 +116,11 @@ class Windows:
         return self.subset_of[demo_B], frames_BT
 
 
+def evenly_spaced(windows: Windows, n: int) -> dict:
+    """Return up to n windows at equal distances, from the first to the last, as `Windows.gather` does."""
+    return windows.gather(np.unique(np.linspace(0, len(windows) - 1, n).astype(int)))
+
+
 def batch_ids(n: int, batch_size: int, step: int, seed: tuple[int, ...]) -> np.ndarray:
     """Return the ids (batch_size,) int64 of batch `step` in an endless chain of shuffles of range(n).
 

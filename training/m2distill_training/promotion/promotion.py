@@ -22,6 +22,8 @@ from m2distill_training.runs.records import RunError, locked, read_lines, write_
 from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.utils.schemas import is_count
 
+RECORDED = ("episodes", "sampling", "max_steps", "assets")  # options of the simulation, in the proof
+
 
 class PromotionRejected(RunError):
     """A checkpoint did not pass the check for forgetting."""
@@ -77,6 +79,7 @@ def promote(
                 "checkpoint_id": checkpoint.id,
                 "against_stage": before,
                 "thresholds": asdict(thresholds),
+                "simulation": {name: simulation[name] for name in RECORDED if name in simulation},
                 "checks": [asdict(check) for check in checks],
             },
         )
@@ -86,7 +89,7 @@ def promote(
                 f"stage {stage} is not promoted: "
                 + "; ".join(check.describe() for check in failed)
                 + f". The proof is "
-                f"{folder.parent / 'proof.json'}; learn with more replay or stronger distillation, or "
+                f"{folder.parent / 'proof.json'}; test with more --episodes, learn with more replay, or "
                 "deploy it all the same with --force, which is recorded"
             )
         _record(path, "promote", stage, checkpoint.id, forced=bool(failed))

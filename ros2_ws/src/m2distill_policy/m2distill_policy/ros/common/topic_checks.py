@@ -70,6 +70,11 @@ def other_policies(entities: ManagedEntities, command_topic: str | None) -> list
     return found
 
 
+def has_unnamed_publishers(node: Node, topic: str) -> bool:
+    """Return whether a publisher has a node without a name: it has just appeared, or it was killed."""
+    return any(p.node_name == UNKNOWN_NODE for p in node.get_publishers_info_by_topic(topic))
+
+
 def _publishers(node: Node, topic: str) -> list[TopicEndpointInfo]:
     """Return the publishers of known nodes. That of a node that has just ended is listed without its name."""
     return [p for p in node.get_publishers_info_by_topic(topic) if p.node_name != UNKNOWN_NODE]

@@ -24,7 +24,7 @@ from m2distill_policy.ros.common import parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
-from m2distill_policy.ros.common.topic_checks import other_policies
+from m2distill_policy.ros.common.topic_checks import has_unnamed_publishers, other_policies
 from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.checkpoint_reloader import CheckpointReloader
 from m2distill_policy.ros.policy.command_server import CommandServer
@@ -40,6 +40,7 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
 DISCOVERY_S = 1.0  # from the node's creation until others are discovered
+NAMES_S = 3.0  # until the name of a discovered publisher's node is known
 FORGET_S = 25.0  # until DDS forgets a node that was killed
 
 
@@ -147,9 +148,13 @@ class PolicyNode(LifecycleNode):
     def _wait_for_others(self) -> list[str]:
         """Return the other policies on our topics. At an autostart, one that was killed may be listed for a while."""
         assert self._parts  # the node is configured
+        topic = self._parts.outputs.topic
         time.sleep(max(0.0, self._created_s + DISCOVERY_S - time.monotonic()))
+        named_s = time.monotonic() + NAMES_S
+        while topic and has_unnamed_publishers(self, topic) and time.monotonic() < named_s:
+            time.sleep(POLL_PERIOD_S)
         deadline_s = time.monotonic() + (FORGET_S if self.get_parameter("autostart").value else 0.0)
-        while others := other_policies(self._entities, self._parts.outputs.topic):
+        while others := other_policies(self._entities, topic):
             if time.monotonic() >= deadline_s:
                 break
             self.get_logger().warning(f"waiting: {'; '.join(others)}", throttle_duration_sec=FORGET_S)

@@ -69,6 +69,16 @@ def test_tokens_of_windows_are_those_of_a_forward_pass(batches):
     torch.testing.assert_close(found, dict(expected))
 
 
+@pytest.mark.parametrize("choice", ["random", "coverage"])
+def test_only_the_demos_of_a_subset_are_replayed(choice, libero_file):
+    store = open_store(libero_file(demos=8), SPEC, "before")
+    text = torch.zeros(SPEC.text_width).numpy()
+    for seed in range(5):
+        order = DemoSubset(store, text, (1, 4, 6)).replay_order(choice, seed, 0)
+        assert sorted(order) == [1, 4, 6]
+    assert list(DemoSubset(store, text, numbers=tuple(range(8, 0, -1))).replay_order(choice, 0, 0)) == list(range(8))
+
+
 # Interpolated weights
 
 

@@ -8,7 +8,8 @@ tensorboard/stage_<n>/  the same as events
 stages/<n>/checkpoint/  the policy after stage n, from 1; its metrics.json names its parent and its datasets
 stages/<n>/replay.json  demos replayed in stage n
 stages/<n>/state.pt     state of a stage in progress: weights, average, optimiser, gradient step
-memory/<task>/          demos of every task, from 0, for further stages (data/task_memory.py)
+memory/<task>/          demos of every task, from 0, for further stages (data/task_memory.py), and with the strategy
+                        stored their mixtures (engine/stored_mixtures.py)
 episodes.jsonl          one line per episode of m2distill evaluate
 evaluation.json         success after every stage, success matrix, metrics
 lock                    held while a process trains here

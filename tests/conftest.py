@@ -23,17 +23,12 @@ SLOW = {  # files with tests that train, evaluate or measure for over 10 s
 }
 
 TIMING = {  # files that measure a latency, a rate or a stop: nothing else may run beside them
-    "ros/test_bench_node.py",
-    "ros/test_bench_record.py",
-    "ros/test_bench_soak.py",
     "ros/test_fault.py",
     "ros/test_faults.py",
     "ros/test_hang.py",
     "ros/test_outputs.py",
     "ros/test_recorder.py",
-    "ros/test_recorder_parity.py",
     "ros/test_reload.py",
-    "ros/test_sim_by_the_clock.py",
     "ros/test_teleop.py",
 }
 

@@ -56,11 +56,11 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(data
     assert not study(out, plan_of(data), workers=2, limit_s=0)  # nothing has begun
     assert main.run(["study", "--status", str(out)]) == 0
     printed = capfd.readouterr().out
-    assert "0 of 12 parts done, 12 left" in printed and "not running; repeat" in printed
+    assert "0 of 12 parts done, 0 failed" in printed and "not running; repeat" in printed
     assert "left: first, seed 3, stage 1: train" in printed
 
     assert study(out, plan_of(data), workers=2)
-    assert "12 of 12 parts done, 0 left" in (main.run(["study", "--status", str(out)]), capfd.readouterr().out)[1]
+    assert "12 of 12 parts done, 0 failed" in (main.run(["study", "--status", str(out)]), capfd.readouterr().out)[1]
     folders = {name: RunFolder(out / "runs" / f"{name}-3") for name in ("first", "er", "no_text")}
     shared = {load_checkpoint(folder.checkpoint(1)).id for folder in folders.values()}
     assert len(shared) == 1
@@ -116,6 +116,10 @@ def test_the_time_limit_of_the_command_stops_a_training_at_a_saved_state(data, t
     assert 8 <= time.monotonic() - began < 60
     assert "the time is over; repeat the command to continue" in capfd.readouterr().out
     assert (out / "runs/first-0/stages/1/state.pt").is_file()
+    status = read_json(out / "status.json")
+    steps = max(line["step"] for line in RunFolder(out / "runs/first-0").metrics())
+    assert 0 < status["costs"]["train first"] * steps < 60  # seconds: known before the first stage has ended
+    assert status["left"][0] == "first, seed 0, stage 1: train" and not status["running"]
     assert main.run(["study", str(file), "--out", str(out), "--seeds", "1"]) == 2
     assert f"--seeds is given beside {file}; write it in the plan" in capfd.readouterr().err
 

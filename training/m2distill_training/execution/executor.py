@@ -115,9 +115,10 @@ class Executor:
         """Return the number of jobs that wait or run."""
         return len(self._waiting) + len(self._busy)
 
-    def running(self) -> dict[str, str]:
-        """Return the name and the worker's place of every job at work."""
-        return {name: busy.worker.where for name, busy in self._busy.items()}
+    def running(self) -> dict[str, tuple[str, float]]:
+        """Return the worker's place, and the seconds since the beginning, of every job at work."""
+        now = time.monotonic()
+        return {name: (busy.worker.where, now - busy.began) for name, busy in self._busy.items()}
 
     def completed(self, timeout_s: float | None = None) -> list[Outcome]:
         """Wait until jobs end and return their outcomes: none after `timeout_s`, or if no job is left."""

@@ -39,6 +39,10 @@ class Activity(ABC):
     def finish(self) -> None:  # noqa: B027
         """Do what is left, in this process."""
 
+    def progress(self) -> float:
+        """Return how much is done, with what a job at work has done so far."""
+        return self.done
+
     @property
     def is_ready(self) -> bool:
         return all(activity.ended for activity in self.after)

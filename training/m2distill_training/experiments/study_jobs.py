@@ -44,7 +44,14 @@ class TrainStage(Activity):
         super().__init__(f"{run.label}, stage {stage}: train", after, units, f"train {run.kind}")
         self._run, self._stage = run, stage
         self.ended = run.folder.checkpoint(stage).is_dir()
-        self.done = units if self.ended else 0
+        self.done = units if self.ended else self.progress()
+
+    def progress(self) -> float:
+        """Return the gradient steps that have been logged; 0 for a budget in epochs, whose steps are not known here."""
+        if self.ended or self._run.config.optim.budget_unit != "steps":
+            return self.done
+        steps = [line["step"] for line in self._run.folder.metrics() if line["stage"] == self._stage]
+        return min(self.units, max(steps, default=0))
 
     def jobs(self) -> list[Job]:
         run = self._run
@@ -52,6 +59,9 @@ class TrainStage(Activity):
             return []
         inputs = (*run.files, *([run.start_from] if run.start_from else []))
         return [Job(self.name, train_stage, (run, self._stage), run.resources, run.resources.cpus, inputs=inputs)]
+
+    def take(self, outcome: Outcome) -> None:
+        self.done = self.progress()
 
 
 def train_stage(run: StudyRun, stage: int) -> bool:

@@ -17,6 +17,7 @@ WRITE_S = 10.0  # between writes, if nothing ends
 SHOWN = 10  # names of each group
 STATUS = {
     "written": is_number,  # time.time
+    "total": is_count,  # of activities
     "done": is_count,
     "running": [{"name": is_text, "where": is_text}],
     "left": [is_text],
@@ -56,21 +57,23 @@ class StatusFile:
         running = self._executor.running()
         return {
             "written": time.time(),
+            "total": len(self._activities),
             "done": sum(each.ended for each in self._activities),
-            "running": [{"name": name, "where": where} for name, where in running.items()],
-            "left": [each.name for each in self._activities if not each.is_over],
+            "running": [{"name": name, "where": where} for name, (where, _) in running.items()],
+            "left": [each.name for each in self._activities if not each.is_over and each.name not in running],
             "failed": [{"name": x.name, "error": f"{x.error}"[-900:]} for x in self._activities if x.error],
-            "seconds_left": self._seconds_left(),
+            "seconds_left": self._seconds_left(running),
             "costs": self._costs,
         }
 
-    def _seconds_left(self) -> float | None:
+    def _seconds_left(self, running: dict[str, tuple[str, float]]) -> float | None:
         """Return the work that is left over the CPUs; None if some kind of it has not been measured."""
         seconds: defaultdict[str, float] = defaultdict(float)
         units: defaultdict[str, float] = defaultdict(float)
+        progress = {each.name: each.progress() if each.name in running else each.done for each in self._activities}
         for each in self._activities:
-            seconds[each.kind] += each.seconds
-            units[each.kind] += each.done - self._begun[each.name]
+            seconds[each.kind] += each.seconds + running.get(each.name, ("", 0.0))[1]
+            units[each.kind] += progress[each.name] - self._begun[each.name]
         self._costs |= {kind: seconds[kind] / done for kind, done in units.items() if done > 0}
         total = 0.0
         for each in self._activities:
@@ -78,7 +81,7 @@ class StatusFile:
                 continue
             if each.kind not in self._costs:
                 return None
-            total += self._costs[each.kind] * (each.units - each.done)
+            total += self._costs[each.kind] * (each.units - progress[each.name])
         return total / max(1, self._executor.capacity().cpus)
 
 
@@ -92,8 +95,8 @@ def describe_status(out: Path) -> str:
             is_running = False
     except BusyError:
         is_running = True
-    left, total = len(status["left"]), status["done"] + len(status["left"]) + len(status["failed"])
-    lines = [f"{out}: {status['done']} of {total} parts done, {left} left, {len(status['failed'])} failed"]
+    left, total = len(status["left"]), status["total"]
+    lines = [f"{out}: {status['done']} of {total} parts done, {len(status['failed'])} failed"]
     if is_running:
         age = time.time() - status["written"]
         lines.append(f"running, about {_clock(status['seconds_left'])} left; as of {age:.0f} s ago")

@@ -102,6 +102,7 @@ class PolicyNode(LifecycleNode):
         controller = PolicyController(entities, session, settings, outputs, publisher, background)
         reloader = CheckpointReloader(session, active, settings, background, self._on_swap, self._on_rejection)
         inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, controller.loop.on_input)
+        controller.loop.joint_sources = inputs.sources
         self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()
         if settings.follow_checkpoint:

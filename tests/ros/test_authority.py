@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -148,6 +149,14 @@ def test_nothing_takes_the_arm_from_an_operator_and_silence_does_not_give_it_bac
     assert len(robot.of("policy/action")) == acted
     assert robot.call("start").success
     robot.wait_for_state(PolicyStatus.RUNNING)
+
+
+def test_ctrl_z_stops_the_arm_and_ends_the_order_before_the_node_is_stopped(robot, node):
+    run(robot)
+    os.kill(node.pids["policy"], signal.SIGTSTP)  # in a session without a shell it does not stop the process
+    robot.wait_for_state(PolicyStatus.IDLE, "stopped")
+    robot.wait_for_motion(False)
+    assert pass_time(robot, 10) == 0
 
 
 def test_a_repeated_text_changes_nothing_and_does_not_undo_a_pause_or_a_stop(robot):

@@ -186,6 +186,16 @@ class PolicyNode(LifecycleNode):
         if not self._finalized:
             self.trigger_shutdown()
 
+    def suspend(self) -> None:
+        """Stop the arm and end the order before the process is stopped: nothing moves when it is continued."""
+        if self._parts and self._parts.controller.active:
+            self._parts.controller.instructions.stop()
+            self._parts.outputs.flush()
+            self.get_logger().warning("suspended; the arm is stopped, and its instruction has ended")
+
+    def resume(self) -> None:
+        """Do nothing: the arm waits for an order."""
+
     def _fail(self, problem: str) -> TransitionCallbackReturn:
         self.problem = problem
         self.get_logger().error(problem)

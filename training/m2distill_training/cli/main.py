@@ -45,8 +45,11 @@ COMMANDS = {
         },
     ),
     "export": CommandEntry(
-        "convert demonstrations for other tools",
-        subcommands={"lerobot": CommandEntry("demonstrations to a LeRobot dataset", "export_lerobot")},
+        "convert demonstrations and checkpoints for other tools",
+        subcommands={
+            "lerobot": CommandEntry("demonstrations to a LeRobot dataset", "export_lerobot"),
+            "onnx": CommandEntry("a checkpoint to ONNX", "export_onnx"),
+        },
     ),
     "bag": CommandEntry(
         "maintain recorded episodes",

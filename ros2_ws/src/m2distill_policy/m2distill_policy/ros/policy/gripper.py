@@ -45,8 +45,8 @@ class GripperAction:
         self._kind = ParallelGripperCommand if self._parallel else GripperCommand
         if self._kind is None:
             raise UserError(
-                f"gripper_output is {settings.gripper_output}, but control_msgs is not installed or is too old; install "
-                "ros-$ROS_DISTRO-control-msgs, or set gripper_output to width"
+                f"gripper_output is {settings.gripper_output}, but control_msgs is not installed or is too old; "
+                "install ros-$ROS_DISTRO-control-msgs, or set gripper_output to width"
             )
         from rclpy.action import ActionClient
 

@@ -27,6 +27,8 @@ from m2distill_policy.ros.common import parameters
 
 WAKE_PERIOD_S = 0.1  # maximum delay of a signal when no message arrives
 NOT_OURS = {"rclpy", *sys.stdlib_module_names}
+# One clock per namespace, as simulators of several robots have different times. A rule of the user comes first.
+OWN_CLOCK = ("--ros-args", "-r", "/clock:=clock", "--")
 REPEAT_LOG_S = 60.0  # minimum time between equal log lines, so that a faulty peer cannot fill the disk
 
 
@@ -86,7 +88,7 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
             signal.signal(number, lambda *_: stop.set())
     die_with_starter()
     try:
-        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=[*sys.argv, *OWN_CLOCK], signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -50,7 +50,7 @@ def duplicate_inputs(entities: ManagedEntities) -> list[str]:
     topics = [(s.topic_name, type_name(s.msg_type)) for s, needed in entities.subscriptions if needed]
     topics = [(topic, kind) for topic, kind in topics if kind != JOINT_STATE]
     if node.get_parameter("use_sim_time").value:
-        topics.append(("/clock", "rosgraph_msgs/msg/Clock"))
+        topics.append((node.resolve_topic_name("/clock"), "rosgraph_msgs/msg/Clock"))
     for topic, kind in topics:
         sources = [node_of(p) for p in named_publishers(node, topic) if p.topic_type == kind]
         if len(sources) > 1:

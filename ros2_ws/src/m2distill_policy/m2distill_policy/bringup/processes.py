@@ -3,9 +3,11 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +40,8 @@ class NodeDescription:
         return f"{self.package}.ros.nodes.{self.executable}"
 
 
-def environment() -> dict[str, str]:
-    """Return the environment variables that the nodes need and the user has not set."""
+def environment(present: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment variables that the nodes need and that are not among the `present` ones."""
     needed = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # read by Fast DDS 2, Jazzy's
@@ -47,7 +49,7 @@ def environment() -> dict[str, str]:
         "MUJOCO_GL": "egl",
         "OMP_NUM_THREADS": "1",  # for numpy and MuJoCo; the policy's parameter sets torch's
     }
-    return {name: value for name, value in needed.items() if name not in os.environ}
+    return {name: value for name, value in needed.items() if name not in present}
 
 
 def command_line(node: NodeDescription) -> list[str]:
@@ -153,11 +155,27 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def die_with_starter() -> None:
-    """Arrange in a node that SIGTERM reaches it when the thread that started it ends, even after SIGKILL."""
+    """Arrange in a node that SIGTERM reaches it when its starter ends, even after SIGKILL of the starter.
+
+    The starter is `m2distill run` or `ros2 launch`. A node that was started by hand has none.
+    """
     starter = os.environ.get(STARTER_PID)
     if starter is None:
         return
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(starter):  # the starter ended before the call above
-        raise SystemExit(1)
+    if os.getppid() == int(starter):
+        return
+    try:  # the parent is a launch prefix such as `xterm -e`, or the starter ended before the call above
+        end = os.pidfd_open(int(starter))
+    except ProcessLookupError:
+        raise SystemExit(1) from None
+    threading.Thread(target=_terminate_after, args=(end,), daemon=True).start()
+
+
+def _terminate_after(end: int) -> None:
+    """Send SIGTERM to this process when the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGTERM)

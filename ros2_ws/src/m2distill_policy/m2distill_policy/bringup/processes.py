@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2distill_policy.bringup.preflight import check_ros_variables, check_texts, missing_rmw
 from m2distill_policy.errors import UserError
 
 FASTDDS_PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"
@@ -97,8 +98,10 @@ class NodeProcesses:
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "NodeProcesses":
-        self._log_dir.mkdir(parents=True, exist_ok=True)
+        check_texts(word for node in self._nodes for word in command_line(node))
         try:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+            check_ros_variables(self.environment)
             for node in self._nodes:
                 with self.log_path(node.name).open("wb") as log:
                     self._processes[node.name] = subprocess.Popen(
@@ -109,6 +112,11 @@ class NodeProcesses:
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
                     )
+        except OSError as error:
+            self.stop()
+            raise UserError(
+                f"the nodes cannot write their logs into {self._log_dir} ({error.strerror}); choose another folder"
+            ) from None
         except BaseException:
             self.stop()
             raise
@@ -129,10 +137,10 @@ class NodeProcesses:
         for name, process in self._processes.items():
             if process.poll() is not None:
                 log = self.log_path(name)
-                lines = log.read_text(errors="replace").splitlines() or ["its log is empty"]
+                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                reason = missing_rmw(process.returncode, self.environment) or (lines or ["its log is empty"])[-1]
                 raise UserError(
-                    f"node {name} ended with status {process.returncode}: "
-                    f"{lines[-1].removeprefix('error: ')} (log: {log})"
+                    f"node {name} ended with status {process.returncode}: {reason.removeprefix('error: ')} (log: {log})"
                 )
 
     def stop(self) -> None:

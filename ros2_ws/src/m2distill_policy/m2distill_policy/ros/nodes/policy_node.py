@@ -102,6 +102,7 @@ class PolicyNode(LifecycleNode):
         controller = PolicyController(entities, session, settings, outputs, publisher, background)
         reloader = CheckpointReloader(session, active, settings, background, self._on_swap, self._on_rejection)
         inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, controller.loop.on_input)
+        controller.loop.joint_sources = inputs.sources
         self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()
         if settings.follow_checkpoint:
@@ -185,6 +186,16 @@ class PolicyNode(LifecycleNode):
         if not self._finalized:
             self.trigger_shutdown()
 
+    def suspend(self) -> None:
+        """Stop the arm and end the order before the process is stopped: nothing moves when it is continued."""
+        if self._parts and self._parts.controller.active:
+            self._parts.controller.instructions.stop()
+            self._parts.outputs.flush()
+            self.get_logger().warning("suspended; the arm is stopped, and its instruction has ended")
+
+    def resume(self) -> None:
+        """Do nothing: the arm waits for an order."""
+
     def _fail(self, problem: str) -> TransitionCallbackReturn:
         self.problem = problem
         self.get_logger().error(problem)
@@ -214,7 +225,7 @@ class PolicyNode(LifecycleNode):
 
     async def _on_reload(self, _, response: Trigger.Response) -> Trigger.Response:
         assert self._parts  # the node is configured
-        request = self._parts.reloader.request(self.get_parameter("checkpoint").value)
+        request = self._parts.reloader.request(parameters.read(self, PolicyParameters).checkpoint)
         response.success, response.message = await request
         return response
 
@@ -227,12 +238,11 @@ class PolicyNode(LifecycleNode):
             "node again"
         )
 
-    def _on_parameters(self, parameters: list[Parameter]) -> None:
-        for parameter in parameters:
-            if parameter.name == "checkpoint" and self._parts:
-                reloader = self._parts.reloader
-                if parameter.value != reloader.active.path:
-                    reloader.request(parameter.value)
+    def _on_parameters(self, changed: list[Parameter]) -> None:
+        if self._parts and any(parameter.name == "checkpoint" for parameter in changed):
+            path = parameters.read(self, PolicyParameters).checkpoint
+            if path != self._parts.reloader.active.path:
+                self._parts.reloader.request(path)
 
     def _follow_link(self) -> None:
         """Reload if the link `checkpoint` has another target; a change during a reload is handled afterwards."""

@@ -98,7 +98,14 @@ class EpisodeBag:
             yield stamp_ns, message
 
     def instructions(self) -> list[str]:
-        """Return the instructions given while it was recorded, each once, in order."""
+        """Return the instructions given while it was recorded, each once, in order.
+
+        They are those under which the policy acted. Without any action they are the texts on the topic.
+        """
+        acted = self.find(Topic(episode_topics.ACTION, "m2distill_interfaces/msg/PolicyAction", episode_topics.COMMAND))
+        followed = [getattr(message, "instruction", "") for _, message in self.messages(acted)]
+        if any(followed):
+            return list(dict.fromkeys(filter(None, followed)))
         recorded = self.find(Topic(episode_topics.INSTRUCTION, "std_msgs/msg/String", episode_topics.COMMAND))
         return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(recorded)))))
 

@@ -8,11 +8,19 @@
 """
 
 import dataclasses
+import os
 from typing import Any
 
 
 def parameter(
-    default, description: str, *, at_least=None, at_most=None, choices: tuple[str, ...] = (), read_only: bool = False
+    default,
+    description: str,
+    *,
+    at_least=None,
+    at_most=None,
+    choices: tuple[str, ...] = (),
+    read_only: bool = False,
+    path: bool = False,
 ) -> Any:
     """Return a dataclass field for one setting.
 
@@ -23,6 +31,7 @@ def parameter(
         at_most: upper bound, included; given together with `at_least`.
         choices: allowed strings; empty: any.
         read_only: the value is fixed when the node starts.
+        path: the value is a path, in which a leading `~` is the home folder.
 
     Raises:
         TypeError: a number without both bounds.
@@ -36,5 +45,14 @@ def parameter(
             "bounds": (at_least, at_most),
             "choices": choices,
             "read_only": read_only,
+            "path": path,
         },
     )
+
+
+def expanded(field: dataclasses.Field, value: Any) -> Any:
+    """Return a setting's value, with the home folder in place of a leading `~` if it is a path.
+
+    A shell does not expand `checkpoint:=~/x`, and no shell reads a parameter file.
+    """
+    return os.path.expanduser(value) if field.metadata["path"] else value

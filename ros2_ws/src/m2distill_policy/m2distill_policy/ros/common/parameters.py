@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.utils.parameters import expanded
 
 
 class Dataclass(Protocol):
@@ -52,6 +53,8 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
             empty = Parameter.Type.STRING_ARRAY if kind is str else Parameter.Type.DOUBLE_ARRAY
             default = [kind(v) for v in default] or empty
         node.declare_parameter(field.name, default, _descriptor(field))
+        if node.get_parameter_or(field.name).type_ == Parameter.Type.NOT_SET:  # no value: `ros2 param dump` fails
+            node.set_parameters([Parameter(field.name, default, [])])
 
 
 def _why_wrong(field: dataclasses.Field, value: Any) -> str:
@@ -113,7 +116,7 @@ def reject_changes(node: Node, *groups: type[Dataclass], why: Callable[[], str],
 
 def _value(node: Node, field: dataclasses.Field) -> Any:
     value = node.get_parameter_or(field.name).value
-    return tuple(value or ()) if isinstance(field.default, tuple) else value
+    return tuple(value or ()) if isinstance(field.default, tuple) else expanded(field, value)
 
 
 def _plain(value: Any) -> Any:

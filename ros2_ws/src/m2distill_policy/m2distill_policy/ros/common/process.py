@@ -21,6 +21,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from m2distill_policy.bringup.preflight import check_ros_variables, check_texts
 from m2distill_policy.bringup.processes import die_with_starter
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import parameters
@@ -91,9 +92,9 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
             signal.signal(number, lambda *_: stop.set())
     die_with_starter()
     try:
-        rclpy.init(args=[*sys.argv, *OWN_CLOCK], signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _init([*sys.argv, *OWN_CLOCK], SignalHandlerOptions.NO)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     node = None
     try:
@@ -139,6 +140,16 @@ def _suspend(node: SuspendableNode, suspended: threading.Event) -> None:
     node.resume()
 
 
+def _init(arguments: list[str], signals: SignalHandlerOptions) -> None:
+    """Start rclpy with these arguments. Raises UserError."""
+    check_texts(sys.argv)
+    check_ros_variables()
+    try:
+        rclpy.init(args=arguments, signal_handler_options=signals)
+    except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
+        raise UserError(" ".join(str(error).split())) from None
+
+
 def _is_from_rclpy(error: Exception) -> bool:
     """Return whether a callback of rclpy raised the error while only code of rclpy and of Python was running.
 
@@ -167,6 +178,7 @@ def run_command(
         The exit status, as of `run_client`.
     """
     try:
+        check_texts(sys.argv)
         options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     except UserError as error:
         print(f"m2distill: error: {error}", file=sys.stderr)
@@ -196,9 +208,9 @@ def run_client(
     Returns:
         The exit status: 0, 2 after an error that the user can fix, or 130 after an interrupt.
     """
-    rclpy.init(signal_handler_options=signals)
     node: Client | None = None
     try:
+        _init(sys.argv, signals)
         node = make_node()
         use(node)
         sys.stdout.flush()

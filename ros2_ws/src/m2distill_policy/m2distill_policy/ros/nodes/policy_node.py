@@ -237,7 +237,7 @@ class PolicyNode(LifecycleNode):
 
     async def _on_reload(self, _, response: Trigger.Response) -> Trigger.Response:
         assert self._parts  # the node is configured
-        request = self._parts.reloader.request(self.get_parameter("checkpoint").value)
+        request = self._parts.reloader.request(parameters.read(self, PolicyParameters).checkpoint)
         response.success, response.message = await request
         return response
 
@@ -250,12 +250,11 @@ class PolicyNode(LifecycleNode):
             "node again"
         )
 
-    def _on_parameters(self, parameters: list[Parameter]) -> None:
-        for parameter in parameters:
-            if parameter.name == "checkpoint" and self._parts:
-                reloader = self._parts.reloader
-                if parameter.value != reloader.active.path:
-                    reloader.request(parameter.value)
+    def _on_parameters(self, changed: list[Parameter]) -> None:
+        if self._parts and any(parameter.name == "checkpoint" for parameter in changed):
+            path = parameters.read(self, PolicyParameters).checkpoint
+            if path != self._parts.reloader.active.path:
+                self._parts.reloader.request(path)
 
     def _follow_link(self) -> None:
         """Reload if the link `checkpoint` has another target; a change during a reload is handled afterwards."""

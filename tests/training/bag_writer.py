@@ -64,6 +64,15 @@ def joints(stamp_ns: int, value: float, names=(*PANDA_FINGERS, *PANDA_JOINTS)):
     return of("sensor_msgs/JointState")(header(stamp_ns), list(names), positions, np.zeros(0), np.zeros(0))
 
 
+def joints_in_parts(stamp_ns: int, value: float) -> list:
+    """Messages of an arm's and of a gripper's driver, and of one without joints of the policy."""
+    parts = [(PANDA_FINGERS, np.full(2, 0.03)), (PANDA_JOINTS, np.full(7, value)), (("wheel",), np.zeros(1))]
+    return [
+        of("sensor_msgs/JointState")(header(stamp_ns), list(names), positions, np.zeros(0), np.zeros(0))
+        for names, positions in parts
+    ]
+
+
 def twist(stamp_ns: int, linear, frame_id: str = "panda_link0"):
     vector = of("geometry_msgs/Vector3")
     return of("geometry_msgs/TwistStamped")(

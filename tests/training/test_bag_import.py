@@ -13,6 +13,7 @@ from bag_writer import (
     START_NS,
     image,
     joints,
+    joints_in_parts,
     motion,
     of,
     policy_action,
@@ -66,6 +67,32 @@ def test_a_stock_bag_becomes_steps_of_the_newest_inputs_and_the_commands_of_then
     assert told["demo"] == "demo_0" and told["gaps"] == dict.fromkeys(told["gaps"], 0)
     sheet = cv2.imread(str(tmp_path / "out/images/bag.jpg"))
     assert sheet.shape == (2 * 64 + 18, 8 * 64, 3)
+
+
+def test_joint_states_in_parts_give_the_same_steps_as_whole_ones(tmp_path):
+    parts = [
+        ("/joint_states", stamp_ns, message)
+        for stamp_ns in range(START_NS, START_NS + round(SECONDS * 1e9), 10 * MS)
+        for message in joints_in_parts(stamp_ns, (stamp_ns - START_NS) / 1e9)
+    ]
+    events = sorted([*(e for e in robot() if e[0] != "/joint_states"), *parts], key=lambda e: e[1])
+    for name, given in (("parts", events), ("whole", None)):
+        (report,) = import_bags([write_bag(tmp_path / name, labels=LABELS, events=given)], tmp_path / f"{name}_out")
+        assert not report.dropped
+    parts, whole = only_demo(tmp_path / "parts_out"), only_demo(tmp_path / "whole_out")
+    np.testing.assert_array_equal(parts.joint, whole.joint)
+    np.testing.assert_array_equal(parts.gripper, whole.gripper)
+    np.testing.assert_array_equal(parts.action, whole.action)
+
+
+def test_an_impossible_jump_of_a_joint_is_a_gap_on_a_real_arm(tmp_path):
+    def jump(events: list) -> list:
+        later_ns = START_NS + 700 * MS
+        return [(e[0], e[1], joints(e[1], 2.0)) if e[0] == "/joint_states" and e[1] > later_ns else e for e in events]
+
+    write_bag(tmp_path / "bag", labels={**LABELS, "arm": "franka_servo"}, change=jump)
+    with pytest.raises(DataError, match="observation gap 0.75 s after start: joint_states: panda_joint1 jumps, faster"):
+        import_bags([tmp_path / "bag"], tmp_path / "out")
 
 
 def test_where_a_policy_acted_a_step_is_what_it_was_shown(tmp_path):

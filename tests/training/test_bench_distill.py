@@ -1,18 +1,21 @@
 """`m2distill bench distill` on the real starter; the demonstrations are noise."""
 
+import dataclasses
 import json
 
 import pytest
 
+from m2distill_policy.bringup.system import STARTER_CHECKPOINT
+from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_sim.suites import find_task
-from m2distill_training.bench.distill import MEASURES, ROLES, VARIANTS, judge
+from m2distill_training.bench.distill import MEASURES, ROLES, VARIANTS, config_of, judge
 from m2distill_training.cli import main
 
 
 def test_bench_distill_prints_every_key(write_libero, tmp_path, capsys):
     for role in ROLES.values():
         write_libero(tmp_path / role.file, instruction=find_task(role.suite, role.task).instruction, size_px=64)
-    chosen = ["finetune", "m2distill", "recall"]
+    chosen = ["finetune", "m2distill", "recall", "stored", "spread", "latent_replay", "latent_recall", "average"]
     command = ["bench", "distill", "--json", "--quick", "--seeds", "3", "4", "--data", str(tmp_path)]
     assert main.run([*command, "--strategies", *chosen]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -23,6 +26,17 @@ def test_bench_distill_prints_every_key(write_libero, tmp_path, capsys):
             assert len(value["per_seed"]) == 2
             assert value["mean"] == pytest.approx(sum(value["per_seed"]) / 2, rel=1e-4, abs=1e-9)
     assert {"bar", "holds", "value", "name"} == report["bars"][0].keys()
+
+
+@pytest.mark.parametrize("floor", [0.02, 0.25])
+def test_every_student_has_the_network_of_the_starter(floor):
+    starter = load_checkpoint(STARTER_CHECKPOINT)
+    assert config_of("m2distill", starter, 0, 3).model == starter.model_config
+    other = dataclasses.replace(starter, model_config=dataclasses.replace(starter.model_config, min_std=floor))
+    for name in VARIANTS:
+        config = config_of(name, other, seed=5, steps=7)
+        assert config.model == other.model_config
+        assert (config.seed, config.optim.budget, config.history) == (5, 7, other.spec.history)
 
 
 def test_a_file_with_too_few_demonstrations_is_named(write_libero, tmp_path, capsys):

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from m2distill_policy.checkpoint import load_checkpoint
-from m2distill_training.config import ProtocolConfig, TrainConfig
-from m2distill_training.data.replay import choose_demos
+from m2distill_training.config import ConfigError, ProtocolConfig, TrainConfig
+from m2distill_training.data.replay import choose_demos, coverage_order
+from m2distill_training.data.store import open_store
+from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
-from m2distill_training.strategies.registry import BUILT_IN
+from m2distill_training.strategies.m2distill import M2Distill
+from m2distill_training.strategies.registry import BUILT_IN, find_strategy
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_interrupted_or_killed_at_every_gradient_step_ends_like_the_uninterrupte
             train(config, files[:2], broken, resume=broken.exists(), on_step=on_step)
     train(config, files[:2], broken, resume=True)
     assert outcome(RunFolder(broken)) == outcome(RunFolder(whole))
-    balanced = strategy in ("m2distill", "relabel", "recall")
+    balanced = issubclass(find_strategy(strategy), M2Distill)
     assert ("multiplier_text" in RunFolder(broken).metrics()[-1]) == balanced  # measured before the last interruption
 
 
@@ -123,6 +126,39 @@ def test_er_and_m2distill_replay_the_same_demos_within_the_total_budget(files, t
         kept = load_checkpoint(er.checkpoint(stage)).metrics["replayed_demos"]
         assert kept == load_checkpoint(m2distill.checkpoint(stage)).metrics["replayed_demos"]
         assert sorted(len(demos) for demos in kept.values()) == [[], [2], [1, 2], [1, 1, 1]][stage - 1]
+
+
+def test_a_memory_of_covering_demos_is_part_of_what_was_learned_and_learn_keeps_it(files, libero_file, tmp_path):
+    files = [libero_file(f"c{i}", instruction=f"task {i}", seed=i, demos=8) for i in range(3)]
+    base = quick("er", budget=1, protocol=ProtocolConfig("custom", (), (5,)))
+    replay = dataclasses.replace(base.replay, choice="coverage", demos_per_task=2, total_demos=3, held_out_demos=1)
+    config = dataclasses.replace(base, replay=replay)
+    whole = train(config, files, tmp_path / "whole")
+    kept = {}
+    for stage in (2, 3):
+        kept[stage] = load_checkpoint(whole.checkpoint(stage)).metrics["replayed_demos"]
+        for task, (text, demos) in enumerate(kept[stage].items()):
+            learned = choose_demos(8, 5, 0, task)
+            store = open_store(files[task], load_checkpoint(whole.checkpoint(1)).spec, config.pairing)
+            joints = [store.joint[store.bounds[d] : store.bounds[d + 1]] for d in learned]
+            assert demos == sorted(learned[i] for i in coverage_order(joints)[: len(demos)]), text
+    assert set(kept[3]["task 0"]) <= set(kept[2]["task 0"])  # a dropped demo never returns
+    run = train(
+        dataclasses.replace(config, protocol=ProtocolConfig("custom", (1, 1), (5,))), files[:2], tmp_path / "run"
+    )
+    learn(run.path, files[2])
+    assert load_checkpoint(run.checkpoint(3)).metrics["replayed_demos"] == kept[3]
+
+
+def test_phases_balance_the_replayed_windows_of_a_run(files, tmp_path):
+    config = quick("er", budget=2)
+    balanced = dataclasses.replace(config, replay=dataclasses.replace(config.replay, phases=True))
+    ids = [
+        load_checkpoint(train(c, files[:2], tmp_path / n).checkpoint(2)).id for n, c in (("a", config), ("b", balanced))
+    ]
+    assert ids[0] != ids[1]
+    with pytest.raises(ConfigError, match=r"unknown replay.choice 'covrage'; did you mean 'coverage'"):
+        dataclasses.replace(config.replay, choice="covrage")
 
 
 def test_a_stage_learns_only_the_demos_that_its_protocol_gives_it(files, tmp_path):

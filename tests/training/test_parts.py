@@ -36,7 +36,7 @@ def assert_close(a, b, atol=2e-5):
     for name, x in a.items():
         if not name.endswith("heatmaps.bias"):
             torch.testing.assert_close(x, b[name], rtol=1e-3, atol=atol, msg=name)
-            assert (x - b[name]).abs().mean() < 5e-5, name
+            assert (x - b[name]).abs().mean() < max(5e-5, atol / 5), name
 
 
 # The gradient of a distillation term is rounding noise in the first steps, while student and teacher are almost equal.
@@ -61,12 +61,12 @@ def test_every_part_draws_for_the_whole_batch_and_takes_its_rows():
         assert torch.equal(all_rows[1::2], odd)
 
 
-@pytest.mark.parametrize("strategy", ["m2distill", "recall", "packnet", "ewc"])
+@pytest.mark.parametrize("strategy", ["m2distill", "recall", "stored", "latent_recall", "packnet", "ewc"])
 def test_accumulated_gradients_give_the_same_weights(libero_file, tmp_path, strategy):
     files = [libero_file(name, seed=i, instruction=f"task {name}") for i, name in enumerate("ab")]
     for parts in (1, 2):
         train(config(strategy, parts), files, tmp_path / str(parts))
-    distills = strategy in ("m2distill", "recall")
+    distills = strategy not in ("packnet", "ewc")
     assert_close(weights(tmp_path / "1"), weights(tmp_path / "2"), *([DISTILLED] if distills else []))
     if distills:
         assert_same_balance(*(RunFolder(tmp_path / name).metrics() for name in "12"))
@@ -101,13 +101,14 @@ def torchrun(processes: int, *arguments: str) -> subprocess.Popen:
     )
 
 
-def test_two_processes_learn_what_one_learns(libero_file, tmp_path):
+@pytest.mark.parametrize("strategy", ["m2distill", "stored"])
+def test_two_processes_learn_what_one_learns(strategy, libero_file, tmp_path):
     files = [libero_file(name, seed=i, instruction=f"task {name}") for i, name in enumerate("ab")]
-    process = torchrun(2, "--data", *map(str, files), "--out", str(tmp_path / "two"))
+    process = torchrun(2, "--strategy", strategy, "--data", *map(str, files), "--out", str(tmp_path / "two"))
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     assert output.count("done:") == 1  # the leader alone speaks
-    train(config(), files, tmp_path / "one")
+    train(config(strategy), files, tmp_path / "one")
     assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"), DISTILLED)
     lines = [RunFolder(tmp_path / name).metrics() for name in ("one", "two")]
     assert [(x["stage"], x["step"]) for x in lines[0]] == [(x["stage"], x["step"]) for x in lines[1]]

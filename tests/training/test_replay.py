@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from m2distill_training.data.replay import choose_demos, choose_memory, random_order
+from m2distill_training.data.replay import (
+    balanced_ids,
+    choose_demos,
+    choose_memory,
+    coverage_order,
+    grip_phases,
+    random_order,
+)
 
 TASKS, DEMOS = 100, 50
 
@@ -63,3 +70,45 @@ def test_only_learned_demos_are_kept():
     assert sizes(memory) == [5, 2, 5]
     for task, (demos, n) in enumerate(zip(memory, (10, 2, 10), strict=True)):
         assert set(demos) <= set(choose_demos(DEMOS, n, seed=3, task=task))
+
+
+def test_coverage_takes_the_middle_first_and_then_what_is_farthest():
+    """Five demos whose single joint moves from 0 to an end; the demos differ in length, which does not count."""
+    ends = {0: 0.0, 1: 1.0, 2: 5.5, 3: 9.0, 4: 4.0}
+    joints = [np.linspace(0, end, 10 + i)[:, None] for i, end in ends.items()]
+    assert coverage_order(joints) == [4, 3, 0, 2, 1]  # mean 3.9; then 5, 4, 1.5 and 1 from the nearest chosen one
+    assert coverage_order(joints[:1]) == [0]
+    alike = coverage_order([np.zeros((4, 2))] * 3)
+    assert sorted(alike) == [0, 1, 2]
+
+
+def test_coverage_is_wider_than_chance():
+    """Demos that differ in two ways, such as the place of an object on a table."""
+
+    def reach(ends, chosen) -> float:
+        """The largest distance of any demo from the nearest chosen one."""
+        return max(min(np.linalg.norm(end - ends[i]) for i in chosen) for end in ends)
+
+    covered, chance = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        ends = rng.uniform(-1, 1, (40, 2)) @ np.linalg.qr(rng.normal(size=(7, 2)))[0].T
+        covered.append(reach(ends, coverage_order([np.linspace(np.zeros(7), end, 30) for end in ends])[:5]))
+        chance.append(reach(ends, rng.permutation(40)[:5]))
+    assert np.mean(covered) < 0.8 * np.mean(chance)
+
+
+def test_a_phase_ends_where_the_gripper_is_commanded_the_other_way():
+    assert grip_phases(np.array([-1.0, -0.9, 0.8, 1.0, -1.0])).tolist() == [0, 0, 1, 1, 2]
+    assert grip_phases(np.array([1.0, 1.0])).tolist() == [0, 0]
+
+
+def test_balanced_batches_show_every_task_and_each_of_its_phases_equally_often():
+    groups = [[np.arange(0, 50), np.arange(50, 55)], [np.arange(55, 60)]]
+    batches = [balanced_ids(groups, 8, step, (0, 1, 1)) for step in range(25)]
+    ids = np.concatenate(batches)
+    counts = [[np.isin(ids, windows).sum() for windows in phases] for phases in groups]
+    assert counts == [[50, 50], [100]]
+    assert np.bincount(ids, minlength=60).tolist() == [1] * 50 + [10] * 5 + [20] * 5  # endless shuffles
+    assert np.array_equal(batches[3], balanced_ids(groups, 8, 3, (0, 1, 1)))
+    assert not np.array_equal(batches[3], balanced_ids(groups, 8, 3, (0, 2, 1)))

@@ -32,6 +32,7 @@ __all__ = [
 PAIRINGS = ("before", "as_stored")  # of observation and action, see data/libero/reader.py
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
+REPLAY_CHOICES = ("random", "coverage")
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,11 @@ class ReplayConfig:
     total_demos: int  # whole demos kept of all earlier tasks together; 0: no limit
     batch_size: int  # windows of earlier tasks added to every batch
     held_out_demos: int  # whole demos of every task that no stage learns; they test later stages without a simulation
+    choice: str = "random"  # of the demos that are kept: random, or coverage (far apart in their joint trajectories)
+    phases: bool = False  # windows of all phases between changes of the gripper's command are replayed equally often
 
     def __post_init__(self):
+        require_one_of("replay.choice", self.choice, REPLAY_CHOICES)
         require_range("replay.demos_per_task", self.demos_per_task, 1)
         require_range("replay.total_demos", self.total_demos, 0)
         require_range("replay.batch_size", self.batch_size, 1)
@@ -123,7 +127,7 @@ class TrainConfig:
     """All settings of a training run."""
 
     preset: str  # where the values come from: libero, small or debug; any may have been changed since
-    strategy: str  # finetune, er, ewc, packnet, m2distill, relabel, recall, multitask (docs/method.md) or module:Class
+    strategy: str  # a name of docs/method.md, such as er or m2distill, or module:Class
     seed: int  # of weights, order, augmentation and what is replayed
     text_encoder: str  # "auto": the first that is usable here; the run folder records which one it was
     image_px: int  # side of the images that the network sees

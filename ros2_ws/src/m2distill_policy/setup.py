@@ -61,6 +61,8 @@ setup(
             "ros-jazzy-std-msgs",
             "ros-jazzy-std-srvs",
         ],
+        "onnx": ["onnx"],
+        "openvino": ["onnx", "openvino"],
         "test": ["pytest"],
     },
     zip_safe=False,

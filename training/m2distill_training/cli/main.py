@@ -45,8 +45,11 @@ COMMANDS = {
         },
     ),
     "export": CommandEntry(
-        "convert demonstrations for other tools",
-        subcommands={"lerobot": CommandEntry("demonstrations to a LeRobot dataset", "export_lerobot")},
+        "convert demonstrations and checkpoints for other tools",
+        subcommands={
+            "lerobot": CommandEntry("demonstrations to a LeRobot dataset", "export_lerobot"),
+            "onnx": CommandEntry("a checkpoint to ONNX", "export_onnx"),
+        },
     ),
     "bag": CommandEntry(
         "maintain recorded episodes",
@@ -100,6 +103,9 @@ USER_ERRNOS = {
 
 def main() -> None:
     """The console script."""
+    # Threads of OpenMP that wait otherwise spin, and beside other programs a training takes over 10 times as long.
+    # OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         if "_ARGCOMPLETE" in os.environ:
             complete()

@@ -22,8 +22,9 @@ DESCRIPTION = """Learn the given tasks one after the other, and keep a checkpoin
 nothing) sets every value below; any of them can be overridden. --protocol ten_steps or base6_plus4 sets those that the
 benchmark prescribes.
 
---strategy is finetune, er, ewc, packnet, m2distill, relabel, multitask, the name of an installed plug-in, or
-module:Class for a class in a file of yours; its hyper-parameters are among the options below.
+--strategy is finetune, er, ewc, packnet, m2distill, relabel, recall, stored, spread, latent_replay, latent_recall,
+average, multitask, the name of an installed plug-in, or module:Class for a class in a file of yours; its
+hyper-parameters are among the options below.
 
 The same command continues after Ctrl-C or a crash; a finished run is left as it is."""
 EXAMPLES = (

@@ -1,6 +1,6 @@
 """Memory of a run's tasks, so that it can learn further ones without the original files.
 
-    memory/<task>/replay/    demos that later stages may replay: a beginning of the task's random order (replay.py)
+    memory/<task>/replay/    demos that later stages may replay: a beginning of the task's replay order (replay.py)
     memory/<task>/held_out/  demos that no stage learned, to test later stages without a simulation
 
 Each is a store (data/store.py) with two more files: task.json and the instruction's embedding.

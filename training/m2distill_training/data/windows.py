@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from m2distill_training.data.replay import random_order
+from m2distill_training.data.replay import coverage_order, grip_phases, random_order
 from m2distill_training.data.store import Store
 
 
@@ -33,9 +33,21 @@ class DemoSubset:
         """Return the numbers of its demos within the file that they come from, ascending."""
         return sorted(self.chosen if self.numbers is None else (self.numbers[demo] for demo in self.chosen))
 
-    def random_order(self, seed: int, task: int) -> Sequence[int]:
-        """Return the task's random order as numbers within the store. A replay memory is already in that order."""
-        return random_order(self.store.n_demos, seed, task) if self.numbers is None else range(self.store.n_demos)
+    def replay_order(self, choice: str, seed: int, task: int) -> Sequence[int]:
+        """Return its demos, as numbers within the store, in the order in which a replay memory keeps them.
+
+        Args:
+            choice: "random", or "coverage" for that of `coverage_order`. A stored memory already has its order.
+            seed: of the run.
+            task: place of the task.
+        """
+        if self.numbers is not None:
+            return range(self.store.n_demos)
+        chosen = set(self.chosen)
+        if choice == "random":
+            return [demo for demo in random_order(self.store.n_demos, seed, task) if demo in chosen]
+        demos, bounds = sorted(chosen), self.store.bounds
+        return [demos[i] for i in coverage_order([self.store.joint[bounds[d] : bounds[d + 1]] for d in demos])]
 
 
 class Windows:
@@ -83,6 +95,15 @@ class Windows:
                 batch[name][row] = getattr(subset.store, name)[frames]
             batch["text"][row] = subset.text
         return batch
+
+    def phases(self) -> list[list[np.ndarray]]:
+        """Return, for every subset, the ids of the windows that begin in each phase of its demos (`grip_phases`)."""
+        found: list[dict[int, list[int]]] = [{} for _ in self.subsets]
+        for i, first, end, last in zip(self.subset_of, self.first, self.end, self.windows_to, strict=True):
+            phases = grip_phases(self.subsets[i].store.action[first:end, -1])
+            for window, phase in enumerate(phases.tolist(), last - len(phases)):
+                found[i].setdefault(phase, []).append(window)
+        return [[np.array(windows) for _, windows in sorted(phases.items())] for phases in found]
 
     def frames(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the subset of each window (B,), and its frames in the subset's store (B, T).

@@ -13,7 +13,7 @@ import torch
 
 from m2distill_policy.models.batch import to_model_input
 from m2distill_training.config import TrainConfig
-from m2distill_training.data.replay import choose_memory
+from m2distill_training.data.replay import balanced_ids, choose_memory
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.windows import DemoSubset, Windows, batch_ids
 from m2distill_training.engine.augment import augment
@@ -48,12 +48,16 @@ class StageBatches:
         self._seed = (config.seed, stage_index)
         self.current = Windows(new, config.history)
         self.replay: Windows | None = None
+        self._phases: list[list[np.ndarray]] = []  # of the replayed windows, if they are balanced
+        self.kept: dict[int, DemoSubset] = {}  # place in `old` -> demos of the replay memory
         self.replayed_demos: dict[str, list[int]] = {}  # instruction -> numbers of the demos in their file
         self.per_epoch = math.ceil(len(self.current) / config.optim.batch_size)  # gradient steps
         if old and replays:
-            kept = _choose_replay(config, old)
-            self.replayed_demos = {subset.store.instruction: subset.chosen_in_file for subset in kept}
-            self.replay = Windows(kept, config.history)
+            self.kept = _choose_replay(config, old)
+            self.replayed_demos = {subset.store.instruction: subset.chosen_in_file for subset in self.kept.values()}
+            self.replay = Windows([*self.kept.values()], config.history)
+            if config.replay.phases:
+                self._phases = self.replay.phases()
 
     def check_divisible(self, processes: int) -> None:
         """Raise RunError unless every part of a batch has the same size."""
@@ -78,28 +82,33 @@ class StageBatches:
         size = self._config.optim.batch_size
         rows = torch.arange(part, size, parts)
         batch = self.current.gather(batch_ids(len(self.current), size, step, (*self._seed, CURRENT_ORDER))[part::parts])
-        n_current, total = len(rows), size
+        n_current, total, ids = len(rows), size, np.zeros(0, np.int64)
         if replay and self.replay is not None:
             size = self._config.replay.batch_size
             rows, total = torch.cat([rows, total + torch.arange(part, size, parts)]), total + size
-            ids = batch_ids(len(self.replay), size, step, (*self._seed, REPLAY_ORDER))[part::parts]
+            seed = (*self._seed, REPLAY_ORDER)
+            if self._phases:
+                ids = balanced_ids(self._phases, size, step, seed)[part::parts]
+            else:
+                ids = batch_ids(len(self.replay), size, step, seed)[part::parts]
             batch = _concatenate(batch, self.replay.gather(ids))
         inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"], self._device)
         rng = SampleRng(_combine_seeds(*self._seed, step), rows, total)
         inputs["images"] = augment(inputs["images"], self._config.augment, rng)
-        return Samples(inputs, torch.from_numpy(batch["action"]).to(self._device), n_current, rng)
+        action = torch.from_numpy(batch["action"]).to(self._device)
+        return Samples(inputs, action, n_current, rng, torch.from_numpy(ids))
 
 
-def _choose_replay(config: TrainConfig, old: list[DemoSubset]) -> list[DemoSubset]:
-    """Return the demos of earlier tasks that the replay memory holds, without tasks that keep none."""
+def _choose_replay(config: TrainConfig, old: list[DemoSubset]) -> dict[int, DemoSubset]:
+    """Return {place in `old`: demos of the replay memory}, without tasks that keep none."""
     chosen = choose_memory(
-        [subset.random_order(config.seed, task) for task, subset in enumerate(old)],
+        [subset.replay_order(config.replay.choice, config.seed, task) for task, subset in enumerate(old)],
         [len(subset.chosen) for subset in old],
         config.replay.demos_per_task,
         config.replay.total_demos,
         config.seed,
     )
-    return [dataclasses.replace(subset, demos=demos) for subset, demos in zip(old, chosen, strict=True) if demos]
+    return {task: dataclasses.replace(old[task], demos=demos) for task, demos in enumerate(chosen) if demos}
 
 
 def _concatenate(a: dict, b: dict) -> dict:

@@ -13,7 +13,6 @@ from m2distill_policy.models import Policy
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.libero.reader import open_libero
-from m2distill_training.data.replay import random_order
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.task_memory import save_task_memory
 from m2distill_training.data.windows import DemoSubset
@@ -95,7 +94,7 @@ def dataset_entry(store: Store) -> dict:
 
 def save_task(run: RunFolder, split: TaskSplit, subset: DemoSubset, config: TrainConfig) -> None:
     """Save what later stages may replay of a task, and its held-out demos, in the run folder."""
-    order = random_order(subset.store.n_demos, config.seed, split.task)
+    order = subset.replay_order(config.replay.choice, config.seed, split.task)
     replayable = order[: min(config.replay.demos_per_task, len(split.demos))]
     save_task_memory(run.memory(split.task, "replay"), subset, replayable)
     if split.held_out:

@@ -33,6 +33,7 @@ from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.gradients import TermGradients
 from m2distill_training.engine.rate import MovingRate
 from m2distill_training.engine.schedule import Phases, learning_rate
+from m2distill_training.engine.stored_mixtures import stored_mixtures
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies import Samples, make_strategy
@@ -102,6 +103,8 @@ class Trainer:
         self.strategy.context = StageContext(
             torch.from_numpy(np.stack(known)) if known else torch.zeros(0, spec.text_width),
             lambda: self.batches.samples(0),
+            self.batches.replay,
+            lambda: stored_mixtures(run, self.batches.kept, config.history, distributed, self.device),
         )
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))
@@ -176,12 +179,13 @@ class Trainer:
 
     def finish(self, interrupted: threading.Event) -> None:
         """Write the strategy's memory and then the checkpoint of the stage, and remove its saved state."""
-        self._load_average()
+        weights = self._saved_weights()
+        self.policy.load_state_dict(weights)
         self.strategy.end_task(self.policy, self._epoch(interrupted))
         if self.distributed.leads:
             if self.strategy.remembers:
                 save_memory(self._memory_path(self.stage), self.strategy.memory)
-            self.folder.save_checkpoint(self.folder.checkpoint(self.stage), self._checkpoint())
+            self.folder.save_checkpoint(self.folder.checkpoint(self.stage), self._checkpoint(weights))
             self.folder.state(self.stage).unlink(missing_ok=True)
 
     def gradient_step(self) -> tuple[float, float]:
@@ -235,10 +239,13 @@ class Trainer:
             self.batches.seed_torch(i)
             yield self.batches.samples(i, replay=False)
 
-    def averaged_policy(self) -> Policy:
+    def finished_policy(self) -> Policy:
         """Return the policy with the weights that a checkpoint would hold; training cannot continue after it."""
-        self._load_average()
+        self.policy.load_state_dict(self._saved_weights())
         return self.policy
+
+    def _saved_weights(self) -> dict[str, torch.Tensor]:
+        return self.strategy.saved_weights(self.policy.state_dict() if self.average is None else self.average)
 
     def _load_average(self) -> None:
         if self.average is not None:
@@ -253,10 +260,9 @@ class Trainer:
     def _save_point(self, curve: dict[int, int]) -> None:
         if self.step in curve:
             path = self.folder.stage_folder(self.stage) / "curve" / str(curve[self.step])
-            self.folder.save_checkpoint(path, self._checkpoint())
+            self.folder.save_checkpoint(path, self._checkpoint(self._saved_weights()))
 
-    def _checkpoint(self) -> Checkpoint:
-        weights = self.policy.state_dict() if self.average is None else self.average
+    def _checkpoint(self, weights: dict[str, torch.Tensor]) -> Checkpoint:
         known = [*self.old, *self.new] if self.strategy.knows_all else self.new
         metrics = {
             "stage": self.stage,

@@ -2,5 +2,6 @@
 
 bc.py             behaviour cloning
 distill.py        distillation terms of M2Distill
+subspace.py       distillation terms of spread
 consolidation.py  penalty of EWC
 """

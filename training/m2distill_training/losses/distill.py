@@ -23,14 +23,14 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 MULTIPLIERS = (1e-4, 1e4)  # range of the factor of a term
 
 
-def _full(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
     """Return x in float32, or in float64 if it has that precision."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def token_distance(student_BTD: Tensor, teacher_BTD: Tensor) -> Tensor:
     """Return the squared L2 distance between tokens, mean over B, T and D. No gradient reaches the teacher."""
-    return (_full(student_BTD) - _full(teacher_BTD.detach())).square().mean()
+    return (full(student_BTD) - full(teacher_BTD.detach())).square().mean()
 
 
 def relative_distance(student_BTD: Tensor, teacher_BTD: Tensor, size: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def relative_distance(student_BTD: Tensor, teacher_BTD: Tensor, size: Tensor) ->
         size: token_variance or token_power of the teacher, a scalar. With the variance, 1 is the distance of a student
             that always outputs the teacher's mean token.
     """
-    distance_BT = (_full(student_BTD) - _full(teacher_BTD.detach())).square().sum(-1)
+    distance_BT = (full(student_BTD) - full(teacher_BTD.detach())).square().sum(-1)
     return distance_BT.mean() / size.detach()
 
 
@@ -51,7 +51,7 @@ def token_variance(token_BTD: Tensor) -> Tensor:
 
     The result is at least a millionth of the token's power, so that a constant input divides by no zero.
     """
-    token_BTD = _full(token_BTD.detach())
+    token_BTD = full(token_BTD.detach())
     variance = (token_BTD - token_BTD.mean((0, 1))).square().sum(-1).mean()
     return variance.clamp_min((1e-6 * token_power(token_BTD)).item())
 
@@ -62,7 +62,7 @@ def token_power(token_BTD: Tensor) -> Tensor:
     It is the size of the text token. The variance of that token depends on how many instructions a batch holds, and is
     0 for one. A zero token is 1 away from any teacher, however many there are.
     """
-    return _full(token_BTD.detach()).square().sum(-1).mean().clamp_min(1e-12)
+    return full(token_BTD.detach()).square().sum(-1).mean().clamp_min(1e-12)
 
 
 def multiplier(share: float, cloning_norm: float, term_norm: float, previous: float | None) -> float:

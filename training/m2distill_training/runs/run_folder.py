@@ -8,7 +8,8 @@ tensorboard/stage_<n>/  the same as events
 stages/<n>/checkpoint/  the policy after stage n, from 1; its metrics.json names its parent and its datasets
 stages/<n>/replay.json  demos replayed in stage n
 stages/<n>/state.pt     state of a stage in progress: weights, average, optimiser, gradient step
-memory/<task>/          demos of every task, from 0, for further stages (data/task_memory.py)
+memory/<task>/          demos of every task, from 0, for further stages (data/task_memory.py), and with the strategy
+                        stored their mixtures (engine/stored_mixtures.py)
 episodes.jsonl          one line per episode of m2distill evaluate
 evaluation.json         success after every stage, success matrix, metrics
 lock                    held while a process trains here
@@ -91,7 +92,7 @@ class RunFolder:
         return sorted((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
     def memory(self, task: int, name: str) -> Path:
-        """Return the folder of the demos "replay" or "held_out" of the task at place `task` of data.json."""
+        """Return a part of the memory of the task at place `task` of data.json: "replay", "held_out" or a file."""
         return self.path / "memory" / str(task) / name
 
     def forget_memory(self, task: int) -> None:
@@ -232,6 +233,7 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
         if begun:
             _check_unchanged(path, config, data)
             _remove_unfinished(path / "stages")
+            _remove_unfinished(path / "memory")
         else:
             run.write_json("environment.json", [])
             run.write_json("data.json", data)
@@ -242,9 +244,9 @@ def open_run(path: Path, config: TrainConfig, data: list[dict], resume: bool) ->
             run.close()
 
 
-def _remove_unfinished(stages: Path) -> None:
+def _remove_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing: its names are hidden until they are renamed."""
-    for leftover in list(stages.rglob(".*")):
+    for leftover in list(folder.rglob(".*")):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

@@ -20,14 +20,16 @@ number of tasks learned.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from m2distill_policy.models import Batch, Policy
 from m2distill_training.data.sample_rng import SampleRng
+from m2distill_training.data.windows import Windows
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.strategies.configs import NoConfig
 
@@ -40,6 +42,7 @@ class Samples:
     action: Tensor  # (B, T, A)
     n_current: int
     rng: SampleRng  # random numbers of its B samples
+    replay_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # of StageContext.replay
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class StageContext:
 
     instructions: Tensor  # (K, L) sentence embeddings of the tasks of all earlier stages
     first_batch: Callable[[], Samples]  # the whole batch of the first gradient step, alike in every process
+    replay: Windows | None = None  # the windows that replayed samples are drawn from, None without replay
+    # Of every window of `replay`, the mixture of the policy that had just learned its task: "logits" (W, T, K), "mean"
+    # and "std" (W, T, K, A). The first call computes and stores what the run folder does not hold yet.
+    stored_mixtures: Callable[[], dict[str, Tensor]] | None = None
 
 
 class Strategy:
@@ -104,6 +111,10 @@ class Strategy:
     def update(self, policy: Policy, optimiser: Optimizer) -> None:
         """Apply the gradients."""
         optimiser.step()
+
+    def saved_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights that a checkpoint holds, from those of the present gradient step, which stay unchanged."""
+        return weights
 
     def end_task(self, policy: Policy, epoch: Iterable[Samples]) -> None:
         """Finish a stage, after the last gradient step.

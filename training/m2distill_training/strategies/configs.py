@@ -15,6 +15,11 @@ UNITS = ("token", "teacher")
 KL_DIRECTIONS = ("teacher_student", "student_teacher")
 
 
+def option_prefix(config: type) -> str:
+    """Return the prefix of the options of a configuration class: "distill" for `DistillConfig`."""
+    return (config.__name__.removesuffix("Config") or config.__name__).lower()
+
+
 @dataclass(frozen=True)
 class NoConfig:
     """The configuration of a strategy without hyper-parameters."""
@@ -46,7 +51,7 @@ class PackNetConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Distillation terms of m2distill, relabel and recall, see losses/distill.py; a term of weight 0 is not computed.
+    """Distillation terms of m2distill and its variants, see losses/distill.py; a term of weight 0 is not computed.
 
     The weights are ours: the paper's are not published. The defaults are fixed weights in the unit of the tokens; the
     presets balance the terms.
@@ -68,16 +73,17 @@ class DistillConfig:
     kl_min_std: float = 0.0  # standard deviation added in quadrature to both mixtures in the divergence
 
     def __post_init__(self):
+        prefix = option_prefix(type(self))
         for name in TERMS:
-            require_range(f"distill.{name}", getattr(self, name), 0)
+            require_range(f"{prefix}.{name}", getattr(self, name), 0)
             if getattr(self, f"{name}_on") is not None:
-                require_one_of(f"distill.{name}_on", getattr(self, f"{name}_on"), DISTILL_ON)
-        require_range("distill.kl_samples", self.kl_samples, 1)
-        require_one_of("distill.kl_direction", self.kl_direction, KL_DIRECTIONS)
-        require_one_of("distill.on", self.on, DISTILL_ON)
-        require_one_of("distill.unit", self.unit, UNITS)
-        require_range("distill.balance_every", self.balance_every, 0)
-        require_range("distill.kl_min_std", self.kl_min_std, 0, 10)
+                require_one_of(f"{prefix}.{name}_on", getattr(self, f"{name}_on"), DISTILL_ON)
+        require_range(f"{prefix}.kl_samples", self.kl_samples, 1)
+        require_one_of(f"{prefix}.kl_direction", self.kl_direction, KL_DIRECTIONS)
+        require_one_of(f"{prefix}.on", self.on, DISTILL_ON)
+        require_one_of(f"{prefix}.unit", self.unit, UNITS)
+        require_range(f"{prefix}.balance_every", self.balance_every, 0)
+        require_range(f"{prefix}.kl_min_std", self.kl_min_std, 0, 10)
 
     def samples_of(self, term: str) -> str:
         """Return the samples that a term is computed on."""
@@ -97,3 +103,28 @@ class DistillConfig:
             balance_every=1 if preset == "debug" else 20,
             kl_min_std=0.03,
         )
+
+
+@dataclass(frozen=True)
+class SpreadConfig(DistillConfig):
+    """Distillation terms of spread, see strategies/spread.py: those of m2distill and two more settings."""
+
+    rank: int = 48  # dimensions of the subspaces that hold the tokens
+    confident: float = 0.9  # share of the actions drawn from the teacher that the divergence is computed on
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("spread.rank", self.rank, 1)
+        require_range("spread.confident", self.confident, 0.01, 1)
+        require_one_of("spread.kl_direction", self.kl_direction, ("teacher_student",))  # the actions are the teacher's
+
+
+@dataclass(frozen=True)
+class AverageConfig(DistillConfig):
+    """Distillation terms of average, those of m2distill, and its interpolation, see strategies/average.py."""
+
+    coefficient: float = 0.8  # share of the weights that the stage learned; the rest are those of the previous stage
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("average.coefficient", self.coefficient, 0, 1)

@@ -35,7 +35,7 @@ from m2distill_training.losses.distill import (
     widened,
 )
 from m2distill_training.strategies.base import Samples, Strategy
-from m2distill_training.strategies.configs import TERMS, DistillConfig
+from m2distill_training.strategies.configs import TERMS, DistillConfig, option_prefix
 from m2distill_training.utils.checks import ConfigError
 
 CPU_PIXELS = 20 * 128 * 128  # pixels of one view in one chunk of the teacher
@@ -53,6 +53,8 @@ class ShownSamples:
     n_current: int
     n_samples: int
     rng_rows: Tensor  # (rows,) int64: the row of the step's `rng` that each of them uses
+    replay_ids: Tensor | None = None  # windows of the replayed samples, see Samples
+    image_tokens: dict[str, Tensor] | None = None  # of all rows, if the image encoders are frozen
 
     def rows(self, on: str) -> slice:
         """Return the rows of `distill.on`: replay includes relabelled samples, because the teacher answers both."""
@@ -81,9 +83,9 @@ class M2Distill(Strategy):
         self.sizes: dict[str, Tensor] = {}  # of the teacher's tokens, for distill.unit "teacher"
         for name in self.weights:
             if config.samples_of(name) == "relabelled" and not self.relabels:
-                option = f"{name}_on" if getattr(config, f"{name}_on") else "on"
+                option = f"{option_prefix(type(config))}.{f'{name}_on' if getattr(config, f'{name}_on') else 'on'}"
                 raise ConfigError(
-                    f"distill.{option} is 'relabelled', but this strategy has current and replayed samples only; "
+                    f"{option} is 'relabelled', but this strategy has current and replayed samples only; "
                     "choose current, replay or both, or --strategy relabel or recall"
                 )
 
@@ -101,25 +103,26 @@ class M2Distill(Strategy):
             return super().loss(policy, samples)
         shown = self.distillation_samples(samples)
         inputs, rows = shown.inputs, {name: shown.rows(self.config.samples_of(name)) for name in self.weights}
-        student = policy(inputs)
-        bc = bc_loss(_mixture_rows(student.dist, slice(shown.n_samples)), samples.action)
+        student = self.student_output(policy, shown)
+        bc = bc_loss(mixture_rows(student.dist, slice(shown.n_samples)), samples.action)
         first = min(x.start for x in rows.values())
-        teacher = teacher_forward(self.teacher, rows_of(inputs, slice(first, max(x.stop for x in rows.values()))))
+        teacher = self.teacher_output(shown, slice(first, max(x.stop for x in rows.values())))
 
         def of_teacher(term: str) -> slice:
             return slice(rows[term].start - first, rows[term].stop - first)
 
         def distance(term: str, latent: str) -> Tensor:
-            pair = student.latents[latent][rows[term]], teacher.latents[latent][of_teacher(term)]
-            return relative_distance(*pair, self.sizes[latent]) if self.sizes else token_distance(*pair)
+            return self.token_term(
+                latent, student.latents[latent][rows[term]], teacher.latents[latent][of_teacher(term)]
+            )
 
         def divergence(term: str) -> Tensor:
-            ours = widened(_mixture_rows(student.dist, rows[term]), self.config.kl_min_std)
+            ours = widened(mixture_rows(student.dist, rows[term]), self.config.kl_min_std)
             part = of_teacher(term)
             whole = part == slice(0, teacher.dist.batch_shape[0])
-            theirs = teacher.dist if whole else _mixture_rows(teacher.dist, part)
+            theirs = teacher.dist if whole else mixture_rows(teacher.dist, part)
             theirs = widened(theirs, self.config.kl_min_std)
-            return self._policy_term(ours, theirs, samples.rng, shown.rng_rows[rows[term]])
+            return self.policy_term(ours, theirs, samples.rng, shown.rng_rows[rows[term]])
 
         compute = {
             "image": lambda: sum((distance("image", camera) for camera in inputs["images"]), start=torch.zeros(())),
@@ -134,7 +137,15 @@ class M2Distill(Strategy):
     def distillation_samples(self, samples: Samples) -> ShownSamples:
         """Return the samples that the student receives; a subclass may add relabelled ones."""
         n = len(samples.action)
-        return ShownSamples(samples.inputs, samples.n_current, n, torch.arange(n))
+        return ShownSamples(samples.inputs, samples.n_current, n, torch.arange(n), samples.replay_ids)
+
+    def student_output(self, policy: Policy, shown: ShownSamples) -> PolicyOutput:
+        """Return the student's output for all samples."""
+        return policy(shown.inputs)
+
+    def teacher_output(self, shown: ShownSamples, rows: slice) -> PolicyOutput:
+        """Return the teacher's output for some of the samples, without gradient."""
+        return teacher_forward(cast(Policy, self.teacher), rows_of(shown.inputs, rows))
 
     def measured_losses(self, step: int) -> tuple[str, ...]:
         every = self.config.balance_every
@@ -166,9 +177,16 @@ class M2Distill(Strategy):
         latents = teacher_forward(teacher, self.context.first_batch().inputs).latents
         return {name: (token_power if name == "text" else token_variance)(x) for name, x in latents.items()}
 
-    def _policy_term(
+    def token_term(self, name: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the distance between tokens of that name."""
+        if not self.sizes:
+            return token_distance(student, teacher)
+        return relative_distance(student, teacher, self.sizes[name])
+
+    def policy_term(
         self, student: MixtureSameFamily, teacher: MixtureSameFamily, rng: SampleRng, rows: Tensor
     ) -> Tensor:
+        """Return the divergence between the mixtures of the samples `rows` of the gradient step."""
         steps, n = teacher.batch_shape[1], self.config.kl_samples
         mean = teacher.component_distribution.mean  # (B, T, K, A)
         modes, actions = mean.shape[2:]
@@ -185,11 +203,16 @@ def teacher_forward(teacher: Policy, batch: Batch) -> PolicyOutput:
     Without gradients no activations are stored, so a CPU can process few images at a time within its cache: 160 images
     of 128 px take 1.2 s instead of 1.7 s of one core.
     """
+    chunks = [teacher.encode(rows_of(batch, rows)) for rows in teacher_parts(batch)]
+    return teacher.read_out({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
+
+
+def teacher_parts(batch: Batch) -> list[slice]:
+    """Return the rows that a teacher processes at a time."""
     n, steps = batch["joint"].shape[:2]
     pixels = steps * max(x.shape[-2] * x.shape[-1] for x in batch["images"].values())  # of a sample
     size = max(1, CPU_PIXELS // pixels) if batch["joint"].device.type == "cpu" else n
-    chunks = [teacher.encode(rows_of(batch, slice(i, i + size))) for i in range(0, n, size)]
-    return teacher.read_out({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
+    return [slice(i, i + size) for i in range(0, n, size)]
 
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
@@ -202,7 +225,7 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
     )
 
 
-def _mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
+def mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
     """Return the mixtures of some rows of the batch; torch's distributions cannot be indexed."""
     parts = gaussians(dist)
     return MixtureSameFamily(

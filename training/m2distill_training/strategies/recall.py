@@ -7,7 +7,7 @@ earlier tasks are needed, which a checkpoint stores anyway. This strategy is our
 
 import torch
 
-from m2distill_training.strategies.base import Samples
+from m2distill_training.strategies.base import Samples, StageContext
 from m2distill_training.strategies.m2distill import M2Distill, ShownSamples, rows_of
 
 
@@ -17,11 +17,16 @@ class Recall(M2Distill):
     relabels = True
 
     def distillation_samples(self, samples: Samples) -> ShownSamples:
-        if self.context is None or len(self.context.instructions) == 0:
-            raise ValueError("recall needs the instructions of earlier tasks, which the trainer sets")
-        known, text = self.context.instructions, samples.inputs["text"]
-        drawn = samples.rng.integers(len(known))
-        rows = torch.arange(len(text))
-        inputs = rows_of(samples.inputs, torch.cat([rows, rows]))
-        inputs["text"] = torch.cat([text, known[drawn].to(text)])
-        return ShownSamples(inputs, samples.n_current, len(text), torch.cat([rows, rows]))
+        return recalled(self.context, samples)
+
+
+def recalled(context: StageContext | None, samples: Samples) -> ShownSamples:
+    """Return the samples, and all of them again under instructions of earlier tasks."""
+    if context is None or len(context.instructions) == 0:
+        raise ValueError("recall needs the instructions of earlier tasks, which the trainer sets")
+    known, text = context.instructions, samples.inputs["text"]
+    drawn = samples.rng.integers(len(known))
+    rows = torch.arange(len(text))
+    inputs = rows_of(samples.inputs, torch.cat([rows, rows]))
+    inputs["text"] = torch.cat([text, known[drawn].to(text)])
+    return ShownSamples(inputs, samples.n_current, len(text), torch.cat([rows, rows]), samples.replay_ids)

@@ -23,7 +23,15 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from m2distill_policy.errors import UserError, unknown_name
-from m2distill_training.strategies.configs import DistillConfig, EwcConfig, NoConfig, PackNetConfig
+from m2distill_training.strategies.configs import (
+    AverageConfig,
+    DistillConfig,
+    EwcConfig,
+    NoConfig,
+    PackNetConfig,
+    SpreadConfig,
+    option_prefix,
+)
 from m2distill_training.utils.checks import ConfigError
 from m2distill_training.utils.dataclass_json import has_default, is_readable, read_dataclass
 
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 
 GROUP = "m2distill.strategies"
 METHODS = ("begin_task", "begin_phase", "loss", "update", "end_task")
-HOOKS = ("measured_losses", "take_gradient_norms", "log_values")  # which few strategies define
+HOOKS = ("measured_losses", "take_gradient_norms", "log_values", "saved_weights")  # which few strategies define
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -85,6 +93,11 @@ for _name, _target, _config in (
     ("m2distill", "m2distill:M2Distill", DistillConfig),
     ("relabel", "relabel:Relabel", DistillConfig),
     ("recall", "recall:Recall", DistillConfig),
+    ("stored", "stored:Stored", DistillConfig),
+    ("spread", "spread:Spread", SpreadConfig),
+    ("latent_replay", "latent_replay:LatentReplay", DistillConfig),
+    ("latent_recall", "latent_recall:LatentRecall", DistillConfig),
+    ("average", "average:Average", AverageConfig),
     ("multitask", "multitask:MultiTask", NoConfig),
 ):
     register_strategy(_name, f"m2distill_training.strategies.{_target}", _config)
@@ -109,11 +122,6 @@ def config_class(name: str) -> type:
     """Return the dataclass of a strategy's hyper-parameters. Raises ConfigError."""
     entry = _entries.get(name)
     return entry.config if entry is not None and entry.config is not None else find_strategy(name).Config
-
-
-def option_prefix(config: type) -> str:
-    """Return the prefix of the options of a configuration class: "distill" for `DistillConfig`."""
-    return (config.__name__.removesuffix("Config") or config.__name__).lower()
 
 
 def config_values(name: str, preset: str, **values: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
-from m2distill_policy.control.precision import PRECISIONS
+from m2distill_policy.control.precision import BACKENDS, PRECISIONS
 from m2distill_policy.safety.arm_presets import arm_names
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.safety.output_parameters import OutputParameters
@@ -73,6 +73,12 @@ class PolicyParameters:
         "precision of the convolutions; bfloat16 is faster on processors that support it and changes actions by about "
         "1e-3",
         choices=PRECISIONS,
+        read_only=True,
+    )
+    inference_backend: str = parameter(
+        "torch",
+        "what computes the convolutions: torch, or openvino, which is faster and must be installed (extra openvino)",
+        choices=BACKENDS,
         read_only=True,
     )
     torch_threads: int = parameter(1, "number of CPU threads for one step of the network", at_least=1, at_most=64)

@@ -49,6 +49,7 @@ def environment(present: Mapping[str, str] = os.environ) -> dict[str, str]:
         "FASTDDS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # read by Fast DDS 3
         "MUJOCO_GL": "egl",
         "OMP_NUM_THREADS": "1",  # for numpy and MuJoCo; the policy's parameter sets torch's
+        "OMP_WAIT_POLICY": "passive",  # threads that wait do not take the processor from other nodes
     }
     return {name: value for name, value in needed.items() if name not in present}
 

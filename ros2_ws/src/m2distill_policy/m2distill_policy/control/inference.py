@@ -12,7 +12,7 @@ from torch import Tensor
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES, ActionSample
 from m2distill_policy.checkpoint import Checkpoint
-from m2distill_policy.control.precision import PRECISIONS
+from m2distill_policy.control.precision import BACKENDS, PRECISIONS
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.optimize import optimize_for_inference
@@ -31,17 +31,28 @@ class InferencePolicy:
         sampling: One of SAMPLING_MODES.
         seed: Seed of the generator.
         precision: One of PRECISIONS, for the convolutions.
+        backend: One of BACKENDS, for the convolutions.
+
+    Raises:
+        UserError: A name is unknown, or the backend is missing or differs from torch.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, sampling: str = DEFAULT_SAMPLING, seed: int = 0, precision: str = "float32"
+        self,
+        checkpoint: Checkpoint,
+        sampling: str = DEFAULT_SAMPLING,
+        seed: int = 0,
+        precision: str = "float32",
+        backend: str = "torch",
     ):
         if sampling not in SAMPLING_MODES:
             raise UserError(unknown_name("sampling mode", sampling, SAMPLING_MODES))
         if precision not in PRECISIONS:
             raise UserError(unknown_name("precision", precision, PRECISIONS))
+        if backend not in BACKENDS:
+            raise UserError(unknown_name("inference backend", backend, BACKENDS))
         self.sampling, self._precision = sampling, getattr(torch, precision)
-        self._policy = optimize_for_inference(checkpoint.build_policy(), self._precision)
+        self._policy = optimize_for_inference(checkpoint.build_policy(), self._precision, backend)
         self._generator = torch.Generator()
         self._seed = seed
         self.reseed()

@@ -76,14 +76,17 @@ class ImageEncoder(nn.Module):
     def forward(self, images_BTCHW: Tensor, text_BL: Tensor) -> Tensor:
         """(B, T, 3, H, W) float32 in [0, 1] and text (B, L) -> tokens (B, T, D) float32."""
         B, T = images_BTCHW.shape[:2]
-        h = images_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (n, 3, H, W)
-        h = F.relu(self.pool(self.norm(self.conv(h))))  # (n, C, H', W'); pooling first leaves less to rectify
-        for block in self.blocks:
-            h = block(h, text_BL)
-        h = self.heatmaps(h)  # (n, P, H'', W'')
+        h = self.convolve(images_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last), text_BL)
         # bfloat16 resolves at best 1/256 of the image, and its sums lose more, so the rest is in full precision.
         with torch.autocast(h.device.type, enabled=False):
             return self.project(spatial_softmax(h.float())).view(B, T, -1)
+
+    def convolve(self, images_nCHW: Tensor, text_BL: Tensor) -> Tensor:
+        """(n, 3, H, W) and text (B, L) -> heatmaps (n, P, H', W') in the dtype of the convolutions."""
+        h = F.relu(self.pool(self.norm(self.conv(images_nCHW))))  # pooling first leaves less to rectify
+        for block in self.blocks:
+            h = block(h, text_BL)
+        return self.heatmaps(h)
 
 
 def spatial_softmax(heatmaps: Tensor) -> Tensor:

@@ -60,17 +60,30 @@ class PackedConv(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise(x, self._packed, self._bias, *self._geometry, 1, "none", [], "")
 
 
-def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32) -> Policy:
+def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32, backend: str = "torch") -> Policy:
     """Change a policy in place for fast inference, and return it. It must not be trained or saved afterwards.
 
     The policy is put in eval mode. Batch norms are folded into the convolutions before them, which is equal up to
-    rounding. Convolutions are packed, and projections of the sentence embedding are cached.
+    rounding. Convolutions are packed, or compiled by OpenVINO, and projections of the sentence embedding are cached.
 
     Args:
         policy: the policy to change.
         dtype: type of the convolutions' arithmetic.
+        backend: "torch", or "openvino" for one sample and one step at a time.
+
+    Raises:
+        UserError: OpenVINO is not installed, or its result differs from torch's.
     """
     policy.eval()
+    if backend == "openvino":
+        from m2distill_policy.models.openvino_encoder import OpenVinoEncoder
+
+        policy.image_encoders = nn.ModuleList(
+            OpenVinoEncoder(cast(ImageEncoder, encoder), camera.height, camera.width, policy.spec.text_width, dtype)
+            for encoder, camera in zip(policy.image_encoders, policy.spec.cameras, strict=True)
+        )
+        policy.text = CachedLayer(policy.text)
+        return policy
     for encoder in cast(Iterable[ImageEncoder], policy.image_encoders):
         fold_batch_norms(encoder)
         pack_convolutions(encoder, dtype)

@@ -76,16 +76,20 @@ class Policy(nn.Module):
         Only the convolutions follow the caller's autocast: they are nearly all of the cost, and the other layers are
         sensitive to rounding.
         """
+        latents = self.encode_other(batch)
+        for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True):
+            latents[camera.name] = encoder(batch["images"][camera.name], batch["text"])
+        return latents
+
+    def encode_other(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the tokens that no image is needed for, each (B, T, D): those of `encode` before the views."""
         steps = batch["joint"].shape[1]
         with torch.autocast(batch["joint"].device.type, enabled=False):
-            latents = {
+            return {
                 "text": self.text(batch["text"])[:, None].expand(-1, steps, -1),
                 "joint": self.joint(batch["joint"]),
                 "gripper": self.gripper(batch["gripper"] * self.config.gripper_gain),
             }
-        for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True):
-            latents[camera.name] = encoder(batch["images"][camera.name], batch["text"])
-        return latents
 
     def encode_step(self, batch: Batch) -> Tensor:
         """Return the tokens (B, 1, N, D) of a batch with T = 1, to be queued for `decode`."""

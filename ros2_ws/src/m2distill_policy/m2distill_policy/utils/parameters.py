@@ -27,8 +27,8 @@ def parameter(
     Args:
         default: value of type bool, int, float, str or tuple of floats.
         description: help text, shown by `ros2 param describe` and in the reference.
-        at_least: lower bound, included; required for a number.
-        at_most: upper bound, included; required for a number.
+        at_least: lower bound, included; required for a number, optional for each number of a tuple.
+        at_most: upper bound, included; given together with `at_least`.
         choices: allowed strings; empty: any.
         read_only: the value is fixed when the node starts.
         path: the value is a path, in which a leading `~` is the home folder.

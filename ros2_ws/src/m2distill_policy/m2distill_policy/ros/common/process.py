@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
@@ -28,6 +28,8 @@ from m2distill_policy.ros.common import parameters
 
 WAKE_PERIOD_S = 0.1  # maximum delay of a signal when no message arrives
 NOT_OURS = {"rclpy", *sys.stdlib_module_names}
+# One clock per namespace, as simulators of several robots have different times. A rule of the user comes first.
+OWN_CLOCK = ("--ros-args", "-r", "/clock:=clock", "--")
 REPEAT_LOG_S = 60.0  # minimum time between equal log lines, so that a faulty peer cannot fill the disk
 
 
@@ -36,6 +38,14 @@ class ClosableNode(Protocol):
 
     def close(self) -> None: ...
     def destroy_node(self) -> None: ...
+
+
+@runtime_checkable
+class SuspendableNode(Protocol):
+    """Node that moves an arm, and therefore stops it before its process is stopped (Ctrl-Z)."""
+
+    def suspend(self) -> None: ...
+    def resume(self) -> None: ...
 
 
 class StartableNode(Protocol):
@@ -73,13 +83,13 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
     Returns:
         The exit status: 0, or 2 after an error that the user can fix.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    stop, suspended = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, lambda *_: stop.set())
     die_with_starter()
     try:
-        _init(SignalHandlerOptions.NO)
+        _init([*sys.argv, *OWN_CLOCK], SignalHandlerOptions.NO)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -91,7 +101,11 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
             _autostart(cast(StartableNode, node))
         executor = SingleThreadedExecutor()
         executor.add_node(cast(Node, node))  # Python has no type for a Node that is also closable
+        if isinstance(node, SuspendableNode):
+            signal.signal(signal.SIGTSTP, lambda *_: suspended.set())
         while not stop.is_set():
+            if suspended.is_set():
+                _suspend(cast(SuspendableNode, node), suspended)
             try:
                 executor.spin_once(timeout_sec=WAKE_PERIOD_S)
             except Exception as error:
@@ -113,12 +127,22 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
         rclpy.try_shutdown()
 
 
-def _init(signals: SignalHandlerOptions) -> None:
-    """Start rclpy with the arguments of the process. Raises UserError."""
+def _suspend(node: SuspendableNode, suspended: threading.Event) -> None:
+    """Stop the arm, then let SIGTSTP stop the process as usual, and return when it is continued."""
+    node.suspend()
+    suspended.clear()
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTSTP)  # returns when the process is continued
+    signal.signal(signal.SIGTSTP, handler)
+    node.resume()
+
+
+def _init(arguments: list[str], signals: SignalHandlerOptions) -> None:
+    """Start rclpy with these arguments. Raises UserError."""
     check_texts(sys.argv)
     check_ros_variables()
     try:
-        rclpy.init(args=sys.argv, signal_handler_options=signals)
+        rclpy.init(args=arguments, signal_handler_options=signals)
     except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
         raise UserError(" ".join(str(error).split())) from None
 
@@ -183,7 +207,7 @@ def run_client(
     """
     node: Client | None = None
     try:
-        _init(signals)
+        _init(sys.argv, signals)
         node = make_node()
         use(node)
         sys.stdout.flush()

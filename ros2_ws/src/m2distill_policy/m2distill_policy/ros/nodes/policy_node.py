@@ -102,6 +102,7 @@ class PolicyNode(LifecycleNode):
         controller = PolicyController(entities, session, settings, outputs, publisher, background)
         reloader = CheckpointReloader(session, active, settings, background, self._on_swap, self._on_rejection)
         inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, controller.loop.on_input)
+        controller.loop.joint_sources = inputs.sources
         self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()
         if settings.follow_checkpoint:
@@ -184,6 +185,16 @@ class PolicyNode(LifecycleNode):
         """Publish the last command and shut down, from any state of the lifecycle."""
         if not self._finalized:
             self.trigger_shutdown()
+
+    def suspend(self) -> None:
+        """Stop the arm and end the order before the process is stopped: nothing moves when it is continued."""
+        if self._parts and self._parts.controller.active:
+            self._parts.controller.instructions.stop()
+            self._parts.outputs.flush()
+            self.get_logger().warning("suspended; the arm is stopped, and its instruction has ended")
+
+    def resume(self) -> None:
+        """Do nothing: the arm waits for an order."""
 
     def _fail(self, problem: str) -> TransitionCallbackReturn:
         self.problem = problem

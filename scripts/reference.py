@@ -168,6 +168,7 @@ def ros_page() -> str:
 def _launch_files() -> list[str]:
     """Return the section of the launch files."""
     from m2distill_policy.bringup.launch_config import (
+        EndLaunchConfig,
         PolicyLaunchConfig,
         SimLaunchConfig,
         SystemLaunchConfig,
@@ -177,15 +178,16 @@ def _launch_files() -> list[str]:
     lines = [
         "## Launch files",
         "",
-        "`m2distill run` has the same options, written with `--` and `-` instead of `_`, except `rviz`. Defaults and "
-        "descriptions are those of the nodes' parameters; where a launch default differs, the description gives the "
-        "reason.",
+        "`m2distill run` has the same options, written with `--` and `-` instead of `_`, except `required` and `rviz`. "
+        "Defaults and descriptions are those of the nodes' parameters; where a launch default differs, the "
+        "description gives the reason.",
         "",
     ]
     for name, config in (("run", SystemLaunchConfig), ("policy", PolicyLaunchConfig), ("sim", SimLaunchConfig)):
         lines += [f"**{name}.launch.py**", "", *_table(["", "default", ""])]
-        options = [*fields(config), *(fields(ViewLaunchConfig) if name != "sim" else ())]
-        lines += [*map(_launch_option, options), ""]
+        options = [*fields(config), *fields(EndLaunchConfig), *(fields(ViewLaunchConfig) if name != "sim" else ())]
+        lines += [_launch_option(o, "true" if (name, o.name) == ("run", "required") else "") for o in options]
+        lines += [""]
     return lines
 
 
@@ -204,12 +206,12 @@ def _interfaces() -> list[str]:
     return lines
 
 
-def _launch_option(option: Field) -> str:
+def _launch_option(option: Field, default: str) -> str:
     from m2distill_policy.bringup.launch_config import choices_of, default_text
 
     choices = choices_of(option)
     texts = [option.metadata["description"], *([f"one of {', '.join(choices)}"] if choices else [])]
-    return _row(f"{option.name}:=", default_text(option), "; ".join(texts))
+    return _row(f"{option.name}:=", default or default_text(option), "; ".join(texts))
 
 
 def _checkpoint(path: Path) -> str:

@@ -114,7 +114,7 @@ def test_every_launch_argument_is_declared():
         options = {option.name: option for option in fields(LAUNCH[file.removesuffix(".launch.py")])}
         for argument in arguments:
             name, _, value = argument.partition(":=")
-            if argument != "--show-args" and name != "rviz":
+            if argument != "--show-args" and name not in ("rviz", "required"):
                 assert name in options, command
                 system.read_option(options[name], value)  # raises for a value that is not allowed
 

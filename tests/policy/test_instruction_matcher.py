@@ -5,6 +5,7 @@ import pytest
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.language.instruction_matcher import InstructionMatcher, match_instruction
+from m2distill_policy.language.instruction_text import normalise
 
 KNOWN = ["wave", "open the door"]
 ANGLES = {
@@ -39,6 +40,59 @@ def test_a_text_matches_the_nearest_instruction_or_is_rejected_with_the_known_on
         with pytest.raises(UserError) as error:
             match_instruction(text, KNOWN, threshold, encode)
         assert outcome in str(error.value) and str(error.value).endswith("known: open the door; wave")
+
+
+SOUP = "pick up the alphabet soup and place it in the basket"
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("do NOT pick up the alphabet soup and place it in the basket", "not"),
+        ("Don't pick up the alphabet soup and place it in the basket", "dont"),
+        ("don\u2019t pick up the alphabet soup and place it in the basket", "dont"),
+        ("never pick up the alphabet soup and place it in the basket", "never"),
+        ("pick up anything but the alphabet soup and place it in the basket", "anything, but"),
+        ("pick up everything except the alphabet soup and place it in the basket", "everything, except"),
+        ("pick up the other alphabet soup and place it in the basket", "other"),
+        ("pick up the alphabet soup and place it outside the basket", "outside, in"),
+        ("pick up the alphabet soup and place it next to the basket", "next, in"),
+        ("pick up the alphabet soup and place it under the basket", "under, in"),
+        ("take the alphabet soup out of the basket", "out, in"),
+        ("pick up the alphabet soup and do not place it in the basket", "not"),
+        ("pick up the alphabet soup instead of placing it in the basket", "instead"),
+        ("pick up 2 alphabet soups and place them in the basket", "2"),
+    ],
+)
+def test_a_text_that_negates_or_changes_a_relation_is_rejected_however_similar_it_is(text, changed):
+    with pytest.raises(UserError, match=f"a difference may change the meaning: {changed}; known: {SOUP}"):
+        match_instruction(text, [SOUP], 0.93, lambda texts: np.ones((len(texts), 2)))
+
+
+def test_words_with_the_same_meaning_are_no_difference():
+    for text in (
+        "grab the alphabet soup, and put it into the basket!",
+        "place the alphabet soup inside a basket",
+    ):
+        assert match_instruction(text, [SOUP], 0.93, lambda texts: np.ones((len(texts), 2))) == SOUP
+    known = "turn on the stove and do not touch the bowl"
+    text = "switch on the stove, and do not touch a bowl"
+    assert match_instruction(text, [known], 0.93, lambda texts: np.ones((len(texts), 2))) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "equal"),
+    [
+        ("Wave.", "wave", True),
+        ("  Pick up,\tthe soup!  ", "pick up the soup", True),
+        ("move -5 cm", "move 5 cm", False),
+        ("move 0.5 m", "move 05 m", False),
+        ("wave", "do not wave", False),
+        ("\u0926\u0940", "\u0926\u093f", False),  # two words of Hindi that differ by a vowel sign
+    ],
+)
+def test_texts_are_equal_apart_from_case_spaces_and_punctuation(text, other, equal):
+    assert (normalise(text) == normalise(other)) == equal
 
 
 def test_embeddings_that_are_not_finite_are_rejected():

@@ -47,8 +47,7 @@ def _feed(session, stamp_ns, skip=()):
     for camera in ("agentview", "wrist"):
         if camera not in skip:
             session.observe_image(camera, np.zeros((8, 8, 3), np.uint8), stamp_ns)
-    if "joint_states" not in skip:
-        session.observe_joints(JOINTS, [0.0] * 9, stamp_ns)
+    return None if "joint_states" in skip else session.observe_joints(JOINTS, [0.0] * 9, stamp_ns)
 
 
 def _reason(answer) -> str:
@@ -119,6 +118,67 @@ def test_malformed_joints_hold():
     _feed(session, 0)
     session.observe_joints(JOINTS, [float("nan")] + [0.0] * 8, 1)
     assert "not finite" in _reason(session.tick(1))
+
+
+def _act(session, stamp_ns) -> None:
+    assert _feed(session, stamp_ns) == stamp_ns
+    assert isinstance(session.tick(stamp_ns), Command)
+
+
+@pytest.mark.parametrize("leap_ms", [-5000, -251, 251, 1000])
+def test_a_leap_of_the_stamps_clears_the_history_without_a_hold(leap_ms):
+    session, policy = _session()
+    session.set_instruction(SOUP)
+    for ms in (6000, 6050, 6100):
+        _act(session, ms * MS)
+    assert policy.steps == 3
+    _act(session, (6100 + leap_ms) * MS)
+    assert policy.steps == 1
+    _act(session, (6150 + leap_ms) * MS)
+    assert policy.steps == 2
+
+
+def test_an_impossible_jump_of_a_joint_holds_and_clears_the_history():
+    session, policy = _session(max_joint_speed_rad_s=7.0)
+    session.set_instruction(SOUP)
+    _act(session, 0)
+    _feed(session, 50 * MS, skip=["joint_states"])
+    session.observe_joints(JOINTS, [0.44, *[0.0] * 8], 50 * MS)  # 0.1 + 7 x 0.05 = 0.45 rad are possible
+    assert isinstance(session.tick(50 * MS), Command) and policy.steps == 2
+    _feed(session, 100 * MS, skip=["joint_states"])
+    session.observe_joints(JOINTS, [0.9, *[0.0] * 8], 100 * MS)
+    assert "joint_states: panda_joint1 jumps, faster than 7 rad/s" in _reason(session.tick(100 * MS))
+    for ms in range(150, 600, 50):
+        _feed(session, ms * MS, skip=["joint_states"])
+        session.observe_joints(JOINTS, [0.9, *[0.0] * 8], ms * MS)
+        _reason(session.tick(ms * MS))
+    _feed(session, 600 * MS, skip=["joint_states"])
+    session.observe_joints(JOINTS, [0.9, *[0.0] * 8], 600 * MS)
+    assert isinstance(session.tick(600 * MS), Command) and policy.steps == 1
+
+
+def test_joints_in_parts_have_an_age_each_and_do_not_reset_the_history():
+    session, policy = _session()
+    session.set_instruction(SOUP)
+    _feed(session, 0, skip=["joint_states"])
+    assert session.observe_joints(PANDA_JOINTS, [0.1] * 7, 0) == 0
+    assert "lacks ['panda_finger_joint1', 'panda_finger_joint2']" in _reason(session.tick(0))
+    assert session.observe_joints(PANDA_FINGERS, [0.04, 0.04], 10 * MS) == 0  # complete; the oldest is of 0
+    assert isinstance(session.tick(10 * MS), Command)
+    for ms in range(20, 260, 10):
+        _feed(session, ms * MS, skip=["joint_states"])
+        assert session.observe_joints(PANDA_JOINTS, [0.1] * 7, ms * MS) is None
+        session.observe_joints(["lift"], [1.0], ms * MS)
+        outcome = session.tick(ms * MS)
+        if ms <= 110:  # max_skew_s
+            assert isinstance(outcome, Command) and policy.steps == ms // 10
+        else:
+            assert _reason(outcome) == "joint_states panda_finger_joint1 is more than 100 ms older than agentview"
+    assert session.observe_joints(PANDA_FINGERS, [0.04, float("nan")], 250 * MS) == 250 * MS
+    session.observe_joints(PANDA_JOINTS, [0.1] * 7, 251 * MS)
+    assert "not finite at ['panda_finger_joint2']" in _reason(session.tick(251 * MS))  # the arm's do not repair it
+    session.observe_joints(PANDA_FINGERS, [0.04, 0.04], 252 * MS)
+    assert isinstance(session.tick(252 * MS), Command) and policy.steps == 1
 
 
 def test_the_history_is_cleared_after_any_hold_and_after_an_instruction():

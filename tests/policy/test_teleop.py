@@ -44,7 +44,7 @@ def test_silence_releases_the_deadman_until_the_next_message():
 
 def test_the_gripper_keeps_its_opening_and_follows_only_a_held_deadman():
     teleoperator = operator()
-    assert teleoperator.motion(0.0).gripper_width_m == 0.08
+    assert teleoperator.motion(0.0).gripper_width_m is None  # nobody has commanded it, so it stays as it is
     teleoperator.receive(STILL, [1, 0, 0, 0, 1], 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.0
     teleoperator.receive(STILL, [0, 1, 0, 0, 0], 0.0)  # open, without the deadman
@@ -52,6 +52,25 @@ def test_the_gripper_keeps_its_opening_and_follows_only_a_held_deadman():
     assert teleoperator.motion(0.0).gripper_width_m == 0.0
     teleoperator.receive(STILL, [0, 1, 0, 0, 1], 0.0)
     assert teleoperator.motion(0.0).gripper_width_m == 0.08
+
+
+def test_a_takeover_continues_the_last_command_of_another_node_to_the_gripper():
+    teleoperator = operator()
+    teleoperator.gripper_commanded(0.0)
+    teleoperator.gripper_commanded(math.nan)
+    assert teleoperator.motion(0.0).gripper_width_m == 0.0
+    teleoperator.receive(STILL, [0, 1, 0, 0, 1], 0.0)
+    assert teleoperator.motion(0.0).gripper_width_m == 0.08
+
+
+def test_after_a_forced_release_the_deadman_must_be_pressed_anew():
+    teleoperator = operator()
+    teleoperator.release()
+    teleoperator.receive(STILL, HELD, 0.0)
+    assert teleoperator.motion(0.0) is None
+    teleoperator.receive(STILL, [0] * 5, 0.1)
+    teleoperator.receive(STILL, HELD, 0.2)
+    assert teleoperator.motion(0.2) is not None
 
 
 @settings(deadline=None)
@@ -62,7 +81,7 @@ def test_whatever_a_joystick_sends_the_arm_stays_below_its_speeds(axes, buttons)
         assert np.isfinite([*motion.linear_m_s, *motion.angular_rad_s]).all()
         assert np.abs(motion.linear_m_s).max() <= SETTINGS.linear_m_s
         assert np.abs(motion.angular_rad_s).max() <= SETTINGS.angular_rad_s
-        assert 0 <= motion.gripper_width_m <= SETTINGS.gripper_open_m
+        assert motion.gripper_width_m in (None, 0, SETTINGS.gripper_open_m)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +95,21 @@ def test_an_unsuitable_joystick_is_named_and_releases_the_deadman(axes, buttons,
     assert teleoperator.motion(0.0) is None
 
 
-def test_settings_of_another_length_are_rejected():
-    with pytest.raises(UserError, match="axes has 2 numbers, expected 6"):
-        TeleopSettings(axes=(0.0, 1.0))
+ONES = (1.0,) * 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"axes": (0.0, 1.0)}, "axes has 2 numbers, expected 6"),
+        ({"axes": (0.5, *ONES)}, "axes is .*, expected whole numbers"),
+        ({"axes": (64.0, *ONES)}, "axes is .*, allowed -1 to 63"),
+        ({"axis_signs": (20.0, *ONES)}, "axis_signs is .*, allowed -1 to 1"),
+        ({"axis_signs": (math.nan, *ONES)}, "axis_signs is .*, allowed -1 to 1"),
+        ({"linear_m_s": math.nan}, "linear_m_s is nan, allowed 0.001 to 1"),
+        ({"deadman_button": -1}, "deadman_button is -1, allowed 0 to 63"),
+    ],
+)
+def test_settings_out_of_range_are_rejected(setting, expected):
+    with pytest.raises(UserError, match=expected):
+        TeleopSettings(**setting)

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from geometry_msgs.msg import TwistStamped
 from harness import START_LIMIT_S, Client
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.parameter_client import AsyncParameterClient
-from std_msgs.msg import String
+from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import Trigger
 
 from m2distill_policy.bringup.processes import NodeDescription
@@ -37,6 +38,7 @@ class Recorder:
         self.command_pub = client.create_publisher(String, "recorder/command", 10)
         self.change_state = client.create_client(ChangeState, "recorder/change_state")
         self.parameters = AsyncParameterClient(client, "recorder")
+        self.drivers: list = []  # publishers of commands
 
     def wait_until_up(self) -> None:
         client = self.client
@@ -82,9 +84,25 @@ class Recorder:
         )
         return int(next(value.value for value in array.status[0].values if value.key == key))
 
-    def record(self, sets: int) -> None:
-        """Publish so many sets of sensor data."""
-        self.client.sensors.reset()
-        sent = self.client.sent
-        self.client.wait(lambda: self.client.sent >= sent + sets, "sensor data")
-        self.client.sensors.cancel()
+    def record(self, sets: int, commands: bool = True) -> None:
+        """Publish so many sets of sensor data, and commands as of an operator who moves the arm."""
+        client = self.client
+        if commands and not self.drivers:
+            self.drivers = [client.create_publisher(TwistStamped, "twist_cmd", 10)]
+            self.drivers += [client.create_publisher(Float64, "gripper_cmd", 10)]
+            client.wait(lambda: all(pub.get_subscription_count() >= 2 for pub in self.drivers), "the recorder")
+        client.sensors.reset()
+        sent = last = client.sent
+
+        def drive() -> bool:
+            nonlocal last
+            if commands and client.sent > last:
+                last = client.sent
+                twist = TwistStamped(header=Header(stamp=client.get_clock().now().to_msg(), frame_id="panda_link0"))
+                twist.twist.linear.x = 0.1
+                self.drivers[0].publish(twist)
+                self.drivers[1].publish(Float64(data=0.08))
+            return client.sent >= sent + sets
+
+        client.wait(drive, "sensor data")
+        client.sensors.cancel()

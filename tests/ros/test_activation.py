@@ -137,6 +137,13 @@ def test_a_paraphrase_matches_the_instruction_and_another_text_is_rejected(confi
     assert answer.result.termination_reason == Result.REFUSED
     assert f"known: {KNOWN[0]}; {KNOWN[1]}" in answer.result.message
     assert configured.of("policy/action") == []
+    for text in (
+        "do NOT pick up the alphabet soup and place it in the basket",
+        KNOWN[0].replace("in the", "outside the"),
+    ):
+        answer = configured.result(configured.command_to("INSTRUCT", text), "the answer")
+        assert not answer.accepted and "a difference may change the meaning" in answer.message
+    assert configured.of("policy/action") == []
     configured.instruct("Grab the alphabet soup and put it in the basket!")
     assert configured.wait_for_state(PolicyStatus.RUNNING).instruction == KNOWN[0]
 

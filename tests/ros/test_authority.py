@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,14 +19,13 @@ from harness import KNOWN, Client, policy_node, run
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.processes import NodeProcesses, environment
-from m2distill_policy.ros.common.conversions import joint_state_from_numpy, twist_to_numpy
-from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
+from m2distill_policy.bringup.processes import NodeProcesses, command_line, environment
+from m2distill_policy.ros.common.conversions import image_from_numpy, twist_to_numpy
 
 Result = ExecuteInstruction.Result
 STOPS = int(os.environ.get("M2DISTILL_STOPS", "60"))
@@ -151,6 +151,14 @@ def test_nothing_takes_the_arm_from_an_operator_and_silence_does_not_give_it_bac
     robot.wait_for_state(PolicyStatus.RUNNING)
 
 
+def test_ctrl_z_stops_the_arm_and_ends_the_order_before_the_node_is_stopped(robot, node):
+    run(robot)
+    os.kill(node.pids["policy"], signal.SIGTSTP)  # in a session without a shell it does not stop the process
+    robot.wait_for_state(PolicyStatus.IDLE, "stopped")
+    robot.wait_for_motion(False)
+    assert pass_time(robot, 10) == 0
+
+
 def test_a_repeated_text_changes_nothing_and_does_not_undo_a_pause_or_a_stop(robot):
     run(robot)
     repetition = robot.create_timer(0.1, lambda: robot.publish_instruction(KNOWN[0]))
@@ -180,16 +188,29 @@ def test_a_second_policy_is_not_activated(robot, checkpoint_path, tmp_path):
     robot.wait_for_state(PolicyStatus.RUNNING)
 
 
+def test_a_policy_that_waits_for_another_one_to_end_is_interrupted(robot, checkpoint_path):
+    other = policy_node(checkpoint_path, autostart=True)
+    other = type(other)(other.package, other.executable, "policy2", "", other.parameters)
+    variables = os.environ | environment()
+    process = subprocess.Popen(command_line(other), stderr=subprocess.PIPE, env=variables, text=True)
+    try:
+        assert any("waiting: /twist_cmd is also published by" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10.0) == 0  # it would wait for 25 s
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_an_input_with_two_publishers_holds_and_both_are_named(robot):
     run(robot)
     context = rclpy.Context()
     rclpy.init(context=context)
     other = Node("other_driver", context=context)
-    other_pub = other.create_publisher(JointState, "joint_states", 5)
-    robot.wait_for_state(PolicyStatus.HOLDING, "/joint_states has 2 publishers, allowed is one: /other_driver, /test")
+    other_pub = other.create_publisher(Image, "wrist/image_raw", 1)
+    robot.wait_for_state(PolicyStatus.HOLDING, "/wrist/image_raw has 2 publishers, allowed is one: /other_driver, /te")
     robot.wait_for_motion(False)
-    names = [*PANDA_JOINTS, *PANDA_FINGERS]
-    other_pub.publish(joint_state_from_numpy(names, robot.positions + 0.3, robot.get_clock().now().nanoseconds))
+    other_pub.publish(image_from_numpy(np.zeros((64, 64, 3), np.uint8), robot.get_clock().now().nanoseconds, "wrist"))
     other.destroy_node()
     rclpy.try_shutdown(context=context)
     robot.wait_for_state(PolicyStatus.RUNNING)

@@ -10,12 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import KNOWN, START_LIMIT_S, policy_node
+from rcl_interfaces.msg import ParameterType
 from rclpy.parameter_client import AsyncParameterClient
+from recorder_client import recorder_node
 
 from m2distill_policy.bringup import processes, system
-from m2distill_policy.bringup.launch_config import PolicyLaunchConfig, SystemLaunchConfig
+from m2distill_policy.bringup.launch_config import (
+    PolicyLaunchConfig,
+    SimLaunchConfig,
+    SystemLaunchConfig,
+    read_option,
+)
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, command_line
-from m2distill_policy.bringup.system import policy_nodes, read_arguments, system_nodes
+from m2distill_policy.bringup.system import policy_nodes, read_arguments, sim_nodes, system_nodes
 from m2distill_policy.errors import UserError
 
 
@@ -74,6 +81,7 @@ def test_every_option_can_be_set_on_the_command_line():
         "remap": "a:=b c:=/d",
         "arm": "franka_servo",
         "dry_run": True,
+        "use_sim_time": "false",
         "sampling": "mode",
         "seed": 3,
         "pacing": "lockstep",
@@ -113,11 +121,29 @@ def test_an_invalid_choice_is_rejected(words, wording, capsys):
     assert capsys.readouterr().err.startswith(f"m2distill: error: {wording}")
 
 
+def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
+    """No shell does it in `--video=~/v` and `video:=~/v`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = ("checkpoint", "params_file", "record", "assets", "cameras", "video")
+    config, _ = read_arguments([f"--{name.replace('_', '-')}=~/{name}" for name in paths])
+    for name in paths:
+        assert getattr(config, name) == f"{tmp_path}/{name}"
+        assert read_option(SystemLaunchConfig.__dataclass_fields__[name], f"~/{name}") == f"{tmp_path}/{name}"
+    assert read_arguments(["--operator=~/Ada"])[0].operator == "~/Ada"
+
+
 def test_a_real_arm_needs_no_simulator_and_uses_the_wall_clock():
     (node,) = system_nodes(SystemLaunchConfig(checkpoint="c", arm="ur_servo"))
-    assert (node.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("policy", "ur_servo", False)
+    assert (node.name, node.parameters["arm"]) == ("policy", "ur_servo") and "use_sim_time" not in node.parameters
     sim, node = system_nodes(SystemLaunchConfig())
     assert (sim.name, node.parameters["arm"], node.parameters["use_sim_time"]) == ("sim", "libero_sim", True)
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("true", True), ("false", False)])
+def test_the_clock_can_be_chosen_for_any_arm(chosen, expected):
+    for arm in ("ur_servo", "libero_sim"):
+        nodes = policy_nodes(PolicyLaunchConfig(checkpoint="c", record="r", arm=arm, use_sim_time=chosen))
+        assert [node.parameters["use_sim_time"] for node in nodes] == [expected, expected]
 
 
 def test_an_arm_file_reaches_every_node_as_an_absolute_path(tmp_path, monkeypatch):
@@ -129,7 +155,7 @@ def test_an_arm_file_reaches_every_node_as_an_absolute_path(tmp_path, monkeypatc
         for nodes in (system_nodes(config), policy_nodes(PolicyLaunchConfig(checkpoint="c", record="r", arm=arm))):
             assert [node.name for node in nodes] == ["policy", "recorder"]
             assert {node.parameters["arm"] for node in nodes} == {str(tmp_path / "arm.yaml")}
-            assert not any(node.parameters["use_sim_time"] for node in nodes)
+            assert not any("use_sim_time" in node.parameters for node in nodes)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +200,51 @@ def test_a_parameter_file_takes_precedence_over_options_and_topics_are_remapped(
         client.wait(asked.services_are_ready, "the parameters")
         values = client.result(asked.get_parameters(["seed", "frame_id"]), "their values").values
     assert (values[0].integer_value, values[1].string_value) == (7, "fr3_link0")
+
+
+def teleop_node() -> NodeDescription:
+    return NodeDescription("m2distill_policy", "teleop_node", "teleop", "", {})
+
+
+def test_every_parameter_of_every_node_has_a_value(client, checkpoint_path, tmp_path):
+    """One without a value makes `ros2 param dump` print nothing; that of the type of an empty array is kept."""
+    arrays = {
+        "joint_names": ParameterType.PARAMETER_STRING_ARRAY,
+        "joint_lower_rad": ParameterType.PARAMETER_DOUBLE_ARRAY,
+        "joint_upper_rad": ParameterType.PARAMETER_DOUBLE_ARRAY,
+    }
+    described = [
+        policy_node(checkpoint_path, arm="unknown"),
+        *sim_nodes(SimLaunchConfig(assets="builtin")),
+        recorder_node(checkpoint_path, tmp_path / "episodes"),
+        teleop_node(),
+    ]
+    for description in described:
+        with NodeProcesses([description], tmp_path):
+            asked = AsyncParameterClient(client, description.name)
+            client.wait(asked.services_are_ready, "the parameters", START_LIMIT_S)
+            names = client.result(asked.list_parameters(depth=0), "their names").result.names
+            values = client.result(asked.get_parameters(names), "their values").values
+        types = {name: value.type for name, value in zip(names, values, strict=True)}
+        assert len(types) > 3 and ParameterType.PARAMETER_NOT_SET not in types.values(), types
+        if description.name == "policy":
+            assert {name: types[name] for name in arrays} == arrays
+
+
+@pytest.mark.parametrize("arrays", ["joint_names: []\n    joint_lower_rad: []", "seed: 1"])
+def test_the_home_folder_is_expanded_in_a_parameter_file_and_an_empty_array_is_accepted(
+    client, checkpoint_path, tmp_path, monkeypatch, arrays
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tiny").symlink_to(checkpoint_path)
+    file = tmp_path / "arm.yaml"
+    file.write_text(f"policy:\n  ros__parameters:\n    {arrays}\n    checkpoint: ~/tiny\n")
+    config = PolicyLaunchConfig(checkpoint="/nowhere", params_file=str(file), use_sim_time="false")
+    with NodeProcesses(policy_nodes(config), tmp_path) as nodes:
+        client.wait_until_active()
+        assert not client.rejection("checkpoint", "~/tiny")
+        assert client.call("reload").success
+        nodes.check()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""The terminal of a node closes, as when its window or its connection is closed: the arm is released."""
+"""The terminal of a node closes, or a signal ends or stops the node: the arm is released."""
 
 import os
 import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -83,3 +84,42 @@ def test_a_node_under_nohup_ignores_a_hangup(client, terminal):
     client.wait(lambda: node.poll() is not None and not moves(client), "the end")
     assert node.returncode == 0
     os.close(master)
+
+
+@pytest.fixture
+def moving(client) -> Iterator[subprocess.Popen]:
+    """A teleop node that moves the arm, as a job of this session; the joystick is held all the time."""
+    client.active = []
+    client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
+    joy_pub = client.create_publisher(Joy, "joy", 10)
+    client.buttons = [0, 0, 0, 0, 1, 0]
+    client.create_timer(0.05, lambda: joy_pub.publish(Joy(axes=[0.0, 1.0, 0, 0, 0, 0], buttons=client.buttons)))
+    command = [sys.executable, "-m", "m2distill_policy.ros.nodes.teleop_node"]
+    process = subprocess.Popen(command, env=os.environ | environment(), process_group=0)
+    client.wait(lambda: moves(client) and client.active, "motion", 90.0)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_ends_the_node_releases_the_arm_first(client, moving, number):
+    moving.send_signal(number)
+    client.wait(lambda: not moves(client) and not client.active[-1], "letting go")
+    client.wait(lambda: moving.poll() is not None, "the end")
+    assert moving.returncode == 0
+
+
+def test_ctrl_z_releases_the_arm_before_the_node_is_stopped_and_motion_needs_another_press(client, moving):
+    moving.send_signal(signal.SIGTSTP)
+    client.wait(lambda: not moves(client) and not client.active[-1], "letting go")
+    client.wait(lambda: os.waitid(os.P_PID, moving.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT), "the stop")
+    moving.send_signal(signal.SIGCONT)
+    client.received.clear()
+    until_s = time.monotonic() + 1.0
+    client.wait(lambda: time.monotonic() > until_s, "a second after the stop")
+    assert not moves(client) and not client.active[-1]  # the deadman has been held all the time
+    client.buttons = [0] * 6
+    client.wait(lambda: time.monotonic() > until_s + 0.5, "the joystick to be released")
+    client.buttons = [0, 0, 0, 0, 1, 0]
+    client.wait(lambda: moves(client) and client.active[-1], "motion")

@@ -13,6 +13,7 @@ from m2distill_policy.bringup.launch_config import (
     SimLaunchConfig,
     SystemLaunchConfig,
     choices_of,
+    misspelt_option,
     read_option,
 )
 from m2distill_policy.errors import UserError
@@ -44,7 +45,6 @@ def entities(name: str):
 def started(name: str, chosen: dict[str, str]) -> list:
     """Return the nodes that the file starts with the arguments `chosen`."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
-    from launch_ros.actions import Node
 
     from launch import LaunchContext
 
@@ -52,10 +52,8 @@ def started(name: str, chosen: dict[str, str]) -> list:
     context.launch_configurations.update(chosen)
     nodes = []
     for entity in entities(name):
-        if isinstance(entity, DeclareLaunchArgument | OpaqueFunction):
-            nodes += entity.execute(context) or []
-        elif isinstance(entity, Node) and entity.condition.evaluate(context):
-            nodes.append(entity)
+        assert isinstance(entity, DeclareLaunchArgument | OpaqueFunction)  # nothing that an including file would notice
+        nodes += entity.execute(context) or []
     for node in nodes:
         node._perform_substitutions(context)
     return nodes
@@ -93,16 +91,18 @@ def test_show_args_explains_every_argument(name, config_class, nodes):
     from launch.actions import DeclareLaunchArgument
 
     arguments = {e.name: e for e in entities(name) if isinstance(e, DeclareLaunchArgument)}
-    assert arguments.keys() - {"rviz"} == config_class.__dataclass_fields__.keys()
+    assert arguments.keys() - {"rviz", "required"} == config_class.__dataclass_fields__.keys()
+    assert arguments["required"].default_value[0].text == ("true" if name == "run" else "false")
     for option in fields(config_class):
         assert option.metadata["description"] in arguments[option.name].description  # launch appends the choices
-        assert (arguments[option.name].choices or []) == list(choices_of(option))
+        choices = list(choices_of(option))
+        assert (arguments[option.name].choices or []) == choices + ["True", "False"] * ("true" in choices)
 
 
 @needs_launch
 def test_rviz_opens_only_on_request():
     assert [node.node_executable for node in started("policy", {"checkpoint": "c"})] == ["policy_node"]
-    rviz = started("policy", {"checkpoint": "c", "rviz": "true", "namespace": "robot1"})[-1]
+    rviz = started("policy", {"checkpoint": "c", "rviz": "True", "namespace": "robot1"})[-1]
     assert (rviz.node_executable, rviz.node_name) == ("rviz2", "/robot1/rviz")
 
 
@@ -114,3 +114,12 @@ def test_an_invalid_choice_is_rejected():
         started("run", {"pacing": "hurry"})
     with pytest.raises(UserError, match="task is 'first', expected a whole number"):
         started("run", {"task": "first"})
+
+
+def test_a_name_that_another_option_of_an_including_file_may_have_is_not_taken_for_a_misspelt_one():
+    declared = tuple(SystemLaunchConfig.__dataclass_fields__)
+    assert misspelt_option("speed", declared, typed=True) == "seed"
+    for name in ("speed", "site", "arms", "use_namespace", "use_respawn", "slam", "map", "log_level", "robot_name"):
+        assert misspelt_option(name, declared, typed=False) == "", name
+    for name, option in (("dry_rn", "dry_run"), ("dryrun", "dry_run"), ("recrod", "record"), ("Arm", "arm")):
+        assert misspelt_option(name, declared, typed=False) == option

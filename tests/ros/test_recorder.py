@@ -14,6 +14,7 @@ from recorder_client import Recorder, recorder_node
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CameraInfo, JointState
+from std_msgs.msg import Header
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.processes import NodeProcesses
@@ -74,8 +75,9 @@ def test_messages_sent_before_keep_are_kept(client, recorder):
     assert recorder("start").success
     recorder.record(5)
     names = [f"joint {number}" for number in range(40)]
+    stamp = client.get_clock().now().to_msg()
     for name in names:  # faster than they are written
-        client.joints_pub.publish(JointState(name=[name]))
+        client.joints_pub.publish(JointState(header=Header(stamp=stamp), name=[name]))
     kept = recorder("keep")
     assert kept.success, kept.message
     with AnyReader([Path(kept.message.split()[1].rstrip(":"))]) as bag:
@@ -108,8 +110,11 @@ def test_silence_is_reported_while_recording_and_in_the_response(client, recorde
         "the warning",
     )
     client.sensors.cancel()
-    answer = recorder("keep").message
-    assert "wrist/image_raw: nothing received" in answer and "twist_cmd: nothing received" in answer
+    rejected = recorder("keep")
+    assert not rejected.success and "no message on gripper_cmd, twist_cmd, wrist/image_raw" in rejected.message
+    assert recorder("failure").success
+    kept = recorder("keep")
+    assert kept.success and "wrist/image_raw: nothing received" in kept.message
 
 
 def test_messages_that_cannot_be_decoded_are_recorded_as_received(client, recorder, node):

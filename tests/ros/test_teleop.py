@@ -1,18 +1,24 @@
 """The teleop node as a process: motion, takeover during a run of the policy, and release."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from harness import KNOWN, policy_node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Float64
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
+from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, environment
 from m2distill_policy.ros.common.conversions import twist_to_numpy
 
 STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -31,6 +37,7 @@ def nodes(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 def operator(client, nodes):
     """Client with a joystick that publishes `client.stick` at 20 Hz; None: no messages."""
     client.stick = None
+    client.joy_stamp = Time  # none
     client.active: list[bool] = []
     joy_pub = client.create_publisher(Joy, "joy", QoSProfile(depth=10))
     client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
@@ -38,7 +45,9 @@ def operator(client, nodes):
 
     def speak() -> None:
         if client.stick is not None:
-            joy_pub.publish(Joy(axes=client.stick[0], buttons=client.stick[1]))
+            joy = Joy(axes=client.stick[0], buttons=client.stick[1])
+            joy.header.stamp = client.joy_stamp()
+            joy_pub.publish(joy)
             client.sent_joy += 1
 
     client.create_timer(0.05, speak)
@@ -59,7 +68,9 @@ def test_the_arm_follows_the_stick_while_the_deadman_is_held_and_stops_when_it_i
     operator.wait(lambda: len(twists(operator)) >= 3, "motion")
     assert all(t.tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0]) for t in twists(operator))
     assert operator.active[0] and all(operator.active)
-    assert operator.of("gripper_cmd")[-1].data == pytest.approx(0.08)
+    assert operator.of("gripper_cmd") == []  # the deadman alone leaves the gripper as it is
+    operator.stick = (FORWARD, [0, 1, 0, 0, 1, 0])
+    assert operator.wait(lambda: operator.of("gripper_cmd"), "the gripper")[-1].data == pytest.approx(0.08)
     operator.stick = (FORWARD, FREE)
     operator.wait(lambda: not operator.active[-1], "the release")
     operator.wait(lambda: not twists(operator)[-1].any(), "the zero velocity")
@@ -75,6 +86,72 @@ def test_a_silent_joystick_releases_the_deadman(operator):
     operator.stick = None
     operator.wait(lambda: not twists(operator)[-1].any(), "the zero velocity", 5.0)
     operator.wait(lambda: not operator.active[-1], "the release")
+
+
+def test_a_takeover_continues_what_the_gripper_does(operator):
+    gripper_pub = operator.create_publisher(Float64, "gripper_cmd", 10)
+    operator.wait(lambda: gripper_pub.get_subscription_count() >= 2, "the teleop node and this one")
+    gripper_pub.publish(Float64(data=0.011))
+    operator.wait(lambda: operator.of("gripper_cmd"), "this node's message")
+    operator.stick = (STILL, HELD)
+    operator.wait(lambda: len(operator.of("gripper_cmd")) > 5, "the operator's commands")
+    assert {m.data for m in operator.of("gripper_cmd")} == {0.011}
+
+
+@pytest.mark.parametrize("offset_s", [-30, 30])
+def test_a_joystick_message_of_another_time_is_ignored(operator, offset_s):
+    operator.joy_stamp = lambda: Time(sec=int(time.time()) + offset_s)
+    operator.stick = (FORWARD, HELD)
+    sent = operator.sent_joy
+    operator.wait(lambda: operator.sent_joy > sent + 20, "a second of messages")
+    assert twists(operator) == [] and operator.active == []
+    operator.joy_stamp = lambda: operator.get_clock().now().to_msg()
+    operator.wait(lambda: twists(operator) and operator.active, "motion")
+
+
+def test_a_backlog_of_joystick_messages_after_a_stall_does_not_move_the_arm(operator, nodes):
+    operator.stick = (FORWARD, HELD)
+    operator.wait(lambda: twists(operator) and operator.active, "motion")
+    os.kill(nodes.pids["teleop"], signal.SIGSTOP)
+    sent = operator.sent_joy
+    operator.wait(lambda: operator.sent_joy > sent + 30, "messages during the stall")
+    operator.stick = None
+    until_s = time.monotonic() + 0.6
+    operator.wait(lambda: time.monotonic() > until_s, "the messages to grow old")
+    operator.received.clear()
+    os.kill(nodes.pids["teleop"], signal.SIGCONT)
+    operator.wait(lambda: not operator.active[-1], "the release")
+    operator.wait(lambda: twists(operator), "the zero velocity")
+    assert not any(t.any() for t in twists(operator))
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        (
+            "axis_signs:=[20.0,1.0,1.0,1.0,1.0,1.0]",
+            "axis_signs is [20.0, 1.0, 1.0, 1.0, 1.0, 1.0], allowed -1 to 1 each",
+        ),
+        (
+            "axis_signs:=[.nan,1.0,1.0,1.0,1.0,1.0]",
+            "axis_signs is [nan, 1.0, 1.0, 1.0, 1.0, 1.0], which contains a val",
+        ),
+        ("axes:=[0.5,1.0,1.0,1.0,1.0,1.0]", "axes is (0.5, 1.0, 1.0, 1.0, 1.0, 1.0), expected whole numbers"),
+        ("linear_m_s:=.nan", "linear_m_s"),
+        ("joy_timeout_s:=.inf", "joy_timeout_s"),
+        (
+            "qos_overrides./joy.subscription.depth:=3",
+            "qos_overrides./joy.subscription.depth: the QoS of this topic is f",
+        ),
+    ],
+)
+def test_a_parameter_out_of_range_starts_nothing(parameter, message):
+    command = [sys.executable, "-m", "m2distill_policy.ros.nodes.teleop_node", "--ros-args", "-p", parameter]
+    variables = os.environ | environment()
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith("error: ") and message in line
 
 
 def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):

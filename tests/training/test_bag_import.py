@@ -13,11 +13,13 @@ from bag_writer import (
     START_NS,
     image,
     joints,
+    joints_in_parts,
     motion,
     of,
     policy_action,
     robot,
     twist,
+    without_index,
     write_bag,
 )
 from rosbags.rosbag2 import StoragePlugin
@@ -65,6 +67,32 @@ def test_a_stock_bag_becomes_steps_of_the_newest_inputs_and_the_commands_of_then
     assert told["demo"] == "demo_0" and told["gaps"] == dict.fromkeys(told["gaps"], 0)
     sheet = cv2.imread(str(tmp_path / "out/images/bag.jpg"))
     assert sheet.shape == (2 * 64 + 18, 8 * 64, 3)
+
+
+def test_joint_states_in_parts_give_the_same_steps_as_whole_ones(tmp_path):
+    parts = [
+        ("/joint_states", stamp_ns, message)
+        for stamp_ns in range(START_NS, START_NS + round(SECONDS * 1e9), 10 * MS)
+        for message in joints_in_parts(stamp_ns, (stamp_ns - START_NS) / 1e9)
+    ]
+    events = sorted([*(e for e in robot() if e[0] != "/joint_states"), *parts], key=lambda e: e[1])
+    for name, given in (("parts", events), ("whole", None)):
+        (report,) = import_bags([write_bag(tmp_path / name, labels=LABELS, events=given)], tmp_path / f"{name}_out")
+        assert not report.dropped
+    parts, whole = only_demo(tmp_path / "parts_out"), only_demo(tmp_path / "whole_out")
+    np.testing.assert_array_equal(parts.joint, whole.joint)
+    np.testing.assert_array_equal(parts.gripper, whole.gripper)
+    np.testing.assert_array_equal(parts.action, whole.action)
+
+
+def test_an_impossible_jump_of_a_joint_is_a_gap_on_a_real_arm(tmp_path):
+    def jump(events: list) -> list:
+        later_ns = START_NS + 700 * MS
+        return [(e[0], e[1], joints(e[1], 2.0)) if e[0] == "/joint_states" and e[1] > later_ns else e for e in events]
+
+    write_bag(tmp_path / "bag", labels={**LABELS, "arm": "franka_servo"}, change=jump)
+    with pytest.raises(DataError, match="observation gap 0.75 s after start: joint_states: panda_joint1 jumps, faster"):
+        import_bags([tmp_path / "bag"], tmp_path / "out")
 
 
 def test_where_a_policy_acted_a_step_is_what_it_was_shown(tmp_path):
@@ -240,8 +268,15 @@ WRONG = {
         "no motion",
     ),
     "two robots": (
-        lambda events: [*events, ("/b/joint_states", START_NS, joints(START_NS, 0.0))],
-        "/b/joint_states and /joint_states: more than one robot",
+        lambda events: [*events, *(("/b" + topic, ns, message) for topic, ns, message in events)],
+        "/b/instruction and /instruction: more than one robot; name the namespace of one with --namespace",
+    ),
+    "no robot": (
+        lambda events: (
+            [(e[0].replace("/joint", "/a/joint"), *e[1:]) for e in events if e[0] != "/instruction"]
+            + [("/b/joint_states", START_NS, joints(START_NS, 0.0))]
+        ),
+        "/a/joint_states and /b/joint_states: more than one robot",
     ),
     "two instructions": (
         lambda events: [*events, ("/instruction", START_NS + 900 * MS, of("std_msgs/String")("wave"))],
@@ -271,6 +306,68 @@ def test_a_bag_that_is_cut_off_is_rejected_beside_a_good_one(tmp_path, storage, 
     cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert cut.dropped.startswith("it is no complete bag") and "m2distill bag recover" in cut.dropped
     assert good.demo == "demo_0"
+
+
+def steps_of(bag, out, **options):
+    (report,) = import_bags([bag], out, **options)
+    with h5py.File(out / report.file) as file:
+        return {name: file[f"data/demo_0/{name}"][()] for name in ("actions", "obs/joint_states", "obs/agentview_rgb")}
+
+
+def equal(one, other) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("labels", [LABELS, {}])
+def test_a_file_without_an_index_has_the_same_steps(labels, tmp_path):
+    """As `ros2 bag record --storage-preset-profile fastwrite` writes it: no chunks, no index, no summary."""
+    options = {"spec": SPEC, "instruction": INSTRUCTION}
+    expected = steps_of(write_bag(tmp_path / "a", labels=labels), tmp_path / "out a", **options)
+    bag = without_index(write_bag(tmp_path / "b", labels=labels))
+    assert equal(steps_of(bag, tmp_path / "out b", **options), expected)
+
+
+def test_a_message_that_is_counted_and_cannot_be_read_drops_the_episode(tmp_path):
+    bag = write_bag(tmp_path / "bag", labels=LABELS)
+    write_bag(tmp_path / "good", labels=LABELS)
+    without_index(bag, leave_out=("/joint_states", 3))
+    lost, good = import_bags([bag, tmp_path / "good"], tmp_path / "out")
+    assert "/joint_states is damaged: 147 of 150 messages can be read" in lost.dropped and good.demo
+
+
+@pytest.mark.parametrize("extra", ["/franka/joint_states", "/left/arm/joint_states", "/twist/joint_states"])
+def test_a_topic_of_the_same_name_in_another_namespace_is_not_the_robots(extra, tmp_path):
+    expected = steps_of(write_bag(tmp_path / "a", labels=LABELS), tmp_path / "out a")
+    other = [(extra, START_NS + ms * MS, joints(START_NS + ms * MS, 9.0)) for ms in range(0, 1500, 10)]
+    events = sorted([*robot(), *other], key=lambda e: e[1])
+    assert equal(steps_of(write_bag(tmp_path / "b", events, labels=LABELS), tmp_path / "out b"), expected)
+
+
+def test_one_of_several_robots_is_chosen_by_its_namespace(tmp_path):
+    expected = steps_of(write_bag(tmp_path / "a", labels=LABELS), tmp_path / "out a")
+    still = [(t, ns, joints(ns, 9.0) if t == "/joint_states" else m) for t, ns, m in robot()]
+    events = [("/left" + t, ns, m) for t, ns, m in robot()] + [("/right" + t, ns, m) for t, ns, m in still]
+    events += still
+    bag = write_bag(tmp_path / "b", sorted(events, key=lambda e: e[1]), labels=LABELS)
+    assert equal(steps_of(bag, tmp_path / "left", namespace="/left"), expected)
+    assert not equal(steps_of(bag, tmp_path / "right", namespace="right"), expected)
+    assert not equal(steps_of(bag, tmp_path / "root", namespace=""), expected)
+    with pytest.raises(DataError, match="more than one robot; name the namespace"):
+        import_bags([bag], tmp_path / "none")
+    only = write_bag(tmp_path / "c", [("/left" + t, ns, m) for t, ns, m in robot()], labels=LABELS)
+    with pytest.raises(DataError, match="it has no message on"):
+        import_bags([only], tmp_path / "none", namespace="right")
+
+
+@pytest.mark.parametrize("topic", ["/agentview/image_raw", "/joint_states"])
+def test_swapped_messages_are_sorted(topic, tmp_path):
+    expected = steps_of(write_bag(tmp_path / "a", labels=LABELS), tmp_path / "out a")
+    events = robot()
+    places = [place for place, event in enumerate(events) if event[0] == topic][20:22]
+    first, second = (events[place] for place in places)
+    events[places[0]] = (topic, first[1], second[2])
+    events[places[1]] = (topic, second[1], first[2])
+    assert equal(steps_of(write_bag(tmp_path / "b", events, labels=LABELS), tmp_path / "out b"), expected)
 
 
 def test_what_nobody_noted_is_asked_for(tmp_path):

@@ -336,3 +336,21 @@ def test_the_remaining_time_is_that_of_all_stages(libero_file, tmp_path, capsys)
     with show_training("m2distill") as on_step:
         on_step(dataclasses.replace(seen[0], step=3, later_steps=120, steps_per_s=2.0))
     assert capsys.readouterr().out.rstrip().endswith("eta 1:00")
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_of_openmp_wait_without_spinning_unless_the_user_says_otherwise(given, used):
+    """OpenMP prints what it has read when torch loads it."""
+    code = """
+import sys
+from m2distill_training.cli import main
+sys.argv = ["m2distill", "--version"]
+try:
+    main.main()
+finally:
+    import torch
+"""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    environment = inherited | given | {"OMP_DISPLAY_ENV": "true"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert f"OMP_WAIT_POLICY = '{used.upper()}'" in ended.stderr

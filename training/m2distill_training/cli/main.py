@@ -103,6 +103,9 @@ USER_ERRNOS = {
 
 def main() -> None:
     """The console script."""
+    # Threads of OpenMP that wait otherwise spin, and beside other programs a training takes over 10 times as long.
+    # OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         if "_ARGCOMPLETE" in os.environ:
             complete()

@@ -123,7 +123,7 @@ class SpreadConfig(DistillConfig):
 class AverageConfig(DistillConfig):
     """Distillation terms of average, those of m2distill, and its interpolation, see strategies/average.py."""
 
-    coefficient: float = 0.85  # share of the weights that the stage learned; the rest are those of the previous stage
+    coefficient: float = 0.8  # share of the weights that the stage learned; the rest are those of the previous stage
 
     def __post_init__(self):
         super().__post_init__()

@@ -10,4 +10,4 @@ from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(SystemLaunchConfig, system_nodes, rviz=True)
+    return description(SystemLaunchConfig, system_nodes, rviz=True, required=True)

@@ -22,6 +22,7 @@ from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.process import run_client
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
+VERBS = ("start", "failure", "keep")
 REST_S = 1.0  # between the last message and the end of the episode, for messages in transit
 
 
@@ -42,7 +43,7 @@ class FakeRobot(ClientNode):
         self._cameras = list(self.publishers_of)
         self.publishers_of["joint_states"] = self.create_publisher(JointState, "joint_states", 10)
         self.publishers_of["instruction"] = self.create_publisher(String, "instruction", 10)
-        self.recorder_services = {verb: self.create_client(Trigger, f"recorder/{verb}") for verb in ("start", "keep")}
+        self.recorder_services = {verb: self.create_client(Trigger, f"recorder/{verb}") for verb in VERBS}
         self._timers = [
             self.create_timer(1 / rate, publish, clock=steady, autostart=False)
             for rate, publish in ((camera_hz, self._publish_images), (joints_hz, self._publish_joints))
@@ -72,6 +73,7 @@ class FakeRobot(ClientNode):
         for timer in self._timers:
             timer.cancel()
         self.run(REST_S)
+        self.call("failure")  # an episode without commands is kept only so
         return {"published": self.published, "answer": self.call("keep")}
 
     def _publish(self, topic: str, message) -> None:

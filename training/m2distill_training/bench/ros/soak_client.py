@@ -40,7 +40,7 @@ class SoakClient(ClientNode):
         self._command = CommandClient(self)
         self._triggers = {
             name: self.create_client(Trigger, name)
-            for name in ("recorder/start", "recorder/keep", "policy/reset_fault")
+            for name in ("recorder/start", "recorder/keep", "recorder/discard", "policy/reset_fault")
         }
 
     def _on_status(self, message: PolicyStatus) -> None:
@@ -83,7 +83,10 @@ class SoakClient(ClientNode):
             if self._status.state in READY:
                 self.start_policy()
             rclpy.spin_once(self, timeout_sec=0.05)
-        return {**self.counts, "recorder": self.call_trigger(self._triggers["recorder/keep"]).message}
+        kept = self.call_trigger(self._triggers["recorder/keep"])
+        if not kept.success:
+            self.call_trigger(self._triggers["recorder/discard"])
+        return {**self.counts, "recorder": kept.message}
 
 
 def main() -> int:

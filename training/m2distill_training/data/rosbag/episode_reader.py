@@ -69,7 +69,7 @@ def resample(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> list[
     """Return every step of the episode, idle ones too. Raises DataError."""
     commands = Commands(bag, spec, arm)
     steps: list[Step] = []
-    for tick, observation in observations(bag, spec):
+    for tick, observation in observations(bag, spec, limits_from_settings(arm).max_joint_speed_rad_s):
         if not steps:
             commands.fingers_are(float(np.abs(observation.gripper).sum()))
         steps.append(commands.step(tick, observation))
@@ -139,13 +139,13 @@ def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
     return sorted(ticks, key=lambda tick: (tick.stamp_ns, tick.sent_ns))
 
 
-def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Observation]]:
-    """Yield the policy's observation step by step.
+def observations(bag: EpisodeBag, spec: PolicySpec, max_joint_speed_rad_s: float) -> Iterator[tuple[Tick, Observation]]:
+    """Yield the policy's observation step by step. A joint faster than the limit is a gap, as live it is a hold.
 
     Raises DataError if the observations have a gap, or if the policy would never have acted.
     """
     witness = _Witness()
-    session = _unlimited_session(spec, witness)
+    session = _unlimited_session(spec, witness, max_joint_speed_rad_s)
     topic_of = {JOINTS: _JOINTS, **{camera.name: _camera_topic(bag, camera.name) for camera in spec.cameras}}
     streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
     recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
@@ -181,7 +181,7 @@ def observations(bag: EpisodeBag, spec: PolicySpec) -> Iterator[tuple[Tick, Obse
             yield from take(tick)
         _show(session, name, message, stamp_ns)
         if streams[name].value is not None:
-            recent[name].append((stamp_ns, streams[name].value))
+            recent[name].append((streams[name].stamp_ns, streams[name].value))
         while recent[name] and recent[name][0][0] < stamp_ns - KEEP_NS:
             recent[name].popleft()
         if name in missing:
@@ -210,11 +210,14 @@ def _shown(tick: Tick, recent: dict[str, deque[tuple[int, object]]]) -> Observat
     return Observation(values, joint, gripper, tick.stamp_ns)
 
 
-def _unlimited_session(spec: PolicySpec, witness: _Witness) -> PolicySession:
+def _unlimited_session(spec: PolicySpec, witness: _Witness, max_joint_speed_rad_s: float) -> PolicySession:
     """Return a session without joint limits that follows an instruction."""
     joints = len(spec.joint_names)
     limits = dataclasses.replace(
-        limits_of("libero_sim"), joint_lower_rad=(-math.inf,) * joints, joint_upper_rad=(math.inf,) * joints
+        limits_of("libero_sim"),
+        joint_lower_rad=(-math.inf,) * joints,
+        joint_upper_rad=(math.inf,) * joints,
+        max_joint_speed_rad_s=max_joint_speed_rad_s,
     )
     session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
     session.set_instruction("any")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+from m2distill_policy.bringup.preflight import check_texts, missing_rmw
 from m2distill_policy.bringup.processes import environment
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.argument_parser import Parser
@@ -99,6 +100,14 @@ def _checked(name: str, read: Callable[[Sequence[str]], object], arguments: Sequ
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Start the client in a process of its own, like every use of ROS by a command; returns its exit status."""
+    """Start the client in a process of its own, like every use of ROS by a command; returns its exit status.
+
+    Raises:
+        UserError: A word is no text, or the middleware is missing.
+    """
+    check_texts(arguments)
     command = [sys.executable, "-m", f"m2distill_policy.ros.clients.{name}", *arguments]
-    return subprocess.run(command, env={**os.environ, **environment()}, check=False).returncode
+    status = subprocess.run(command, env={**os.environ, **environment()}, check=False).returncode
+    if problem := missing_rmw(status):
+        raise UserError(problem)
+    return status

@@ -1,10 +1,12 @@
 """Options of the launch files and of `m2distill run`.
 
-Each field is a launch argument `name:=` and a command option `--name`. Most are a node's parameter, with its default
+Each field is a launch argument `name:=` and a command option `--name`, except those of EndLaunchConfig and
+ViewLaunchConfig, which only launch files have. Most are a node's parameter, with its default
 and description. `LAUNCH_OVERRIDES` lists every option whose default or meaning differs. No ROS import here.
 """
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import Field, dataclass
 from typing import Any
 
@@ -18,7 +20,7 @@ from m2distill_policy.bringup.parameters import (
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.safety.arm_presets import resolve_arm
 from m2distill_policy.safety.output_parameters import OutputParameters
-from m2distill_policy.utils.parameters import parameter
+from m2distill_policy.utils.parameters import expanded, parameter
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class SharedLaunchConfig:
         "",
         "ROS 2 parameter file (YAML) for parameters without an option, such as a real arm's limits; its values take "
         "precedence over options; empty: none",
+        path=True,
     )
     remap: str = parameter(
         "",
@@ -76,6 +79,12 @@ class PolicyLaunchConfig(SharedLaunchConfig):
     checkpoint: str = _launch_option(PolicyParameters, "checkpoint")
     arm: str = _launch_option(ArmParameters, "arm")
     dry_run: bool = _launch_option(OutputParameters, "dry_run")
+    use_sim_time: str = parameter(
+        "auto",
+        "clock of the nodes: true, the topic /clock; false, the wall clock; auto: true for the simulated arm, "
+        "otherwise what the nodes are given elsewhere, by default the wall clock",
+        choices=("auto", "true", "false"),
+    )
     sampling: str = _launch_option(PolicyParameters, "sampling")
     seed: int = _launch_option(PolicyParameters, "seed")
     image_transport: str = _launch_option(PolicyParameters, "image_transport")
@@ -105,8 +114,19 @@ class SystemLaunchConfig(SimLaunchConfig, PolicyLaunchConfig):
 
 
 @dataclass(frozen=True)
+class EndLaunchConfig:
+    """Options of every launch file that `m2distill run` does not have."""
+
+    required: bool = parameter(
+        False,
+        "end the whole launch, with a status that is not 0 after an error, when one of the nodes ends; false: only the "
+        "nodes of this file end together, and those of an including file continue",
+    )
+
+
+@dataclass(frozen=True)
 class ViewLaunchConfig:
-    """Options that only launch files have."""
+    """Options of launch files with a policy that `m2distill run` does not have."""
 
     rviz: bool = parameter(False, "open RViz on the cameras and the commands; requires the package rviz2")
 
@@ -133,11 +153,50 @@ def read_option(option: Field, text: str) -> Any:
         raise UserError(unknown_name(option.name, text, choices))
     if option.type is bool:
         return text.lower() == "true"
+    if choices:
+        return text.lower()
     if option.name == "arm":
         return resolve_arm(text)
     if option.type is str:
-        return text
+        return expanded(option, text)
     try:
         return int(text)
     except ValueError:
         raise UserError(f"{option.name} is {text!r}, expected a whole number") from None
+
+
+def misspelt_option(name: str, declared: Collection[str], typed: bool) -> str:
+    """Return the declared option that an undeclared launch argument was probably meant to be; empty if none.
+
+    An including launch file has arguments of its own, which launch shows to the included one. So short names and names
+    that differ by more than two letters, such as `use_namespace`, count as another option's.
+
+    Args:
+        name: Name of the undeclared argument.
+        declared: Names of the options.
+        typed: The argument was given on the command line, so that short names are compared too.
+    """
+    plain = {_plain(option): option for option in declared}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    near = {other: _edits(_plain(name), text) for text, other in plain.items()}
+    found = min(near, key=near.__getitem__)
+    allowed = 2 if len(found) >= 8 else int(typed or len(found) >= 6)
+    return found if near[found] <= allowed else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _edits(one: str, other: str) -> int:
+    """Return the number of letters to insert, remove, replace or swap with the next between two names."""
+    rows = [list(range(len(other) + 1))]
+    for i, a in enumerate(one, 1):
+        row = [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b)))
+            if i > 1 and j > 1 and a == other[j - 2] and b == one[i - 2]:
+                row[-1] = min(row[-1], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]

@@ -43,7 +43,9 @@ class ArmParameters:
 class PolicyParameters:
     """Parameters of `policy` for the checkpoint, the timing and the inputs."""
 
-    checkpoint: str = parameter("", "directory of the checkpoint, read by `configure`; setting it later swaps it in")
+    checkpoint: str = parameter(
+        "", "directory of the checkpoint, read by `configure`; setting it later swaps it in", path=True
+    )
     follow_checkpoint: bool = parameter(
         False,
         "reload when `checkpoint` is a symbolic link and its target changes, as m2distill promote does with a run's "
@@ -119,8 +121,8 @@ POLICY_GROUPS = (PolicyParameters, OutputParameters, SafetyLimits)
 class RecorderParameters:
     """Parameters of `recorder`."""
 
-    directory: str = parameter("episodes", "folder for recorded episodes", read_only=True)
-    checkpoint: str = parameter("", "checkpoint whose spec names the topics to record", read_only=True)
+    directory: str = parameter("episodes", "folder for recorded episodes", read_only=True, path=True)
+    checkpoint: str = parameter("", "checkpoint whose spec names the topics to record", read_only=True, path=True)
     operator: str = parameter("", "name of the person who teleoperates or supervises, a label of recorded episodes")
     arm: str = parameter(
         SIMULATED_ARM,
@@ -183,10 +185,13 @@ class SimParameters:
         at_most=1_000_000,
     )
     video: str = parameter(
-        "", "mp4 file of the next episode, written when it ends; empty: no video; applied by ~/reset"
+        "", "mp4 file of the next episode, written when it ends; empty: no video; applied by ~/reset", path=True
     )
     assets: str = parameter(
-        "", "source of the assets: builtin, installed, hub or a folder; empty: the best available", read_only=True
+        "",
+        "source of the assets: builtin, installed, hub or a folder; empty: the best available",
+        read_only=True,
+        path=True,
     )
     image_size_px: int = parameter(
         128,
@@ -199,6 +204,7 @@ class SimParameters:
         "",
         "YAML or JSON file that lists the cameras to publish, as for training; empty: agentview and wrist",
         read_only=True,
+        path=True,
     )
     pacing: str = same_parameter(PolicyParameters, "pacing")
     command_max_age_s: float = parameter(

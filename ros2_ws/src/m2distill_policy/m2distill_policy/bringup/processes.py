@@ -3,14 +3,17 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from m2distill_policy.bringup.preflight import check_ros_variables, check_texts, missing_rmw
 from m2distill_policy.errors import UserError
 
 FASTDDS_PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"
@@ -38,16 +41,17 @@ class NodeDescription:
         return f"{self.package}.ros.nodes.{self.executable}"
 
 
-def environment() -> dict[str, str]:
-    """Return the environment variables that the nodes need and the user has not set."""
+def environment(present: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment variables that the nodes need and that are not among the `present` ones."""
     needed = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # read by Fast DDS 2, Jazzy's
         "FASTDDS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # read by Fast DDS 3
         "MUJOCO_GL": "egl",
         "OMP_NUM_THREADS": "1",  # for numpy and MuJoCo; the policy's parameter sets torch's
+        "OMP_WAIT_POLICY": "passive",  # threads that wait do not take the processor from other nodes
     }
-    return {name: value for name, value in needed.items() if name not in os.environ}
+    return {name: value for name, value in needed.items() if name not in present}
 
 
 def command_line(node: NodeDescription) -> list[str]:
@@ -95,8 +99,10 @@ class NodeProcesses:
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "NodeProcesses":
-        self._log_dir.mkdir(parents=True, exist_ok=True)
+        check_texts(word for node in self._nodes for word in command_line(node))
         try:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+            check_ros_variables(self.environment)
             for node in self._nodes:
                 with self.log_path(node.name).open("wb") as log:
                     self._processes[node.name] = subprocess.Popen(
@@ -107,6 +113,11 @@ class NodeProcesses:
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
                     )
+        except OSError as error:
+            self.stop()
+            raise UserError(
+                f"the nodes cannot write their logs into {self._log_dir} ({error.strerror}); choose another folder"
+            ) from None
         except BaseException:
             self.stop()
             raise
@@ -127,10 +138,10 @@ class NodeProcesses:
         for name, process in self._processes.items():
             if process.poll() is not None:
                 log = self.log_path(name)
-                lines = log.read_text(errors="replace").splitlines() or ["its log is empty"]
+                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                reason = missing_rmw(process.returncode, self.environment) or (lines or ["its log is empty"])[-1]
                 raise UserError(
-                    f"node {name} ended with status {process.returncode}: "
-                    f"{lines[-1].removeprefix('error: ')} (log: {log})"
+                    f"node {name} ended with status {process.returncode}: {reason.removeprefix('error: ')} (log: {log})"
                 )
 
     def stop(self) -> None:
@@ -153,11 +164,27 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def die_with_starter() -> None:
-    """Arrange in a node that SIGTERM reaches it when the thread that started it ends, even after SIGKILL."""
+    """Arrange in a node that SIGTERM reaches it when its starter ends, even after SIGKILL of the starter.
+
+    The starter is `m2distill run` or `ros2 launch`. A node that was started by hand has none.
+    """
     starter = os.environ.get(STARTER_PID)
     if starter is None:
         return
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(starter):  # the starter ended before the call above
-        raise SystemExit(1)
+    if os.getppid() == int(starter):
+        return
+    try:  # the parent is a launch prefix such as `xterm -e`, or the starter ended before the call above
+        end = os.pidfd_open(int(starter))
+    except ProcessLookupError:
+        raise SystemExit(1) from None
+    threading.Thread(target=_terminate_after, args=(end,), daemon=True).start()
+
+
+def _terminate_after(end: int) -> None:
+    """Send SIGTERM to this process when the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGTERM)

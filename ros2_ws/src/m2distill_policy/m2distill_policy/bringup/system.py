@@ -41,7 +41,7 @@ STARTER_CHECKPOINT = Path(__file__).parents[1] / "starter"
 
 
 def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
-    """Return the policy, and the recorder if `record` is set. Both use simulation time if the arm is simulated."""
+    """Return the policy, and the recorder if `record` is set."""
     arm = resolve_arm(config.arm)
     load_arm(arm)  # reports an invalid file before any node starts
     if not config.checkpoint and arm != SIMULATED_ARM:
@@ -52,7 +52,9 @@ def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
     chosen: ParameterValues = {option.name: getattr(config, option.name) for option in fields(PolicyLaunchConfig)}
     chosen["checkpoint"] = config.checkpoint or str(STARTER_CHECKPOINT)
     chosen["directory"], chosen["arm"] = config.record, arm
-    clock: ParameterValues = {"use_sim_time": arm == SIMULATED_ARM}
+    clock: ParameterValues = {"use_sim_time": config.use_sim_time == "true"}
+    if config.use_sim_time == "auto":  # with a real arm nothing is set, so that an including launch file can decide
+        clock = {"use_sim_time": True} if arm == SIMULATED_ARM else {}
     policy = _chosen(chosen, ArmParameters, PolicyParameters, OutputParameters)
     policy_node = _node(config, "m2distill_policy", "policy", policy | clock)
     if not config.record:
@@ -124,10 +126,10 @@ def add_arguments(parser: Parser) -> None:
             parser.add_switch(*names, default=bool(option.default), help=text)
             continue
         value: dict[str, Any] = {"dest": option.name, "default": option.default, "help": text}
-        if option.name == "arm":  # a preset or a file
-            parser.add_argument(*names, type=partial(read_option, option), **value)
-        elif choices := choices_of(option):
+        if choices := choices_of(option):
             parser.add_argument(*names, choices=choices, **value)
+        elif option.type is str:
+            parser.add_argument(*names, type=partial(read_option, option), **value)
         else:
             parser.add_argument(*names, type=option.type, **value)
     parser.add_argument("--log-dir", type=Path, default=Path("runs/ros"), help="folder for the nodes' logs")

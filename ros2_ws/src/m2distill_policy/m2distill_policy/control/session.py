@@ -15,7 +15,8 @@ from m2distill_policy.action import ActionSample, Command, Hold, sample_to_comma
 from m2distill_policy.errors import PolicyTimeoutError, SpecError, UserError
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.observations.input_stream import InputStream
-from m2distill_policy.observations.observation import Observation, order_joints, prepare_image
+from m2distill_policy.observations.joint_merger import JointMerger
+from m2distill_policy.observations.observation import Observation, prepare_image
 from m2distill_policy.observations.poses import Pose
 from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.safety.joint_limits import joint_ranges
@@ -24,6 +25,7 @@ from m2distill_policy.spec import PolicySpec
 
 JOINTS, POSE = "joint_states", "ee_pose"  # names of the inputs besides the cameras
 RECENT = 10  # number of observations kept to validate another checkpoint
+JUMP_HOLD_NS = 500_000_000  # time without another jump of a joint after which the arm may move again
 
 
 class StepPolicy(Protocol):
@@ -72,6 +74,8 @@ class PolicySession:
 
         self._cameras = {camera.name: stream(camera.name) for camera in spec.cameras}
         self._joints = stream(JOINTS)
+        self._merger = JointMerger(spec, limits.max_joint_speed_rad_s or math.inf, self._joints.max_age_ns)
+        self._jump: tuple[str, int] | None = None  # joint that jumped last, and the stamp
         self._pose = stream(POSE) if use_pose or limits.has_workspace else None
         self._history_broken = True
 
@@ -139,6 +143,7 @@ class PolicySession:
         """Clear all observations and the policy's history; keep the instruction."""
         for stream in self.streams:
             stream.clear()
+        self._merger.clear()
         self._history_broken = True
 
     def reset_fault(self) -> None:
@@ -148,16 +153,32 @@ class PolicySession:
         """Set an upright (H, W, 3) uint8 RGB image. After a malformed one the arm holds until a valid one arrives."""
         stream = self._cameras[camera]
         try:
-            stream.accept(prepare_image(image_HWC, self.spec.camera(camera)), stamp_ns)
+            self._history_broken |= stream.accept(prepare_image(image_HWC, self.spec.camera(camera)), stamp_ns)
         except SpecError as error:
             stream.reject(str(error))
 
-    def observe_joints(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> None:
-        """Set joint positions by name (rad; fingers m). After malformed ones the arm holds until valid ones arrive."""
-        try:
-            self._joints.accept(order_joints(self.spec, names, positions), stamp_ns)
-        except SpecError as error:
-            self._joints.reject(str(error))
+    def observe_joints(self, names: Sequence[str], positions: Sequence[float], stamp_ns: int) -> int | None:
+        """Set the positions of all joints or of a part of them, by name (rad; fingers m).
+
+        After malformed ones the arm holds until valid ones arrive. A message without a joint of the spec is ignored.
+
+        Returns:
+            The stamp of the oldest joint if each has arrived since this was last returned; the message's own stamp if
+            the arm must be held; otherwise None.
+        """
+        merger = self._merger
+        known = merger.update(names, positions, stamp_ns)
+        if merger.problem:
+            self._joints.reject(merger.problem)
+            return stamp_ns if known else None
+        if not known:
+            return None
+        part, oldest_ns = merger.oldest
+        leapt = self._joints.accept(merger.positions(), merger.newest_ns, part, oldest_ns)
+        if merger.jumped:
+            self._jump = merger.jumped, stamp_ns
+        self._history_broken |= leapt or bool(merger.jumped)
+        return oldest_ns if merger.complete else None
 
     def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
         """Set the hand's pose in the base frame. After a malformed one the arm holds until a valid one arrives."""
@@ -169,7 +190,7 @@ class PolicySession:
                 f"{POSE} is not a valid pose: position {pose.position_m.tolist()} m, quaternion of length {length:g}"
             )
         else:
-            self._pose.accept(Pose(pose.position_m, pose.quat_xyzw / length), stamp_ns)
+            self._history_broken |= self._pose.accept(Pose(pose.position_m, pose.quat_xyzw / length), stamp_ns)
 
     def reject_input(self, name: str, reason: str) -> None:
         """Record that a message on the input `name`, one of `streams`, could not be decoded."""
@@ -226,11 +247,15 @@ class PolicySession:
         for stream in self.streams:
             if reason := stream.unusable_reason(now_ns):
                 return reason
-        stamps = {s.name: s.stamp_ns for s in self.streams}
-        skew_ns = max(stamps.values()) - min(stamps.values())
-        if skew_ns > self.limits.max_skew_s * 1e9:
-            oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
-            return f"{oldest} is more than {self.limits.max_skew_s * 1e3:.0f} ms older than {newest}"
+        oldest, newest = min(self.streams, key=lambda s: s.oldest_ns), max(self.streams, key=lambda s: s.stamp_ns)
+        if newest.stamp_ns - oldest.oldest_ns > self.limits.max_skew_s * 1e9:
+            part = f" {oldest.oldest_part}" if oldest.oldest_part else ""
+            return f"{oldest.name}{part} is more than {self.limits.max_skew_s * 1e3:.0f} ms older than {newest.name}"
+        if self._jump and 0 <= now_ns - self._jump[1] < JUMP_HOLD_NS:
+            return (
+                f"{JOINTS}: {self._jump[0]} jumps, faster than {self.limits.max_joint_speed_rad_s:g} rad/s "
+                "(max_joint_speed_rad_s); check the driver, and that no other source publishes this joint"
+            )
         return ""
 
     def _observation(self) -> Observation:

@@ -3,6 +3,7 @@
 No ROS import and no clock here: the caller passes messages with their times and asks for the motion.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +24,17 @@ class TeleopSettings:
     """
 
     axes: tuple[float, ...] = parameter(
-        (1.0, 0.0, 4.0, -1.0, -1.0, 3.0), "joystick axes for x, y, z, roll, pitch and yaw; -1: none"
+        (1.0, 0.0, 4.0, -1.0, -1.0, 3.0),
+        "joystick axes for x, y, z, roll, pitch and yaw; -1: none",
+        at_least=-1.0,
+        at_most=63.0,
     )
-    axis_signs: tuple[float, ...] = parameter((1.0, 1.0, 1.0, 1.0, 1.0, 1.0), "signs of those axes")
+    axis_signs: tuple[float, ...] = parameter(
+        (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+        "signs of those axes, or factors on their speeds",
+        at_least=-1.0,
+        at_most=1.0,
+    )
     deadman_button: int = parameter(4, "button that is held while the arm may move", at_least=0, at_most=63)
     open_button: int = parameter(1, "button that opens the gripper", at_least=0, at_most=63)
     close_button: int = parameter(0, "button that closes the gripper", at_least=0, at_most=63)
@@ -39,13 +48,23 @@ class TeleopSettings:
         at_least=0.05,
         at_most=5.0,
     )
+    joy_max_age_s: float = parameter(
+        0.3,
+        "maximum age of a joystick message, by its stamp and by the time it was sent, in s; older ones are ignored",
+        at_least=0.01,
+        at_most=3600.0,
+    )
 
     def __post_init__(self):
-        for name in ("axes", "axis_signs"):
-            if len(getattr(self, name)) != AXES:
-                raise UserError(
-                    f"{name} has {len(getattr(self, name))} numbers, expected {AXES}: x, y, z, roll, pitch, yaw"
-                )
+        for field in dataclasses.fields(self):
+            value, (low, high) = getattr(self, field.name), field.metadata["bounds"]
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(low <= number <= high for number in values):
+                raise UserError(f"{field.name} is {value}, allowed {low:g} to {high:g}")
+            if isinstance(value, tuple) and len(value) != AXES:
+                raise UserError(f"{field.name} has {len(value)} numbers, expected {AXES}: x, y, z, roll, pitch, yaw")
+        if not all(axis.is_integer() for axis in self.axes):
+            raise UserError(f"axes is {self.axes}, expected whole numbers; -1: none")
 
 
 @dataclass(frozen=True)
@@ -54,7 +73,7 @@ class Motion:
 
     linear_m_s: np.ndarray  # (3,) float64
     angular_rad_s: np.ndarray  # (3,) float64
-    gripper_width_m: float
+    gripper_width_m: float | None  # None: the gripper stays as it is
 
 
 class Teleoperator:
@@ -65,8 +84,9 @@ class Teleoperator:
         self.problem = ""  # fault of the last joystick message; empty: none
         self._received_s = -math.inf
         self._deadman = False
+        self._needs_press = False  # the deadman counts only after it was released
         self._deflection = np.zeros(AXES)
-        self._width_m = settings.gripper_open_m
+        self._width_m: float | None = None
 
     def receive(self, axes: Sequence[float], buttons: Sequence[int], now_s: float) -> None:
         """Process a joystick message. A malformed one releases the deadman."""
@@ -79,7 +99,9 @@ class Teleoperator:
         else:
             self.problem = ""
             self._received_s = now_s
-            self._deadman = bool(buttons[s.deadman_button])
+            pressed = bool(buttons[s.deadman_button])
+            self._needs_press &= pressed
+            self._deadman = pressed and not self._needs_press
             raw = np.array([np.clip(axes[int(i)], -1, 1) if i >= 0 else 0.0 for i in s.axes]) * s.axis_signs
             self._deflection = np.sign(raw) * np.maximum(np.abs(raw) - s.dead_zone, 0) / (1 - s.dead_zone)
             if self._deadman and buttons[s.open_button]:
@@ -87,8 +109,20 @@ class Teleoperator:
             elif self._deadman and buttons[s.close_button]:
                 self._width_m = 0.0
 
+    def gripper_commanded(self, width_m: float) -> None:
+        """Continue another node's command to the gripper at the next takeover."""
+        if math.isfinite(width_m):
+            self._width_m = width_m
+
+    def release(self) -> None:
+        """Count the deadman as released until it is released and pressed again."""
+        self._deadman, self._needs_press = False, True
+
     def motion(self, now_s: float) -> Motion | None:
-        """Return the motion to command, or None if the deadman is not held. The gripper keeps its last opening."""
+        """Return the motion to command, or None if the deadman is not held.
+
+        The gripper keeps the opening that was commanded last, by this or another node.
+        """
         if not self._deadman or now_s - self._received_s > self.settings.joy_timeout_s:
             self._deadman = False
             return None

@@ -2,7 +2,7 @@
 
     text_encoder.py            sentence embeddings by a frozen public language model
     instruction_matcher.py     text -> the known instruction that it means, or an error
-    instruction_text.py        which texts count as equal
+    instruction_text.py        which texts count as equal, and which words change a meaning
     torchvision_workaround.py  makes torchvision importable beside a CPU-only torch
 
 Invariant: the policy is conditioned only on embeddings of instructions it was trained on. Importing a module of this

@@ -7,9 +7,11 @@ sentences.
 
 Measured on LIBERO's instructions: paraphrases have a cosine similarity of 0.93 to 0.98 ("grab the alphabet soup and put
 it in the basket"), texts of other tasks up to 0.88 within a suite, "turn off the stove" 0.90 to "turn on the stove".
-Rules cover two cases that a sentence embedding cannot separate. The same words in another order are another task ("put
-the plate on the bowl", 0.99), which also rejects "turn the stove on". A text that is nearly as similar to a second
-instruction is ambiguous, because the instructions of LIBERO-SPATIAL differ by one word.
+Rules cover three cases that a sentence embedding cannot separate. The same words in another order are another task
+("put the plate on the bowl", 0.99), which also rejects "turn the stove on". A text that is nearly as similar to a
+second instruction is ambiguous, because the instructions of LIBERO-SPATIAL differ by one word. A negation or another
+relation ("do not pick up", "anything but", "outside the basket") makes another task, so a text with such a word is
+rejected unless the known instruction has it too (`instruction_text.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from m2distill_policy.errors import UserError
+from m2distill_policy.language.instruction_text import changed_meaning, normalise
 from m2distill_policy.language.text_encoder import MINILM, TextEncoder, TextEncoderError, load_text_encoder
 
 MIN_MARGIN = 0.05  # of the best similarity over the second best
@@ -71,10 +74,8 @@ def match_instruction(
         raise UserError(f"{problem}, required {threshold:g} (min_similarity); {names}")
     if len(known) > 1 and similarity[order[0]] - similarity[order[1]] < MIN_MARGIN:
         raise UserError(f"{problem}, too close to {known[order[1]]!r}; {names}")
-    if sorted(_words(text)) == sorted(_words(nearest)):
+    if changed := changed_meaning(text, nearest):
+        raise UserError(f"{problem}, but a difference may change the meaning: {changed}; {names}")
+    if sorted(normalise(text).split()) == sorted(normalise(nearest).split()):
         raise UserError(f"{problem}, which has the same words in another order; {names}")
     return nearest
-
-
-def _words(text: str) -> list[str]:
-    return text.casefold().replace(".", " ").replace(",", " ").split()

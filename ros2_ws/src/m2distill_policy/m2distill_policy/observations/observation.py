@@ -1,17 +1,16 @@
-"""Convert raw arrays to model input: the only place that flips and resizes images and orders joints.
+"""Convert raw images to model input: the only place that flips and resizes them.
 
-Training and the live session use the same two functions, so an image or a joint vector has the same meaning in both.
-The division of pixels by 255 is in models/batch.py, which both use as well.
+Training and the live session use the same function, so an image has the same meaning in both; `joint_merger.py` does
+the same for joints. The division of pixels by 255 is in models/batch.py, which both use as well.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from m2distill_policy.errors import SpecError
-from m2distill_policy.spec import CameraSpec, PolicySpec
+from m2distill_policy.spec import CameraSpec
 
 
 @dataclass(frozen=True)
@@ -53,37 +52,3 @@ def prepare_image(image_HWC: np.ndarray, camera: CameraSpec) -> np.ndarray:
     if camera.upside_down:
         image_HWC = image_HWC[::-1]
     return np.ascontiguousarray(image_HWC)
-
-
-def order_joints(spec: PolicySpec, names: Sequence[str], positions: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Sort joint positions into the order of the spec. Joints that the spec does not name are ignored.
-
-    Args:
-        spec: joint names, gripper joint names and their signs.
-        names: joint names, in any order.
-        positions: as many positions, rad; m for gripper joints.
-
-    Returns:
-        joint (J,) float32 rad, and gripper (G,) float32 m with the signs of the training data.
-
-    Raises:
-        SpecError: a joint is missing or repeated, the lengths differ, or a position is not finite.
-    """
-    if len(names) != len(positions):
-        raise SpecError(f"joint_states has {len(names)} names and {len(positions)} positions, expected equal numbers")
-    by_name = dict(zip(names, positions, strict=True))
-    if len(by_name) != len(names):
-        raise SpecError(f"joint_states repeats a joint name: {list(names)}")
-    required = spec.joint_names + spec.gripper_joint_names
-    missing = [name for name in required if name not in by_name]
-    if missing:
-        raise SpecError(
-            f"joint_states lacks {missing}, got {list(names)}; correct the joint names of the spec or of the driver"
-        )
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are rejected
-        values = np.array([by_name[name] for name in required], dtype=np.float64).astype(np.float32)
-    if not np.isfinite(values).all():
-        bad = [name for name, value in zip(required, values, strict=True) if not np.isfinite(value)]
-        raise SpecError(f"joint_states is not finite at {bad}")
-    count = len(spec.joint_names)
-    return values[:count], values[count:] * np.array(spec.gripper_joint_signs, dtype=np.float32)

@@ -37,6 +37,13 @@ class SafetyLimits:
     watchdog_s: float = parameter(
         0.25, "maximum silence of an input, by the steady clock, in s", at_least=0.01, at_most=600.0
     )
+    max_joint_speed_rad_s: float = parameter(
+        7.0,
+        "an arm joint that is faster from one message to the next has jumped, in rad/s; the arm is held for 0.5 s; 0 "
+        "disables the check",
+        at_least=0.0,
+        at_most=1000.0,
+    )
     command_timeout_s: float = parameter(
         0.12,
         "a zero command follows when no new command is sent for this time, by the steady clock, in s, even while the "

@@ -31,17 +31,27 @@ class OutputParameters:
     )
     gripper_output: str = parameter(
         "width",
-        "gripper command: width publishes Float64 on gripper_cmd, in m; action sends control_msgs/GripperCommand "
-        "goals to gripper_action",
-        choices=("width", "action"),
+        "gripper command: width publishes Float64 on gripper_cmd, in m; action sends goals of "
+        "control_msgs/GripperCommand, and parallel_action of control_msgs/ParallelGripperCommand, to gripper_action",
+        choices=("width", "action", "parallel_action"),
     )
     gripper_action_scale: float = parameter(
-        1.0, "position of GripperCommand = offset + scale x opening in m", at_least=-1000.0, at_most=1000.0
+        1.0, "position of a gripper's goal = offset + scale x opening in m", at_least=-1000.0, at_most=1000.0
     )
     gripper_action_offset: float = parameter(
-        0.0, "position of GripperCommand at zero opening", at_least=-1000.0, at_most=1000.0
+        0.0, "position of a gripper's goal at zero opening", at_least=-1000.0, at_most=1000.0
     )
-    gripper_effort_n: float = parameter(20.0, "max_effort of GripperCommand, in N", at_least=0.0, at_most=1000.0)
-    gripper_min_change_m: float = parameter(
-        0.005, "minimum change of the opening that sends a new GripperCommand, in m", at_least=0.0, at_most=0.2
+    gripper_joint: str = parameter("", "joint that a goal of ParallelGripperCommand names; empty: none")
+    gripper_effort_n: float = parameter(20.0, "maximum effort of a gripper's goal, in N", at_least=0.0, at_most=1000.0)
+    gripper_hysteresis_m: float = parameter(
+        0.005,
+        "minimum difference from the opening of the last goal that leads to a new goal, in m",
+        at_least=0.0,
+        at_most=0.2,
+    )
+    gripper_dwell_s: float = parameter(
+        0.25,
+        "time for which commands must differ from the last goal, in one direction, before a new goal is sent, in s",
+        at_least=0.0,
+        at_most=5.0,
     )

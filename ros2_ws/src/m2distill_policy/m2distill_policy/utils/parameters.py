@@ -8,21 +8,30 @@
 """
 
 import dataclasses
+import os
 from typing import Any
 
 
 def parameter(
-    default, description: str, *, at_least=None, at_most=None, choices: tuple[str, ...] = (), read_only: bool = False
+    default,
+    description: str,
+    *,
+    at_least=None,
+    at_most=None,
+    choices: tuple[str, ...] = (),
+    read_only: bool = False,
+    path: bool = False,
 ) -> Any:
     """Return a dataclass field for one setting.
 
     Args:
         default: value of type bool, int, float, str or tuple of floats.
         description: help text, shown by `ros2 param describe` and in the reference.
-        at_least: lower bound, included; required for a number.
-        at_most: upper bound, included; required for a number.
+        at_least: lower bound, included; required for a number, optional for each number of a tuple.
+        at_most: upper bound, included; given together with `at_least`.
         choices: allowed strings; empty: any.
         read_only: the value is fixed when the node starts.
+        path: the value is a path, in which a leading `~` is the home folder.
 
     Raises:
         TypeError: a number without both bounds.
@@ -36,5 +45,14 @@ def parameter(
             "bounds": (at_least, at_most),
             "choices": choices,
             "read_only": read_only,
+            "path": path,
         },
     )
+
+
+def expanded(field: dataclasses.Field, value: Any) -> Any:
+    """Return a setting's value, with the home folder in place of a leading `~` if it is a path.
+
+    A shell does not expand `checkpoint:=~/x`, and no shell reads a parameter file.
+    """
+    return os.path.expanduser(value) if field.metadata["path"] else value

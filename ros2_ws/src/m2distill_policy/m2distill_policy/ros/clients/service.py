@@ -45,10 +45,7 @@ class ServiceClient(ClientNode):
         clients = [self.create_client(Trigger, service) for service in services]
         for service, client in zip(services, clients, strict=True):
             if not self.wait_until(client.service_is_ready, FIND_TIMEOUT_S):
-                raise UserError(
-                    f"{unknown_name('service', service, self.available())}; m2distill run starts the nodes, "
-                    "in the same ROS_DOMAIN_ID, and --namespace selects their namespace"
-                )
+                raise UserError(self._missing(service))
         self.run(MATCH_S)
         for service in services:
             self.one_server(service)
@@ -59,6 +56,13 @@ class ServiceClient(ClientNode):
             if not answer.success:
                 raise UserError(f"{service} failed: {answer.message}")
             yield answer.message
+
+    def _missing(self, service: str) -> str:
+        """Return the message for a service that was not found."""
+        available = self.available()
+        found = unknown_name("service", service, available) if available else f"no service {service!r}, and no other"
+        where = "in the same ROS_DOMAIN_ID, and --namespace selects their namespace"
+        return f"{found}; m2distill run starts the nodes, {where}"
 
     def _set(self, node: str, settings: Sequence[tuple[str, str]]) -> None:
         parameters = AsyncParameterClient(self, node)

@@ -30,10 +30,11 @@ class ManagedEntities:
 
     def subscription(
         self, kind: type, topic: str, callback: Callable, qos: QoSProfile | int, needed: bool = False
-    ) -> None:
+    ) -> Subscription:
         subscription = self.node.create_subscription(kind, topic, callback, qos)
         self._undo.callback(self.node.destroy_subscription, subscription)
         self.subscriptions.append((subscription, needed))
+        return subscription
 
     def service(self, name: str, callback: Callable, kind: type = Trigger) -> None:
         """Create a service. A coroutine gets a callback group of its own, so that it does not block others."""

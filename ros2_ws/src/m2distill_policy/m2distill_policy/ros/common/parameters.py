@@ -5,6 +5,7 @@ Each field is declared once, with description, range and whether it is read-only
 
 import array
 import dataclasses
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -14,6 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.utils.parameters import expanded
 
 
 class Dataclass(Protocol):
@@ -36,17 +38,14 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
     Raises:
         rclpy.exceptions.ParameterException: A start value is not allowed.
     """
-    choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(cls) if f.metadata["choices"]}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
 
-    def reject_unknown_choice(parameters) -> SetParametersResult:
-        for p in parameters:
-            if p.name in choices and p.value not in choices[p.name]:
-                return SetParametersResult(
-                    successful=False, reason=f"{p.name} is {p.value!r}, allowed: {', '.join(choices[p.name])}"
-                )
-        return SetParametersResult(successful=True)
+    def reject_wrong_values(parameters) -> SetParametersResult:
+        reasons = (_why_wrong(fields[p.name], p.value) for p in parameters if p.name in fields)
+        reason = next(filter(None, reasons), "")
+        return SetParametersResult(successful=not reason, reason=reason)
 
-    node.add_on_set_parameters_callback(reject_unknown_choice)
+    node.add_on_set_parameters_callback(reject_wrong_values)
     for field in dataclasses.fields(cls):
         default = (defaults or {}).get(field.name, field.default)
         if isinstance(default, tuple):  # rclpy cannot infer the type of an empty array
@@ -54,17 +53,39 @@ def declare(node: Node, cls: type[Dataclass], defaults: Mapping[str, Any] | None
             empty = Parameter.Type.STRING_ARRAY if kind is str else Parameter.Type.DOUBLE_ARRAY
             default = [kind(v) for v in default] or empty
         node.declare_parameter(field.name, default, _descriptor(field))
+        if node.get_parameter_or(field.name).type_ == Parameter.Type.NOT_SET:  # no value: `ros2 param dump` fails
+            node.set_parameters([Parameter(field.name, default, [])])
+
+
+def _why_wrong(field: dataclasses.Field, value: Any) -> str:
+    """Return why a choice or an array of numbers is not allowed; rclpy checks the range of single numbers only."""
+    choices, (low, high) = field.metadata["choices"], field.metadata["bounds"]
+    if choices and value not in choices:
+        return f"{field.name} is {value!r}, allowed: {', '.join(choices)}"
+    if not isinstance(value, Sequence | array.array) or typing.get_args(field.type)[:1] != (float,):
+        return ""
+    if any(math.isnan(number) for number in value):
+        return f"{field.name} is {list(value)}, which contains a value that is not a number"
+    if low is not None and not all(low <= number <= high for number in value):
+        return f"{field.name} is {list(value)}, allowed {low:g} to {high:g} each"
+    return ""
 
 
 def reject_undeclared(node: Node) -> None:
     """Raise UserError if the node was started with a parameter that it has not declared.
 
-    rclpy ignores such a parameter, so a limit with a misspelt name would have no effect.
+    rclpy ignores such a parameter, so a limit with a misspelt name, or the QoS of a topic, would have no effect.
     """
     declared = node.list_parameters([], 0).names
     for name in node._parameter_overrides:  # rclpy has no public function for them
-        if name not in declared and not name.startswith("qos_overrides."):  # rclpy declares those with each topic
-            raise UserError(f"{unknown_name('parameter', name, declared)}; nothing was started")
+        if name in declared:
+            continue
+        if name.startswith("qos_overrides."):
+            raise UserError(
+                f"parameter {name}: the QoS of this topic is fixed (docs/ros.md), so set that of the other node; "
+                "nothing was started"
+            )
+        raise UserError(f"{unknown_name('parameter', name, declared)}; nothing was started")
 
 
 def read(node: Node, cls: type[T]) -> T:
@@ -95,7 +116,7 @@ def reject_changes(node: Node, *groups: type[Dataclass], why: Callable[[], str],
 
 def _value(node: Node, field: dataclasses.Field) -> Any:
     value = node.get_parameter_or(field.name).value
-    return tuple(value or ()) if isinstance(field.default, tuple) else value
+    return tuple(value or ()) if isinstance(field.default, tuple) else expanded(field, value)
 
 
 def _plain(value: Any) -> Any:

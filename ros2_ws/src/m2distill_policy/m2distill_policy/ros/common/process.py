@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
@@ -21,12 +21,15 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from m2distill_policy.bringup.preflight import check_ros_variables, check_texts
 from m2distill_policy.bringup.processes import die_with_starter
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import parameters
 
 WAKE_PERIOD_S = 0.1  # maximum delay of a signal when no message arrives
 NOT_OURS = {"rclpy", *sys.stdlib_module_names}
+# One clock per namespace, as simulators of several robots have different times. A rule of the user comes first.
+OWN_CLOCK = ("--ros-args", "-r", "/clock:=clock", "--")
 REPEAT_LOG_S = 60.0  # minimum time between equal log lines, so that a faulty peer cannot fill the disk
 
 
@@ -37,10 +40,19 @@ class ClosableNode(Protocol):
     def destroy_node(self) -> None: ...
 
 
+@runtime_checkable
+class SuspendableNode(Protocol):
+    """Node that moves an arm, and therefore stops it before its process is stopped (Ctrl-Z)."""
+
+    def suspend(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 class StartableNode(Protocol):
     """Lifecycle node that can configure and activate itself."""
 
     problem: str  # why the last transition failed
+    is_interrupted: Callable[[], bool]  # whether a transition that waits must end
 
     def get_parameter(self, name: str) -> Any: ...
     def trigger_configure(self) -> TransitionCallbackReturn: ...
@@ -50,11 +62,13 @@ class StartableNode(Protocol):
 Client = TypeVar("Client", bound=Node)
 
 
-def _autostart(node: StartableNode) -> None:
+def _autostart(node: StartableNode, is_interrupted: Callable[[], bool]) -> None:
     """Configure and activate the lifecycle node if its parameter `autostart` is set. Raises UserError."""
+    node.is_interrupted = is_interrupted
     if node.get_parameter("autostart").value:
         success = TransitionCallbackReturn.SUCCESS
-        if node.trigger_configure() != success or node.trigger_activate() != success:
+        started = node.trigger_configure() == success and node.trigger_activate() == success
+        if not started and not is_interrupted():
             raise UserError(node.problem or "the node could not start; the lines above state the reason")
 
 
@@ -72,25 +86,29 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
     Returns:
         The exit status: 0, or 2 after an error that the user can fix.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    stop, suspended = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has it ignored
             signal.signal(number, lambda *_: stop.set())
     die_with_starter()
     try:
-        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _init([*sys.argv, *OWN_CLOCK], SignalHandlerOptions.NO)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     node = None
     try:
         node = make_node()
         parameters.reject_undeclared(cast(Node, node))
         if lifecycle:
-            _autostart(cast(StartableNode, node))
+            _autostart(cast(StartableNode, node), stop.is_set)
         executor = SingleThreadedExecutor()
         executor.add_node(cast(Node, node))  # Python has no type for a Node that is also closable
+        if isinstance(node, SuspendableNode):
+            signal.signal(signal.SIGTSTP, lambda *_: suspended.set())
         while not stop.is_set():
+            if suspended.is_set():
+                _suspend(cast(SuspendableNode, node), suspended)
             try:
                 executor.spin_once(timeout_sec=WAKE_PERIOD_S)
             except Exception as error:
@@ -110,6 +128,26 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _suspend(node: SuspendableNode, suspended: threading.Event) -> None:
+    """Stop the arm, then let SIGTSTP stop the process as usual, and return when it is continued."""
+    node.suspend()
+    suspended.clear()
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTSTP)  # returns when the process is continued
+    signal.signal(signal.SIGTSTP, handler)
+    node.resume()
+
+
+def _init(arguments: list[str], signals: SignalHandlerOptions) -> None:
+    """Start rclpy with these arguments. Raises UserError."""
+    check_texts(sys.argv)
+    check_ros_variables()
+    try:
+        rclpy.init(args=arguments, signal_handler_options=signals)
+    except RuntimeError as error:  # from rcl, such as a parameter file that cannot be read
+        raise UserError(" ".join(str(error).split())) from None
 
 
 def _is_from_rclpy(error: Exception) -> bool:
@@ -140,6 +178,7 @@ def run_command(
         The exit status, as of `run_client`.
     """
     try:
+        check_texts(sys.argv)
         options = read_arguments(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     except UserError as error:
         print(f"m2distill: error: {error}", file=sys.stderr)
@@ -169,9 +208,9 @@ def run_client(
     Returns:
         The exit status: 0, 2 after an error that the user can fix, or 130 after an interrupt.
     """
-    rclpy.init(signal_handler_options=signals)
     node: Client | None = None
     try:
+        _init(sys.argv, signals)
         node = make_node()
         use(node)
         sys.stdout.flush()

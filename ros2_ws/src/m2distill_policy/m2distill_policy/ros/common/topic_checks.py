@@ -9,7 +9,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
-POLICY_STATUS = "m2distill_interfaces/msg/PolicyStatus"
+POLICY_STATUS, JOINT_STATE = "m2distill_interfaces/msg/PolicyStatus", "sensor_msgs/msg/JointState"
 
 
 def topic_problems(entities: ManagedEntities) -> list[str]:
@@ -21,7 +21,7 @@ def topic_problems(entities: ManagedEntities) -> list[str]:
         if needed and not publishers:
             found.append(f"{topic}: no publisher")
         for publisher in publishers:
-            source = f"{topic}: {_node_of(publisher)}"
+            source = f"{topic}: {node_of(publisher)}"
             expected = type_name(subscription.msg_type)
             if publisher.topic_type != expected:
                 found.append(f"{source} publishes {publisher.topic_type}, expected {expected}")
@@ -42,13 +42,17 @@ def type_name(kind: Any) -> str:
 
 
 def duplicate_inputs(entities: ManagedEntities) -> list[str]:
-    """Return one line for each required topic, and for a simulation's clock, with more than one publisher."""
+    """Return one line for each required topic, and for a simulation's clock, with more than one publisher.
+
+    Several drivers may publish joint states; `ros/policy/joint_sources.py` checks that they have different joints.
+    """
     node, found = entities.node, []
     topics = [(s.topic_name, type_name(s.msg_type)) for s, needed in entities.subscriptions if needed]
+    topics = [(topic, kind) for topic, kind in topics if kind != JOINT_STATE]
     if node.get_parameter("use_sim_time").value:
-        topics.append(("/clock", "rosgraph_msgs/msg/Clock"))
+        topics.append((node.resolve_topic_name("/clock"), "rosgraph_msgs/msg/Clock"))
     for topic, kind in topics:
-        sources = [_node_of(p) for p in _publishers(node, topic) if p.topic_type == kind]
+        sources = [node_of(p) for p in named_publishers(node, topic) if p.topic_type == kind]
         if len(sources) > 1:
             found.append(f"{topic} has {len(sources)} publishers, allowed is one: {', '.join(sorted(sources))}")
     return found
@@ -60,11 +64,11 @@ def other_policies(entities: ManagedEntities, command_topic: str | None) -> list
     ours = f"{node.get_namespace().rstrip('/')}/{node.get_name()}"
     status = f"{ours}/status"
     found = []
-    count = len(_publishers(node, status))
+    count = len(named_publishers(node, status))
     if count > 1:
         found.append(f"{status} has {count} publishers: another policy node is called {ours}")
-    for publisher in _publishers(node, command_topic) if command_topic else ():
-        other = _node_of(publisher)
+    for publisher in named_publishers(node, command_topic) if command_topic else ():
+        other = node_of(publisher)
         if other != ours and POLICY_STATUS in dict(node.get_topic_names_and_types()).get(f"{other}/status", ()):
             found.append(f"{command_topic} is also published by the policy node {other}")
     return found
@@ -75,10 +79,10 @@ def has_unnamed_publishers(node: Node, topic: str) -> bool:
     return any(p.node_name == UNKNOWN_NODE for p in node.get_publishers_info_by_topic(topic))
 
 
-def _publishers(node: Node, topic: str) -> list[TopicEndpointInfo]:
+def named_publishers(node: Node, topic: str) -> list[TopicEndpointInfo]:
     """Return the publishers of known nodes. That of a node that has just ended is listed without its name."""
     return [p for p in node.get_publishers_info_by_topic(topic) if p.node_name != UNKNOWN_NODE]
 
 
-def _node_of(publisher: TopicEndpointInfo) -> str:
+def node_of(publisher: TopicEndpointInfo) -> str:
     return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

@@ -68,6 +68,7 @@ class PolicyNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._on_parameters)
         self._created_s = time.monotonic()
         self.problem = ""  # why the last transition failed
+        self.is_interrupted: Callable[[], bool] = lambda: False  # whether a signal ends the node
         self._entities = ManagedEntities(self)
         self._parts: Configured | None = None
         self._finalized = False
@@ -102,6 +103,7 @@ class PolicyNode(LifecycleNode):
         controller = PolicyController(entities, session, settings, outputs, publisher, background)
         reloader = CheckpointReloader(session, active, settings, background, self._on_swap, self._on_rejection)
         inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, controller.loop.on_input)
+        controller.loop.joint_sources = inputs.sources
         self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()
         if settings.follow_checkpoint:
@@ -129,7 +131,10 @@ class PolicyNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._parts  # the node is configured
-        if others := self._wait_for_others():
+        others = self._wait_for_others()
+        if self.is_interrupted():
+            return self._fail("interrupted during activation")
+        if others:
             return self._fail(
                 f"{'; '.join(others)}; one policy moves one arm, so stop the other one or use a namespace"
             )
@@ -149,17 +154,25 @@ class PolicyNode(LifecycleNode):
         """Return the other policies on our topics. At an autostart, one that was killed may be listed for a while."""
         assert self._parts  # the node is configured
         topic = self._parts.outputs.topic
-        time.sleep(max(0.0, self._created_s + DISCOVERY_S - time.monotonic()))
+        self._sleep_while(lambda: True, self._created_s + DISCOVERY_S)
         named_s = time.monotonic() + NAMES_S
-        while topic and has_unnamed_publishers(self, topic) and time.monotonic() < named_s:
-            time.sleep(POLL_PERIOD_S)
+        self._sleep_while(lambda: topic is not None and has_unnamed_publishers(self, topic), named_s)
         deadline_s = time.monotonic() + (FORGET_S if self.get_parameter("autostart").value else 0.0)
-        while others := other_policies(self._entities, topic):
-            if time.monotonic() >= deadline_s:
-                break
-            self.get_logger().warning(f"waiting: {'; '.join(others)}", throttle_duration_sec=FORGET_S)
-            time.sleep(POLL_PERIOD_S)
+        others: list[str] = []
+
+        def found() -> bool:
+            nonlocal others
+            if others := other_policies(self._entities, topic):
+                self.get_logger().warning(f"waiting: {'; '.join(others)}", throttle_duration_sec=FORGET_S)
+            return bool(others)
+
+        self._sleep_while(found, deadline_s)
         return others
+
+    def _sleep_while(self, condition: Callable[[], bool], deadline_s: float) -> None:
+        """Sleep while the condition holds, until the deadline or a signal."""
+        while condition() and time.monotonic() < deadline_s and not self.is_interrupted():
+            time.sleep(POLL_PERIOD_S)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._end_run()
@@ -184,6 +197,16 @@ class PolicyNode(LifecycleNode):
         """Publish the last command and shut down, from any state of the lifecycle."""
         if not self._finalized:
             self.trigger_shutdown()
+
+    def suspend(self) -> None:
+        """Stop the arm and end the order before the process is stopped: nothing moves when it is continued."""
+        if self._parts and self._parts.controller.active:
+            self._parts.controller.instructions.stop()
+            self._parts.outputs.flush()
+            self.get_logger().warning("suspended; the arm is stopped, and its instruction has ended")
+
+    def resume(self) -> None:
+        """Do nothing: the arm waits for an order."""
 
     def _fail(self, problem: str) -> TransitionCallbackReturn:
         self.problem = problem
@@ -214,7 +237,7 @@ class PolicyNode(LifecycleNode):
 
     async def _on_reload(self, _, response: Trigger.Response) -> Trigger.Response:
         assert self._parts  # the node is configured
-        request = self._parts.reloader.request(self.get_parameter("checkpoint").value)
+        request = self._parts.reloader.request(parameters.read(self, PolicyParameters).checkpoint)
         response.success, response.message = await request
         return response
 
@@ -227,12 +250,11 @@ class PolicyNode(LifecycleNode):
             "node again"
         )
 
-    def _on_parameters(self, parameters: list[Parameter]) -> None:
-        for parameter in parameters:
-            if parameter.name == "checkpoint" and self._parts:
-                reloader = self._parts.reloader
-                if parameter.value != reloader.active.path:
-                    reloader.request(parameter.value)
+    def _on_parameters(self, changed: list[Parameter]) -> None:
+        if self._parts and any(parameter.name == "checkpoint" for parameter in changed):
+            path = parameters.read(self, PolicyParameters).checkpoint
+            if path != self._parts.reloader.active.path:
+                self._parts.reloader.request(path)
 
     def _follow_link(self) -> None:
         """Reload if the link `checkpoint` has another target; a change during a reload is handled afterwards."""

@@ -75,7 +75,6 @@ class RecorderNode(LifecycleNode):
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         spec, checkpoint_id = read_spec(Path(settings.checkpoint))
         labels = {
-            "instruction": "",
             "success": UNKNOWN,
             "checkpoint_id": checkpoint_id,
             "spec": spec.to_json(),
@@ -160,7 +159,7 @@ class RecorderNode(LifecycleNode):
 
         def keep() -> str:
             parts.topics.drain()
-            return episodes.keep(parts.topics.slow_topics())
+            return episodes.keep([*parts.topics.slow_topics().values()])
 
         return {
             "start": start,

@@ -1,11 +1,13 @@
 """Node `teleop`: a joystick or a keyboard moves the arm through the policy's command topics while a deadman is held.
 
 While it is held, `operator_active` is published with every command, and a policy that receives it pauses until ~/start
-or an instruction. Releasing the deadman, silence of the joystick and the end of the node publish one zero velocity.
+or an instruction. Releasing the deadman, silence of the joystick, and the end or the suspension of the node publish one
+zero velocity. Old joystick messages, pasted text and escape sequences do not move the arm.
 """
 
 import sys
 import time
+from typing import Any
 
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
@@ -16,9 +18,11 @@ from std_msgs.msg import Bool, Float64
 from m2distill_policy.bringup.parameters import TeleopParameters
 from m2distill_policy.control.teleop import Motion, Teleoperator, TeleopSettings
 from m2distill_policy.ros.common import conversions, parameters
-from m2distill_policy.ros.common.process import run_node
+from m2distill_policy.ros.common.process import REPEAT_LOG_S, run_node
 from m2distill_policy.ros.policy.outputs import AT_REST, FLUSH_LIMIT
 from m2distill_policy.ros.teleop.keyboard import Keyboard
+
+KEYBOARD_PERIOD_S = 0.02
 
 
 class TeleopNode(Node):
@@ -36,17 +40,26 @@ class TeleopNode(Node):
         self._frame_id, self._active = chosen.frame_id, False
         self._twist_pub = self.create_publisher(TwistStamped, "twist_cmd", 10)
         self._gripper_pub = self.create_publisher(Float64, "gripper_cmd", 10)
+        self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self._active_pub = self.create_publisher(Bool, "operator_active", 10)
         self._keyboard = None
         if chosen.device == "keyboard":
             self._keyboard = Keyboard(settings)
             self.get_logger().info(self._keyboard.HELP)
+            self.create_timer(KEYBOARD_PERIOD_S, self._read_keyboard, clock=Clock(clock_type=ClockType.STEADY_TIME))
         else:
-            self.create_subscription(Joy, "joy", self._on_joy, 10)
+            # Depth 1: after a stall only the newest message counts. rclpy's type of a callback has no second argument.
+            on_joy: Any = self._on_joy
+            self.create_subscription(Joy, "joy", on_joy, 1)
         self.create_timer(1 / chosen.rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Stop the arm if it is moving, and restore the terminal."""
+        self.suspend()
+
+    def suspend(self) -> None:
+        """Stop the arm if it is moving, and restore the terminal, before the process is stopped or ends."""
+        self._operator.release()
         if self._active:
             self._release()
             for publisher in (
@@ -57,17 +70,52 @@ class TeleopNode(Node):
         if self._keyboard is not None:
             self._keyboard.close()
 
-    def _on_joy(self, message: Joy) -> None:
+    def resume(self) -> None:
+        """Read the terminal again; the arm moves only after the deadman is released and pressed again."""
+        if self._keyboard is not None:
+            self._keyboard.open()
+
+    def _on_gripper(self, message: Float64) -> None:
+        if not self._active:  # then it may be an older one of ours
+            self._operator.gripper_commanded(message.data)
+
+    def _on_joy(self, message: Joy, info: dict[str, int]) -> None:
+        if problem := self._why_old(message, info):
+            self.get_logger().warning(problem, throttle_duration_sec=REPEAT_LOG_S)
+            return
         before = self._operator.problem
         self._operator.receive(message.axes, message.buttons, time.monotonic())
         if self._operator.problem not in ("", before):
             self.get_logger().error(self._operator.problem)
 
-    def _tick(self) -> None:
+    def _why_old(self, message: Joy, info: dict[str, int]) -> str:
+        """Return why a message is ignored: it was stamped or sent too long ago; empty if it is used.
+
+        A stamp may be of the system's clock, as joy_node's, or of this node's; 0 is no stamp. Messages that were queued
+        somewhere are as old as the time at which they were sent.
+        """
+        system_ns, limit_s = time.time_ns(), self._operator.settings.joy_max_age_s
+        ages_s = {"sent": abs(system_ns - info["source_timestamp"]) / 1e9}
+        if stamp_ns := conversions.stamp_to_ns(message.header.stamp):
+            clocks_ns = (system_ns, self.get_clock().now().nanoseconds)
+            ages_s["stamped"] = min(abs(now_ns - stamp_ns) for now_ns in clocks_ns) / 1e9
+        return next(
+            (
+                f"joy ignored: it was {what} {age_s:.1f} s from now, allowed is {limit_s:g} (joy_max_age_s); "
+                "check that the clocks agree"
+                for what, age_s in ages_s.items()
+                if age_s > limit_s
+            ),
+            "",
+        )
+
+    def _read_keyboard(self) -> None:
+        assert self._keyboard is not None  # or this timer does not exist
         now_s = time.monotonic()
-        if self._keyboard is not None:
-            self._operator.receive(*self._keyboard.read(now_s), now_s)
-        motion = self._operator.motion(now_s)
+        self._operator.receive(*self._keyboard.read(now_s), now_s)
+
+    def _tick(self) -> None:
+        motion = self._operator.motion(time.monotonic())
         if motion is not None:
             self._active = True
             self._active_pub.publish(Bool(data=True))  # first, so that the policy pauses before the arm moves
@@ -76,7 +124,8 @@ class TeleopNode(Node):
             self._release()
 
     def _send(self, motion: Motion) -> None:
-        self._gripper_pub.publish(Float64(data=motion.gripper_width_m))
+        if motion.gripper_width_m is not None:
+            self._gripper_pub.publish(Float64(data=motion.gripper_width_m))
         self._publish_twist(motion.linear_m_s, motion.angular_rad_s)
 
     def _release(self) -> None:

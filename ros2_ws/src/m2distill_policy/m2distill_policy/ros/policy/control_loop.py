@@ -19,6 +19,7 @@ from m2distill_policy.ros.common.diagnostics import InputMonitor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import duplicate_inputs, other_policies, topic_problems
 from m2distill_policy.ros.policy.execute_server import ExecuteServer
+from m2distill_policy.ros.policy.joint_sources import JointSources
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.run_state import RunState
 from m2distill_policy.ros.policy.run_status import RunStatus
@@ -48,6 +49,7 @@ class ControlLoop:
     run: RunState  # from start() on
     on_fault: Callable[[str], None]  # latches a fault; set by the controller
     check_operator: Callable[[], None]  # notices an operator's silence; set by the controller
+    joint_sources: JointSources  # set by the node
 
     def __init__(
         self,
@@ -160,7 +162,7 @@ class ControlLoop:
         if silence := self.run.monitor.silence(now_ns):
             session.reset()  # what follows a silence does not continue the history
             self.hold(silence)
-        elif reason := self._graph_hold or session.why_hold(ros_ns) or self._watchdog_reason():
+        elif reason := self._conflict() or session.why_hold(ros_ns) or self._watchdog_reason():
             session.interrupt()
             self.hold(reason)
         elif self._pacer.due(now_ns):
@@ -176,8 +178,8 @@ class ControlLoop:
                 return
             if self._session.instruction and stamp_ns - answered_ns != self._session.spec.period_ns:
                 self._session.set_instruction(self._session.instruction)  # a step is missing: start a new history
-        if self._authority.may_move and self._graph_hold:
-            self.hold(self._graph_hold)
+        if self._authority.may_move and (conflict := self._conflict()):
+            self.hold(conflict)
         elif self._authority.may_move:
             self._act(stamp_ns)
 
@@ -238,5 +240,10 @@ class ControlLoop:
         """Look for other policies, for inputs with several sources, and for commands that nobody receives."""
         conflicts = [*other_policies(self._entities, self._outputs.topic), *duplicate_inputs(self._entities)]
         self._graph_hold = "; ".join(conflicts)
-        problems = [*conflicts, *topic_problems(self._entities), self._outputs.unheard()]
+        self.joint_sources.check_graph()
+        problems = [*conflicts, self.joint_sources.conflict, *topic_problems(self._entities), self._outputs.unheard()]
         self.status.graph = "; ".join(filter(None, problems))
+
+    def _conflict(self) -> str:
+        """Return which sources contradict each other; empty if none do."""
+        return self._graph_hold or self.joint_sources.conflict

@@ -1,11 +1,15 @@
-"""Commands to the gripper, as an opening in m: on a topic, or to a control_msgs/GripperCommand action server.
+"""Commands to the gripper, as an opening in m: on a topic, or to an action server of control_msgs.
 
 Every ROS 2 distribution has control_msgs, but the PyPI wheels do not; only this module imports it.
 """
 
+import time
+from typing import Any
+
 from rclpy.task import Future
 from std_msgs.msg import Float64
 
+from m2distill_policy.control.gripper_filter import GripperFilter
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.safety.output_parameters import OutputParameters
@@ -14,6 +18,10 @@ try:
     from control_msgs.action import GripperCommand
 except ImportError:
     GripperCommand = None
+try:
+    from control_msgs.action import ParallelGripperCommand  # of parallel_gripper_action_controller
+except ImportError:
+    ParallelGripperCommand = None
 
 
 class GripperTopic:
@@ -30,47 +38,47 @@ class GripperTopic:
 
 
 class GripperAction:
-    """Gripper with an action server.
-
-    A goal is sent only if the opening differs enough from the last one, because each goal restarts the server's motion.
-    """
+    """Gripper with an action server; `control/gripper_filter.py` decides which commands become goals."""
 
     def __init__(self, entities: ManagedEntities, settings: OutputParameters):
-        if GripperCommand is None:
+        self._settings, self._parallel = settings, settings.gripper_output == "parallel_action"
+        self._kind = ParallelGripperCommand if self._parallel else GripperCommand
+        if self._kind is None:
             raise UserError(
-                "gripper_output is action, but control_msgs is not installed; install "
-                "ros-$ROS_DISTRO-control-msgs, or set gripper_output to width"
+                f"gripper_output is {settings.gripper_output}, but control_msgs is not installed or is too old; "
+                "install ros-$ROS_DISTRO-control-msgs, or set gripper_output to width"
             )
         from rclpy.action import ActionClient
 
-        self._settings = settings
-        self._client = ActionClient(entities.node, GripperCommand, "gripper_action")
+        self._filter = GripperFilter(settings.gripper_hysteresis_m, settings.gripper_dwell_s)
+        self._client = ActionClient(entities.node, self._kind, "gripper_action")
         entities.at_destruction(self._client.destroy)
-        self._sent_m: float | None = None
 
     def send(self, width_m: float) -> None:
-        settings = self._settings
         if not self._client.server_is_ready():
-            self.clear()  # the first command after it has started is sent
-            return
-        sent_m = self._sent_m  # read once: the watchdog's thread may clear it
-        if sent_m is not None and abs(width_m - sent_m) < settings.gripper_min_change_m:
-            return
-        goal = GripperCommand.Goal()
-        goal.command.position = settings.gripper_action_offset + settings.gripper_action_scale * width_m
-        goal.command.max_effort = settings.gripper_effort_n
-        self._sent_m = width_m
-        self._client.send_goal_async(goal).add_done_callback(self._answered)
+            self.clear()  # a command after it has started is sent
+        elif self._filter.is_due(width_m, time.monotonic()):
+            self._client.send_goal_async(self._goal(width_m)).add_done_callback(self._answered)
+
+    def _goal(self, width_m: float) -> Any:
+        settings, goal = self._settings, self._kind.Goal()
+        position = settings.gripper_action_offset + settings.gripper_action_scale * width_m
+        if self._parallel:
+            goal.command.name = [settings.gripper_joint] if settings.gripper_joint else []
+            goal.command.position, goal.command.effort = [position], [settings.gripper_effort_n]
+        else:
+            goal.command.position, goal.command.max_effort = position, settings.gripper_effort_n
+        return goal
 
     def _answered(self, answer: Future) -> None:
         if not answer.result().accepted:
             self.clear()
 
     def clear(self) -> None:
-        """Send the next command in any case, because others may move the gripper meanwhile."""
-        self._sent_m = None
+        """Send the next opening in any case, because others may move the gripper meanwhile."""
+        self._filter.clear()
 
 
 def make_gripper(entities: ManagedEntities, settings: OutputParameters) -> GripperTopic | GripperAction:
     """Return the gripper that `gripper_output` selects."""
-    return GripperAction(entities, settings) if settings.gripper_output == "action" else GripperTopic(entities)
+    return GripperTopic(entities) if settings.gripper_output == "width" else GripperAction(entities, settings)

@@ -6,6 +6,7 @@ Messages are also checked while the node is inactive, so that the activation can
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
@@ -13,10 +14,12 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.control.session import JOINTS, POSE, PolicySession
 from m2distill_policy.errors import UserError
-from m2distill_policy.observations.observation import order_joints, prepare_image
+from m2distill_policy.observations.joint_merger import JointMerger
+from m2distill_policy.observations.observation import prepare_image
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import topic_problems
+from m2distill_policy.ros.policy.joint_sources import JointSources
 
 RECENT_S = 1.0  # age above which a message is not considered at activation
 MIN_RATE = 0.8  # minimum rate of an input, as a fraction of the control rate
@@ -66,7 +69,13 @@ class Inputs:
             entities.subscription(
                 kind, topic, lambda message, name=camera: self._on_image(name, message), best_effort(1), needed=True
             )
-        entities.subscription(JointState, JOINTS, self._on_joints, best_effort(5), needed=True)
+        self._before = JointMerger(session.spec)  # joints received while the node is inactive
+        # rclpy's type of a callback has no second argument.
+        on_joints: Any = self._on_joints
+        joints = entities.subscription(JointState, JOINTS, on_joints, best_effort(5), needed=True)
+        self.sources = JointSources(
+            entities.node, joints.topic_name, session.spec.joint_names + session.spec.gripper_joint_names
+        )
         if POSE in (stream.name for stream in session.streams):
             entities.subscription(PoseStamped, POSE, self._on_pose, best_effort(1), needed=True)
 
@@ -88,6 +97,7 @@ class Inputs:
                     f"{stream.name} arrives at {rate_hz:.1f} Hz, the policy acts at {self._session.spec.rate_hz:g} Hz"
                 )
         self._checks.clear()
+        self._before.clear()
         return wrong, missing
 
     def _record(self, name: str, problem: str) -> None:
@@ -108,13 +118,18 @@ class Inputs:
         else:
             self._record(camera, _fault(lambda: prepare_image(image_HWC, self._session.spec.camera(camera))))
 
-    def _on_joints(self, message: JointState) -> None:
+    def _on_joints(self, message: JointState, info: dict[str, int | None]) -> None:
+        """Merge a message that may contain a part of the joints; an input has arrived when all of them have."""
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
         if self.listening:
-            self._session.observe_joints(message.name, message.position, stamp_ns)
-            self._on_input(JOINTS, stamp_ns)
+            self.sources.received(message.name, info["publication_sequence_number"])
+            oldest_ns = self._session.observe_joints(message.name, message.position, stamp_ns)
+            if oldest_ns is not None:
+                self._on_input(JOINTS, oldest_ns)
         else:
-            self._record(JOINTS, _fault(lambda: order_joints(self._session.spec, message.name, message.position)))
+            self._before.update(message.name, message.position, stamp_ns)
+            if self._before.problem or self._before.complete:
+                self._record(JOINTS, self._before.problem)
 
     def _on_pose(self, message: PoseStamped) -> None:
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)

@@ -8,14 +8,20 @@ from pathlib import Path
 from rclpy.node import Node
 from rosbags.typesys.store import Typestore
 
+from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.parameters import RecorderParameters
 from m2distill_policy.errors import UserError
+from m2distill_policy.language.instruction_text import shortened
 from m2distill_policy.recording import episode_topics
-from m2distill_policy.recording.episode import SUCCESS, UNKNOWN, RecordedEpisode, Recordings
+from m2distill_policy.recording.episode import FAILURE, SUCCESS, UNKNOWN, RecordedEpisode, Recordings
+from m2distill_policy.recording.episode_check import EpisodeCheck
 from m2distill_policy.recording.topic_statistics import TopicStatistics
 from m2distill_policy.ros.common.background import BackgroundExecutor
+from m2distill_policy.ros.recorder.raw_subscription import header_stamp_ns
+from m2distill_policy.spec import PolicySpec
 
 MIB = 2**20
+FOLLOWED = "which the policy follows"
 
 
 class EpisodeController:
@@ -44,6 +50,13 @@ class EpisodeController:
         self._log = node.get_logger()
         self._recordings, self._topics, self._types = recordings, topics, types
         self._labels, self._read_settings, self._background = labels, read_settings, background
+        self._node = node
+        self._instruction = ""  # of the next episode
+        self._source = ""  # where the instruction of the open episode, or of the next one, comes from
+        self._acknowledged = ""  # instruction that the policy follows now
+        streams = [topic.name for topic in topics if topic.continuous]
+        spec = PolicySpec.from_json(labels["spec"])
+        self.check = EpisodeCheck(spec, streams, (episode_topics.TWIST, episode_topics.GRIPPER))
         namespace = node.get_namespace().rstrip("/")
         self._names = {topic.name: f"{namespace}/{topic.name}" for topic in topics}
         self._cameras: dict[str, dict] = {}  # calibration from camera_info, by camera
@@ -70,10 +83,21 @@ class EpisodeController:
         self.episode = self._recordings.begin(
             {self._names[topic.name]: topic.type for topic in self._topics},
             self._types,
-            {**self._labels, "operator": settings.operator, "camera_info": json.dumps(self._cameras)},
+            {
+                **self._labels,
+                "instruction": self._instruction,
+                "operator": settings.operator,
+                "camera_info": json.dumps(self._cameras),
+            },
         )
+        self.check.restart()
         self.failure = ""
-        return f"recording {self.episode.name}"
+        return f"recording {self.episode.name}{self._named()}"
+
+    def _named(self) -> str:
+        """Return the instruction of the open episode, for an answer."""
+        text = self._open().labels["instruction"]
+        return f"; instruction {text!r}, {self._source}" if text else "; no instruction yet"
 
     def keep(self, problems: list[str]) -> str:
         """End the open episode and keep it, as a success unless it was labelled a failure.
@@ -82,41 +106,47 @@ class EpisodeController:
             problems: Problems of the recording that the answer lists besides the episode's own.
         """
         episode = self._open()
-        if not episode.labels["instruction"]:
+        instruction = episode.labels["instruction"]
+        if not instruction:
             raise UserError(
                 "no instruction was received, and an episode without one cannot be used for training; send "
-                "`instruction TEXT` on ~/command and keep again; the recording continues"
+                "`instruction TEXT` on ~/command and keep again; the recording continues. A text on the topic "
+                "`instruction` that the policy rejects is no label"
+            )
+        if episode.labels["success"] != FAILURE and (reason := self.check.problem(instruction)):
+            raise UserError(
+                f"instruction {instruction!r}: an import would drop the episode, because {reason}; discard it, or "
+                "label it a failure and keep again; the recording continues"
             )
         if episode.labels["success"] == UNKNOWN:
             episode.label(success=SUCCESS)
-        problems = [
-            *problems,
-            *self.gaps(),
-            *(
-                f"{name}: nothing received"
-                for name in (episode_topics.TWIST, episode_topics.GRIPPER)
-                if not episode.bag.counts[self._names[name]]
-            ),
-        ]
+        named, problems = self._named(), [*problems, *self.gaps()]
         messages, path = episode.bag.messages, self._finish()
-        return f"kept {path}: {messages} messages" + (f"; {'; '.join(problems)}" if problems else "")
+        return f"kept {path}: {messages} messages{named}" + (f"; {'; '.join(problems)}" if problems else "")
 
     def discard(self) -> str:
         """End the open episode and mark it as discarded."""
-        return f"discarded; until you remove it, it is {self._close().discard()}"
+        named = self._named()
+        return f"discarded; until you remove it, it is {self._close().discard()}{named}"
 
     def label(self, **labels: str) -> str:
         """Set labels of the open episode."""
         episode = self._open()
         episode.label(**labels)
-        return f"{episode.name}: {', '.join(f'{name} {value!r}' for name, value in labels.items())}"
+        return f"{episode.name}: {', '.join(f'{name} {value!r}' for name, value in labels.items())}{self._named()}"
 
     def instruct(self, text: str) -> str:
         """Set the instruction of the open episode, and of later ones until another instruction arrives."""
         if not text:
             raise UserError("`instruction` requires a text")
-        self._labels["instruction"] = text
-        return self.label(instruction=text) if self.episode else f"next episodes: {text!r}"
+        self._set_instruction(text, "as the operator labelled it")
+        return f"{self._open().name}{self._named()}" if self.episode else f"next episodes: instruction {text!r}"
+
+    def _set_instruction(self, text: str, source: str) -> None:
+        """Label the open episode and the next ones."""
+        self._instruction, self._source = text, source
+        if self.episode and self.episode.labels["instruction"] != text:
+            self.episode.label(instruction=text)
 
     # --- topics
 
@@ -127,20 +157,29 @@ class EpisodeController:
             self.episode.bag.write(self._names[topic], time_ns, raw)
             if topic in self._statistics:
                 self._statistics[topic].add(time_ns, info["publication_sequence_number"])
+                self.check.stamped(topic, header_stamp_ns(raw))
 
     def on_instruction(self, text: str) -> None:
-        """Label the next episodes, and the open one if it has no instruction yet. An empty text means stop."""
-        text = text.strip()
-        if not text:
-            return
-        self._labels["instruction"] = text
-        if self.episode and not self.episode.labels["instruction"]:
-            self.episode.label(instruction=text)
+        """Handle a text on the topic: a label only if no policy reports what it follows."""
+        self.check.sent(text)
+        present = self.episode.labels["instruction"] if self.episode else ""
+        if text.strip() and not present and not self._node.count_publishers(episode_topics.STATUS):
+            self._set_instruction(text.strip(), "as sent; no policy has acknowledged it")
 
-    def on_checkpoint(self, checkpoint_id: str) -> None:
-        self._labels["checkpoint_id"] = checkpoint_id
-        if self.episode and self.episode.labels["checkpoint_id"] != checkpoint_id:
-            self.episode.label(checkpoint_id=checkpoint_id)
+    def on_status(self, status: PolicyStatus) -> None:
+        """Label episodes with the checkpoint and with the instruction that the policy follows."""
+        self._labels["checkpoint_id"] = status.checkpoint_id
+        if self.episode and self.episode.labels["checkpoint_id"] != status.checkpoint_id:
+            self.episode.label(checkpoint_id=status.checkpoint_id)
+        before = self._acknowledged
+        known = (text for text in status.known_instructions if shortened(text) == status.instruction)
+        self._acknowledged = next(known, "")
+        if self._acknowledged and self._acknowledged != before:
+            if not (self.episode and self.check.acted):  # otherwise the episode keeps its label, and has two
+                self._set_instruction(self._acknowledged, FOLLOWED)
+            self._instruction = self._acknowledged
+        elif before and not self._acknowledged and self._instruction == before:
+            self._instruction = ""  # what the policy no longer follows is no label of the next episode
 
     def on_calibration(self, camera: str, calibration: dict) -> None:
         """Keep the first calibration of each camera."""

@@ -1,6 +1,7 @@
-"""Message classes and QoS of the recorder's raw subscriptions."""
+"""Message classes, QoS and stamps of the recorder's raw subscriptions."""
 
 import importlib
+import struct
 
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 
@@ -11,6 +12,9 @@ DEPTHS = {
     episode_topics.COMMAND: 100,
     episode_topics.LATCHED: 1,
 }  # messages that may be queued while the disk is slow
+
+STAMPS = {0: struct.Struct(">iI"), 1: struct.Struct("<iI")}  # by the byte order, which a message's head states
+HEAD_BYTES = 4
 
 
 def message_class(name: str) -> type:
@@ -28,3 +32,11 @@ def qos(topic: episode_topics.Topic) -> QoSProfile:
         QoSDurabilityPolicy.TRANSIENT_LOCAL if topic.qos == episode_topics.LATCHED else QoSDurabilityPolicy.VOLATILE
     )
     return QoSProfile(depth=DEPTHS[topic.qos], reliability=reliability, durability=durability)
+
+
+def header_stamp_ns(raw: bytes) -> int | None:
+    """Return the stamp of a serialized message that begins with a std_msgs/Header; None if it is cut off."""
+    if len(raw) < HEAD_BYTES + 8 or raw[1] not in STAMPS:
+        return None
+    seconds, nanoseconds = STAMPS[raw[1]].unpack_from(raw, HEAD_BYTES)
+    return seconds * 10**9 + nanoseconds

@@ -1,15 +1,16 @@
 """Subscriptions of the recorder: every message goes to the open episode as it was received."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from geometry_msgs.msg import Twist
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
-from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.recording import episode_topics
 from m2distill_policy.ros.common.diagnostics import InputMonitor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
@@ -48,7 +49,10 @@ class TopicRecorder:
         self._subscriptions: list[Subscription] = []
         readers: dict[str, Callable[[Any], None]] = {
             episode_topics.INSTRUCTION: self._on_instruction,
-            episode_topics.STATUS: self._on_status,
+            episode_topics.STATUS: episodes.on_status,
+            episode_topics.ACTION: lambda action: episodes.check.followed(action.instruction),
+            episode_topics.TWIST: lambda command: episodes.check.moved(episode_topics.TWIST, _speed(command.twist)),
+            episode_topics.GRIPPER: lambda command: episodes.check.gripped(episode_topics.GRIPPER, command.data),
             **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras},
         }
         for topic in topics:
@@ -85,13 +89,13 @@ class TopicRecorder:
         """Return the rate of each watched topic."""
         return self._monitor.rates_hz(self._steady.now().nanoseconds) if self._monitor else {}
 
-    def slow_topics(self) -> list[str]:
-        """Return one line for each watched topic below its minimum rate."""
-        return [
-            f"{name} arrives at {rate:.0f} Hz, required are {self._min_rate_hz:g}"
+    def slow_topics(self) -> dict[str, str]:
+        """Return one line for each watched topic below its minimum rate, by its name."""
+        return {
+            name: f"{name} arrives at {rate:.0f} Hz, required are {self._min_rate_hz:g}"
             for name, rate in self.rates_hz().items()
             if rate < self._min_rate_hz
-        ]
+        }
 
     def _on_message(
         self, name: str, kind: type, read: Callable[[Any], None] | None, raw: bytes, info: dict[str, int]
@@ -116,9 +120,6 @@ class TopicRecorder:
     def _on_instruction(self, message: String) -> None:
         self._episodes.on_instruction(message.data)
 
-    def _on_status(self, status: PolicyStatus) -> None:
-        self._episodes.on_checkpoint(status.checkpoint_id)
-
     def _on_camera_info(self, camera: str, info: CameraInfo) -> None:
         calibration = {
             "width": info.width,
@@ -130,3 +131,8 @@ class TopicRecorder:
             "p": list(info.p),
         }
         self._episodes.on_calibration(camera, calibration)
+
+
+def _speed(twist: Twist) -> float:
+    linear, angular = twist.linear, twist.angular
+    return math.hypot(linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)

@@ -1,8 +1,8 @@
 """Node `sim`: a LIBERO task with the topics of a real arm.
 
-It publishes cameras, joint states and /clock, and subscribes to twist_cmd and gripper_cmd. All stamps are simulation
-time, which starts at 1 s, never decreases, and advances by 1 s at a reset. An episode starts with the node and at every
-`~/reset`, with the task and the initial state of the present parameters.
+It publishes cameras, joint states and /clock (within a namespace a clock of its own), and subscribes to twist_cmd and
+gripper_cmd. All stamps are simulation time, which starts at 1 s, never decreases, and advances by 1 s at a reset. An
+episode starts with the node and at every `~/reset`, with the task and the initial state of the present parameters.
 
 Pacing `real_time`: a step every 50 ms of the steady clock, with the newest command if it is fresh, otherwise without
 motion. Pacing `lockstep`: a step for each command that answers the last observation (a gripper_cmd, then a twist_cmd

@@ -94,7 +94,8 @@ def plan(tmp_path_factory, write_libero):
 
 def kill_node_of(out: Path, stage: int, killed: list[int]) -> None:
     """Kill the node that trains a stage of er, with signal 9, after its first saved state."""
-    while not (out / "runs/er-0/stages" / str(stage) / "state.pt").is_file():
+    folder = out / "runs/er-0/stages" / str(stage)
+    while not (folder / "state.pt").is_file() and not (folder / "checkpoint").is_dir():
         time.sleep(0.02)
     for process in psutil.process_iter(["cmdline"]):
         if "ray::_Actor.attempt" in " ".join(process.info["cmdline"] or []):

@@ -153,6 +153,21 @@ def test_a_plan_says_budgets_protocol_and_overrides(data, tmp_path):
     ]
 
 
+def test_a_folder_of_one_suite_is_not_continued_with_several(data, tmp_path):
+    one = plan_of(data)
+    two = make_plan(
+        {**SETTINGS, "suites": [{"suite": name, "tasks": [0, 1]} for name in ("libero_object", "libero_goal")]}, "p"
+    )
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/study.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a study of one suite, this plan has 2"):
+        study(tmp_path / "one", two, workers=1)
+    (tmp_path / "two/libero_goal").mkdir(parents=True)
+    (tmp_path / "two/libero_goal/study.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a study of several suites, this plan has one"):
+        study(tmp_path / "two", one, workers=1)
+
+
 def test_the_page_has_a_valid_plan_and_every_key():
     page = (Path(__file__).parents[2] / "docs/cluster.md").read_text()
     make_plan(yaml.safe_load(re.search(r"```yaml\n(strategies.*?)```", page, re.S)[1]), "the page").budgets()
@@ -214,6 +229,8 @@ def one_suite(**changes) -> dict:
         ({"budget": "5 epochs"}, "first_budget is 4 steps, budget 5 epochs"),
         ({"overrides": {"optim.learning_rate": 1.0}}, "unknown override 'optim.learning_rate'.*optim.lr"),
         ({"overrides": {"optim.lr": "fast"}}, "overrides: .*lr"),
+        ({"overrides": {"curve_points": 2}}, "curve_points is set by the key curve_points of the plan"),
+        ({"overrides": {"optim.budget": 2}}, "optim.budget is set by the key budget of the plan"),
         ({"starts": "all"}, "starts: input should be 'report' or 'choice'"),
     ],
 )

@@ -76,7 +76,7 @@ def train(
             on_ready()
             _copy_first_stage(start_from, first, run, distributed)
             policy: Policy | None = None
-            for stage, (new, new_splits) in enumerate(zip(stages[:last_stage], splits, strict=False), 1):
+            for stage, (new, new_splits) in enumerate(zip(stages[:last_stage], splits[:last_stage], strict=True), 1):
                 _save_tasks(run, new_splits, new, config, distributed)
                 if not run.checkpoint(stage).is_dir():
                     trainer = Trainer(config, spec, distributed.device, stage, stages[:stage], policy, run, distributed)

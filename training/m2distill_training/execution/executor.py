@@ -49,6 +49,10 @@ class Backend(ABC):
     def capacity(self, gpus: bool) -> Resources:
         """Return what all jobs together may occupy at present; with `gpus` the GPUs, too."""
 
+    def largest(self) -> int | None:
+        """Return the CPUs of the largest machine; None if a job may take more."""
+        return None
+
     @abstractmethod
     def start(self, resources: Resources) -> Worker:
         """Start a worker for jobs of this size."""
@@ -101,6 +105,11 @@ class Executor:
             raise ValueError(f"a job {job.name!r} exists already")
         if job.resources.gpus and not self._backend.capacity(True).gpus:
             raise UserError(f"job {job.name} needs a GPU, and no machine here has one; use --device cpu")
+        largest = self._backend.largest()
+        if largest is not None and job.resources.cpus > largest:
+            raise UserError(
+                f"job {job.name} takes {job.resources.cpus} CPUs, the largest machine has {largest}; use fewer threads"
+            )
         self._waiting[job.name] = job
 
     def submit_all(self, jobs: Iterable[Job]) -> None:

@@ -71,7 +71,7 @@ def run_graph(
         on_look: called every second and after every outcome.
 
     Raises:
-        Exception: the first error of a job.
+        Exception: the first error of a job or an activity.
     """
     owners: dict[str, Activity] = {}  # by the name of the job
     while not all(activity.is_over for activity in activities):
@@ -83,7 +83,7 @@ def run_graph(
                 on_look()
                 return False
         else:
-            _advance(executor, activities, owners)
+            _advance(executor, activities, owners, keep_going)
         for outcome in executor.completed(LOOK_S):
             activity = owners.pop(outcome.job.name, None)
             if activity is None:  # of an activity with an error
@@ -105,15 +105,20 @@ def run_graph(
     return True
 
 
-def _advance(executor: Executor, activities: Sequence[Activity], owners: dict[str, Activity]) -> None:
+def _advance(executor: Executor, activities: Sequence[Activity], owners: dict[str, Activity], keep_going: bool) -> None:
     """Submit what can begin, and finish the activities that have no further jobs."""
     for activity in activities:
         if activity.is_over or not activity.is_ready or activity in owners.values():
             continue
-        jobs = activity.jobs()
-        for job in jobs:
-            executor.submit(job)
-            owners[job.name] = activity
-        if not jobs:
-            activity.finish()
-            activity.done, activity.ended = activity.units, True
+        try:
+            jobs = activity.jobs()
+            for job in jobs:
+                executor.submit(job)
+                owners[job.name] = activity
+            if not jobs:
+                activity.finish()
+                activity.done, activity.ended = activity.units, True
+        except Exception as error:
+            activity.error = error
+            if not keep_going:
+                raise

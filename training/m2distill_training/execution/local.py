@@ -51,10 +51,10 @@ class LocalBackend(Backend):
             worker.end()
 
     def _free_gpu(self, share: float) -> int:
-        """Return the GPU with the least room that suffices; -1 does not occur while the sum of shares does."""
+        """Return the fullest GPU with room for the share, or the emptiest if none has: shares may not fit together."""
         used = {gpu: sum(w.resources.gpus for w in self._live if w.gpu == gpu) for gpu in range(self._gpus or 0)}
-        fitting = [gpu for gpu, sum_ in used.items() if sum_ + share <= 1 + 1e-6] or list(used)
-        return max(fitting, key=lambda gpu: used[gpu])
+        fitting = [gpu for gpu, sum_ in used.items() if sum_ + share <= 1 + 1e-6]
+        return max(fitting, key=lambda gpu: used[gpu]) if fitting else min(used, key=lambda gpu: used[gpu])
 
 
 class LocalWorker(Worker):

@@ -52,6 +52,9 @@ class RayBackend(Backend):
         cpus = int(found.get("CPU", 0))
         return Resources(cpus if self._workers is None else min(cpus, self._workers), found.get("GPU", 0.0))
 
+    def largest(self) -> int:
+        return max((int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]), default=0)
+
     def start(self, resources: Resources) -> "RayWorker":
         self._live = [worker for worker in self._live if worker.is_live]
         worker = RayWorker(self._ray, self._actor_class, resources)
@@ -171,6 +174,7 @@ def connect(address: str) -> Any:
     """Connect to a Ray cluster and return the module `ray`. Raises UserError."""
     if address != "auto" and not re.fullmatch(r"[\w.-]+:\d+", address):
         raise UserError(f"--cluster is {address!r}, expected auto or HOST:PORT of the cluster's head")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     try:
         import ray
     except ImportError:

@@ -82,6 +82,7 @@ def study(
     ):
         device = _device(plan, executor)
         folders = {suite: out / suite.suite if len(plan.suites) > 1 else out for suite in plan.suites}
+        _check_layout(out, plan)
         for suite, folder in folders.items():
             begin_folder(folder, "study", plan.settings(suite, device))
         with locked(out / LOCK, f"{out} is in use by another process; see m2distill study --status {out}"):
@@ -100,6 +101,14 @@ def study(
     if interrupted.is_set() and not complete:
         raise KeyboardInterrupt
     return complete
+
+
+def _check_layout(out: Path, plan: Plan) -> None:
+    """Raise UserError if `out` has the results of one suite where this plan has several, or the reverse."""
+    if len(plan.suites) > 1 and (out / "study.json").is_file():
+        raise UserError(f"{out} holds a study of one suite, this plan has {len(plan.suites)}; choose another --out")
+    if len(plan.suites) == 1 and any(out.glob("*/study.json")):
+        raise UserError(f"{out} holds a study of several suites, this plan has one; choose another --out")
 
 
 def _work(
@@ -202,17 +211,25 @@ class SuiteGraph:
         sizes = [sum(self._sizes)] if joint else list(self._sizes)
         config = self._plan.config(self._suite, variant, seed)
         run = self._study_run(variant.name, variant.name, config, sum(sizes), len(sizes))
-        after, shared = self._collects, None
+        after, shared, evaluated = self._collects, None, []
         if first is not None and variant.shares_first_stage:
-            shared, after = first[0], [*self._collects, *first[1]]
+            shared = first[0]
+            after = [*self._collects, *(each for each in first[1] if isinstance(each, TrainStage))]
+            evaluated = [each for each in first[1] if isinstance(each, EvaluateStage)]
             run = dataclasses.replace(run, start_from=shared.folder.checkpoint(1))
-        activities = self._stages(run, sizes, after, shared or run)
+        activities = self._stages(run, sizes, after, shared or run, evaluated)
         return [*activities, FinishRun(run, self._out, self._settings, activities)]
 
-    def _stages(self, run: StudyRun, sizes: list[int], after: Sequence[Activity], first: StudyRun) -> list[Activity]:
+    def _stages(
+        self,
+        run: StudyRun,
+        sizes: list[int],
+        after: Sequence[Activity],
+        first: StudyRun,
+        evaluated: Sequence[Activity] = (),
+    ) -> list[Activity]:
         """Return training and evaluation of every stage; further training may begin before the evaluation."""
         trained: Sequence[Activity] = after
-        evaluated: Sequence[Activity] = ()
         trainings: list[Activity] = []
         evaluations: list[Activity] = []
         for stage, tasks in enumerate(sizes, 1):

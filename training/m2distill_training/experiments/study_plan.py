@@ -44,7 +44,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)  # not strict: YAML has lists for tuples
 
 
 class Budget(_Model):
@@ -97,7 +97,7 @@ class Variant(_Model):
         """Return the class of the strategy. Raises UserError."""
         if ":" not in self.strategy and self.strategy not in strategy_names():
             raise UserError(
-                f"{unknown_name('variant', self.strategy, (*VARIANTS, *strategy_names()))}; "
+                f"{unknown_name('variant', self.strategy, tuple(dict.fromkeys((*VARIANTS, *strategy_names()))))}; "
                 "a strategy of your own is named module:Class"
             )
         return find_strategy(self.strategy)
@@ -250,18 +250,33 @@ def _with_budget(config: TrainConfig, budget: Budget) -> TrainConfig:
     return dataclasses.replace(config, optim=optim)
 
 
+OWN_KEYS = {  # fields of the training configuration that the plan sets by keys of its own
+    "curve_points": "curve_points",
+    "optim.budget": "budget",
+    "optim.budget_unit": "budget",
+    "preset": "preset",
+    "protocol.name": "protocol",
+    "replay.demos_per_task": "replay",
+    "seed": "seeds",
+    "strategy": "strategies",
+}
+
+
 def with_overrides(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     """Return a configuration with other values of dotted fields. Raises UserError for an unknown field or value."""
     if not values:
         return config
     data = json.loads(config.to_json())
     for name, value in values.items():
+        if name in OWN_KEYS:
+            raise UserError(f"overrides: {name} is set by the key {OWN_KEYS[name]} of the plan; use that")
         *groups, last = name.split(".")
         place = data
         for key in groups:
             place = place.get(key) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last not in place or last in ("schema", "strategy", "seed", "preset"):
-            raise UserError(unknown_name("override", name, _fields(data)))
+        if not isinstance(place, dict) or last not in place or name == "schema":
+            choices = [field for field in _fields(data) if field not in (*OWN_KEYS, "schema")]
+            raise UserError(unknown_name("override", name, choices))
         place[last] = value
     try:
         return TrainConfig.from_json(json.dumps(data))

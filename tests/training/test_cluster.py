@@ -89,7 +89,7 @@ def plan(tmp_path_factory, write_libero):
         write_libero(data / f"{task.name}_demo.hdf5", task.instruction, demos=2, seed=index)
     values = {"strategies": ["er"], "seeds": [0], "preset": "debug", "episodes": 1, "max_steps": 2}
     suite = {"suite": "libero_object", "tasks": [0, 1], "data": str(data)}
-    return make_plan({**values, "suites": [suite], "budget": "200 steps", "overrides": {"save_every": 20}}, "plan")
+    return make_plan({**values, "suites": [suite], "budget": "300 steps", "overrides": {"save_every": 20}}, "plan")
 
 
 def kill_node_of(out: Path, stage: int, killed: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""docs/dev/reliability.md names existing tests."""
+"""docs/dev/reliability.md and docs/dev/faults.md name existing tests."""
 
 import ast
 import re
@@ -13,12 +13,18 @@ ROWS = [
     if line.startswith("| ") and not re.match(r"\| (fault|files) \|", line)
 ]
 
+FAULTS = (ROOT / "docs/dev/faults.md").read_text()
+
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_names_an_existing_test_or_is_marked_untested(row):
     shown = row.split("|")[3].strip()
     if shown.startswith("untested: "):
         return
+    assert_exists(shown)
+
+
+def assert_exists(shown: str) -> None:
     file, name = re.fullmatch(r"`([\w/]+\.py)::(test_\w+)`", shown).groups()
     tree = ast.parse((ROOT / "tests" / file).read_text())
     assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -26,3 +32,14 @@ def test_a_row_names_an_existing_test_or_is_marked_untested(row):
 
 def test_every_kind_of_fault_has_its_rows():
     assert len(ROWS) > 40
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| ([A-S]\d*) \|.*\| (.*) \|$", FAULTS, re.M))
+def test_a_fault_at_the_robot_names_existing_tests(row):
+    for shown in row[1].split(", "):
+        assert_exists(shown)
+
+
+def test_every_fault_at_the_robot_has_its_row():
+    expected = [*"ABCDEFGHIJKLMNOPQR", *(f"S{number}" for number in range(1, 11))]
+    assert re.findall(r"^\| ([A-S]\d*) \|", FAULTS, re.M) == expected

@@ -1,5 +1,6 @@
 """Bags as a robot's topics fill them, written without ROS, with one thing wrong if asked for."""
 
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from m2distill_policy.recording.recovery import CHANNEL, MAGIC, MESSAGE, SCHEMA, _records
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 
 INTERFACES = Path(__file__).parents[2] / "ros2_ws" / "src" / "m2distill_interfaces"
@@ -19,6 +21,7 @@ START_NS = 5_000_000_000  # of the stamps
 WALL_NS = 1_700_000_000_000_000_000  # of the recording: another clock
 MS = 1_000_000
 SECONDS = 1.5
+HEADER, FOOTER, DATA_END = 1, 2, 15  # kinds of mcap's records
 TASK = ((-1.0, 0.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 0.25))  # directions of motion, one after the other
 
 
@@ -123,4 +126,27 @@ def write_bag(
                 connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
             recorded_ns = WALL_NS + max(0, time_ns - START_NS)
             writer.write(connections[topic], recorded_ns, TYPES.serialize_cdr(message, kind))
+    return path
+
+
+def without_index(path: Path, leave_out: tuple[str, int] = ("", 0)) -> Path:
+    """Write the bag's file again without chunks, index and summary, and without the last messages of `leave_out`."""
+    (file,) = path.glob("*.mcap")
+    records: list[tuple[int, bytes]] = []
+    channels: dict[bytes, str] = {}
+    with file.open("rb") as source:
+        for kind, body in _records(source):
+            if kind == DATA_END:
+                break
+            if kind == CHANNEL:
+                channels[body[:2]] = body[8 : 8 + struct.unpack_from("<I", body, 4)[0]].decode()
+            if kind in (SCHEMA, CHANNEL, MESSAGE):
+                records.append((kind, body))
+    topic, missing = leave_out
+    places = [i for i, (kind, body) in enumerate(records) if kind == MESSAGE and channels[body[:2]] == topic]
+    for place in reversed(places[len(places) - missing :]):
+        del records[place]
+    profile = struct.pack("<I", 4) + b"ros2" + struct.pack("<I", 0)
+    whole = [(HEADER, profile), *records, (DATA_END, bytes(4)), (FOOTER, bytes(20))]
+    file.write_bytes(MAGIC + b"".join(struct.pack("<BQ", kind, len(body)) + body for kind, body in whole) + MAGIC)
     return path

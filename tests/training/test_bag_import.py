@@ -19,6 +19,7 @@ from bag_writer import (
     policy_action,
     robot,
     twist,
+    without_index,
     write_bag,
 )
 from rosbags.rosbag2 import StoragePlugin
@@ -267,8 +268,15 @@ WRONG = {
         "no motion",
     ),
     "two robots": (
-        lambda events: [*events, ("/b/joint_states", START_NS, joints(START_NS, 0.0))],
-        "/b/joint_states and /joint_states: more than one robot",
+        lambda events: [*events, *(("/b" + topic, ns, message) for topic, ns, message in events)],
+        "/b/instruction and /instruction: more than one robot; name the namespace of one with --namespace",
+    ),
+    "no robot": (
+        lambda events: (
+            [(e[0].replace("/joint", "/a/joint"), *e[1:]) for e in events if e[0] != "/instruction"]
+            + [("/b/joint_states", START_NS, joints(START_NS, 0.0))]
+        ),
+        "/a/joint_states and /b/joint_states: more than one robot",
     ),
     "two instructions": (
         lambda events: [*events, ("/instruction", START_NS + 900 * MS, of("std_msgs/String")("wave"))],
@@ -298,6 +306,68 @@ def test_a_bag_that_is_cut_off_is_rejected_beside_a_good_one(tmp_path, storage, 
     cut, good = import_bags([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert cut.dropped.startswith("it is no complete bag") and "m2distill bag recover" in cut.dropped
     assert good.demo == "demo_0"
+
+
+def steps_of(bag, out, **options):
+    (report,) = import_bags([bag], out, **options)
+    with h5py.File(out / report.file) as file:
+        return {name: file[f"data/demo_0/{name}"][()] for name in ("actions", "obs/joint_states", "obs/agentview_rgb")}
+
+
+def equal(one, other) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("labels", [LABELS, {}])
+def test_a_file_without_an_index_has_the_same_steps(labels, tmp_path):
+    """As `ros2 bag record --storage-preset-profile fastwrite` writes it: no chunks, no index, no summary."""
+    options = {"spec": SPEC, "instruction": INSTRUCTION}
+    expected = steps_of(write_bag(tmp_path / "a", labels=labels), tmp_path / "out a", **options)
+    bag = without_index(write_bag(tmp_path / "b", labels=labels))
+    assert equal(steps_of(bag, tmp_path / "out b", **options), expected)
+
+
+def test_a_message_that_is_counted_and_cannot_be_read_drops_the_episode(tmp_path):
+    bag = write_bag(tmp_path / "bag", labels=LABELS)
+    write_bag(tmp_path / "good", labels=LABELS)
+    without_index(bag, leave_out=("/joint_states", 3))
+    lost, good = import_bags([bag, tmp_path / "good"], tmp_path / "out")
+    assert "/joint_states is damaged: 147 of 150 messages can be read" in lost.dropped and good.demo
+
+
+@pytest.mark.parametrize("extra", ["/franka/joint_states", "/left/arm/joint_states", "/twist/joint_states"])
+def test_a_topic_of_the_same_name_in_another_namespace_is_not_the_robots(extra, tmp_path):
+    expected = steps_of(write_bag(tmp_path / "a", labels=LABELS), tmp_path / "out a")
+    other = [(extra, START_NS + ms * MS, joints(START_NS + ms * MS, 9.0)) for ms in range(0, 1500, 10)]
+    events = sorted([*robot(), *other], key=lambda e: e[1])
+    assert equal(steps_of(write_bag(tmp_path / "b", events, labels=LABELS), tmp_path / "out b"), expected)
+
+
+def test_one_of_several_robots_is_chosen_by_its_namespace(tmp_path):
+    expected = steps_of(write_bag(tmp_path / "a", labels=LABELS), tmp_path / "out a")
+    still = [(t, ns, joints(ns, 9.0) if t == "/joint_states" else m) for t, ns, m in robot()]
+    events = [("/left" + t, ns, m) for t, ns, m in robot()] + [("/right" + t, ns, m) for t, ns, m in still]
+    events += still
+    bag = write_bag(tmp_path / "b", sorted(events, key=lambda e: e[1]), labels=LABELS)
+    assert equal(steps_of(bag, tmp_path / "left", namespace="/left"), expected)
+    assert not equal(steps_of(bag, tmp_path / "right", namespace="right"), expected)
+    assert not equal(steps_of(bag, tmp_path / "root", namespace=""), expected)
+    with pytest.raises(DataError, match="more than one robot; name the namespace"):
+        import_bags([bag], tmp_path / "none")
+    only = write_bag(tmp_path / "c", [("/left" + t, ns, m) for t, ns, m in robot()], labels=LABELS)
+    with pytest.raises(DataError, match="it has no message on"):
+        import_bags([only], tmp_path / "none", namespace="right")
+
+
+@pytest.mark.parametrize("topic", ["/agentview/image_raw", "/joint_states"])
+def test_swapped_messages_are_sorted(topic, tmp_path):
+    expected = steps_of(write_bag(tmp_path / "a", labels=LABELS), tmp_path / "out a")
+    events = robot()
+    places = [place for place, event in enumerate(events) if event[0] == topic][20:22]
+    first, second = (events[place] for place in places)
+    events[places[0]] = (topic, first[1], second[2])
+    events[places[1]] = (topic, second[1], first[2])
+    assert equal(steps_of(write_bag(tmp_path / "b", events, labels=LABELS), tmp_path / "out b"), expected)
 
 
 def test_what_nobody_noted_is_asked_for(tmp_path):

@@ -36,6 +36,10 @@ def add_arguments(parser: Parser) -> None:
         "--arm",
         help="preset or arm file (.yaml), for the gains of its commands; default: what the recorder stored",
     )
+    parser.add_argument(
+        "--namespace",
+        help="namespace of the robot, empty for none; default: the only one that has all topics of a robot",
+    )
     add_cameras(parser, "those of the spec")
     parser.add_argument(
         "--unlabelled", action="store_true", help="accept episodes without a verdict, such as recovered ones"
@@ -56,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
         options.arm,
         options.unlabelled,
         chosen_cameras(options, recorded_cameras(checkpoint.metrics) if checkpoint else ()),
+        options.namespace,
     )
     for report in reports:
         print(report.line())

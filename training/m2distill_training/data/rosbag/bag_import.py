@@ -81,11 +81,13 @@ def import_bags(
     arm: str | None = None,
     unlabelled: bool = False,
     cameras: Sequence[Camera] = (),
+    namespace: str | None = None,
 ) -> list[EpisodeReport]:
     """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/.
 
     `spec`, `instruction` and `arm` replace what the recorder stored. `cameras` state the keys of the spec's cameras in
-    the files. Raises DataError if no episode can be used, or a file exists.
+    the files. `namespace` chooses one of several robots in a bag. Raises DataError if no episode can be used, or a file
+    exists.
     """
     given_arm = None if arm is None else load_arm(arm)
     reports: list[EpisodeReport] = []
@@ -96,7 +98,7 @@ def import_bags(
         report = EpisodeReport(str(path))
         reports.append(report)
         try:
-            with open_bag(path) as bag:
+            with open_bag(path, namespace) as bag:
                 report.instruction = _instruction(bag, instruction)
                 report.success = bag.labels.get("success", "")
                 _check_success(report.success, unlabelled)

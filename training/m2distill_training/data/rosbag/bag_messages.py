@@ -1,9 +1,11 @@
 """Messages of one recorded episode: a rosbag2 folder of any recorder, mcap or sqlite3. ROS is not required.
 
-Topics are found by the names of docs/ros.md within any namespace of the robot. Every fault of a bag is a DataError that
+Topics are found by the names of docs/ros.md within any namespace of the robot. If a name is there more than once, the
+namespace that has all topics of a robot decides. Every fault of a bag is a DataError that
 names it.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +25,20 @@ from m2distill_policy.utils.schema import check_label
 GAP_NS = 250_000_000  # a longer silence of a sensor is counted
 SILENCE_NS = 60_000_000_000  # nobody holds still for so long: what comes after is another episode
 JUMP_NS = 500_000_000  # stamps that go further than the time of recording does, by more than this, have jumped
+REORDER_NS = 200_000_000  # messages of one topic that were recorded so much later than a newer one are sorted
+ROBOT = (episode_topics.JOINTS, episode_topics.TWIST, episode_topics.GRIPPER)  # topics of every robot
 
 
 class EpisodeBag:
-    """Messages of one bag, created by `open_bag`; `labels` are the recorder's, empty for `ros2 bag record`."""
+    """Messages of one bag, created by `open_bag`; `labels` are the recorder's, empty for `ros2 bag record`.
 
-    def __init__(self, path: Path, reader: Reader):
+    Args:
+        path: Folder of the bag.
+        reader: Open reader of the bag.
+        namespace: Namespace of the robot, empty for none; None: the only one that has all topics of a robot.
+    """
+
+    def __init__(self, path: Path, reader: Reader, namespace: str | None = None):
         self.path, self._reader = path, reader
         self.labels: dict[str, str] = reader.storage.metadata.custom or {}
         _check_metadata(reader, self.labels)
@@ -37,6 +47,14 @@ class EpisodeBag:
         self._types = get_typestore(Stores.ROS2_JAZZY)
         if not reader.message_count:
             raise DataError("it holds no message")
+        self._is_chosen = namespace is not None
+        self._namespaces = self._complete_namespaces() if namespace is None else [namespace.strip("/")]
+
+    def _complete_namespaces(self) -> list[str]:
+        """Return the namespaces with all topics of a robot."""
+        present = {c.topic.strip("/") for c in self._reader.connections if c.msgcount}
+        ends = [topic.removesuffix(ROBOT[0]) for topic in sorted(present) if f"/{topic}".endswith(f"/{ROBOT[0]}")]
+        return [end.strip("/") for end in ends if all(end + name in present for name in ROBOT)]
 
     def find(self, topic: Topic) -> Sequence[Connection]:
         """Return the topic with that suffix, empty without a message.
@@ -48,10 +66,18 @@ class EpisodeBag:
             for c in self._reader.connections
             if c.msgcount and (c.topic == topic.name or c.topic.endswith(f"/{topic.name}"))
         ]
-        if len({c.topic for c in found}) > 1:
-            raise DataError(
-                f"{' and '.join(sorted({c.topic for c in found}))}: more than one robot; record one at a time"
-            )
+        wanted = [f"{space}/{topic.name}".lstrip("/") for space in self._namespaces]
+        if self._is_chosen:  # a topic of another robot is none of this one; one without a namespace may be
+            own = [c for c in found if c.topic.strip("/") in wanted]
+            found = own or [c for c in found if c.topic.strip("/") == topic.name]
+        names = sorted({c.topic for c in found})
+        if len(names) > 1:
+            chosen = [name for name in names if name.strip("/") in wanted]
+            if len(chosen) != 1:
+                raise DataError(
+                    f"{' and '.join(chosen or names)}: more than one robot; name the namespace of one with --namespace"
+                )
+            found = [c for c in found if c.topic == chosen[0]]
         wrong = [c.msgtype for c in found if c.msgtype != topic.type]
         if wrong:
             raise DataError(f"{topic.name} is {wrong[0]}, expected {topic.type}")
@@ -65,37 +91,55 @@ class EpisodeBag:
         return found
 
     def messages(self, found: Sequence[Connection]) -> Iterator[tuple[int, Any]]:
-        """Yield the time of recording, ns, and the message, in that order."""
+        """Yield the time of recording, ns, and the message, in that order.
+
+        Every call has a reader of its own, because in a file without an index two that read at once share one position.
+
+        Raises:
+            DataError: A message cannot be read, or fewer can than the bag counts.
+        """
         if not found:
             return
+        names, read = {c.topic for c in found}, 0
         try:
             for connection in found:
                 if connection.msgtype not in self._types.fielddefs:  # no standard type: the bag itself explains it
                     self._types.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
-            for connection, time_ns, raw in self._reader.messages(found):
-                yield time_ns, self._types.deserialize_cdr(raw, connection.msgtype)
+            with Reader(self.path) as reader:
+                same = [c for c in reader.connections if c.topic in names]
+                for connection, time_ns, raw in reader.messages(same):
+                    read += 1
+                    yield time_ns, self._types.deserialize_cdr(raw, connection.msgtype)
         except Exception as error:  # as in open_bag
             raise DataError(f"{found[0].topic} is damaged ({error})") from None
+        counted = sum(c.msgcount for c in found)
+        if read != counted:
+            raise DataError(f"{found[0].topic} is damaged: {read} of {counted} messages can be read")
 
     def stamped(self, topic: Topic) -> Iterator[tuple[int, Any]]:
-        """Yield the header's stamp, ns, and the message, in order. Raises DataError if the stamps jump."""
+        """Yield the header's stamp, ns, and the message, by stamp. Raises DataError if the stamps jump."""
         arrivals = self.arrivals[topic.name] = TopicStatistics(GAP_NS)
-        last: tuple[int, int] | None = None
-        for time_ns, message in self.messages(self.need(topic)):
+        waiting: list[tuple[int, int, Any]] = []  # heap of messages that an earlier one may still precede
+        newest: tuple[int, int] | None = None  # stamp, and time of recording
+        for number, (time_ns, message) in enumerate(self.messages(self.need(topic))):
             stamp_ns = stamp_of(message)
-            if last is not None:
-                ahead_ns = (stamp_ns - last[0]) - (time_ns - last[1])
-                if stamp_ns < last[0] or ahead_ns > JUMP_NS:
+            if newest is not None:
+                ahead_ns = (stamp_ns - newest[0]) - (time_ns - newest[1])
+                if stamp_ns < newest[0] - REORDER_NS or ahead_ns > JUMP_NS:
                     raise DataError(
-                        f"the clock of {topic.name} jumps from {last[0] * 1e-9:.3f} s to "
+                        f"the clock of {topic.name} jumps from {newest[0] * 1e-9:.3f} s to "
                         f"{stamp_ns * 1e-9:.3f} s; a reset or another clock within one episode"
                     )
-                if stamp_ns > last[0] + SILENCE_NS:
-                    silent_s = (stamp_ns - last[0]) * 1e-9
+                if stamp_ns > newest[0] + SILENCE_NS:
+                    silent_s = (stamp_ns - newest[0]) * 1e-9
                     raise DataError(f"{topic.name} is silent for {silent_s:.0f} s; record episodes apart")
-            last = stamp_ns, time_ns
-            arrivals.add(stamp_ns)
-            yield stamp_ns, message
+            if newest is None or stamp_ns >= newest[0]:
+                newest = stamp_ns, time_ns
+            heapq.heappush(waiting, (stamp_ns, number, message))
+            while waiting[0][0] < newest[0] - REORDER_NS:
+                yield _arrived(arrivals, waiting)
+        while waiting:
+            yield _arrived(arrivals, waiting)
 
     def instructions(self) -> list[str]:
         """Return the instructions given while it was recorded, each once, in order.
@@ -108,6 +152,13 @@ class EpisodeBag:
             return list(dict.fromkeys(filter(None, followed)))
         recorded = self.find(Topic(episode_topics.INSTRUCTION, "std_msgs/msg/String", episode_topics.COMMAND))
         return list(dict.fromkeys(filter(None, (m.data.strip() for _, m in self.messages(recorded)))))
+
+
+def _arrived(arrivals: TopicStatistics, waiting: list[tuple[int, int, Any]]) -> tuple[int, Any]:
+    """Take the earliest of the waiting messages, and count it."""
+    stamp_ns, _, message = heapq.heappop(waiting)
+    arrivals.add(stamp_ns)
+    return stamp_ns, message
 
 
 def _check_metadata(reader: Reader, labels: object) -> None:
@@ -132,7 +183,8 @@ def stamp_of(message: Any) -> int:
 
 
 @contextmanager
-def open_bag(path: Path) -> Iterator[EpisodeBag]:
+def open_bag(path: Path, namespace: str | None = None) -> Iterator[EpisodeBag]:
+    """Open a bag; `namespace` chooses one of several robots."""
     try:
         reader = Reader(path)
         reader.open()
@@ -141,7 +193,7 @@ def open_bag(path: Path) -> Iterator[EpisodeBag]:
             f"it is no complete bag ({error}); `m2distill bag recover` repairs the bag of a recorder that crashed"
         ) from None
     try:
-        yield EpisodeBag(path, reader)
+        yield EpisodeBag(path, reader, namespace)
     finally:
         reader.close()
 

@@ -42,6 +42,8 @@ second
 _NEGATIONS = frozenset(NEGATIONS.split())
 _RELATIONS = {word: index for index, words in enumerate(RELATIONS.splitlines()) for word in words.split()}
 
+MAX_STATUS_TEXT = 500
+
 
 def normalise(instruction: str) -> str:
     """Return the instruction without differences of case, white space and punctuation.
@@ -74,3 +76,8 @@ def changed_meaning(text: str, known: str) -> str:
 
 def _words(text: str) -> list[str]:
     return normalise(re.sub("['\u2019]", "", text)).split()  # "don't" is one word
+
+
+def shortened(instruction: str) -> str:
+    """Return the instruction as ~/status has it: cut after MAX_STATUS_TEXT characters."""
+    return instruction if len(instruction) <= MAX_STATUS_TEXT else f"{instruction[:MAX_STATUS_TEXT]}..."

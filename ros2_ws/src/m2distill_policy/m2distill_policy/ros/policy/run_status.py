@@ -5,12 +5,12 @@ from rclpy.node import Node
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.control.timing_stats import TimingStats
+from m2distill_policy.language.instruction_text import shortened
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.run_state import RunState
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
 from m2distill_policy.safety.authority import Authority, State
 
-MAX_TEXT = 500  # characters of an instruction in ~/status
 STATES = {
     State.IDLE: PolicyStatus.IDLE,
     State.HOLDING: PolicyStatus.HOLDING,
@@ -50,7 +50,7 @@ class RunStatus:
         self._publisher.status(
             state=STATES[authority.state],
             reason=reason,
-            instruction=_shortened(order.known or order.text) if order else "",
+            instruction=shortened(order.known or order.text) if order else "",
         )
 
     def summarize(self) -> str:
@@ -59,7 +59,7 @@ class RunStatus:
         summary = self.timing.summary()
         if summary:
             self._last_run = summary
-            self._node.get_logger().info(f"run of {_shortened(self._authority.last_text)!r}: {summary}")
+            self._node.get_logger().info(f"run of {shortened(self._authority.last_text)!r}: {summary}")
         self.timing.restart()
         return summary
 
@@ -80,8 +80,3 @@ class RunStatus:
             "last run": self._last_run,
             "topics": self.graph,
         }
-
-
-def _shortened(text: str) -> str:
-    """Return the text, cut after MAX_TEXT characters."""
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."

@@ -11,6 +11,7 @@ from rosbags.typesys.store import Typestore
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.parameters import RecorderParameters
 from m2distill_policy.errors import UserError
+from m2distill_policy.language.instruction_text import shortened
 from m2distill_policy.recording import episode_topics
 from m2distill_policy.recording.episode import FAILURE, SUCCESS, UNKNOWN, RecordedEpisode, Recordings
 from m2distill_policy.recording.episode_check import EpisodeCheck
@@ -171,7 +172,8 @@ class EpisodeController:
         if self.episode and self.episode.labels["checkpoint_id"] != status.checkpoint_id:
             self.episode.label(checkpoint_id=status.checkpoint_id)
         before = self._acknowledged
-        self._acknowledged = status.instruction if status.instruction in status.known_instructions else ""
+        known = (text for text in status.known_instructions if shortened(text) == status.instruction)
+        self._acknowledged = next(known, "")
         if self._acknowledged and self._acknowledged != before:
             if not (self.episode and self.check.acted):  # otherwise the episode keeps its label, and has two
                 self._set_instruction(self._acknowledged, FOLLOWED)

@@ -1,6 +1,8 @@
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -230,3 +232,17 @@ def test_without_a_usable_renderer_the_missing_packages_are_named_in_one_line():
         assert line.endswith(
             "install libegl1 and libgl1-mesa-dri for MUJOCO_GL=egl, or libosmesa6 for MUJOCO_GL=osmesa"
         )
+
+
+def test_a_closed_environment_is_freed_without_a_garbage_collection(builtin):
+    """robosuite's robots, objects and samplers refer back to their environment."""
+    env = LiberoEnv("libero_object", 1, builtin, {"agentview": (16, 16)})
+    env.reset(initial_states("libero_object", 1)[0])
+    parts = [weakref.ref(part) for part in (env._env, env._sim, env._robot, env._renderer)]
+    gc.collect()
+    gc.disable()
+    try:
+        env.close()
+        assert [part() for part in parts] == [None] * 4
+    finally:
+        gc.enable()

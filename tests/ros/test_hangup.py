@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from harness import run
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
+from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.processes import environment
 from m2distill_policy.ros.common.conversions import twist_to_numpy
+from m2distill_policy.safety.arm_presets import PRESETS_FOLDER
 
 IGNORING = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]  # as nohup does, which takes the terminal away too
 
@@ -123,3 +126,25 @@ def test_ctrl_z_releases_the_arm_before_the_node_is_stopped_and_motion_needs_ano
     client.wait(lambda: time.monotonic() > until_s + 0.5, "the joystick to be released")
     client.buttons = [0, 0, 0, 0, 1, 0]
     client.wait(lambda: moves(client) and client.active[-1], "motion")
+
+
+def test_ctrl_z_on_the_starter_stops_the_arm(client, checkpoint_path, tmp_path):
+    arm = tmp_path / "arm.yaml"  # a file with the limits of the simulated arm starts no simulator
+    arm.write_text((PRESETS_FOLDER / "libero_sim.yaml").read_text())
+    command = [sys.executable, "-m", "m2distill_policy.bringup.system", "--checkpoint", str(checkpoint_path)]
+    command += ["--arm", str(arm), "--log-dir", str(tmp_path)]
+    starter = subprocess.Popen(command, env=os.environ | environment(), process_group=0)
+    try:
+        client.wait_until_active()
+        client.sensors.reset()
+        run(client)
+        starter.send_signal(signal.SIGTSTP)
+        client.wait_for_state(PolicyStatus.IDLE, "stopped")
+        client.wait_for_motion(False)
+        assert os.waitid(os.P_PID, starter.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        starter.send_signal(signal.SIGCONT)
+        starter.send_signal(signal.SIGINT)
+        client.wait(lambda: starter.poll() == 130, "the end")
+    finally:
+        starter.kill()
+        starter.wait()

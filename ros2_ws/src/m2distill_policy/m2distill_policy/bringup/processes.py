@@ -144,6 +144,11 @@ class NodeProcesses:
                     f"node {name} ended with status {process.returncode}: {reason.removeprefix('error: ')} (log: {log})"
                 )
 
+    def suspend(self) -> None:
+        """Send SIGTSTP to all nodes: those that move an arm stop it and end their order, and all continue to run."""
+        for process in self._processes.values():
+            _signal_group(process.pid, signal.SIGTSTP)
+
     def stop(self) -> None:
         """Interrupt, terminate, then kill; return when all process groups have ended. The policy is stopped first."""
         for number, patience_s in STOP_SIGNALS:

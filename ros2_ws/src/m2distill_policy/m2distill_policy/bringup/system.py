@@ -105,6 +105,15 @@ def _node(config: SharedLaunchConfig, package: str, name: str, parameters: Param
 def run(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
     """Start the system and wait until it is interrupted, or until a node ends by itself (UserError)."""
     with NodeProcesses(system_nodes(config), log_dir) as nodes:
+
+        def suspend(*_) -> None:
+            """Stop the arm before this process is stopped (Ctrl-Z), because the nodes have sessions of their own."""
+            nodes.suspend()
+            handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)  # returns when the process is continued
+            signal.signal(signal.SIGTSTP, handler)
+
+        signal.signal(signal.SIGTSTP, suspend)
         print(f"running: {', '.join(nodes.pids)}; logs in {log_dir}/; press Ctrl-C to stop", flush=True)
         while True:
             nodes.check()

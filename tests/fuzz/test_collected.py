@@ -10,9 +10,10 @@ from damage import byte_edits, edit_bytes, edit_values, fuzzed, to_json, value_e
 from reading import Link, Reader
 
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import CollectSettings, collect, unfinished_folder
+from m2distill_sim.collect import CollectSettings, unfinished_folder
 from m2distill_sim.libero_writer import SimulatedEpisode, store_demo, write_task
 from m2distill_sim.suites import find_task
+from m2distill_training.experiments.collect import collect
 
 TASK = find_task("libero_object", 0)
 ASSETS = find_assets("builtin")

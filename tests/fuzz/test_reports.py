@@ -18,7 +18,8 @@ from m2distill_training.evaluation import rollout_jobs
 from m2distill_training.evaluation.compare import compare
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_specs, run_rollouts, versions
 from m2distill_training.experiments.demo import _read_trials
-from m2distill_training.experiments.study import Study, write_results
+from m2distill_training.experiments.study_plan import make_plan
+from m2distill_training.experiments.study_results import write_results
 from m2distill_training.presets import debug
 from m2distill_training.report.runs import load_runs
 from m2distill_training.runs.records import begin_folder, write_atomic
@@ -54,7 +55,11 @@ ENVIRONMENTS = [
     {"python": "3", "cpu": "x", "cores": 2, "threads": 1, "gpus": ["y"], "source": None, "packages": {"torch": "2"}}
 ] * 2
 METRICS = [{"stage": k, "step": step, "bc": 0.5, "steps_per_s": 9.0} for k in (1, 2) for step in (1, 2)]
-STUDY = dataclasses.asdict(Study("libero_object", (0, 1), 2, 1, 2, 2, 2, 9, 0, "debug"))
+PLAN = make_plan(
+    {"strategies": ["er"], "seeds": [0], "suites": [{"suite": "libero_object", "tasks": [0, 1]}], "preset": "debug"},
+    "plan",
+)
+STUDY = PLAN.settings(PLAN.suites[0], "cpu")
 DOCUMENTS = {
     "study.json": STUDY,
     f"{RUN}/evaluation.json": EVALUATION,

@@ -12,17 +12,12 @@ import pytest
 
 from m2distill_policy.bringup.processes import environment
 
-# Set before rclpy starts: a ROS domain that no other system on this machine uses, nor another worker of pytest-xdist.
-os.environ.update(
-    environment()
-    | {
-        "ROS_DOMAIN_ID": str(
-            1 + 4 * (os.getpid() % 25) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-        ),
-        "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-"),
-    }
+sys.path.insert(0, str(Path(__file__).parent))  # for harness.py and ros_domain.py
+from ros_domain import DOMAIN
+
+os.environ.update(  # before rclpy starts
+    environment() | {"ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")}
 )
-sys.path.insert(0, str(Path(__file__).parent))  # for harness.py
 
 try:
     import rclpy

@@ -24,7 +24,7 @@ from std_msgs.msg import Bool
 
 from m2distill_interfaces.action import ExecuteInstruction
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.processes import NodeProcesses, environment
+from m2distill_policy.bringup.processes import NodeProcesses, command_line, environment
 from m2distill_policy.ros.common.conversions import image_from_numpy, twist_to_numpy
 
 Result = ExecuteInstruction.Result
@@ -186,6 +186,20 @@ def test_a_second_policy_is_not_activated(robot, checkpoint_path, tmp_path):
         robot.instruct(KNOWN[0])
         robot.wait_for_state(PolicyStatus.HOLDING, "is also published by the policy node /policy2")
     robot.wait_for_state(PolicyStatus.RUNNING)
+
+
+def test_a_policy_that_waits_for_another_one_to_end_is_interrupted(robot, checkpoint_path):
+    other = policy_node(checkpoint_path, autostart=True)
+    other = type(other)(other.package, other.executable, "policy2", "", other.parameters)
+    variables = os.environ | environment()
+    process = subprocess.Popen(command_line(other), stderr=subprocess.PIPE, env=variables, text=True)
+    try:
+        assert any("waiting: /twist_cmd is also published by" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10.0) == 0  # it would wait for 25 s
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_input_with_two_publishers_holds_and_both_are_named(robot):

@@ -150,8 +150,14 @@ def test_an_invalid_or_old_pose_is_not_a_target_and_the_last_valid_one_stops_the
         robot.session.reset()
         time.sleep(0.4)
         robot.outputs.stop()
-        robot.outputs.stop()  # its pose is unknown by now, and the latched one holds it
+        robot.outputs.stop()  # its pose is unknown by now, and the controller has its target
+        robot.has_pose(0.39)
+        robot.outputs.stop()  # it has sunk a little
+        time.sleep(0.4)
+        robot.outputs.stop()
         robot.has_pose(9.0)
+        robot.outputs.stop()  # it was moved while its pose was unknown
+        robot.has_pose(8.0)
         robot.outputs.stop()
 
     def stands_and_poses_fail() -> None:
@@ -168,7 +174,7 @@ def test_an_invalid_or_old_pose_is_not_a_target_and_the_last_valid_one_stops_the
     def places(send, count: int) -> list[float]:
         return [m.pose.position.x for topic, m in robot.after(send, count) if topic == "target_pose"]
 
-    assert places(moves_and_poses_fail, 5) == [pytest.approx(0.41), 0.4, 0.4, 0.4]  # and one for the gripper
+    assert places(moves_and_poses_fail, 6) == [pytest.approx(0.41), 0.4, 0.4, 9.0, 9.0]  # and one for the gripper
     assert places(stands_and_poses_fail, 2) == [0.4, 9.0]
 
 

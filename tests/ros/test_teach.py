@@ -25,11 +25,11 @@ from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task, suites
 from m2distill_training.cli import main
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.metrics import wilson_interval
+from m2distill_training.experiments.collect import collect
 from m2distill_training.presets import debug
 from m2distill_training.promotion.gate import Thresholds
 from m2distill_training.promotion.promotion import current, promote

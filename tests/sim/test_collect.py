@@ -10,9 +10,10 @@ from m2distill_policy.cameras import CAMERAS
 from m2distill_policy.errors import DataError, UserError
 from m2distill_sim import collect as collecting
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import CollectSettings, _progress, collect, expert_digest, start_state
+from m2distill_sim.collect import CollectSettings, expert_digest, start_state
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import DEMO_STATES, find_task, initial_states
+from m2distill_training.experiments.collect import _progress, collect
 
 NAME = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
 TASK = find_task("libero_object", 0)

@@ -67,9 +67,10 @@ def test_help_of_every_command_has_one_style(name, capsys, monkeypatch):
 
 def test_options_of_one_meaning_have_one_name_and_one_default():
     """An option of this table is the same in every command that has it."""
-    defaults = {"max_steps": 600, "sampling": DEFAULT_SAMPLING, "workers": 2, "image_size_px": 128}
+    defaults = {"max_steps": 600, "sampling": DEFAULT_SAMPLING, "workers": None, "image_size_px": 128}
     others = {
         ("bench experts", "workers"),  # one core is measured
+        ("bench distill", "workers"),  # processes of this machine alone
         ("run", "max_steps"),  # a robot has no step limit
         ("demo", "max_steps"),  # 300: the control's failures cost time
     }
@@ -139,7 +140,7 @@ def test_a_boolean_option_needs_no_value(words):
         (["collect", "--suite", "libero_90"], "no scripted expert for libero_90"),
         (["collect", "--tasks", "3", "3"], "tasks [3, 3] given"),
         (["collect", "--assets", "nowhere"], "nowhere does not exist"),
-        (["collect", "--out", "/dev/null/demos"], "/dev/null/demos: Not a directory; choose another path"),
+        (["collect", "--out", "/dev/null/demos"], ": Not a directory; choose another path"),
         (["collect", "--out", "n" * 300], "File name too long"),
         (["report", "nowhere"], "nowhere does not exist"),
         (["evaluate", "nowhere"], "no checkpoint at nowhere"),
@@ -244,7 +245,8 @@ def test_data_folders_are_taken_in_order_of_name(tmp_path):
 @pytest.mark.parametrize("tasks", [["0,3,1"], ["0", "3", "1"]])
 def test_numbers_may_be_parted_by_commas_or_spaces(tasks, monkeypatch, tmp_path):
     taken = {}
-    monkeypatch.setattr("m2distill_sim.collect.collect", lambda suite, tasks, *_, **__: taken.update(tasks=tasks) or [])
+    collect = "m2distill_training.experiments.collect.collect"
+    monkeypatch.setattr(collect, lambda suite, tasks, *_, **__: taken.update(tasks=tasks) or [])
     assert main.run(["collect", "--tasks", *tasks, "--demos", "1", "--out", str(tmp_path)]) == 0
     assert taken["tasks"] == [0, 3, 1]
 

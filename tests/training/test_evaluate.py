@@ -16,7 +16,7 @@ from m2distill_policy.errors import AssetError, UserError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.engine.train import train
-from m2distill_training.evaluation.evaluate import evaluate_run, serving_stages, write_evaluation
+from m2distill_training.evaluation.evaluate import evaluate_run, write_evaluation
 from m2distill_training.evaluation.metrics import sum_interval
 from m2distill_training.evaluation.rollout_jobs import (
     ProgressCallbacks,
@@ -26,6 +26,7 @@ from m2distill_training.evaluation.rollout_jobs import (
     make_specs,
     run_rollout,
 )
+from m2distill_training.evaluation.run_specs import serving_stages
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import read_lines, write_lines
 from m2distill_training.runs.run_folder import RunFolder

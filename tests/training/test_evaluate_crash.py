@@ -20,12 +20,14 @@ from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_training.evaluation.evaluate import evaluate_checkpoint
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
-from m2distill_training.execution.local_pool import ATTEMPTS, run_in_workers
+from m2distill_training.execution.executor import ATTEMPTS, Executor, run_jobs
+from m2distill_training.execution.jobs import Job
+from m2distill_training.execution.local import LocalBackend
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import read_json, read_lines
 
 TASK = find_task("libero_object", 0)
-EPISODES = 8  # enough for a Ctrl-C after the second to come before the last
+EPISODES = 5  # enough for a Ctrl-C after the second to come before the last
 NO_EGL = "/nonexistent/egl_vendor.json"  # with this vendor file libEGL finds no driver
 
 
@@ -57,7 +59,7 @@ def evaluate(checkpoint: Path, out: Path, interrupt_after: int | None = None) ->
         "--episodes",
         str(EPISODES),
         "--max-steps",
-        "12",
+        "4",
         "--workers",
         "1",
         "--sampling",
@@ -83,9 +85,9 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
     """One worker that is killed, and then Ctrl-C, and then the same command; against two workers left in peace."""
     a, b, *others = HELD_OUT[:EPISODES]
     lines, code = evaluate(checkpoint, tmp_path / "one", interrupt_after=3)
-    assert lines[0] == f"1/{EPISODES}  libero_object task 0 state {a}: failure after 12 steps"
+    assert lines[0] == f"1/{EPISODES}  libero_object task 0 state {a}: failure after 4 steps"
     assert f"libero_object task 0 state {b}: once more, for a worker process was killed by signal 9" in lines[1]
-    assert lines[2] == f"2/{EPISODES}  libero_object task 0 state {b}: failure after 12 steps"
+    assert lines[2] == f"2/{EPISODES}  libero_object task 0 state {b}: failure after 4 steps"
     assert (lines[-1], code) == ("m2distill: interrupted; repeat the same command to continue", 130)
     assert not (tmp_path / "one/evaluation.json").exists()
     lines, code = evaluate(checkpoint, tmp_path / "one")
@@ -93,11 +95,11 @@ def test_a_killed_worker_and_an_interrupted_command_change_nothing(checkpoint, t
     assert code == 0
     one = read_json(tmp_path / "one/evaluation.json")
     assert [(run["state"], run["steps"]) for run in one["tasks"][0]["runs"]] == [
-        (state, 12) for state in (a, b, *others)
+        (state, 4) for state in (a, b, *others)
     ]
 
     two = evaluate_checkpoint(
-        checkpoint, [TASK], EPISODES, tmp_path / "two", sampling="stochastic", max_steps=12, workers=2
+        checkpoint, [TASK], EPISODES, tmp_path / "two", sampling="stochastic", max_steps=4, workers=2
     )
     assert (one.pop("ran")["workers"], two.pop("ran")["workers"]) == (1, 2)
     assert one == two
@@ -140,10 +142,16 @@ REJECT = "exec('from m2distill_policy.errors import UserError; raise UserError(\
 def test_a_job_that_always_fails_ends_all_with_its_reason(job, kind, said, attempts, monkeypatch):
     monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", NO_EGL)
     results, repeats = [], []
-    with pytest.raises(kind, match=said):
-        run_in_workers(eval, ["6 * 7", job], 1, on_result=results.append, on_repeat=lambda job, _: repeats.append(job))
-    assert (results, repeats) == ([42], [job] * (attempts - 1))
+    with pytest.raises(kind, match=said), Executor(LocalBackend(1)) as executor:
+        executor.on_repeat = lambda job, _: repeats.append(job.name)
+        run_jobs(executor, jobs("6 * 7", job), lambda outcome: results.append(outcome.value))
+    assert (results, repeats) == ([42], ["1"] * (attempts - 1))
+
+
+def jobs(*expressions: str) -> list[Job]:
+    return [Job(str(number), eval, (expression,)) for number, expression in enumerate(expressions)]
 
 
 def test_results_come_in_the_order_of_the_jobs():
-    assert run_in_workers(eval, ["sum(range(10**6)) and 1", "2", "3", "4"], 2) == [1, 2, 3, 4]
+    with Executor(LocalBackend(2)) as executor:
+        assert run_jobs(executor, jobs("sum(range(10**6)) and 1", "2", "3", "4")) == [1, 2, 3, 4]

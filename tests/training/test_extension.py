@@ -15,7 +15,8 @@ from m2distill_policy.errors import UserError
 from m2distill_training.cli import main
 from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.engine.train import train
-from m2distill_training.experiments.study import Study, study
+from m2distill_training.experiments.study import study
+from m2distill_training.experiments.study_plan import make_plan
 from m2distill_training.presets import debug, libero, preset, small
 from m2distill_training.runs.records import RunError, read_json
 from m2distill_training.runs.run_folder import RunFolder, read_run
@@ -245,15 +246,17 @@ def test_hyper_parameters_are_kept_between_strategies_that_share_them():
 @pytest.mark.slow
 @pytest.mark.sim
 def test_a_study_and_its_report_know_a_strategy_of_a_module(plugin, folder):
-    asked = Study("libero_object", (0, 1), 1, 1, 2, 2, 1, 2, 0, "debug")
-    study(folder / "study", asked, (plugin,), (0,), workers=1)
+    values = {"seeds": [0], "suites": [{"suite": "libero_object", "tasks": [0, 1], "demos": 1}], "preset": "debug"}
+    values |= {"replay": 1, "first_budget": "2 steps", "budget": "2 steps", "episodes": 1, "max_steps": 2}
+    study(folder / "study", make_plan({**values, "strategies": [plugin]}, "plan"), workers=1)
     runs = {run["variant"]: run for run in read_json(folder / "study" / "results.json")["runs"]}
     assert list(runs) == [plugin]
     assert (folder / "study" / "runs" / "plugin.Proximal-0" / "evaluation.json").is_file()
     assert '"schema": 1' in (folder / "study" / "study.json").read_text()
     assert plugin in (folder / "study" / "report.html").read_text()
+    other = {**values, "strategies": ["ewc"], "budget": "3 steps"}
     with pytest.raises(UserError, match="variant 'ewc' needs more of the first stage"):
-        study(folder / "other", asked, ("ewc",), (0,), workers=1)
+        study(folder / "other", make_plan(other, "plan"), workers=1)
 
 
 def test_a_configuration_survives_json_and_has_a_schema():

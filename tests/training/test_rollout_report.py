@@ -16,10 +16,11 @@ from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.suites import HELD_OUT, find_task, initial_states
 from m2distill_training.cli import main
 from m2distill_training.engine.train import train
-from m2distill_training.evaluation.evaluate import evaluate_run, find_tasks
+from m2distill_training.evaluation.evaluate import evaluate_run
 from m2distill_training.evaluation.overlay import video_frame
 from m2distill_training.evaluation.rollout import run_episode
 from m2distill_training.evaluation.rollout_jobs import is_filmed, make_specs
+from m2distill_training.evaluation.run_specs import find_tasks
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
 from m2distill_training.runs.records import read_json

@@ -34,7 +34,8 @@ def collect(
     demos: int,
     out: str | Path,
     *,
-    workers: int = 2,
+    workers: int | None = None,
+    cluster: str | None = None,
     seed: int = 0,
     image_size_px: int = 128,
     assets: str | None = None,
@@ -50,7 +51,8 @@ def collect(
         tasks: Numbers or names of tasks in the suite.
         demos: Successful demonstrations of each task.
         out: Folder of the files.
-        workers: Processes, each with a simulator; the result does not depend on their number.
+        workers: Processes, each with a simulator; default: 2, all CPUs of a cluster. The result does not depend on it.
+        cluster: auto or HOST:PORT of a Ray cluster.
         seed: Seed of the expert's variation, of the disturbances and of the placements.
         image_size_px: Side of the images of cameras that state no size.
         assets: builtin, installed, hub or a folder; default: the first that is there.
@@ -64,7 +66,7 @@ def collect(
         UserError: An argument is out of range, or the assets are missing.
     """
     from m2distill_sim.assets import find_assets
-    from m2distill_sim.collect import collect as collect_demos
+    from m2distill_training.experiments.collect import collect as collect_demos
 
     return collect_demos(
         suite,
@@ -72,6 +74,7 @@ def collect(
         demos,
         out,
         workers=workers,
+        cluster=cluster,
         seed=seed,
         size_px=image_size_px,
         assets=find_assets(assets),
@@ -89,7 +92,8 @@ def evaluate(
     sampling: str = DEFAULT_SAMPLING,
     seed: int = 0,
     max_steps: int = 600,
-    workers: int = 2,
+    workers: int | None = None,
+    cluster: str | None = None,
     assets: str | None = None,
     starts: str = "report",
     out: str | Path | None = None,
@@ -106,20 +110,18 @@ def evaluate(
         sampling: stochastic, low_noise or mode.
         seed: Seed of the policy's samples.
         max_steps: Steps after which an episode has failed.
-        workers: Processes, each with a simulator; 0: this process.
+        workers: Processes, each with a simulator; default: 2, all CPUs of a cluster; 0: this process.
+        cluster: auto or HOST:PORT of a Ray cluster.
         assets: builtin, installed, hub or a folder; default: the first that is there.
         starts: "report", or "choice" for starts that are never reported.
         out: For a checkpoint, the folder of the result; default: CHECKPOINT_evaluation beside it.
 
-    Returns:
-        The content of evaluation.json.
-
-    Raises:
-        UserError: The path holds neither, or an argument does not fit.
+    Returns the content of evaluation.json. Raises UserError if the path holds neither, or an argument does not fit.
     """
     from m2distill_policy.checkpoint import load_checkpoint
     from m2distill_sim.suites import find_task
-    from m2distill_training.evaluation.evaluate import evaluate_checkpoint, evaluate_run, find_tasks
+    from m2distill_training.evaluation.evaluate import evaluate_checkpoint, evaluate_run
+    from m2distill_training.evaluation.run_specs import find_tasks
 
     path, suites = Path(path), [suite] if isinstance(suite, str) else list(suite)
     simulation: dict[str, Any] = {
@@ -127,6 +129,7 @@ def evaluate(
         "seed": seed,
         "max_steps": max_steps,
         "workers": workers,
+        "cluster": cluster,
         "assets": assets,
         "starts": starts,
     }

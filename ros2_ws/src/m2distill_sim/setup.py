@@ -46,7 +46,6 @@ setup(
         "opencv-python",
         "pyopengl",
         "pyyaml",
-        "rich",
         "robosuite",
         "scipy",
     ],

@@ -1,8 +1,6 @@
 """Benchmark `bench experts`: success of the scripted experts from LIBERO's initial states, without images."""
 
 import json as json_module
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,10 +8,13 @@ import numpy as np
 
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_sim import experts
-from m2distill_sim.collect import expert_digest, ignore_interrupt
+from m2distill_sim.collect import expert_digest
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT, assets_of, find_task, initial_states, suites
 from m2distill_training.bench.measure import judged, machine, progress, show
 from m2distill_training.evaluation.metrics import wilson_interval
+from m2distill_training.execution.executor import Executor, run_jobs
+from m2distill_training.execution.jobs import Job, Outcome
+from m2distill_training.execution.local import LocalBackend
 
 COLUMNS = ("assets", "suite", "task", "successes", "episodes", "wilson_95", "steps", "bar", "holds")
 STATES = len(DEMO_STATES) + len(HELD_OUT)
@@ -60,27 +61,25 @@ def bench_experts(
                 find_task(name, task)
                 runs[ExpertRun(identity, name, task, disturbed, seed, expert_digest())] = source
     finished = _read(log, runs)
-    todo = [
-        (run, begin, [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
+    jobs = [
+        Job(f"{run} from {begin}", _episodes, (run, runs[run], left))
         for run in runs
         for begin in range(0, states, AT_ONCE)
+        if (left := [state for state in range(begin, min(begin + AT_ONCE, states)) if state not in finished[run]])
     ]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), ignore_interrupt) as pool:
-        jobs = {pool.submit(_episodes, run, runs[run], left): run for run, _, left in todo if left}
-        try:
-            for job in as_completed(jobs):
-                run, results = jobs[job], job.result()
-                finished[run] |= results
-                _write(log, run, results)
-                row = _row(run, finished[run])
-                progress(
-                    f"{run.assets} {run.suite} {run.task}: {row['successes']} of {row['episodes']} so far, failed "
-                    f"from states {row['failed_states']}"
-                )
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
+
+    def keep(outcome: Outcome) -> None:
+        run = outcome.job.arguments[0]
+        finished[run] |= outcome.value
+        _write(log, run, outcome.value)
+        row = _row(run, finished[run])
+        progress(
+            f"{run.assets} {run.suite} {run.task}: {row['successes']} of {row['episodes']} so far, failed "
+            f"from states {row['failed_states']}"
+        )
+
+    with Executor(LocalBackend(workers)) as executor:
+        run_jobs(executor, jobs, keep)
     rows = [_row(run, {state: finished[run][state] for state in range(states)}) for run in runs]
     rows += [
         _mean(label, [row for row in rows if row["assets"] == label])

@@ -10,7 +10,7 @@ from m2distill_training.cli.options import (
     add_cameras,
     add_demos,
     add_image_size,
-    add_workers,
+    add_spreading,
     chosen_cameras,
 )
 
@@ -26,7 +26,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[0, 1], help="task numbers in the suite, from 0")
     add_demos(parser, 50)
     parser.add_argument("--out", type=Path, default=Path("data/demos"), help="folder of the files, <task>_demo.hdf5")
-    add_workers(parser)
+    add_spreading(parser)
     parser.add_argument(
         "--seed",
         type=int,
@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from m2distill_sim.assets import find_assets
-    from m2distill_sim.collect import collect
+    from m2distill_training.experiments.collect import collect
 
     files = collect(
         options.suite,
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
         options.demos,
         options.out,
         workers=options.workers,
+        cluster=options.cluster,
         seed=options.seed,
         size_px=options.image_size_px,
         assets=find_assets(options.assets),

@@ -12,7 +12,7 @@ from m2distill_training.cli.options import (
     add_episodes,
     add_max_steps,
     add_sampling,
-    add_workers,
+    add_spreading,
     simulation,
 )
 
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the samples from the policy's mixture")
     add_max_steps(parser)
-    add_workers(parser)
+    add_spreading(parser)
     add_assets(parser)
     parser.add_argument(
         "--out", type=Path, help="of a checkpoint: folder of the result; default: CHECKPOINT_evaluation beside it"
@@ -64,7 +64,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    require_at_least(1, workers=options.workers)
+    require_at_least(1, **({} if options.workers is None else {"workers": options.workers}))
     if (options.path / "data.json").is_file():
         _evaluate_run(options)
     else:
@@ -127,7 +127,7 @@ def _tasks_of(checkpoint: Path, suite: Sequence[str], tasks: Sequence[int]) -> l
     """The suite's tasks with these numbers; if there are none, the tasks of the suites that the checkpoint knows."""
     from m2distill_policy.checkpoint import load_checkpoint
     from m2distill_sim.suites import find_task
-    from m2distill_training.evaluation.evaluate import find_tasks
+    from m2distill_training.evaluation.run_specs import find_tasks
 
     if tasks:
         if len(suite) != 1:

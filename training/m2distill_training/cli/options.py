@@ -49,6 +49,20 @@ def add_workers(parser: Parser, default: int = 2) -> None:
     )
 
 
+def add_spreading(parser: Parser) -> None:
+    """Add --workers and --cluster."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="CPUs for jobs, and so simulators at the same time; the result does not depend on it; default: 2, with "
+        "--cluster all of them",
+    )
+    parser.add_argument(
+        "--cluster",
+        help="auto or HOST:PORT: spread the jobs over the Ray cluster of this machine, or the one whose head is there",
+    )
+
+
 def add_assets(parser: Parser) -> None:
     parser.add_argument(
         "--assets",
@@ -83,4 +97,4 @@ def add_json(parser: Parser) -> None:
 
 def simulation(options: argparse.Namespace) -> dict:
     """The settings of evaluation episodes that `evaluate` and `promote` share."""
-    return {name: getattr(options, name) for name in ("sampling", "max_steps", "workers", "assets")}
+    return {name: getattr(options, name) for name in ("sampling", "max_steps", "workers", "cluster", "assets")}

@@ -13,7 +13,7 @@ from m2distill_training.cli.options import (
     add_episodes,
     add_max_steps,
     add_sampling,
-    add_workers,
+    add_spreading,
     simulation,
 )
 from m2distill_training.promotion.thresholds import Thresholds
@@ -44,7 +44,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_episodes(parser, 20, per="task and checkpoint")
     add_max_steps(parser)
-    add_workers(parser)
+    add_spreading(parser)
     add_assets(parser)
     add_sampling(parser)
     parser.add_argument(
@@ -55,7 +55,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     from m2distill_policy.errors import require_at_least
 
-    require_at_least(1, episodes=options.episodes, max_steps=options.max_steps, workers=options.workers)
+    require_at_least(1, episodes=options.episodes, max_steps=options.max_steps)
     thresholds = read_dataclass_options(Thresholds(), options)
 
     from m2distill_training.cli.progress import show_episodes

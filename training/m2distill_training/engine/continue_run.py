@@ -74,9 +74,9 @@ def learn(
         policy.load_state_dict(previous.state_dict)
         config = config.with_strategy(strategy)
         trainer = Trainer(config, previous.spec, device, stage, stages, policy, run, DistributedContext())
-        trainer.run(stage, on_step, interrupted)
+        trainer.run(stage, on_step, interrupted.is_set)
         save_task(run, split, new, config)
-        trainer.finish(interrupted)
+        trainer.finish(interrupted.is_set)
         return stage
 
 

@@ -35,14 +35,15 @@ def train(
     start_from: Path | None = None,
     cache: Path | None = None,
     instructions: Sequence[str] | None = None,
+    last_stage: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
     on_ready: Callable[[], None] = lambda: None,
     on_step: Callable[[TrainProgress], None] = lambda progress: None,
 ) -> RunFolder:
     """Learn the tasks of the datasets, divided into stages by config.protocol.
 
-    `out`/stages/<n>/checkpoint appears after each stage. Under torchrun every process calls this function alike and
-    learns its share of every batch. Ctrl-C saves the state after the current gradient step and raises
-    KeyboardInterrupt.
+    `out`/stages/<n>/checkpoint appears after each stage. Under torchrun every process calls this function alike. After
+    Ctrl-C, or when `stop` returns True, the state is saved after the current gradient step, before KeyboardInterrupt.
 
     Args:
         config: settings of the run.
@@ -53,15 +54,15 @@ def train(
         start_from: checkpoint of another run in place of the first stage, in which strategies do not differ.
         cache: folder of the decoded frames; default: beside each file.
         instructions: replace those in the files.
+        last_stage: number of the stage to end with; default: the last one.
         on_ready: called when everything has been checked.
+        stop: called after every gradient step.
         on_step: called after every gradient step.
 
     Raises:
         UserError: the files, the settings or the run folder do not permit it.
     """
-    in_files, n_demos = _survey(datasets, config)  # first, so that errors in the files or the plan appear at once
-    instructions = in_files if instructions is None else list(instructions)
-    _check_instructions(datasets, instructions)
+    instructions, n_demos = _survey(datasets, config, instructions)  # first, so that errors appear at once
     splits = plan(config, datasets, n_demos)
     check_strategy(config, start_from)
     config, spec, encoder = _resolve(config)
@@ -75,13 +76,13 @@ def train(
             on_ready()
             _copy_first_stage(start_from, first, run, distributed)
             policy: Policy | None = None
-            for stage, (new, new_splits) in enumerate(zip(stages, splits, strict=True), 1):
+            for stage, (new, new_splits) in enumerate(zip(stages[:last_stage], splits, strict=False), 1):
+                _save_tasks(run, new_splits, new, config, distributed)
                 if not run.checkpoint(stage).is_dir():
                     trainer = Trainer(config, spec, distributed.device, stage, stages[:stage], policy, run, distributed)
                     later_steps = sum(map(trainer.steps_of, stages[stage:]))
-                    trainer.run(len(stages), on_step, interrupted, later_steps)
-                    trainer.finish(interrupted)
-                _save_tasks(run, new_splits, new, config, distributed)
+                    trainer.run(len(stages), on_step, lambda: interrupted.is_set() or stop(), later_steps)
+                    trainer.finish(lambda: interrupted.is_set() or stop())
                 policy = load_checkpoint(run.checkpoint(stage)).build_policy()
             return run
 
@@ -101,13 +102,17 @@ def save_task(run: RunFolder, split: TaskSplit, subset: DemoSubset, config: Trai
         save_task_memory(run.memory(split.task, "held_out"), subset, split.held_out)
 
 
-def _survey(datasets: Sequence[Path], config: TrainConfig) -> tuple[list[str], list[int]]:
-    """Return the instruction and the number of demos of every dataset."""
+def _survey(
+    datasets: Sequence[Path], config: TrainConfig, instructions: Sequence[str] | None
+) -> tuple[list[str], list[int]]:
+    """Return the instruction and the number of demos of every dataset; `instructions` replace those in the files."""
     found = []
     for path in datasets:
         with open_libero(path, config.pairing) as file:
             found.append((file.instruction, len(file.demo_names)))
-    return [text for text, _ in found], [n for _, n in found]
+    texts = [text for text, _ in found] if instructions is None else list(instructions)
+    _check_instructions(datasets, texts)
+    return texts, [n for _, n in found]
 
 
 def _check_instructions(datasets: Sequence[Path], instructions: Sequence[str]) -> None:

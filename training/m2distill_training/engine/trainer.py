@@ -12,7 +12,6 @@ that a checkpoint would hold, with a new optimiser, average and schedule.
 """
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -140,18 +139,18 @@ class Trainer:
 
     @freed_memory_kept()
     def run(
-        self, stages: int, on_step: Callable[[TrainProgress], None], interrupted: threading.Event, later_steps: int = 0
+        self, stages: int, on_step: Callable[[TrainProgress], None], stop: Callable[[], bool], later_steps: int = 0
     ) -> None:
         """Make all gradient steps of the stage, from its saved state if there is one.
 
         Args:
             stages: number of stages of the run, for the progress.
             on_step: called after every gradient step.
-            interrupted: when set, the state is saved after the current gradient step.
+            stop: called after every gradient step; when it returns True, the state is saved.
             later_steps: gradient steps of the stages after this one, for the progress.
 
         Raises:
-            KeyboardInterrupt: the training was interrupted in any process.
+            KeyboardInterrupt: `stop` returned True in any process.
         """
         run, steps = self.folder, self.phases.steps
         if state := run.load_state(self.stage):
@@ -171,17 +170,17 @@ class Trainer:
                 run.log(line | {"steps_per_s": round(rate, 3)})
             self._save_point(curve)
             on_step(TrainProgress(self.stage, stages, self.step, steps, later_steps, self.losses, lr, rate))
-            stop = self.distributed.any(interrupted.is_set())
-            if stop or self.step % self.config.save_every == 0 or self.step == steps:
+            stopped = self.distributed.any(stop())
+            if stopped or self.step % self.config.save_every == 0 or self.step == steps:
                 run.save_state(self.stage, self._state())
-            if stop:
+            if stopped:
                 raise KeyboardInterrupt
 
-    def finish(self, interrupted: threading.Event) -> None:
+    def finish(self, stop: Callable[[], bool]) -> None:
         """Write the strategy's memory and then the checkpoint of the stage, and remove its saved state."""
         weights = self._saved_weights()
         self.policy.load_state_dict(weights)
-        self.strategy.end_task(self.policy, self._epoch(interrupted))
+        self.strategy.end_task(self.policy, self._epoch(stop))
         if self.distributed.leads:
             if self.strategy.remembers:
                 save_memory(self._memory_path(self.stage), self.strategy.memory)
@@ -231,10 +230,10 @@ class Trainer:
             self.strategy.take_gradient_norms(measured.norms())
         return {name: x.item() for name, x in mean.items()}
 
-    def _epoch(self, interrupted: threading.Event) -> Iterator[Samples]:
+    def _epoch(self, stop: Callable[[], bool]) -> Iterator[Samples]:
         """Yield full batches of all windows of the current task, once."""
         for i in range(self.phases.steps, self.phases.steps + self.batches.per_epoch):
-            if interrupted.is_set():  # the state after the last gradient step is saved
+            if stop():  # the state after the last gradient step is saved
                 raise KeyboardInterrupt
             self.batches.seed_torch(i)
             yield self.batches.samples(i, replay=False)

@@ -70,7 +70,8 @@ def _expanded(runs: Iterable[str | Path]) -> list[tuple[str, Path]]:
         if not (path / "study.json").is_file():
             found.append((name, path))
             continue
-        from m2distill_training.experiments.study import FIRST, study_runs
+        from m2distill_training.experiments.study_plan import FIRST
+        from m2distill_training.experiments.study_results import study_runs
 
         in_study = [(variant, run) for variant, run in study_runs(path) if variant != FIRST]
         if not in_study:

@@ -16,8 +16,7 @@ import numpy as np
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
-from m2distill_policy.language.instruction_text import normalise
-from m2distill_sim.suites import Task, assets_of, find_task, suites
+from m2distill_sim.suites import Task, assets_of, find_task
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.evaluation.rollout_jobs import (
     ProgressCallbacks,
@@ -28,8 +27,8 @@ from m2distill_training.evaluation.rollout_jobs import (
     run_rollouts,
     versions,
 )
+from m2distill_training.evaluation.run_specs import known_tasks, run_specs
 from m2distill_training.runs.provenance import environment
-from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_rate, is_text, non_empty, optional
 
@@ -92,7 +91,8 @@ def evaluate_checkpoint(
     sampling: str = DEFAULT_SAMPLING,
     seed: int = 0,
     max_steps: int = 600,
-    workers: int = 2,
+    workers: int | None = None,
+    cluster: str | None = None,
     assets: str | None = None,
     starts: str = "report",
     callbacks: ProgressCallbacks = ProgressCallbacks(),
@@ -110,7 +110,8 @@ def evaluate_checkpoint(
         sampling: see action.SAMPLING_MODES.
         seed: of the samples from the policy's mixture.
         max_steps: control steps after which an episode has failed.
-        workers: processes with a simulator each.
+        workers: CPUs for episodes, see open_executor; 0: this process.
+        cluster: a Ray cluster, see open_executor.
         assets: builtin, installed, hub or a folder; default: the first that is available.
         starts: "report", or "choice" for starts that are never reported; see suites.held_out.
         callbacks: called while episodes run.
@@ -128,7 +129,7 @@ def evaluate_checkpoint(
             f"{checkpoint} does not know {min(strange)!r}, only {sorted(known.instructions)}; leave "
             "--tasks out to evaluate what it knows"
         )
-    results, ran = _run(specs, workers, out, callbacks)
+    results, ran = _run(specs, workers, cluster, out, callbacks)
     evaluation = {
         "checkpoint": str(checkpoint),
         "checkpoint_id": known.id,
@@ -162,7 +163,7 @@ def _assets_content(specs: Iterable[RolloutSpec]) -> dict[str, str]:
 
 
 def _run(
-    specs: list[RolloutSpec], workers: int, folder: Path, callbacks: ProgressCallbacks
+    specs: list[RolloutSpec], workers: int | None, cluster: str | None, folder: Path, callbacks: ProgressCallbacks
 ) -> tuple[list[RolloutResult], dict]:
     """Return the results, and how they were obtained: what differs between repetitions."""
     began, repeated, total = time.monotonic(), [], 0
@@ -176,10 +177,12 @@ def _run(
         repeated.append({"suite": spec.suite, "task": spec.task, "state": spec.state, "reason": reason})
         callbacks.repeat(spec, reason)
 
-    results = run_rollouts(specs, workers, folder / EPISODES, replace(callbacks, begin=on_begin, repeat=on_repeat))
+    counting = replace(callbacks, begin=on_begin, repeat=on_repeat)
+    results = run_rollouts(specs, workers, folder / EPISODES, counting, cluster)
     now = environment()
     return results, {
         "workers": workers,
+        "cluster": cluster,
         "episodes": total,
         "seconds": round(time.monotonic() - began, 1),
         "repeated": repeated,
@@ -222,27 +225,6 @@ def _task_summary(results: list[RolloutResult], base: Path) -> dict:
     }
 
 
-def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[Task]:
-    """Return the task of every instruction from the first suite that has it. Raises UserError if none has."""
-    candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
-    found = []
-    for text in instructions:
-        same = known_tasks([text], candidates)
-        if not same:
-            raise UserError(
-                f"no task of {', '.join(suite_names)} is {text!r}; name the suites that the demonstrations "
-                "are from with --suite"
-            )
-        found.append(same[0])
-    return found
-
-
-def known_tasks(instructions: Iterable[str], tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks that one of the instructions names."""
-    known = {normalise(text) for text in instructions}
-    return [task for task in tasks if normalise(task.instruction) in known]
-
-
 def evaluate_run(
     run: Path,
     suite_names: Sequence[str],
@@ -251,7 +233,8 @@ def evaluate_run(
     sampling: str = DEFAULT_SAMPLING,
     seed: int = 0,
     max_steps: int = 600,
-    workers: int = 2,
+    workers: int | None = None,
+    cluster: str | None = None,
     assets: str | None = None,
     starts: str = "report",
     callbacks: ProgressCallbacks = ProgressCallbacks(),
@@ -263,58 +246,24 @@ def evaluate_run(
     checkpoints serve only the tasks of their own stage. Finished episodes are kept in episodes.jsonl, so a repeated
     command runs only the missing ones. Arguments are those of `evaluate_checkpoint`.
     """
-    if not (run / "data.json").is_file():
-        raise RunError(f"{run} is no run folder; give the --out of m2distill train")
-    instructions = [d["instruction"] for d in RunFolder(run).data()]
-    tasks = dict(zip(instructions, find_tasks(suite_names, instructions), strict=True))
-    folders = [RunFolder(run).checkpoint(stage) for stage in range(1, len(tasks) + 1)]
-    checkpoints = {folder: load_checkpoint(folder) for folder in folders if folder.is_dir()}
-    if not checkpoints:
-        raise RunError(f"{run} holds no finished stage yet; repeat its m2distill train command")
-    known = [{tasks[text] for text in checkpoint.instructions} for checkpoint in checkpoints.values()]
-    serving = serving_stages(known)
-
-    def specs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
-        videos = run / "videos" if filmed else None
-        return make_specs(folder, chosen, episodes, sampling, seed, max_steps, assets, videos, starts)
-
-    stages = [
-        [spec for task in tasks.values() if task in served for spec in specs_of(folders[served[task]], [task], filmed)]
-        for served, filmed in zip(serving, [*[False] * (len(serving) - 1), True], strict=True)
-    ]
-    curves = [
-        [specs_of(folder, new) for folder in RunFolder(run).curve(stage)]
-        for stage, new in enumerate(_new_tasks(serving), 1)
-    ]
+    settings = (episodes, sampling, seed, max_steps, assets, starts)
+    stages, curves = run_specs(run, suite_names, *settings)
     specs = [*_flat(_flat(curves)), *_flat(stages)]  # a curve ends in its stage's checkpoint, whose episodes are filmed
-    done, ran = _run(specs, workers, run, callbacks)
+    done, ran = _run(specs, workers, cluster, run, callbacks)
     results = dict(zip(specs, done, strict=True))
 
     def results_of(specs: list[RolloutSpec]) -> list[RolloutResult]:
         return [results[spec] for spec in specs]
 
-    settings = _settings(specs[0], episodes, starts) | {"assets_content": _assets_content(specs), "ran": ran}
+    shared = _settings(specs[0], episodes, starts) | {"assets_content": _assets_content(specs), "ran": ran}
     return write_evaluation(
         run,
         [results_of(specs) for specs in stages],
-        settings,
+        shared,
         [[float(np.mean([r.success for r in results_of(specs)])) for specs in curve] for curve in curves]
         if all(curves)
         else None,
     )
-
-
-def serving_stages(known: list[set[Task]]) -> list[dict[Task, int]]:
-    """Return for every stage {task: index of the stage whose checkpoint serves it}, from the tasks each one knows."""
-    serving: list[dict[Task, int]] = []
-    for i, tasks in enumerate(known):
-        serving.append((serving[-1] if serving else {}) | dict.fromkeys(tasks, i))
-    return serving
-
-
-def _new_tasks(serving: list[dict[Task, int]]) -> list[list[Task]]:
-    """Return the tasks of every stage that the previous stage did not have."""
-    return [[task for task in served if not i or task not in serving[i - 1]] for i, served in enumerate(serving)]
 
 
 def _flat(lists: list[list]) -> list:

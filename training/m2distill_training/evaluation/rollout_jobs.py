@@ -4,6 +4,7 @@ Each episode depends only on its RolloutSpec. Episodes start from suites.held_ou
 suites.DEMO_STATES. No checkpoint is selected by its success, so no state serves both selection and reporting.
 """
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,11 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.spec import CameraSpec
+from m2distill_sim.probe import check_simulation
 from m2distill_sim.suites import CHOICE_FROM, DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
-from m2distill_training.execution.local_pool import run_in_workers
+from m2distill_training.execution.executor import run_jobs
+from m2distill_training.execution.jobs import Job
+from m2distill_training.execution.open import open_executor
 from m2distill_training.runs.provenance import packages
 from m2distill_training.runs.records import append_line, read_lines, write_lines
 from m2distill_training.utils.schemas import is_count, is_text, optional
@@ -119,42 +123,89 @@ def make_specs(
 
 
 def run_rollouts(
-    specs: Sequence[RolloutSpec], workers: int, kept: Path, callbacks: ProgressCallbacks = ProgressCallbacks()
+    specs: Sequence[RolloutSpec],
+    workers: int | None,
+    kept: Path,
+    callbacks: ProgressCallbacks = ProgressCallbacks(),
+    cluster: str | None = None,
 ) -> list[RolloutResult]:
     """Return results in the order of `specs`; run the episodes that the file `kept` lacks and append them to it.
 
-    Equal episodes of equal checkpoints run once, as the last of their specs, and share a result. Lines of other assets
-    or versions do not count. An episode is repeated if its video is missing or shows a later episode of the same name.
-
     Args:
         specs: the episodes.
-        workers: processes; 0 runs in this process, for debugging.
+        workers: CPUs for episodes, see open_executor; 0 runs in this process, for debugging.
         kept: file of finished episodes.
         callbacks: called while episodes run.
+        cluster: a Ray cluster, see open_executor.
 
     Raises:
         UserError: the settings are out of range, or an episode failed repeatedly.
     """
-    require_at_least(0, workers=workers)
-    episodes = _EpisodeFile(kept, specs)
-    once = {episodes.key(spec): spec for spec in specs}
-    results = {spec: result for spec in once.values() if (result := episodes.finished(spec))}
-    missing = [spec for spec in once.values() if spec not in results]
+    if workers is not None:
+        require_at_least(0, workers=workers)
+    rollouts = Rollouts(specs, kept)
 
     def keep(result: RolloutResult) -> None:
-        episodes.append(result)
+        rollouts.keep(result)
         callbacks.result(result)
 
-    callbacks.begin(len(missing))
+    callbacks.begin(len(rollouts.missing))
     if workers == 0:
         with _one_thread():
-            for spec in missing:
-                results[spec] = run_rollout(spec)
-                keep(results[spec])
-    elif missing:
-        done = run_in_workers(_run_in_worker, missing, workers, on_result=keep, on_repeat=callbacks.repeat)
-        results |= dict(zip(missing, done, strict=True))
-    return [results[once[episodes.key(spec)]] for spec in specs]
+            for spec in rollouts.missing:
+                keep(run_rollout(spec))
+    elif rollouts.missing:
+        with open_executor(workers, cluster, kept.parent, simulation_check(specs)) as executor:
+            executor.on_repeat = lambda job, reason: callbacks.repeat(job.arguments[0], reason)
+            run_jobs(executor, rollouts.jobs(), lambda outcome: keep(outcome.value))
+    return rollouts.results()
+
+
+class Rollouts:
+    """Episodes, and which of them a file of finished ones lacks.
+
+    Equal episodes of equal checkpoints run once, as the last of their specs, and share a result. Lines of other assets
+    or versions do not count. An episode is repeated if its video is missing or shows a later episode of the same name.
+
+    Attributes:
+        specs: the episodes.
+        missing: those that must run.
+    """
+
+    def __init__(self, specs: Sequence[RolloutSpec], kept: Path):
+        self.specs = list(specs)
+        self._file = _EpisodeFile(kept, specs)
+        self._once = {self._file.key(spec): spec for spec in specs}
+        self._results = {spec: result for spec in self._once.values() if (result := self._file.finished(spec))}
+        self.missing = [spec for spec in self._once.values() if spec not in self._results]
+
+    def jobs(self) -> list[Job]:
+        """Return a job for each missing episode, whose value `keep` takes."""
+        return [
+            Job(
+                f"episode {spec.checkpoint} {spec.suite} {spec.task} {spec.state}",
+                run_rollout,
+                (spec,),
+                group=f"{spec.checkpoint} {spec.suite} {spec.task}",
+                inputs=(spec.checkpoint,),
+            )
+            for spec in self.missing
+        ]
+
+    def keep(self, result: RolloutResult) -> None:
+        """Append a result to the file."""
+        self._file.append(result)
+        self._results[result.spec] = result
+
+    def results(self) -> list[RolloutResult]:
+        """Return the results in the order of the specs, when none is missing."""
+        return [self._results[self._once[self._file.key(spec)]] for spec in self.specs]
+
+
+def simulation_check(specs: Sequence[RolloutSpec]) -> Callable[[], None]:
+    """Return the check of a machine that is to run these episodes."""
+    which = {(spec.suite, spec.assets) for spec in specs}
+    return functools.partial(check_simulation, {pair: assets_of(*pair).identity() for pair in which})
 
 
 class _EpisodeFile:
@@ -271,11 +322,6 @@ def render_size(camera: CameraSpec) -> tuple[int, int]:
     """Return the (height, width) to render for a camera of the policy."""
     square = camera.height == camera.width
     return (max(camera.height, RENDER_PX),) * 2 if square else (camera.height, camera.width)
-
-
-def _run_in_worker(spec: RolloutSpec) -> RolloutResult:
-    with _one_thread():
-        return run_rollout(spec)
 
 
 @contextmanager

@@ -37,13 +37,13 @@ from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.schema import with_schema
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import collect
 from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_training import presets
 from m2distill_training.cli.progress import show_training
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
+from m2distill_training.experiments.collect import collect
 from m2distill_training.report import write_report
 from m2distill_training.runs.records import RunError, begin_folder, read_json, write_atomic
 from m2distill_training.utils.schemas import is_count, optional

@@ -1,315 +1,228 @@
 """Experiment of `m2distill study`: strategies and ablations on the same demonstrations and first stage.
 
-    OUT/study.json           the settings; a study with other settings in the same folder is rejected
-    OUT/data/                demonstrations, one file per task
-    OUT/runs/<variant>-<seed>/   run folders; those of one seed share the first stage, in which no strategy differs
-    OUT/results.json         every finished run: metrics with intervals, success matrix, gradient steps per second
-    OUT/results.md           the same as tables
-    OUT/report.html          the same as images
+    OUT/plan.json           the last plan
+    OUT/status.json         what is done, running and left, see study_status.py
+    OUT/study.json          what all runs share; a study with other settings in the same folder is rejected
+    OUT/data/               demonstrations that were collected, one file per task
+    OUT/runs/<variant>-<seed>/   run folders; most of one seed share the first stage, in which strategies do not differ
+    OUT/results.json, results.md, comparison.md, report.html    see study_results.py
 
-Finished runs and episodes are not repeated: the same command continues after an interruption, and one with further
-variants or seeds adds to the study.
+With several suites the last four are in OUT/<suite>/. The work is a graph of jobs (execution/graph.py): demonstrations,
+the shared first stage, the stages of each run in order, and the evaluation of each checkpoint as soon as it exists.
+Finished runs, stages and episodes are not repeated: the same command continues after an interruption, and one with
+further strategies or seeds adds to the study.
 """
 
 import dataclasses
-import json
-from dataclasses import asdict, dataclass
+import functools
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from m2distill_policy.action import DEFAULT_SAMPLING
-from m2distill_policy.errors import UserError, require_at_least, unknown_name
-from m2distill_policy.utils.schema import with_schema
-from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import collect
-from m2distill_sim.suites import find_task
-from m2distill_training import presets
-from m2distill_training.cli.progress import show_episodes, show_training
+from m2distill_policy.errors import UserError
+from m2distill_sim.probe import check_simulation
+from m2distill_sim.suites import assets_of
 from m2distill_training.config import TrainConfig
-from m2distill_training.engine.train import train
-from m2distill_training.evaluation.evaluate import EPISODES, evaluate_run
-from m2distill_training.evaluation.metrics import t_interval, wilson_interval
-from m2distill_training.report import write_report
-from m2distill_training.report.runs import read_evaluation
-from m2distill_training.runs.records import begin_folder, read_json, read_lines, write_atomic, write_lines
-from m2distill_training.runs.run_folder import CONFIG, RunFolder
-from m2distill_training.strategies import find_strategy, strategy_names
-from m2distill_training.utils.schemas import is_count
+from m2distill_training.engine.train import deferred_interrupt
+from m2distill_training.execution.executor import Executor
+from m2distill_training.execution.graph import Activity, run_graph
+from m2distill_training.execution.jobs import Resources
+from m2distill_training.execution.open import open_executor
+from m2distill_training.experiments.collect import collect_tasks
+from m2distill_training.experiments.study_jobs import (
+    EvaluateStage,
+    EvaluationSettings,
+    FinishRun,
+    StudyRun,
+    TrainStage,
+)
+from m2distill_training.experiments.study_plan import FIRST, Plan, SuitePlan, Variant
+from m2distill_training.experiments.study_results import write_comparison, write_results
+from m2distill_training.experiments.study_status import LOCK, StatusFile
+from m2distill_training.experiments.suite_files import in_suite_order
+from m2distill_training.runs.records import begin_folder, locked, write_json, writing
+from m2distill_training.runs.run_folder import RunFolder
 
-FIRST = "first"  # the run that ends after the stage which all others share
-STUDY = {
-    "suite": str,
-    "tasks": [is_count],
-    "preset": str,
-    **dict.fromkeys(("demos", "replay", "first_budget", "budget", "episodes", "max_steps"), is_count),
-}  # the entries of study.json that are read again
-
-
-VARIANTS: dict[str, tuple[str, dict[str, float]]] = {  # strategy and hyper-parameters; a strategy is its own variant
-    "finetune": ("finetune", {}),
-    "er": ("er", {}),
-    "m2distill": ("m2distill", {}),
-    "relabel": ("relabel", {}),
-    "multitask": ("multitask", {}),
-    "no_image": ("m2distill", {"image": 0.0}),
-    "no_text": ("m2distill", {"text": 0.0}),
-    "no_extra": ("m2distill", {"extra": 0.0}),
-    "no_policy": ("m2distill", {"policy": 0.0}),
-}
+STOP = "stop"  # file in OUT at which trainings save their state and end
 
 
-def strategy_of(variant: str) -> tuple[str, dict[str, float]]:
-    """Return the strategy of a variant, and its hyper-parameters that differ from the preset. Raises UserError."""
-    if variant in (*VARIANTS, FIRST):
-        return VARIANTS.get(variant, ("finetune", {}))
-    if ":" not in variant and variant not in strategy_names():
-        raise UserError(
-            f"{unknown_name('variant', variant, (*VARIANTS, *strategy_names()))}; "
-            "a strategy of your own is a variant too: --variants module:Class"
-        )
-    return variant, {}
-
-
-def is_joint(variant: str) -> bool:
-    """Return True if a variant learns all tasks in one step."""
-    return find_strategy(strategy_of(variant)[0]).joint
-
-
-def folder_name(variant: str, seed: int) -> str:
-    """Return the name of a run's folder: ffmpeg and Windows reject a colon in a path."""
-    return f"{variant.replace(':', '.')}-{seed}"
-
-
-@dataclass(frozen=True)
-class Study:
-    """What all runs have in common: options of `m2distill study`."""
-
-    suite: str
-    tasks: tuple[int, ...]
-    demos: int
-    replay: int
-    first_budget: int
-    budget: int
-    episodes: int
-    max_steps: int
-    curve_points: int
-    preset: str
-
-    def config(self, variant: str, seed: int) -> TrainConfig:
-        strategy, values = strategy_of(variant)
-        base = presets.preset(self.preset, strategy, **values)
-        return dataclasses.replace(
-            base,
-            seed=seed,
-            curve_points=self.curve_points,
-            replay=dataclasses.replace(base.replay, demos_per_task=self.replay),
-            optim=dataclasses.replace(base.optim, budget=self._steps_per_task(variant)),
-        )
-
-    def _steps_per_task(self, variant: str) -> int:
-        """Learning all at once takes as many gradient steps as learning one after the other."""
-        total = self.first_budget + (len(self.tasks) - 1) * self.budget
-        if variant == FIRST:
-            return self.first_budget
-        return total // len(self.tasks) if is_joint(variant) else self.budget
-
-
-def study(out: Path, settings: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int = 2) -> None:
+def study(
+    out: Path,
+    plan: Plan,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    limit_s: float | None = None,
+) -> bool:
     """Learn, evaluate and compare; what is finished in `out` is not repeated.
 
     Args:
         out: folder of everything that is written.
-        settings: what all runs have in common.
-        variants: names of VARIANTS, or strategies.
-        seeds: of initial weights, random draws and replayed demonstrations.
-        workers: simulating processes; the results do not depend on their number.
+        plan: what is studied.
+        workers: CPUs for jobs, see open_executor; the results do not depend on their number.
+        cluster: a Ray cluster, see open_executor.
+        limit_s: seconds after which the study ends by itself, between jobs or at a saved state of a training.
+
+    Returns:
+        True if the study is complete, False if the time limit ended it before.
 
     Raises:
-        UserError: for settings that cannot be studied, and for a folder with another study.
+        UserError: the plan cannot be studied, or the folder holds another study.
+        KeyboardInterrupt: after Ctrl-C, when running trainings have saved their state.
     """
-    _check(settings, variants, seeds, workers)
-    begin_folder(out, "study", json.loads(json.dumps(asdict(settings))))
-    console = Console()
-    files = collect(
-        settings.suite, settings.tasks, settings.demos, out / "data", workers=workers, assets=find_assets("builtin")
-    )
-    for seed in seeds:
-        for variant in variants:
-            console.rule(f"{variant}, seed {seed}", align="left")
-            first = None if is_joint(variant) else _learn_and_evaluate(out, settings, files[:1], FIRST, seed, workers)
-            _learn_and_evaluate(out, settings, files, variant, seed, workers, first)
-            write_results(out)
-    print((out / "results.md").read_text())
+    deadline, out = None if limit_s is None else time.monotonic() + limit_s, out.absolute()
+    plan.check()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    assets = {(suite.suite, plan.assets): assets_of(suite.suite, plan.assets).identity() for suite in plan.suites}
+    with (
+        open_executor(workers, cluster, out, functools.partial(check_simulation, assets)) as executor,
+        deferred_interrupt() as interrupted,
+    ):
+        device = _device(plan, executor)
+        folders = {suite: out / suite.suite if len(plan.suites) > 1 else out for suite in plan.suites}
+        for suite, folder in folders.items():
+            begin_folder(folder, "study", plan.settings(suite, device))
+        with locked(out / LOCK, f"{out} is in use by another process; see m2distill study --status {out}"):
+            write_json(out / "plan.json", plan.model_dump(mode="json"))
+            graphs = [SuiteGraph(folder, plan, suite, device, out / STOP) for suite, folder in folders.items()]
+            activities = [activity for graph in graphs for activity in graph.activities()]
+            failure = None
+            try:
+                complete = _work(executor, activities, out, deadline, interrupted)
+            except UserError as error:  # what does not depend on it has been finished
+                complete, failure = False, error
+            for folder in folders.values():
+                _write(folder, plan)
+    if failure is not None:
+        raise failure
+    if interrupted.is_set() and not complete:
+        raise KeyboardInterrupt
+    return complete
 
 
-def _check(settings: Study, variants: tuple[str, ...], seeds: tuple[int, ...], workers: int) -> None:
-    for variant in variants:
-        strategy, _ = strategy_of(variant)
-        if find_strategy(strategy).remembers:
-            raise UserError(
-                f"variant {variant!r} needs more of the first stage than the checkpoint that all variants share; "
-                "train it by itself with m2distill train"
-            )
-    for task in settings.tasks:
-        find_task(settings.suite, task)
-    if len(set(settings.tasks)) < max(2, len(settings.tasks)):
-        raise UserError(f"tasks {list(settings.tasks)} given, expected at least two and none twice")
-    if not variants or not seeds:
-        raise UserError("expected at least one of --variants and of --seeds")
-    require_at_least(
-        1,
-        demos=settings.demos,
-        replay=settings.replay,
-        first_budget=settings.first_budget,
-        budget=settings.budget,
-        episodes=settings.episodes,
-        max_steps=settings.max_steps,
-        workers=workers,
-    )
-    require_at_least(0, curve_points=settings.curve_points, seeds=min(seeds))
-    settings.config(FIRST, min(seeds))  # rejects an unknown preset
+def _work(
+    executor: Executor, activities: list[Activity], out: Path, deadline: float | None, interrupted: threading.Event
+) -> bool:
+    """Run all activities; return False if an interruption or the deadline ended it before."""
+    status, stop_file = StatusFile(out / "status.json", executor, activities), out / STOP
+    stop_file.unlink(missing_ok=True)
+
+    def stop() -> bool:
+        due = interrupted.is_set() or (deadline is not None and time.monotonic() > deadline)
+        if due:
+            stop_file.touch()
+        return due
+
+    try:
+        return run_graph(executor, activities, keep_going=True, stop=stop, on_look=status.update)
+    finally:
+        status.update(end=True)
+        stop_file.unlink(missing_ok=True)
 
 
-def _learn_and_evaluate(
-    out: Path, settings: Study, files: list[Path], variant: str, seed: int, workers: int, first: RunFolder | None = None
-) -> RunFolder:
-    """Train and evaluate one run; `first` is the run of its first stage, whose episodes are not repeated."""
-    run = RunFolder(out / "runs" / folder_name(variant, seed))
-    with show_training(variant) as on_step:
-        train(
-            settings.config(variant, seed),
-            files,
-            run.path,
-            resume=(run.path / "config.json").is_file(),
-            start_from=first.checkpoint(1) if first else None,
-            on_step=on_step,
+def _device(plan: Plan, executor: Executor) -> str:
+    """Return where networks are trained. Raises UserError."""
+    if plan.device == "cpu":
+        return "cpu"
+    if executor.capacity().gpus > 0:
+        return "cuda"
+    if plan.device == "auto":
+        return "cpu"
+    raise UserError("device is cuda, and no machine here has a GPU; give device: cpu")
+
+
+def _write(folder: Path, plan: Plan) -> None:
+    if any((folder / "runs").glob("*/evaluation.json")):
+        write_results(folder)
+        write_comparison(folder, [variant.name for variant in plan.strategies])
+
+
+class SuiteGraph:
+    """The activities of one suite."""
+
+    def __init__(self, out: Path, plan: Plan, suite: SuitePlan, device: str, stop_file: Path):
+        self._out, self._plan, self._suite, self._device, self._stop_file = out, plan, suite, device, stop_file
+        self._label = f"{suite.suite}: " if len(plan.suites) > 1 else ""
+        self._sizes = plan.stage_sizes(suite)
+        self._collects: list[Activity] = []
+        self._files, self._instructions = self._data()
+        self._settings = EvaluationSettings(
+            suite.suite, plan.episodes, plan.sampling, plan.max_steps, plan.assets, plan.starts
         )
-    if first and not (run.path / EPISODES).is_file():
-        write_lines(run.path / EPISODES, [line | {"video": None} for line in read_lines(first.path / EPISODES)])
-    with show_episodes() as callbacks:
-        evaluate_run(
-            run.path,
-            [settings.suite],
-            settings.episodes,
-            sampling=DEFAULT_SAMPLING,
-            seed=seed,
-            max_steps=settings.max_steps,
-            workers=workers,
-            assets="builtin",
-            callbacks=callbacks,
+
+    def activities(self) -> list[Activity]:
+        """Return all activities, each after those that it needs."""
+        found = [*self._collects]
+        for seed in self._plan.seeds:
+            first: tuple[StudyRun, list[Activity]] | None = None
+            if any(variant.shares_first_stage for variant in self._plan.strategies):
+                first = self._first(seed)
+                found += first[1]
+            for variant in self._plan.strategies:
+                found += self._run(variant, seed, first)
+        return found
+
+    def _data(self) -> tuple[list[Path], list[str] | None]:
+        """Return the files in the order of learning, and the instructions that replace those in them."""
+        suite, numbers = self._suite, self._suite.numbers()
+        if suite.data is not None:
+            files = sorted(suite.data.absolute().glob("[!.]*.hdf5"))
+            return in_suite_order(files, suite.suite, numbers)
+        assets = assets_of(suite.suite, self._plan.assets)
+        tasks = collect_tasks(suite.suite, numbers, suite.demos, self._out / "data", assets=assets)
+        self._collects += tasks
+        return [task.path for task in tasks], None
+
+    def _study_run(self, name: str, kind: str, config: TrainConfig, tasks: int, stages: int) -> StudyRun:
+        plan, instructions = self._plan, self._instructions
+        gpus = plan.gpus if self._device == "cuda" else 0.0
+        return StudyRun(
+            label=f"{self._label}{name}, seed {config.seed}",
+            kind=kind,
+            folder=RunFolder(self._out / "runs" / f"{name.replace(':', '.')}-{config.seed}"),
+            config=config,
+            files=tuple(self._files[:tasks]),
+            instructions=None if instructions is None else tuple(instructions[:tasks]),
+            stages=stages,
+            resources=Resources(plan.threads, gpus),
+            device=self._device,
+            cache=None if plan.cache is None else plan.cache.absolute(),
+            stop_file=self._stop_file,
         )
-    return run
 
+    def _first(self, seed: int) -> tuple[StudyRun, list[Activity]]:
+        tasks = self._sizes[0]
+        run = self._study_run(FIRST, FIRST, self._plan.first_config(self._suite, seed), tasks, 1)
+        return run, self._stages(run, [tasks], self._collects[:tasks], run)
 
-def write_results(out: Path) -> None:
-    """Write results.json, results.md and report.html of a study's evaluated runs."""
-    evaluated = [
-        (variant, path)
-        for variant, path in study_runs(out)
-        if variant != FIRST and (path / "evaluation.json").is_file()
-    ]
-    results = [_result(variant, path) for variant, path in evaluated]
-    settings = read_json(out / "study.json", STUDY)
-    write_atomic(
-        out / "results.json", (json.dumps(with_schema({"study": settings, "runs": results}), indent=2) + "\n").encode()
-    )
-    write_atomic(out / "results.md", _tables(settings, results).encode())
-    write_report(out / "report.html", [path for _, path in evaluated], title="m2distill study")
+    def _run(self, variant: Variant, seed: int, first: tuple[StudyRun, list[Activity]] | None) -> list[Activity]:
+        joint = variant.load().joint
+        sizes = [sum(self._sizes)] if joint else list(self._sizes)
+        config = self._plan.config(self._suite, variant, seed)
+        run = self._study_run(variant.name, variant.name, config, sum(sizes), len(sizes))
+        after, shared = self._collects, None
+        if first is not None and variant.shares_first_stage:
+            shared, after = first[0], [*self._collects, *first[1]]
+            run = dataclasses.replace(run, start_from=shared.folder.checkpoint(1))
+        activities = self._stages(run, sizes, after, shared or run)
+        return [*activities, FinishRun(run, self._out, self._settings, activities)]
 
-
-def study_runs(out: Path) -> list[tuple[str, Path]]:
-    """Return the variant and folder of every run of a study: first those of VARIANTS, in its order."""
-    runs = []
-    for path in sorted((out / "runs").glob("*-*")):
-        variant = path.name.rpartition("-")[0]
-        if variant not in (*VARIANTS, FIRST) and (path / "config.json").is_file():
-            variant = read_json(path / "config.json", CONFIG)["strategy"]
-        runs.append((variant, path))
-    order = {name: number for number, name in enumerate(VARIANTS)}
-    return sorted(runs, key=lambda run: order.get(run[0], len(order)))
-
-
-def _result(variant: str, path: Path) -> dict:
-    evaluation, config = read_evaluation(path), read_json(path / "config.json", CONFIG)
-    last = evaluation["stages"][-1]["tasks"]
-    rates = {line["stage"]: line.get("steps_per_s") for line in RunFolder(path).metrics()}
-    return {
-        "variant": variant,
-        "seed": config["seed"],
-        "successes": sum(task["successes"] for task in last),
-        "episodes": sum(task["episodes"] for task in last),
-        "steps_per_s": rates,
-        **{name: evaluation.get(name) for name in ("metrics", "intervals_95", "libero_metrics", "matrix")},
-    }
-
-
-def _tables(settings: dict, results: list[dict]) -> str:
-    lines = [
-        f"{settings['suite']}, tasks {', '.join(map(str, settings['tasks']))} in this order; "
-        f"preset {settings['preset']}, {settings['first_budget']} gradient steps for the first, "
-        f"{settings['budget']} for each other; "
-        f"{settings['demos']} demonstrations a task, {settings['replay']} of them replayed; "
-        f"{settings['episodes']} episodes of at most {settings['max_steps']} steps for each rate. In percent, 95 % "
-        "intervals of what the number of episodes leaves open; of a mean over seeds, the 95 % t interval over seeds.",
-        "",
-        "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        scores = [_score(result, name) for name in ("fwt", "nbt", "auc")]
-        low, high = wilson_interval(result["successes"], result["episodes"])
-        lines.append(
-            _row(
-                result["variant"],
-                result["seed"],
-                *scores,
-                f"{result['successes']} of {result['episodes']} ({100 * low:.0f} to {100 * high:.0f})",
-                _liberos(result),
-            )
-        )
-    for variant in dict.fromkeys(result["variant"] for result in results):
-        of_variant = {result["seed"]: result["metrics"] for result in results if result["variant"] == variant}
-        if len(of_variant) > 1:
-            means = (_over_seeds([metrics[name] for metrics in of_variant.values()]) for name in ("fwt", "nbt", "auc"))
-            lines.append(_row(variant, f"mean of {len(of_variant)} seeds", *means, "", ""))
-    for result in results:
-        lines += [
-            "",
-            f"Success after each stage (row) on each task (column), {result['variant']}, seed {result['seed']}:",
-            "",
-        ]
-        size = len(result["matrix"][-1])
-        lines += [_row("", *range(1, size + 1)), "|---" * (size + 1) + "|"]
-        lines += [
-            _row(f"after {i + 1}", *("" if x is None else f"{100 * x:.0f}" for x in row))
-            for i, row in enumerate(result["matrix"])
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def _score(result: dict, name: str) -> str:
-    interval = result["intervals_95"][name]
-    between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
-    return _percent(result["metrics"][name]) + between
-
-
-def _liberos(result: dict) -> str:
-    metrics = result["libero_metrics"]
-    return " / ".join(_percent(metrics[name]) for name in ("fwt", "nbt", "auc")) if metrics else ""
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}"
-
-
-def _over_seeds(values: list[float | None]) -> str:
-    """Return the mean over seeds with its t interval."""
-    known = [value for value in values if value is not None]
-    interval = t_interval(known)
-    between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
-    return _percent(sum(known) / len(known) if known else None) + between
+    def _stages(self, run: StudyRun, sizes: list[int], after: Sequence[Activity], first: StudyRun) -> list[Activity]:
+        """Return training and evaluation of every stage; further training may begin before the evaluation."""
+        trained: Sequence[Activity] = after
+        evaluated: Sequence[Activity] = ()
+        trainings: list[Activity] = []
+        evaluations: list[Activity] = []
+        for stage, tasks in enumerate(sizes, 1):
+            optim = run.config.optim
+            units = optim.budget * (tasks if optim.budget_unit == "steps" else 1)
+            trained = [TrainStage(run, stage, 0 if stage == 1 and run.start_from else units, trained)]
+            learned = sum(sizes[:stage]) * self._plan.episodes
+            points = self._plan.curve_points * tasks * self._plan.episodes
+            new = 0 if stage == 1 and run.start_from else learned + points
+            evaluated = [EvaluateStage(run, stage, self._settings, new, [*trained, *evaluated], first.folder.path)]
+            trainings += trained
+            evaluations += evaluated
+        return [*trainings, *evaluations]

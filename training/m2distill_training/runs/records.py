@@ -28,6 +28,10 @@ class RunError(UserError):
     """A run folder cannot be used as requested, or training cannot continue."""
 
 
+class BusyError(RunError):
+    """Another process holds the lock of a folder."""
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path` and create its folder if needed.
 
@@ -121,7 +125,7 @@ def begin_folder(out: Path, kind: str, requested: dict) -> None:
     """
     record = out / f"{kind}.json"
     if not record.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
             raise RunError(f"{out} is not empty and holds no {kind}; choose another --out")
         write_json(record, requested)
     begun = read_json(record, {})
@@ -147,7 +151,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file `path`. Raises RunError with the message `busy` if another process holds it.
+    """Hold the lock file `path`. Raises BusyError with the message `busy` if another process holds it.
 
     On a file system without locks a warning is printed, and nothing prevents a second process.
     """
@@ -157,7 +161,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
         except BlockingIOError:
-            raise RunError(busy) from None
+            raise BusyError(busy) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise RunError(f"{path} cannot be locked ({error.strerror}); choose another folder") from None

@@ -1,4 +1,4 @@
-"""Collection of demonstrations: scripted experts, disturbed and recorded, as LIBERO-format HDF5.
+"""One attempt of a scripted expert, disturbed and recorded, and the LIBERO-format HDF5 files made of attempts.
 
     OUT/<task>_demo.hdf5        one file per task, the first N successful attempts in order of attempt
     OUT/.unfinished/<task>-<settings>/   finished attempts of an incomplete run, from which a second run resumes
@@ -11,16 +11,14 @@ Format (LIBERO's and robomimic's): obs[j] is observed AFTER actions[j], states[j
 stored bottom row first. The dataset `disturbances` is ours: what was added to `actions` when they were executed.
 """
 
-import contextlib
+import functools
 import hashlib
 import inspect
 import json
 import multiprocessing
 import shutil
-import signal
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,19 +26,18 @@ import h5py
 import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera, camera_records, square_sizes
-from m2distill_policy.errors import DataError, UserError, require_at_least
+from m2distill_policy.errors import DataError, UserError
 from m2distill_policy.utils.schema import with_schema, without_schema
 from m2distill_sim import experts
 from m2distill_sim.assets import AssetSource, find_assets
-from m2distill_sim.experts import check_expert, make_expert
+from m2distill_sim.experts import make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.libero_writer import READ_ERRORS, SimulatedEpisode, observation_datasets, store_demo, write_task
 from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
 
-LINGER_STEPS = 4  # recorded after the expert is done, so that the episode ends at rest
-LINE_EVERY_S = 5.0  # between progress lines if the output is not a terminal
 MAX_FAILURES = 3  # failed attempts per requested episode before collection stops
+LINGER_STEPS = 4  # recorded after the expert is done, so that the episode ends at rest
 
 
 @dataclass(frozen=True)
@@ -61,60 +58,49 @@ class CollectSettings:
 
 def collect(
     suite: str,
-    tasks: Sequence[int | str],
+    tasks: Sequence[int],
     episodes: int,
-    out: str | Path,
+    out: Path,
     *,
     workers: int = 2,
-    seed: int = 0,
     size_px: int = 128,
     assets: AssetSource | None = None,
-    cameras: Sequence[Camera] = CAMERAS,
-    progress: bool = True,
 ) -> list[Path]:
-    """Collect demonstrations. An interrupted run with the same arguments resumes; finished files are not changed.
+    """Collect demonstrations in processes of this machine, for callers that show no progress.
+
+    `m2distill_training.experiments.collect` repeats lost attempts, and is what `m2distill collect` runs.
 
     Args:
         suite: suite with an expert.
-        tasks: indices or names.
+        tasks: numbers in the suite.
         episodes: successful demonstrations of each task.
         out: folder of the files.
         workers: processes, each with a simulator.
-        seed: of the experts' variation, of the disturbances and of drawn placements.
-        size_px: side of the images of cameras that state no size.
+        size_px: side of the images.
         assets: None: see find_assets.
-        cameras: views that are recorded.
-        progress: print progress.
 
     Returns:
         The files, in the order of `tasks`.
 
     Raises:
-        UserError: an argument is out of range, or the expert fails too often.
+        UserError: the expert fails too often.
         DataError: a file of other settings exists.
-        AssetError: the assets are missing or incomplete.
     """
-    require_at_least(1, episodes=episodes, workers=workers)
-    require_at_least(0, seed=seed)
-    if not 16 <= size_px <= 1024:
-        raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
     assets = find_assets() if assets is None else assets
-    settings = CollectSettings(seed, size_px, assets.identity(), cameras=tuple(cameras))
-    requested = [find_task(suite, task) for task in tasks]
-    if not requested or len(set(requested)) < len(requested):
-        raise UserError(f"tasks {list(tasks)} given, expected at least one and no duplicates")
-    check_expert(suite)
-    out = Path(out)
-    paths = [out / f"{task.name}_demo.hdf5" for task in requested]
-    open_tasks = [
-        (task, path) for task, path in zip(requested, paths, strict=True) if not _is_finished(path, settings, episodes)
-    ]
-    if open_tasks:
-        out.mkdir(parents=True, exist_ok=True)
-        context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
-        with ProcessPoolExecutor(workers, context, ignore_interrupt) as pool, _progress(progress) as show:
-            for task, path in open_tasks:
-                _collect_task(pool, show, task, path, episodes, settings, assets)
+    settings = CollectSettings(0, size_px, assets.identity())
+    paths = []
+    context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
+    with ProcessPoolExecutor(workers, context) as pool:
+        for task in (find_task(suite, index) for index in tasks):
+            paths.append(out / f"{task.name}_demo.hdf5")
+            if is_finished(paths[-1], settings, episodes):
+                continue
+            folder, attempts = unfinished_folder(out, task, settings), 0
+            job = functools.partial(attempt_job, task, assets, settings, folder)
+            while missing := missing_attempts(task, folder, attempts, episodes, settings):
+                attempts += missing
+                list(pool.map(job, open_attempts(folder, attempts)))
+            write_demos(task, paths[-1], attempts, episodes, settings)
     return paths
 
 
@@ -178,65 +164,15 @@ def _run_expert(env: LiberoEnv, rng: np.random.Generator) -> list[tuple[np.ndarr
     return steps if env.success() else None
 
 
-def _collect_task(
-    pool, show, task: Task, path: Path, episodes: int, settings: CollectSettings, assets: AssetSource
-) -> None:
-    """Run attempts of a task until `episodes` have succeeded, and write its file."""
-    folder = unfinished_folder(path.parent, task, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    for temporary in folder.glob("*.tmp"):  # of a run that was killed while writing
-        temporary.unlink()
-    attempts = 0
-    while True:
-        done = _attempts_done(folder, attempts)
-        kept = [attempt for attempt, succeeded in done.items() if succeeded]
-        show(task, len(kept), attempts, episodes)
-        if len(kept) >= episodes:
-            break
-        if attempts - len(kept) > MAX_FAILURES * episodes:
-            raise UserError(
-                f"the expert failed {attempts - len(kept)} of {attempts} attempts at {task.name}; "
-                f"the assets {settings.assets} may be damaged"
-            )
-        attempts += episodes - len(kept)
-        todo = [attempt for attempt in range(attempts) if attempt not in done and not _is_attempted(folder, attempt)]
-        jobs = [pool.submit(_attempt_job, task, assets, settings, attempt, folder) for attempt in todo]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                done = _attempts_done(folder, attempts)
-                show(task, sum(done.values()), len(done), episodes)
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            raise
-    write_task(
-        path,
-        task,
-        [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
-        settings.assets,
-        True,
-        {"collect_settings": json.dumps(with_schema(settings.to_json())), "experts": expert_digest()},
-    )
-    shutil.rmtree(folder)
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
-
-
 def _is_attempted(folder: Path, attempt: int) -> bool:
     return (folder / f"{attempt}.hdf5").exists() or (folder / f"{attempt}.failed").exists()
 
 
-def _attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
+def attempts_done(folder: Path, attempts: int) -> dict[int, bool]:
     """Return attempt -> success for the finished ones of the first `attempts`, in order."""
     return {
         attempt: (folder / f"{attempt}.hdf5").exists() for attempt in range(attempts) if _is_attempted(folder, attempt)
     }
-
-
-def ignore_interrupt() -> None:
-    """Ignore Ctrl-C in a worker process; the parent finishes running attempts and starts no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 _worker_envs: dict[tuple[Task, AssetSource, int, tuple[Camera, ...]], LiberoEnv] = {}  # at most one per worker process
@@ -252,8 +188,10 @@ def _worker_env(task: Task, assets: AssetSource, size_px: int, cameras: tuple[Ca
     return _worker_envs[key]
 
 
-def _attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, attempt: int, folder: Path) -> bool:
+def attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, folder: Path, attempt: int) -> bool:
     """Run one attempt in a worker process and store it in `folder`; return True on success."""
+    if assets.is_builtin:  # another machine has them elsewhere
+        assets = find_assets("builtin")
     env = _worker_env(task, assets, settings.size_px, settings.cameras)
     episode = record_attempt(env, settings.seed, attempt, settings.cameras)
     if episode is None:
@@ -265,7 +203,47 @@ def _attempt_job(task: Task, assets: AssetSource, settings: CollectSettings, att
     return True
 
 
-def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
+def missing_attempts(task: Task, folder: Path, attempts: int, episodes: int, settings: CollectSettings) -> int:
+    """Return how many attempts must follow the first `attempts`, all of which are finished.
+
+    Raises:
+        UserError: the expert has failed too often.
+    """
+    successes = sum(attempts_done(folder, attempts).values())
+    if attempts - successes > MAX_FAILURES * episodes:
+        raise UserError(
+            f"the expert failed {attempts - successes} of {attempts} attempts at {task.name}; the assets "
+            f"{settings.assets} may be damaged"
+        )
+    return max(0, episodes - successes)
+
+
+def open_attempts(folder: Path, attempts: int) -> list[int]:
+    """Return those of the first `attempts` that must be run, after removing what a killed worker left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for temporary in folder.glob("*.tmp"):
+        temporary.unlink()
+    return [attempt for attempt in range(attempts) if not _is_attempted(folder, attempt)]
+
+
+def write_demos(task: Task, path: Path, attempts: int, episodes: int, settings: CollectSettings) -> None:
+    """Write a task's file from the successes among the first `attempts`, and remove their folder."""
+    folder = unfinished_folder(path.parent, task, settings)
+    kept = [attempt for attempt, success in attempts_done(folder, attempts).items() if success]
+    write_task(
+        path,
+        task,
+        [folder / f"{attempt}.hdf5" for attempt in kept[:episodes]],
+        settings.assets,
+        True,
+        {"collect_settings": json.dumps(with_schema(settings.to_json())), "experts": expert_digest()},
+    )
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
     """Return True if a task's file is complete. Raises DataError for a file of other settings or another origin."""
     if not path.exists():
         return False
@@ -285,38 +263,3 @@ def _is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
         )
         raise DataError(f"{path} exists with other settings: {different}; choose another folder or remove the file")
     return True
-
-
-@contextlib.contextmanager
-def _progress(visible: bool):
-    """Yield a function of (task, successes, attempts, requested episodes) that shows progress.
-
-    It draws a bar for each task or, if the output is not a terminal, prints a line every few seconds.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console()
-    bars: dict = {}  # task -> bar
-    printed: dict[Task, tuple[float, str]] = {}  # task -> time and text of its last line
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (visible and console.is_terminal),
-    ) as progress:
-
-        def show(task: Task, successes: int, attempts: int, episodes: int) -> None:
-            if task not in bars:
-                bars[task] = progress.add_task(task.instruction, total=episodes)
-            progress.update(bars[task], completed=successes)
-            now, line = time.monotonic(), f"{task.instruction}: {successes}/{episodes}, {attempts - successes} failed"
-            before_s, before = printed.get(task, (0.0, ""))
-            due = successes == episodes or now > before_s + LINE_EVERY_S
-            if visible and not console.is_terminal and due and line != before:
-                printed[task] = now, line
-                print(line, flush=True)
-
-        yield show

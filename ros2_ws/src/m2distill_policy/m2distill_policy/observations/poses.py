@@ -12,6 +12,12 @@ class Pose(NamedTuple):
     quat_xyzw: np.ndarray  # (4,) float64, unit length
 
 
+def are_near(a: Pose, b: Pose, distance_m: float, angle_rad: float) -> bool:
+    """Return whether two poses differ by at most this distance and this angle."""
+    cosine = min(1.0, abs(float(a.quat_xyzw @ b.quat_xyzw)))
+    return bool(np.linalg.norm(a.position_m - b.position_m) <= distance_m and 2 * np.arccos(cosine) <= angle_rad)
+
+
 def displace(pose: Pose, translation_m: np.ndarray, rotation_rad: np.ndarray) -> Pose:
     """Return the pose after a translation and a rotation, both in the base frame.
 

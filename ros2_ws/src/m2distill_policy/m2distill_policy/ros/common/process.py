@@ -52,6 +52,7 @@ class StartableNode(Protocol):
     """Lifecycle node that can configure and activate itself."""
 
     problem: str  # why the last transition failed
+    is_interrupted: Callable[[], bool]  # whether a transition that waits must end
 
     def get_parameter(self, name: str) -> Any: ...
     def trigger_configure(self) -> TransitionCallbackReturn: ...
@@ -61,11 +62,13 @@ class StartableNode(Protocol):
 Client = TypeVar("Client", bound=Node)
 
 
-def _autostart(node: StartableNode) -> None:
+def _autostart(node: StartableNode, is_interrupted: Callable[[], bool]) -> None:
     """Configure and activate the lifecycle node if its parameter `autostart` is set. Raises UserError."""
+    node.is_interrupted = is_interrupted
     if node.get_parameter("autostart").value:
         success = TransitionCallbackReturn.SUCCESS
-        if node.trigger_configure() != success or node.trigger_activate() != success:
+        started = node.trigger_configure() == success and node.trigger_activate() == success
+        if not started and not is_interrupted():
             raise UserError(node.problem or "the node could not start; the lines above state the reason")
 
 
@@ -98,7 +101,7 @@ def run_node(make_node: Callable[[], ClosableNode], lifecycle: bool = False) -> 
         node = make_node()
         parameters.reject_undeclared(cast(Node, node))
         if lifecycle:
-            _autostart(cast(StartableNode, node))
+            _autostart(cast(StartableNode, node), stop.is_set)
         executor = SingleThreadedExecutor()
         executor.add_node(cast(Node, node))  # Python has no type for a Node that is also closable
         if isinstance(node, SuspendableNode):

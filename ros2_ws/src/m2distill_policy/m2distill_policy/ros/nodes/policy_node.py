@@ -68,6 +68,7 @@ class PolicyNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._on_parameters)
         self._created_s = time.monotonic()
         self.problem = ""  # why the last transition failed
+        self.is_interrupted: Callable[[], bool] = lambda: False  # whether a signal ends the node
         self._entities = ManagedEntities(self)
         self._parts: Configured | None = None
         self._finalized = False
@@ -130,7 +131,10 @@ class PolicyNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._parts  # the node is configured
-        if others := self._wait_for_others():
+        others = self._wait_for_others()
+        if self.is_interrupted():
+            return self._fail("interrupted during activation")
+        if others:
             return self._fail(
                 f"{'; '.join(others)}; one policy moves one arm, so stop the other one or use a namespace"
             )
@@ -150,17 +154,25 @@ class PolicyNode(LifecycleNode):
         """Return the other policies on our topics. At an autostart, one that was killed may be listed for a while."""
         assert self._parts  # the node is configured
         topic = self._parts.outputs.topic
-        time.sleep(max(0.0, self._created_s + DISCOVERY_S - time.monotonic()))
+        self._sleep_while(lambda: True, self._created_s + DISCOVERY_S)
         named_s = time.monotonic() + NAMES_S
-        while topic and has_unnamed_publishers(self, topic) and time.monotonic() < named_s:
-            time.sleep(POLL_PERIOD_S)
+        self._sleep_while(lambda: topic is not None and has_unnamed_publishers(self, topic), named_s)
         deadline_s = time.monotonic() + (FORGET_S if self.get_parameter("autostart").value else 0.0)
-        while others := other_policies(self._entities, topic):
-            if time.monotonic() >= deadline_s:
-                break
-            self.get_logger().warning(f"waiting: {'; '.join(others)}", throttle_duration_sec=FORGET_S)
-            time.sleep(POLL_PERIOD_S)
+        others: list[str] = []
+
+        def found() -> bool:
+            nonlocal others
+            if others := other_policies(self._entities, topic):
+                self.get_logger().warning(f"waiting: {'; '.join(others)}", throttle_duration_sec=FORGET_S)
+            return bool(others)
+
+        self._sleep_while(found, deadline_s)
         return others
+
+    def _sleep_while(self, condition: Callable[[], bool], deadline_s: float) -> None:
+        """Sleep while the condition holds, until the deadline or a signal."""
+        while condition() and time.monotonic() < deadline_s and not self.is_interrupted():
+            time.sleep(POLL_PERIOD_S)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._end_run()

@@ -14,7 +14,7 @@ from std_msgs.msg import Float64MultiArray
 
 from m2distill_policy.action import Command
 from m2distill_policy.control.session import PolicySession
-from m2distill_policy.observations.poses import Pose, displace
+from m2distill_policy.observations.poses import Pose, are_near, displace
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.policy.gripper import make_gripper
@@ -23,6 +23,7 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 AT_REST = np.zeros(3)
 FLUSH_LIMIT = Duration(seconds=0.5)
 REPEAT_LOG_S = 5.0
+MOVED_M, MOVED_RAD = 0.05, 0.2  # an arm that differs more from its latched pose, after poses were missing, was moved
 
 
 class Outputs:
@@ -58,6 +59,7 @@ class Outputs:
         self._pose: Pose | None = None  # the last valid one
         self._pose_s = -math.inf  # when it arrived, by the steady clock
         self._latched: Pose | None = None  # the pose of every stop since the last command
+        self._suspended = False  # a stop since then was not sent, because the pose was unknown
         if self._gripper is not None:
             self._gripper.clear()
 
@@ -85,7 +87,7 @@ class Outputs:
     def send_again(self) -> None:
         """Publish the last command again."""
         self.sent_s = time.monotonic()
-        self._moving, self._latched = True, None
+        self._moving, self._latched, self._suspended = True, None, False
         self._publish()
 
     def stop(self) -> None:
@@ -98,16 +100,16 @@ class Outputs:
         if not self._by_pose:
             self._pub.publish(self._encode(AT_REST, AT_REST, stamp_ns))
         else:
-            latched = self._latched or (self._pose if self._has_pose_to_hold() else None)
-            if latched is None:
+            if not self._has_pose_to_hold():
+                self._suspended = True
                 return
-            self._latched = latched  # a pose measured later would follow an arm that sinks
-            self._pub.publish(_pose_message(latched, stamp_ns, self._frame_id))
+            self._latched = self._latched_pose()
+            self._pub.publish(_pose_message(self._latched, stamp_ns, self._frame_id))
         self._moving = False
 
     def unlatch(self) -> None:
         """Hold a new pose at the next stop, because others may have moved the arm since the last one."""
-        self._latched = None
+        self._latched, self._suspended = None, False
 
     @property
     def topic(self) -> str | None:
@@ -138,14 +140,26 @@ class Outputs:
             displace(self._pose, linear_m_s * self._period_s, angular_rad_s * self._period_s), stamp_ns, self._frame_id
         )
 
-    def _has_pose_to_hold(self) -> bool:
-        """Return whether the last valid pose may be commanded as a stop.
+    def _latched_pose(self) -> Pose:
+        """Return the pose of this stop: the latched one, because one measured later would follow an arm that sinks.
 
-        While the arm moves, its target is one step away from that pose, so commanding the pose stops it. An arm at rest
-        may have been moved by others since its last pose, so an old pose would move it.
+        If poses were missing meanwhile and the arm is elsewhere now, it was moved, and the present pose is latched.
+        """
+        assert self._pose is not None  # there is a pose to hold
+        latched, suspended, self._suspended = self._latched, self._suspended, False
+        if latched is None or (suspended and not are_near(latched, self._pose, MOVED_M, MOVED_RAD)):
+            return self._pose
+        return latched
+
+    def _has_pose_to_hold(self) -> bool:
+        """Return whether a pose may be commanded as a stop: not without a recent measured one, unless the arm moves.
+
+        While the arm moves, its target is one step away from the last pose, so commanding that pose stops it. An arm at
+        rest may have been moved by others since its last pose, or its driver was restarted, so that commanding an old
+        pose, also a latched one, would move it. Its controller keeps the target that it has.
         """
         age_s, limit_s = time.monotonic() - self._pose_s, self._session.limits.watchdog_s
-        if self._moving or age_s <= limit_s:
+        if self._pose is not None and (self._moving or age_s <= limit_s):
             return True
         if self._pose is not None:
             self._log.warning(

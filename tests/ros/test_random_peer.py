@@ -1,6 +1,6 @@
-"""A stranger on the network: random requests on every interface, over real DDS, and no motion without a live order.
+"""Random requests on every interface, over real DDS, and no motion without a live order.
 
-M2DISTILL_STRANGER_S=3600 for an hour, M2DISTILL_STRANGER_SEED for another sequence.
+M2DISTILL_RANDOM_PEER_S=3600 for an hour, M2DISTILL_RANDOM_PEER_SEED for another sequence.
 
 The order book is independent of the node's own table. An order is live from the moment it is sent until the node
 rejects it, ends it, or acknowledges a stop, a pause or a deactivation that was requested after the order was answered.
@@ -32,8 +32,8 @@ from m2distill_interfaces.srv import Command
 from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.ros.common.conversions import stamp_to_ns, twist_to_numpy
 
-SECONDS = float(os.environ.get("M2DISTILL_STRANGER_S", "15"))
-SEED = int(os.environ.get("M2DISTILL_STRANGER_SEED", "0"))
+SECONDS = float(os.environ.get("M2DISTILL_RANDOM_PEER_S", "15"))
+SEED = int(os.environ.get("M2DISTILL_RANDOM_PEER_SEED", "0"))
 KILL_EVERY_S = 120.0  # a node that was killed is forgotten after half a minute, and the next one waits for that
 TOPIC_NS = 1_000_000_000  # until an instruction on the topic has arrived, on a busy machine
 MARGIN_NS = 50_000_000  # from the stamp of a status to the last command of the tick that caused it
@@ -98,7 +98,7 @@ class OrderBook:
             self.none_since_ns, self.why = self._now_ns(), why
 
 
-class Stranger:
+class RandomPeer:
     """Random requests to a policy node, and the check of its commands."""
 
     def __init__(self, robot: Client, rng: random.Random):
@@ -150,7 +150,7 @@ class Stranger:
         else:
             self.book.ended(order, f"{name} was rejected")
 
-    # --- what a stranger does
+    # --- what a random peer does
 
     def command(self) -> None:
         verb = self.rng.choice(("INSTRUCT", "INSTRUCT", "INSTRUCT", "START", "STOP", "PAUSE"))
@@ -169,7 +169,7 @@ class Stranger:
         future.add_done_callback(answered)
 
     def useful_order(self) -> None:
-        """What an operator does who wants to see motion: otherwise nothing would ever move."""
+        """An order in a state that permits motion; otherwise nothing would ever move."""
         repair(self.robot)
         self.holds_deadman = False
         self.operator_pub.publish(Bool(data=False))
@@ -284,25 +284,25 @@ def repair(robot: Client) -> None:
     robot.hand, robot.stamp_offset_ns, robot.encoding = [0.4, 0.0, 0.3], 0, "rgb8"
 
 
-ACTIONS: dict[str, tuple[int, Callable[[Stranger], None]]] = {  # weight and method
-    "useful order": (8, Stranger.useful_order),
-    "command": (8, Stranger.command),
-    "unknown command": (1, Stranger.unknown_command),
-    "topic": (2, Stranger.topic),
-    "trigger": (4, Stranger.trigger),
-    "goal": (3, Stranger.goal),
-    "cancel": (2, Stranger.cancel),
-    "parameter": (2, Stranger.parameter),
-    "lifecycle": (2, Stranger.lifecycle),
-    "operator": (2, Stranger.operator),
-    "silent operator": (1, Stranger.silent_operator),
-    "sensors": (3, Stranger.sensors),
+ACTIONS: dict[str, tuple[int, Callable[[RandomPeer], None]]] = {  # weight and method
+    "useful order": (8, RandomPeer.useful_order),
+    "command": (8, RandomPeer.command),
+    "unknown command": (1, RandomPeer.unknown_command),
+    "topic": (2, RandomPeer.topic),
+    "trigger": (4, RandomPeer.trigger),
+    "goal": (3, RandomPeer.goal),
+    "cancel": (2, RandomPeer.cancel),
+    "parameter": (2, RandomPeer.parameter),
+    "lifecycle": (2, RandomPeer.lifecycle),
+    "operator": (2, RandomPeer.operator),
+    "silent operator": (1, RandomPeer.silent_operator),
+    "sensors": (3, RandomPeer.sensors),
 }
 
 
-def test_a_stranger_moves_nothing_without_a_live_order(client, checkpoint_path, tmp_path):
+def test_a_random_peer_moves_nothing_without_a_live_order(client, checkpoint_path, tmp_path):
     description = policy_node(checkpoint_path, autostart=True, goal_start_timeout_s=1.0, operator_timeout_s=0.5)
-    stranger = Stranger(client, random.Random(SEED))
+    peer = RandomPeer(client, random.Random(SEED))
     until_s, kill_s, starts = time.monotonic() + SECONDS, time.monotonic() + KILL_EVERY_S, 0
     stack = ExitStack()
 
@@ -317,35 +317,35 @@ def test_a_stranger_moves_nothing_without_a_live_order(client, checkpoint_path, 
         client.wait_until_active()
         client.sensors.reset()
         while time.monotonic() < until_s:
-            stranger.step()
-            pause_s = time.monotonic() + stranger.rng.choice((0.0, 0.02, 0.1, 0.3, 0.6))
+            peer.step()
+            pause_s = time.monotonic() + peer.rng.choice((0.0, 0.02, 0.1, 0.3, 0.6))
             while time.monotonic() <= pause_s:
-                if stranger.holds_deadman:
-                    stranger.operator_pub.publish(Bool(data=True))
+                if peer.holds_deadman:
+                    peer.operator_pub.publish(Bool(data=True))
                 client.spinner.spin_once(timeout_sec=0.02)
-                stranger.check()
+                peer.check()
             nodes.check()  # it has not crashed
             if time.monotonic() > kill_s:
                 requested_ns = client.get_clock().now().nanoseconds
                 os.kill(nodes.pids["policy"], signal.SIGKILL)
                 stack.pop_all().close()
-                stranger.book.stopped(requested_ns, "the node was killed")
+                peer.book.stopped(requested_ns, "the node was killed")
                 nodes, kill_s = start(), time.monotonic() + KILL_EVERY_S
-        print(f"{len(stranger.log)} requests and answers, {stranger.commands} commands, {stranger.moved} with motion")
-        assert stranger.moved > 10, "the stranger never got the arm to move, so nothing was tested"
-        _works(client, stranger)
+        print(f"{len(peer.log)} requests and answers, {peer.commands} commands, {peer.moved} with motion")
+        assert peer.moved > 10, "the peer never got the arm to move, so nothing was tested"
+        _works(client, peer)
         nodes.check()
 
 
-def _works(robot: Client, stranger: Stranger) -> None:
+def _works(robot: Client, peer: RandomPeer) -> None:
     """After all this the node follows an instruction and stops."""
-    stranger.rng = random.Random(0)
+    peer.rng = random.Random(0)
     robot.positions, robot.sizes = (
         np.array([0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8, 0.04, 0.04]),
         dict.fromkeys(robot.sizes, 64),
     )
     robot.hand, robot.stamp_offset_ns, robot.encoding = [0.4, 0.0, 0.3], 0, "rgb8"
-    stranger.operator_pub.publish(Bool(data=False))
+    peer.operator_pub.publish(Bool(data=False))
     if robot.state() == "unconfigured":
         assert robot.transition(Transition.TRANSITION_CONFIGURE)
     if robot.state() == "inactive":

@@ -182,16 +182,12 @@ class EpisodeController:
             self._instruction = ""  # what the policy no longer follows is no label of the next episode
 
     def on_action(self, action: PolicyAction) -> None:
-        """Label the episode with the instruction of its first action, unless the operator has labelled it.
-
-        A status may have been lost: of a short run, only the last one stays in the publisher's queue.
-        """
-        instruction, episode = action.instruction, self.episode
-        if episode and instruction and not self.check.acted and self._source != LABELLED:
+        """Label the episode with its first action, unless the operator has labelled it: a status may be lost."""
+        if self.episode and action.instruction and not self.check.acted and self._source != LABELLED:
             self._source = FOLLOWED
-            if episode.labels["instruction"] != instruction:
-                episode.label(instruction=instruction)
-        self.check.followed(instruction)
+            if self.episode.labels["instruction"] != action.instruction:
+                self.episode.label(instruction=action.instruction)
+        self.check.followed(action.instruction)
 
     def on_calibration(self, camera: str, calibration: dict) -> None:
         """Keep the first calibration of each camera."""

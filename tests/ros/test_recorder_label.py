@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness import KNOWN, Client, policy_node
+from harness import KNOWN, START_LIMIT_S, Client, policy_node
 from recorder_client import Recorder, recorder_node
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
-from m2distill_interfaces.msg import PolicyStatus
+from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.bringup.processes import NodeProcesses
 
 
@@ -104,3 +107,27 @@ def test_a_label_that_differs_from_what_the_policy_does_is_not_kept(client, reco
     assert not rejected.success and "it has 2 instructions, " in rejected.message
     discarded = recorder("discard")
     assert discarded.success and "instruction 'fold the towel', as the operator labelled it" in discarded.message
+
+
+def test_an_action_labels_the_episode_if_the_status_was_lost(client, checkpoint_path, tmp_path):
+    """The actions are those of a publisher of this test: there is no policy, and no status."""
+    actions = client.create_publisher(PolicyAction, "left/policy/action", 10)
+    texts = client.create_publisher(String, "left/instruction", 10)
+    node = replace(recorder_node(checkpoint_path, tmp_path / "episodes"), namespace="left")
+    services = {name: client.create_client(Trigger, f"left/recorder/{name}") for name in ("start", "success")}
+    with NodeProcesses([node], tmp_path / "log"):
+        client.wait(lambda: actions.get_subscription_count() and texts.get_subscription_count(), "it", START_LIMIT_S)
+        assert client.ask(services["start"], Trigger.Request(), "the start").success
+        texts.publish(String(data="hop"))
+
+        def named(text: str, source: str) -> bool:
+            answer = client.ask(services["success"], Trigger.Request(), "the label").message
+            return f"instruction {text!r}, {source}" in answer
+
+        client.wait(lambda: named("hop", "as sent; no policy has acknowledged it"), "the text on the topic")
+        actions.publish(PolicyAction(instruction="skip"))
+        client.wait(lambda: named("skip", "which the policy follows"), "the instruction of the action")
+        actions.publish(PolicyAction(instruction="jump"))
+        assert named("skip", "which the policy follows")
+    client.destroy_publisher(actions)
+    client.destroy_publisher(texts)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rclpy.node import Node
 from rosbags.typesys.store import Typestore
 
-from m2distill_interfaces.msg import PolicyStatus
+from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_policy.bringup.parameters import RecorderParameters
 from m2distill_policy.errors import UserError
 from m2distill_policy.language.instruction_text import shortened
@@ -21,7 +21,7 @@ from m2distill_policy.ros.recorder.raw_subscription import header_stamp_ns
 from m2distill_policy.spec import PolicySpec
 
 MIB = 2**20
-FOLLOWED = "which the policy follows"
+FOLLOWED, LABELLED = "which the policy follows", "as the operator labelled it"  # sources of an instruction
 
 
 class EpisodeController:
@@ -139,7 +139,7 @@ class EpisodeController:
         """Set the instruction of the open episode, and of later ones until another instruction arrives."""
         if not text:
             raise UserError("`instruction` requires a text")
-        self._set_instruction(text, "as the operator labelled it")
+        self._set_instruction(text, LABELLED)
         return f"{self._open().name}{self._named()}" if self.episode else f"next episodes: instruction {text!r}"
 
     def _set_instruction(self, text: str, source: str) -> None:
@@ -180,6 +180,14 @@ class EpisodeController:
             self._instruction = self._acknowledged
         elif before and not self._acknowledged and self._instruction == before:
             self._instruction = ""  # what the policy no longer follows is no label of the next episode
+
+    def on_action(self, action: PolicyAction) -> None:
+        """Label the episode with its first action, unless the operator has labelled it: a status may be lost."""
+        if self.episode and action.instruction and not self.check.acted and self._source != LABELLED:
+            self._source = FOLLOWED
+            if self.episode.labels["instruction"] != action.instruction:
+                self.episode.label(instruction=action.instruction)
+        self.check.followed(action.instruction)
 
     def on_calibration(self, camera: str, calibration: dict) -> None:
         """Keep the first calibration of each camera."""

@@ -10,7 +10,7 @@ from m2distill_policy.recording import episode_topics
 DEPTHS = {
     episode_topics.SENSOR: 100,
     episode_topics.COMMAND: 100,
-    episode_topics.LATCHED: 1,
+    episode_topics.LATCHED: 100,
 }  # messages that may be queued while the disk is slow
 
 STAMPS = {0: struct.Struct(">iI"), 1: struct.Struct("<iI")}  # by the byte order, which a message's head states

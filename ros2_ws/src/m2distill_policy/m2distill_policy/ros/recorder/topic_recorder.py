@@ -50,7 +50,7 @@ class TopicRecorder:
         readers: dict[str, Callable[[Any], None]] = {
             episode_topics.INSTRUCTION: self._on_instruction,
             episode_topics.STATUS: episodes.on_status,
-            episode_topics.ACTION: lambda action: episodes.check.followed(action.instruction),
+            episode_topics.ACTION: episodes.on_action,
             episode_topics.TWIST: lambda command: episodes.check.moved(episode_topics.TWIST, _speed(command.twist)),
             episode_topics.GRIPPER: lambda command: episodes.check.gripped(episode_topics.GRIPPER, command.data),
             **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras},

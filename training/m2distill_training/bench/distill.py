@@ -26,7 +26,6 @@ from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.suites import GOAL, OBJECT
 from m2distill_sim.assets import find_assets
-from m2distill_sim.collect import collect
 from m2distill_sim.suites import find_task
 from m2distill_training.bench.measure import against, machine, progress, show
 from m2distill_training.config import TrainConfig
@@ -35,6 +34,7 @@ from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.trainer import Trainer
 from m2distill_training.evaluation.drift import teacher_distances
+from m2distill_training.experiments.collect import collect
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import small
 from m2distill_training.runs.run_folder import RunFolder

@@ -11,14 +11,11 @@ Format (LIBERO's and robomimic's): obs[j] is observed AFTER actions[j], states[j
 stored bottom row first. The dataset `disturbances` is ours: what was added to `actions` when they were executed.
 """
 
-import functools
 import hashlib
 import inspect
 import json
-import multiprocessing
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +31,7 @@ from m2distill_sim.experts import make_expert
 from m2distill_sim.experts.noise import Disturbance
 from m2distill_sim.libero_env import LiberoEnv
 from m2distill_sim.libero_writer import READ_ERRORS, SimulatedEpisode, observation_datasets, store_demo, write_task
-from m2distill_sim.suites import DEMO_STATES, Task, find_task, initial_states
+from m2distill_sim.suites import DEMO_STATES, Task, initial_states
 
 MAX_FAILURES = 3  # failed attempts per requested episode before collection stops
 LINGER_STEPS = 4  # recorded after the expert is done, so that the episode ends at rest
@@ -54,54 +51,6 @@ class CollectSettings:
         """Return the settings as JSON values; the cameras only if they are not those of the table."""
         values = {name: value for name, value in asdict(self).items() if name != "cameras"}
         return values if self.cameras == CAMERAS else {**values, "cameras": camera_records(self.cameras)}
-
-
-def collect(
-    suite: str,
-    tasks: Sequence[int],
-    episodes: int,
-    out: Path,
-    *,
-    workers: int = 2,
-    size_px: int = 128,
-    assets: AssetSource | None = None,
-) -> list[Path]:
-    """Collect demonstrations in processes of this machine, for callers that show no progress.
-
-    `m2distill_training.experiments.collect` repeats lost attempts, and is what `m2distill collect` runs.
-
-    Args:
-        suite: suite with an expert.
-        tasks: numbers in the suite.
-        episodes: successful demonstrations of each task.
-        out: folder of the files.
-        workers: processes, each with a simulator.
-        size_px: side of the images.
-        assets: None: see find_assets.
-
-    Returns:
-        The files, in the order of `tasks`.
-
-    Raises:
-        UserError: the expert fails too often.
-        DataError: a file of other settings exists.
-    """
-    assets = find_assets() if assets is None else assets
-    settings = CollectSettings(0, size_px, assets.identity())
-    paths = []
-    context = multiprocessing.get_context("spawn")  # a GL context does not survive fork
-    with ProcessPoolExecutor(workers, context) as pool:
-        for task in (find_task(suite, index) for index in tasks):
-            paths.append(out / f"{task.name}_demo.hdf5")
-            if is_finished(paths[-1], settings, episodes):
-                continue
-            folder, attempts = unfinished_folder(out, task, settings), 0
-            job = functools.partial(attempt_job, task, assets, settings, folder)
-            while missing := missing_attempts(task, folder, attempts, episodes, settings):
-                attempts += missing
-                list(pool.map(job, open_attempts(folder, attempts)))
-            write_demos(task, paths[-1], attempts, episodes, settings)
-    return paths
 
 
 def start_state(task: Task, attempt: int) -> np.ndarray | None:

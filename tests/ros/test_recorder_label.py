@@ -61,7 +61,7 @@ def test_an_episode_has_the_instruction_that_the_policy_follows_before_it(client
     client.publish_instruction(KNOWN[1])
     client.wait(lambda: client.status.instruction == KNOWN[1], "another instruction")
     act(client, KNOWN[0])
-    client.wait(lambda: "which the policy follows" in recorder("start").message or recorder("discard"), "the start")
+    assert recorder("start").success
     labelled(recorder, f"instruction {KNOWN[0]!r}, which the policy follows")
     seen = len(client.of("policy/action"))
     client.wait(lambda: len(client.of("policy/action")) >= seen + 10, "actions")

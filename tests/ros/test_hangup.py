@@ -97,7 +97,12 @@ def moving(client) -> Iterator[subprocess.Popen]:
     joy_pub = client.create_publisher(Joy, "joy", 10)
     client.buttons = [0, 0, 0, 0, 1, 0]
     client.create_timer(0.05, lambda: joy_pub.publish(Joy(axes=[0.0, 1.0, 0, 0, 0, 0], buttons=client.buttons)))
-    command = [sys.executable, "-m", "m2distill_policy.ros.nodes.teleop_node"]
+    # The tests may run under nohup, which has SIGHUP ignored.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        "from m2distill_policy.ros.nodes.teleop_node import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code]
     process = subprocess.Popen(command, env=os.environ | environment(), process_group=0)
     client.wait(lambda: moves(client) and client.active, "motion", 90.0)
     yield process

@@ -96,7 +96,7 @@ def send_set(node: PolicyNode, stamp_ns: int, recorder: Recorder) -> None:
     """Send one set of inputs; record from the arrival of the last image on."""
     inputs = node._parts.inputs
     joints: JointState = conversions.joint_state_from_numpy([*PANDA_JOINTS, *PANDA_FINGERS], POSITIONS, stamp_ns)
-    inputs._on_joints(joints)
+    inputs._on_joints(joints, {"publication_sequence_number": None})
     first, last = (
         conversions.image_from_numpy(np.full((64, 64, 3), 100, np.uint8), stamp_ns, camera) for camera in CAMERAS
     )

@@ -17,7 +17,15 @@ from m2distill_sim.suites import find_task
 from m2distill_training.cli import main
 from m2distill_training.experiments.study import SuiteGraph, study
 from m2distill_training.experiments.study_jobs import train_stage
-from m2distill_training.experiments.study_plan import VARIANTS, Plan, SuitePlan, make_plan, read_plan
+from m2distill_training.experiments.study_plan import (
+    VARIANTS,
+    Comparison,
+    Plan,
+    SuitePlan,
+    Variant,
+    make_plan,
+    read_plan,
+)
 from m2distill_training.experiments.study_results import _tables, study_runs
 from m2distill_training.runs.records import read_json, read_lines
 from m2distill_training.runs.run_folder import RunFolder
@@ -173,7 +181,16 @@ def test_the_page_has_a_valid_plan_and_every_key():
     make_plan(yaml.safe_load(re.search(r"```yaml\n(strategies.*?)```", page, re.S)[1]), "the page").budgets()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    assert set(Plan.model_fields) <= named and set(SuitePlan.model_fields) <= named
+    for model in (Plan, SuitePlan, Variant, Comparison):
+        assert set(model.model_fields) <= named
+
+
+def test_the_plan_of_the_results_is_valid():
+    plan = read_plan(Path(__file__).parents[2] / "docs/results/plan.yaml")
+    plan.check()
+    assert plan.starts == "choice"
+    budgets = {v.name: plan.config(plan.suites[0], v, 0).optim.budget for v in plan.strategies}
+    assert budgets["er_long"] > budgets["er"] == budgets["m2distill"]
 
 
 def test_variants_are_known_by_their_folders(tmp_path):
@@ -231,6 +248,8 @@ def one_suite(**changes) -> dict:
         ({"overrides": {"optim.lr": "fast"}}, "overrides: .*lr"),
         ({"overrides": {"curve_points": 2}}, "curve_points is set by the key curve_points of the plan"),
         ({"overrides": {"optim.budget": 2}}, "optim.budget is set by the key budget of the plan"),
+        ({"comparisons": [{"baseline": "er", "candidate": "mine"}]}, "comparisons: unknown strategy 'mine'"),
+        ({"strategies": [{"strategy": "er", "budget": "5 epochs"}]}, "budget of er is 5 epochs, budget 2 steps"),
         ({"starts": "all"}, "starts: input should be 'report' or 'choice'"),
     ],
 )

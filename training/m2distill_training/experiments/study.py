@@ -145,7 +145,7 @@ def _device(plan: Plan, executor: Executor) -> str:
 def _write(folder: Path, plan: Plan) -> None:
     if any((folder / "runs").glob("*/evaluation.json")):
         write_results(folder)
-        write_comparison(folder, [variant.name for variant in plan.strategies])
+        write_comparison(folder, plan)
 
 
 class SuiteGraph:

@@ -71,6 +71,7 @@ class Variant(_Model):
     strategy: str
     name: str = ""  # default: the strategy
     options: dict[str, Any] = {}
+    budget: Annotated[Budget | None, BeforeValidator(_read_budget)] = None  # of each further stage; default: the plan's
 
     @model_validator(mode="before")
     @classmethod
@@ -106,6 +107,14 @@ class Variant(_Model):
     def shares_first_stage(self) -> bool:
         """Return False if it learns all at once, or needs more of the first stage than a checkpoint holds."""
         return not (self.load().joint or self.load().remembers)
+
+
+class Comparison(_Model):
+    """A comparison of one variant with another, paired over seeds, tasks and starts."""
+
+    baseline: str
+    candidate: str
+    metrics: tuple[Literal["fwt", "nbt", "auc", "final", "normalised_nbt"], ...] = ("auc", "nbt")
 
 
 class SuitePlan(_Model):
@@ -155,6 +164,7 @@ class Plan(_Model):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     gpus: Annotated[float, Field(gt=0, le=1)] = 1.0  # part of a GPU that a training takes; smaller parts share one
     threads: Count = 1  # of a training, and CPUs that it takes; the weights depend on it
+    comparisons: tuple[Comparison, ...] = ()  # default: of every strategy with the first, in all metrics
     cache: Path | None = None  # folder of decoded frames; default: beside the data
 
     def check(self) -> None:
@@ -162,6 +172,10 @@ class Plan(_Model):
         for names in ([v.folder for v in self.strategies], self.seeds, [s.suite for s in self.suites]):
             if len(set(names)) < len(names):
                 raise UserError(f"{', '.join(map(str, names))} given, expected none twice")
+        names = [variant.name for variant in self.strategies]
+        for name in (name for each in self.comparisons for name in (each.baseline, each.candidate)):
+            if name not in names:
+                raise UserError(f"comparisons: {unknown_name('strategy', name, names)}")
         held_out(self.episodes, self.starts)
         for suite in self.suites:
             suite.numbers()
@@ -196,6 +210,10 @@ class Plan(_Model):
     def config(self, suite: SuitePlan, variant: Variant, seed: int) -> TrainConfig:
         """Return the training configuration of a run. Raises UserError."""
         first, later = self.budgets()
+        if variant.budget is not None:
+            if variant.budget.unit != later.unit:
+                raise UserError(f"budget of {variant.name} is {variant.budget}, budget {later}; give both in one unit")
+            later = variant.budget
         base = self._with_seed(self._base(variant.strategy, variant.options), seed)
         sizes = self.stage_sizes(suite)
         if not variant.load().joint:
@@ -230,7 +248,7 @@ class Plan(_Model):
 
     def settings(self, suite: SuitePlan, device: str) -> dict[str, Any]:
         """Return what all runs of a suite have in common: the content of study.json."""
-        shared = self.model_dump(mode="json", exclude={"strategies", "seeds", "suites", "gpus", "cache"})
+        shared = self.model_dump(mode="json", exclude={"strategies", "seeds", "suites", "comparisons", "gpus", "cache"})
         first, later = self.budgets()
         return {
             **shared,

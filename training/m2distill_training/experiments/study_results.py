@@ -2,7 +2,7 @@
 
 OUT/results.json     every finished run: metrics with intervals, success matrix, gradient steps per second
 OUT/results.md       the same as tables
-OUT/comparison.md    differences from the first strategy over seeds, with intervals and p-values
+OUT/comparison.md    differences between strategies over seeds, with intervals and p-values
 OUT/report.html      the runs as images
 """
 
@@ -14,7 +14,7 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.utils.schema import with_schema
 from m2distill_training.evaluation.compare import compare
 from m2distill_training.evaluation.metrics import t_interval, wilson_interval
-from m2distill_training.experiments.study_plan import FIRST, VARIANTS
+from m2distill_training.experiments.study_plan import FIRST, VARIANTS, Plan
 from m2distill_training.report import write_report
 from m2distill_training.report.comparison import render
 from m2distill_training.report.runs import read_evaluation
@@ -54,14 +54,25 @@ def write_tables(out: Path) -> list[Path]:
     return [path for _, path in evaluated]
 
 
-def write_comparison(out: Path, variants: Sequence[str]) -> None:
-    """Write the comparison of all variants with the first one, unless their runs cannot be compared yet."""
-    try:
-        result = compare([out], baseline=variants[0], candidates=[name for name in variants if name != variants[0]])
-    except UserError as error:
-        print(f"{out}: no comparison: {error}")
-        return
-    write_atomic(out / "comparison.md", render(result, "markdown").encode())
+def write_comparison(out: Path, plan: Plan) -> None:
+    """Write the comparisons of the plan, or those of every strategy with the first one.
+
+    Those whose runs cannot be compared yet are left out, with a line on the terminal.
+    """
+    names = [variant.name for variant in plan.strategies]
+    wanted: list[tuple[str, list[str], Sequence[str]]] = [
+        (each.baseline, [each.candidate], each.metrics) for each in plan.comparisons
+    ]
+    pages = []
+    for baseline, candidates, metrics in wanted or [(names[0], [n for n in names if n != names[0]], ())]:
+        try:
+            result = compare([out], baseline=baseline, candidates=candidates, metrics=metrics)
+        except UserError as error:
+            print(f"{out}: no comparison with {baseline}: {error}")
+            continue
+        pages.append(render(result, "markdown"))
+    if pages:
+        write_atomic(out / "comparison.md", "\n".join(pages).encode())
 
 
 def study_runs(out: Path) -> list[tuple[str, Path]]:

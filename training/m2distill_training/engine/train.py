@@ -83,6 +83,7 @@ def train(
                     later_steps = sum(map(trainer.steps_of, stages[stage:]))
                     trainer.run(len(stages), on_step, lambda: interrupted.is_set() or stop(), later_steps)
                     trainer.finish(lambda: interrupted.is_set() or stop())
+                    distributed.wait()  # until the leader has saved the checkpoint
                 policy = load_checkpoint(run.checkpoint(stage)).build_policy()
             return run
 

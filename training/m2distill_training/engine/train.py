@@ -83,9 +83,14 @@ def train(
                     later_steps = sum(map(trainer.steps_of, stages[stage:]))
                     trainer.run(len(stages), on_step, lambda: interrupted.is_set() or stop(), later_steps)
                     trainer.finish(lambda: interrupted.is_set() or stop())
-                    distributed.wait()  # until the leader has saved the checkpoint
-                policy = load_checkpoint(run.checkpoint(stage)).build_policy()
+                policy = _saved_policy(run, stage, distributed)
             return run
+
+
+def _saved_policy(run: RunFolder, stage: int, distributed: DistributedContext) -> Policy:
+    """Return the policy of a stage when the leader has saved it."""
+    distributed.wait()
+    return load_checkpoint(run.checkpoint(stage)).build_policy()
 
 
 def dataset_entry(store: Store) -> dict:

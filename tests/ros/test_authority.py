@@ -15,7 +15,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus
-from harness import KNOWN, Client, policy_node, run
+from harness import KNOWN, START_LIMIT_S, Client, policy_node, run
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
@@ -188,13 +188,15 @@ def test_a_second_policy_is_not_activated(robot, checkpoint_path, tmp_path):
     robot.wait_for_state(PolicyStatus.RUNNING)
 
 
-def test_a_policy_that_waits_for_another_one_to_end_is_interrupted(robot, checkpoint_path):
+def test_a_policy_that_waits_for_another_one_to_end_is_interrupted(robot, checkpoint_path, tmp_path):
     other = policy_node(checkpoint_path, autostart=True)
     other = type(other)(other.package, other.executable, "policy2", "", other.parameters)
     variables = os.environ | environment()
-    process = subprocess.Popen(command_line(other), stderr=subprocess.PIPE, env=variables, text=True)
+    log = tmp_path / "policy2.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command_line(other), stderr=file, env=variables)
     try:
-        assert any("waiting: /twist_cmd is also published by" in line for line in process.stderr)
+        robot.wait(lambda: "waiting: /twist_cmd is also published by" in log.read_text(), "the wait", START_LIMIT_S)
         process.send_signal(signal.SIGINT)
         assert process.wait(10.0) == 0  # it would wait for 25 s
     finally:

@@ -16,12 +16,13 @@ from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
 from m2distill_training.evaluation import rollout_jobs
 from m2distill_training.evaluation.compare import compare
-from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_specs, run_rollouts, versions
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_specs, run_rollouts
 from m2distill_training.experiments.demo import _read_trials
 from m2distill_training.experiments.study_plan import make_plan
 from m2distill_training.experiments.study_results import write_results
 from m2distill_training.presets import debug
 from m2distill_training.report.runs import load_runs
+from m2distill_training.runs.provenance import result_versions
 from m2distill_training.runs.records import begin_folder, write_atomic
 
 RUN = "runs/er-0"
@@ -253,7 +254,7 @@ def checkpoint(tmp_path_factory):
             "seed": 0,
             "max_steps": 9,
             "assets": assets_of(SOUP.suite).identity(),
-            "versions": versions(),
+            "versions": result_versions(),
             "success": False,
             "steps": 9,
             "held": "",
@@ -273,9 +274,9 @@ def episodes(checkpoint, tmp_path_factory):
         jobs = make_specs(checkpoint[0], [SOUP], 2, "mode", 0, 9, None, case / "videos")
         assert len(run_rollouts(jobs, 0, case / "episodes.jsonl", ProgressCallbacks(begin=begin))) == 2
 
-    found = versions()
+    found = result_versions()
     with pytest.MonkeyPatch.context() as patch:  # most of the time would be spent on the packages' metadata
-        patch.setattr(rollout_jobs, "versions", lambda: found)
+        patch.setattr(rollout_jobs, "result_versions", lambda: found)
         with Reader(read, tmp_path_factory.mktemp("episodes")) as reader:
             yield reader
 

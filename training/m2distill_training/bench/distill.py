@@ -30,7 +30,7 @@ from m2distill_sim.suites import find_task
 from m2distill_training.bench.measure import against, machine, progress, show
 from m2distill_training.config import TrainConfig
 from m2distill_training.data.store import open_store
-from m2distill_training.data.windows import DemoSubset, Windows
+from m2distill_training.data.windows import DemoSubset, Windows, evenly_spaced
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.trainer import Trainer
 from m2distill_training.evaluation.drift import teacher_distances
@@ -252,9 +252,7 @@ def _outputs(
     task: DemoSubset, demos: range, policy: torch.nn.Module, teacher: torch.nn.Module, starter: Checkpoint
 ) -> tuple[PolicyOutput, PolicyOutput, torch.Tensor]:
     """Return the outputs of student and teacher on windows of `demos`, and the demonstrated actions."""
-    windows = Windows([dataclasses.replace(task, demos=tuple(demos))], starter.spec.history)
-    ids = np.unique(np.linspace(0, len(windows) - 1, WINDOWS).astype(int))
-    batch = windows.gather(ids)
+    batch = evenly_spaced(Windows([dataclasses.replace(task, demos=tuple(demos))], starter.spec.history), WINDOWS)
     inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
     return policy(inputs), teacher(inputs), torch.from_numpy(batch["action"])
 

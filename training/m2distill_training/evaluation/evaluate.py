@@ -25,10 +25,9 @@ from m2distill_training.evaluation.rollout_jobs import (
     is_video,
     make_specs,
     run_rollouts,
-    versions,
 )
 from m2distill_training.evaluation.run_specs import known_tasks, run_specs
-from m2distill_training.runs.provenance import environment
+from m2distill_training.runs.provenance import environment, result_versions
 from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_rate, is_text, non_empty, optional
 
@@ -150,7 +149,7 @@ def _settings(spec: RolloutSpec, episodes: int, starts: str) -> dict:
         "sampling": spec.sampling,
         "seed": spec.seed,
         "max_steps": spec.max_steps,
-        "versions": versions(),
+        "versions": result_versions(),
     }
 
 

@@ -23,7 +23,7 @@ from m2distill_sim.suites import CHOICE_FROM, DRAWN_FROM, HELD_OUT, Task, assets
 from m2distill_training.execution.executor import run_jobs
 from m2distill_training.execution.jobs import Job
 from m2distill_training.execution.open import open_executor
-from m2distill_training.runs.provenance import packages
+from m2distill_training.runs.provenance import result_versions
 from m2distill_training.runs.records import append_line, read_lines, write_lines
 from m2distill_training.utils.schemas import is_count, is_text, optional
 
@@ -32,14 +32,6 @@ if TYPE_CHECKING:  # it imports the renderer, which selects its platform at impo
 
 RENDER_PX = 128  # least side rendered, as in demonstrations and on the simulator's topics
 LONGEST_NAME = 255  # bytes
-VERSIONS = (
-    "torch",
-    "numpy",
-    "mujoco",
-    "robosuite",
-    "hf-libero",
-    "opencv-python",
-)  # libraries that a result may depend on
 
 
 def is_video(value: Any) -> bool:
@@ -216,7 +208,7 @@ class _EpisodeFile:
         self._ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(spec.checkpoint for spec in specs)}
         suites = dict.fromkeys((spec.suite, spec.assets) for spec in specs)
         self._assets = {which: assets_of(*which).identity() for which in suites}
-        self._versions = versions()
+        self._versions = result_versions()
         lines = read_lines(path, EPISODE, "restore it from a copy, or remove it to run its episodes again")
         write_lines(path, lines)  # without an incomplete last line
         names = list(self._entries(specs[0]))
@@ -253,12 +245,6 @@ class _EpisodeFile:
             "assets": self._assets[spec.suite, spec.assets],
             "versions": self._versions,
         }
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of the libraries that a result may depend on; None if not installed."""
-    installed = packages()
-    return {name: installed.get(name) for name in VERSIONS}
 
 
 def is_filmed(spec: RolloutSpec, success: bool) -> bool:

@@ -14,17 +14,21 @@ from m2distill_training.runs.run_folder import RunFolder
 
 def find_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> list[Task]:
     """Return the task of every instruction from the first suite that has it. Raises UserError if none has."""
-    candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
-    found = []
-    for text in instructions:
-        same = known_tasks([text], candidates)
-        if not same:
+    wanted = list(instructions)
+    found = simulated_tasks(suite_names, wanted)
+    for text in wanted:
+        if text not in found:
             raise UserError(
                 f"no task of {', '.join(suite_names)} is {text!r}; name the suites that the demonstrations "
                 "are from with --suite"
             )
-        found.append(same[0])
-    return found
+    return [found[text] for text in wanted]
+
+
+def simulated_tasks(suite_names: Sequence[str], instructions: Iterable[str]) -> dict[str, Task]:
+    """Return {instruction: task} of the instructions that a suite has, from the first one that has it."""
+    candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
+    return {text: same[0] for text in instructions if (same := known_tasks([text], candidates))}
 
 
 def known_tasks(instructions: Iterable[str], tasks: Sequence[Task]) -> list[Task]:

@@ -15,18 +15,8 @@ from typing import Any
 
 from m2distill_policy.errors import UserError
 from m2distill_training.execution.attempt import INPUT_WAIT_S, wait_for
-from m2distill_training.runs.provenance import packages, source_commit
+from m2distill_training.runs.provenance import packages, result_versions, source_commit
 from m2distill_training.runs.records import writing
-
-PACKAGES = (
-    "m2distill",
-    "torch",
-    "numpy",
-    "mujoco",
-    "robosuite",
-    "hf-libero",
-    "opencv-python",
-)  # results depend on them
 
 Probe = Callable[[], None]  # raises UserError on a node that cannot do the work
 
@@ -79,10 +69,10 @@ def make_check(folder: Path, probe: Probe | None = None) -> NodeCheck:
 
 def software() -> dict[str, str | None]:
     """Return the versions that must be equal on all nodes."""
-    installed = packages()
     return {
         "python": ".".join(map(str, sys.version_info[:2])),
         "machine": platform.machine(),
         "source": source_commit(),
-        **{name: installed.get(name) for name in PACKAGES},
+        "m2distill": packages().get("m2distill"),
+        **result_versions(),
     }

@@ -17,11 +17,12 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
-from m2distill_sim.suites import Task, find_task, suites
+from m2distill_sim.suites import Task
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import Windows, evenly_spaced
-from m2distill_training.evaluation.evaluate import evaluate_checkpoint, known_tasks
+from m2distill_training.evaluation.evaluate import evaluate_checkpoint
 from m2distill_training.evaluation.paired import loss_bound
+from m2distill_training.evaluation.run_specs import simulated_tasks
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import token_distance
 from m2distill_training.promotion.thresholds import Thresholds
@@ -93,7 +94,7 @@ def check_forgetting(
     if reference and (lost := set(reference.instructions) - set(candidate.instructions)):
         raise RunError(f"stage {stage} does not know {min(lost)!r}, which stage {before} does")
     instructions = sorted(candidate.instructions, key=lambda text: (text not in old, text))
-    tasks = _simulated(instructions, suite_names)
+    tasks = simulated_tasks(suite_names, instructions)
     was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
     now = _success(run, stage, candidate, tasks, episodes, simulation)
     datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
@@ -103,12 +104,6 @@ def check_forgetting(
         else _by_demos(run, *datasets[text], text not in old, thresholds, reference, candidate)
         for text in instructions
     ]
-
-
-def _simulated(instructions: Sequence[str], suite_names: Sequence[str]) -> dict[str, Task]:
-    """Return {instruction: task} of those that a suite has."""
-    candidates = [task for suite in suite_names for task in (find_task(suite, 0), *suites()[suite][1:])]
-    return {text: found[0] for text in instructions if (found := known_tasks([text], candidates))}
 
 
 def _success(

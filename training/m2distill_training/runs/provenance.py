@@ -25,6 +25,9 @@ ENVIRONMENT = {
     "packages": {},
 }  # the entries that are read again
 
+# Libraries that a result may depend on.
+RESULT_PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "hf-libero", "opencv-python")
+
 
 def environment() -> dict:
     """Return a JSON-ready description of this process and its machine."""
@@ -47,6 +50,12 @@ def environment() -> dict:
 def packages() -> dict[str, str]:
     """Return {name: version} of all packages that were installed at the first call."""
     return dict(_packages())
+
+
+def result_versions() -> dict[str, str | None]:
+    """Return the versions of the libraries that a result may depend on; None if not installed."""
+    installed = packages()
+    return {name: installed.get(name) for name in RESULT_PACKAGES}
 
 
 @functools.cache

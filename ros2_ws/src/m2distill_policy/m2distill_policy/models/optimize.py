@@ -75,6 +75,7 @@ def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32, b
         UserError: OpenVINO is not installed, or its result differs from torch's.
     """
     policy.eval()
+    policy.text = CachedLayer(policy.text)
     if backend == "openvino":
         from m2distill_policy.models.openvino_encoder import OpenVinoEncoder
 
@@ -82,14 +83,12 @@ def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32, b
             OpenVinoEncoder(cast(ImageEncoder, encoder), camera.height, camera.width, policy.spec.text_width, dtype)
             for encoder, camera in zip(policy.image_encoders, policy.spec.cameras, strict=True)
         )
-        policy.text = CachedLayer(policy.text)
         return policy
     for encoder in cast(Iterable[ImageEncoder], policy.image_encoders):
         fold_batch_norms(encoder)
         pack_convolutions(encoder, dtype)
         for block in cast(Iterable[FilmBlock], encoder.blocks):
             block.film = CachedLayer(block.film)
-    policy.text = CachedLayer(policy.text)
     return policy
 
 

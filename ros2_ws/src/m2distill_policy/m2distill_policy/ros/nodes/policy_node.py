@@ -39,7 +39,7 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
-DISCOVERY_S = 1.0  # from the node's creation until others are discovered
+DISCOVERY_S = 3.0  # from the node's creation until others are discovered; measured 1.3 to 1.4
 NAMES_S = 3.0  # until the name of a discovered publisher's node is known
 FORGET_S = 25.0  # until DDS forgets a node that was killed
 
@@ -131,14 +131,14 @@ class PolicyNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._parts  # the node is configured
-        others = self._wait_for_others()
+        wrong, missing = self._parts.inputs.check()
+        others = self._wait_for_others()  # after the check, because no input is received while it waits
         if self.is_interrupted():
             return self._fail("interrupted during activation")
         if others:
             return self._fail(
                 f"{'; '.join(others)}; one policy moves one arm, so stop the other one or use a namespace"
             )
-        wrong, missing = self._parts.inputs.check()
         if wrong:
             return self._fail(f"the robot does not match the one of the checkpoint: {'; '.join(wrong)}")
         if missing:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError, MessageError, UserError
 from m2distill_policy.observations.image_decoding import MAX_PIXELS, decode_compressed
+from m2distill_policy.utils.files import folder_in_use
 from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot.layout import ACTION, STATE
@@ -50,12 +51,12 @@ def import_lerobot(source: Path, out: Path, cameras: Sequence[Camera] = CAMERAS)
     """
     dataset = _Dataset(source, {camera.name: camera.lerobot_key for camera in cameras})
     paths = {instruction: out / name for instruction, name in file_names(dataset.tasks()).items()}
-    for path in paths.values():
-        if path.exists():
-            raise UserError(f"{path} exists; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    for instruction, path in paths.items():
-        write_demos(path, instruction, (NewDemo(demo, {}, {}) for demo in dataset.demos(instruction)), cameras)
+    with folder_in_use(out):
+        for path in paths.values():
+            if path.exists():
+                raise UserError(f"{path} exists; name another folder")
+        for instruction, path in paths.items():
+            write_demos(path, instruction, (NewDemo(demo, {}, {}) for demo in dataset.demos(instruction)), cameras)
     return list(paths.values())
 
 

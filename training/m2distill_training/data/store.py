@@ -40,6 +40,7 @@ class Store:
     gripper: np.ndarray  # (F, G) float32, m
     action: np.ndarray  # (F, A) float32 in [-1, 1]
     bounds: np.ndarray  # (demos + 1,) int64
+    task: str = ""  # SUITE/NAME; empty if unknown
 
     @property
     def n_demos(self) -> int:
@@ -71,14 +72,18 @@ def open_store(
         folder = (cache or source.parent / ".m2distill_cache") / key
         if not folder.is_dir():
             _build(folder, file, spec)
-        instruction = file.instruction
+        instruction, task = file.instruction, file.task
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     return Store(
         source,
         key,
         instruction,
         {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
-        *(arrays[name] for name in ("joint", "gripper", "action", "bounds")),
+        arrays["joint"],
+        arrays["gripper"],
+        arrays["action"],
+        arrays["bounds"],
+        task,
     )
 
 

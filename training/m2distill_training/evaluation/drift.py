@@ -20,7 +20,7 @@ from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
 from m2distill_training.runs.records import RunError
-from m2distill_training.runs.run_folder import RunFolder, read_run
+from m2distill_training.runs.run_folder import RunFolder, has_learned, read_run
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_text
 
 WINDOWS = 32  # per task
@@ -55,12 +55,15 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
     entries = []
     for d in data:
         text = d["instruction"]
-        knowing = [stage for stage, checkpoint in checkpoints.items() if text in checkpoint.instructions]
+        knowing = [stage for stage, checkpoint in checkpoints.items() if has_learned(checkpoint, d)]
         if len(knowing) < 2:
             continue
         first, *later = knowing
         replayed = {
-            demo for stage in later for demo in _replayed(run.checkpoint(stage), checkpoints[stage]).get(text, [])
+            demo
+            for stage in later
+            for name in (text, d["key"])
+            for demo in _replayed(run.checkpoint(stage), checkpoints[stage]).get(name, [])
         }
         store = open_store(_found(Path(d["path"])), checkpoints[first].spec, config.pairing, cache, config.cameras)
         if store.key != d["key"]:

@@ -21,6 +21,7 @@ from m2distill_policy.spec import CameraSpec, PolicySpec
 from m2distill_policy.utils.files import new_folder, publish_folder, reserve
 from m2distill_training.data.libero.reader import LiberoFile, open_libero
 
+CACHE = ".m2distill_cache"
 STORE_VERSION = 1  # counts up when the same source would give other arrays
 
 
@@ -69,14 +70,27 @@ def open_store(
     read = [find_camera(view.name, cameras) for view in spec.cameras]
     with open_libero(source, pairing, read) as file:
         key = _content_key(source, spec, pairing, read)
-        folder = (cache or source.parent / ".m2distill_cache") / key
+        folder = (cache or source.parent / CACHE) / key
         if not folder.is_dir():
             _build(folder, file, spec)
         instruction, task = file.instruction, file.task
+    return _load(folder, source, instruction, task, spec)
+
+
+def find_store(dataset: dict, spec: PolicySpec, cache: Path | None = None) -> Store | None:
+    """Return the store of a dataset, an entry of data.json, whose file is missing; None if there is none."""
+    source = Path(dataset["path"])
+    folder = (cache or source.parent / CACHE) / dataset["key"]
+    if not folder.is_dir():
+        return None
+    return _load(folder, source, dataset["instruction"], dataset.get("task", ""), spec)
+
+
+def _load(folder: Path, source: Path, instruction: str, task: str, spec: PolicySpec) -> Store:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     return Store(
         source,
-        key,
+        folder.name,
         instruction,
         {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
         arrays["joint"],

@@ -67,7 +67,7 @@ class LiberoFile:
             raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
         self._upside_down = convention == "opengl"
         self.instruction = self._read_instruction()
-        self.task = self._read_task()  # SUITE/NAME; empty if the file does not tell
+        self.task = self._read_task()  # SUITE/NAME; empty if the file does not name it
 
     def lengths(self) -> list[int]:
         """Return the number of paired steps of each demo, without reading the arrays."""

@@ -17,7 +17,7 @@ from m2distill_training.evaluation import evaluate
 from m2distill_training.evaluation.compare import Comparison, ComparisonResult, compare, failed_gates
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.paired import METRICS
-from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
 from m2distill_training.report.comparison import FORMATS
 from m2distill_training.runs.records import read_json, write_json

@@ -16,16 +16,11 @@ from m2distill_policy.errors import AssetError, UserError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.engine.train import train
+from m2distill_training.evaluation.episode_runner import _Cached, run_episodes
 from m2distill_training.evaluation.evaluate import evaluate_run, write_evaluation
 from m2distill_training.evaluation.metrics import sum_interval
-from m2distill_training.evaluation.rollout_jobs import (
-    ProgressCallbacks,
-    RolloutResult,
-    RolloutSpec,
-    _Cached,
-    make_specs,
-    run_rollout,
-)
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec, make_specs
 from m2distill_training.evaluation.run_specs import serving_stages
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import read_lines, write_lines
@@ -81,8 +76,8 @@ def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_ow
     *_, a, b = make_specs(run.checkpoint(1), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
     ends = []
     for job in (a, b, a):
-        run_rollout(job)
-        ends.append(_Cached.env.data.qpos.copy())
+        run_episodes([job])
+        ends.append(_Cached.envs[0].data.qpos.copy())
     assert np.array_equal(ends[2], ends[0]) and not np.allclose(ends[1], ends[0], atol=1e-3)
 
 

@@ -7,7 +7,7 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_sim.suites import Task, find_task, suites
-from m2distill_training.evaluation.rollout_jobs import RolloutSpec, make_specs
+from m2distill_training.evaluation.rollout_specs import RolloutSpec, make_specs
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
 
@@ -46,6 +46,7 @@ def run_specs(
     max_steps: int,
     assets: str | None,
     starts: str,
+    environments: int = 1,
     last_stage: int | None = None,
 ) -> tuple[list[list[RolloutSpec]], list[list[list[RolloutSpec]]]]:
     """Return the episodes after every finished stage, and those of every point of its learning curve.
@@ -65,7 +66,7 @@ def run_specs(
 
     def specs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
         videos = run / "videos" if filmed else None
-        return make_specs(folder, chosen, episodes, sampling, seed, max_steps, assets, videos, starts)
+        return make_specs(folder, chosen, episodes, sampling, seed, max_steps, assets, videos, starts, environments)
 
     filmed_stages = [stage == (last_stage or len(serving)) for stage in range(1, len(serving) + 1)]
     stages = [

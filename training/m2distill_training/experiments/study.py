@@ -158,7 +158,7 @@ class SuiteGraph:
         self._collects: list[Activity] = []
         self._files, self._instructions = self._data()
         self._settings = EvaluationSettings(
-            suite.suite, plan.episodes, plan.sampling, plan.max_steps, plan.assets, plan.starts
+            suite.suite, plan.episodes, plan.sampling, plan.max_steps, plan.assets, plan.starts, plan.environments
         )
 
     def activities(self) -> list[Activity]:

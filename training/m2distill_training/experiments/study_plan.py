@@ -24,6 +24,7 @@ from m2distill_sim.suites import find_task, held_out, suites
 from m2distill_training import presets
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.protocols import with_protocol
+from m2distill_training.evaluation.rollout_specs import ENVIRONMENTS
 from m2distill_training.strategies import find_strategy, strategy_names
 from m2distill_training.strategies.base import Strategy
 
@@ -160,6 +161,7 @@ class Plan(_Model):
     episodes: Count = 20  # per task and checkpoint
     starts: Literal["report", "choice"] = "report"
     max_steps: Count = 600
+    environments: Count = ENVIRONMENTS  # simulators per process that share a forward pass of the network
     sampling: Literal[SAMPLING_MODES] = DEFAULT_SAMPLING  # type: ignore[valid-type]
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     gpus: Annotated[float, Field(gt=0, le=1)] = 1.0  # part of a GPU that a training takes; smaller parts share one

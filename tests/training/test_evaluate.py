@@ -157,6 +157,17 @@ def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
     assert [path.name for path in run.curve(2)] == ["0", "8", "16"]
 
 
+def test_fewer_episodes_of_earlier_tasks_are_the_first_of_all(run):
+    options = {"max_steps": 2, "workers": 0, "assets": "builtin", "environments": 2}
+    evaluation = evaluate_run(run.path, [SUITE], 3, episodes_earlier=2, **options)
+    rows = [[(t["task"], [x["state"] for x in t["runs"]]) for t in s["tasks"]] for s in evaluation["stages"]]
+    assert rows == [[(1, list(HELD_OUT[:3]))], [(1, list(HELD_OUT[:2])), (0, list(HELD_OUT[:3]))]]
+    assert (evaluation["episodes_per_task"], evaluation["episodes_earlier"]) == (3, 2)
+    assert evaluation["stages"][1]["tasks"][0]["episodes"] == 2
+    with pytest.raises(UserError, match="episodes_earlier is 4, expected 1 to episodes, 3"):
+        evaluate_run(run.path, [SUITE], 3, episodes_earlier=4, **options)
+
+
 def test_a_checkpoint_that_serves_its_own_task_alone_continues_serving_it():
     tasks = [find_task(SUITE, k) for k in range(7)]
     a, b, c, d = tasks[3:]

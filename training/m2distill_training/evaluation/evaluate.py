@@ -105,7 +105,7 @@ def evaluate_checkpoint(
         max_steps: control steps after which an episode has failed.
         workers: CPUs for episodes, see open_executor; 0: this process.
         cluster: a Ray cluster, see open_executor.
-        assets: builtin, installed, hub or a folder; default: the first that is available.
+        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported; see suites.held_out.
         environments: simulators per process that share a forward pass of the network; see batched_policy.py.
         callbacks: called while episodes run.
@@ -234,6 +234,7 @@ def evaluate_run(
     assets: str | None = None,
     starts: str = "report",
     environments: int = ENVIRONMENTS,
+    episodes_earlier: int | None = None,
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Evaluate every task learned so far after every stage; see `write_evaluation`.
@@ -241,10 +242,14 @@ def evaluate_run(
     Videos show every failure after the last stage, and each task's first state. After stage i a task is served by the
     newest checkpoint up to i that knows its instruction. That is checkpoint i, except for a strategy (packnet) whose
     checkpoints serve only the tasks of their own stage. Finished episodes are kept in episodes.jsonl, so a repeated
-    command runs only the missing ones. Arguments are those of `evaluate_checkpoint`.
+    command runs only the missing ones. Arguments are those of `evaluate_checkpoint`, and
+    `episodes_earlier`: the number of episodes, the first ones, of a task that an earlier checkpoint has learned;
+    default: `episodes`.
     """
-    settings = (episodes, sampling, seed, max_steps, assets, starts)
-    stages, curves = run_specs(run, suite_names, *settings, environments=environments)
+    if episodes_earlier is not None and not 1 <= episodes_earlier <= episodes:
+        raise UserError(f"episodes_earlier is {episodes_earlier}, expected 1 to episodes, {episodes}")
+    settings = (episodes, sampling, seed, max_steps, assets, starts, environments, episodes_earlier)
+    stages, curves = run_specs(run, suite_names, *settings)
     specs = [*_flat(_flat(curves)), *_flat(stages)]  # a curve ends in its stage's checkpoint, whose episodes are filmed
     done, ran = _run(specs, workers, cluster, run, callbacks)
     results = dict(zip(specs, done, strict=True))
@@ -253,6 +258,8 @@ def evaluate_run(
         return [results[spec] for spec in specs]
 
     shared = _settings(specs[0], episodes, starts) | {"assets_content": _assets_content(specs), "ran": ran}
+    if episodes_earlier is not None:
+        shared["episodes_earlier"] = episodes_earlier
     return write_evaluation(
         run,
         [results_of(specs) for specs in stages],

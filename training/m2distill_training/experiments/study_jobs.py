@@ -112,13 +112,13 @@ class EvaluationSettings:
     assets: str | None
     starts: str
     environments: int
+    episodes_earlier: int | None
 
     def specs(self, run: StudyRun, stage: int) -> list:
         """Return the episodes after a stage, and those of its learning curve."""
         settings = (self.episodes, self.sampling, run.config.seed, self.max_steps, self.assets, self.starts)
-        stages, curves = run_specs(
-            run.folder.path, [self.suite], *settings, environments=self.environments, last_stage=run.stages
-        )
+        numbers = (self.environments, self.episodes_earlier, run.stages)
+        stages, curves = run_specs(run.folder.path, [self.suite], *settings, *numbers)
         return [*(spec for point in curves[stage - 1] for spec in point), *stages[stage - 1]]
 
     def finish(self, run: StudyRun) -> None:
@@ -134,6 +134,7 @@ class EvaluationSettings:
             assets=self.assets,
             starts=self.starts,
             environments=self.environments,
+            episodes_earlier=self.episodes_earlier,
         )
 
 

@@ -159,6 +159,7 @@ class Plan(_Model):
     replay: Count | None = None  # demonstrations kept of every earlier task; default: that of protocol and preset
     curve_points: Annotated[int, Field(ge=0)] = 0
     episodes: Count = 20  # per task and checkpoint
+    episodes_earlier: Count | None = None  # of a task that an earlier stage has learned; default: `episodes`
     starts: Literal["report", "choice"] = "report"
     max_steps: Count = 600
     environments: Count = ENVIRONMENTS  # simulators per process that share a forward pass of the network
@@ -179,6 +180,8 @@ class Plan(_Model):
             if name not in names:
                 raise UserError(f"comparisons: {unknown_name('strategy', name, names)}")
         held_out(self.episodes, self.starts)
+        if (self.episodes_earlier or 0) > self.episodes:
+            raise UserError(f"episodes_earlier is {self.episodes_earlier}, expected at most episodes, {self.episodes}")
         for suite in self.suites:
             suite.numbers()
             if suite.data is None:

@@ -93,7 +93,7 @@ def run_rollouts(
     callbacks.begin(len(rollouts.missing))
     if workers == 0:
         forget_checkpoint()  # its folder may have been written again
-        with _one_thread():
+        with one_thread():
             for job in rollouts.jobs():
                 run_episodes(job.arguments[0], keep)
     elif rollouts.missing:
@@ -251,7 +251,7 @@ class _EpisodeFile:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Limit torch to one thread: processes are the parallelism, and sums have the same order on every machine."""
     import torch
 

@@ -199,8 +199,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
-        values = self._add_gradients()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), o.grad_clip).item()
+        mean = self._add_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), o.grad_clip)
+        grad_norm, *losses = torch.stack([norm, *mean.values()]).tolist()  # one wait for a GPU instead of several
+        values = dict(zip(mean, losses, strict=True))
         if not (math.isfinite(grad_norm) and all(math.isfinite(x) for x in values.values())):
             raise self._diverged(f"{values}, gradient norm {grad_norm}")
         self.strategy.update(self.policy, self.optimiser)
@@ -209,7 +211,7 @@ class Trainer:
             update_average(self.average, self.policy, o.ema_decay, self.step - start)
         return lr, grad_norm
 
-    def _add_gradients(self) -> dict[str, float]:
+    def _add_gradients(self) -> dict[str, torch.Tensor]:
         """Set the policy's gradients to the mean over the whole batch; return the mean losses."""
         o = self.config.optim
         mean: dict[str, torch.Tensor] = {}
@@ -228,7 +230,7 @@ class Trainer:
         self.distributed.add_up([*gradients, *mean.values(), *measured.tensors()])
         if measured.names:
             self.strategy.take_gradient_norms(measured.norms())
-        return {name: x.item() for name, x in mean.items()}
+        return mean
 
     def _epoch(self, stop: Callable[[], bool]) -> Iterator[Samples]:
         """Yield full batches of all windows of the current task, once."""
@@ -326,8 +328,8 @@ def checked_losses(strategy: str, losses: dict[str, torch.Tensor]) -> dict[str, 
 def update_average(average: dict[str, torch.Tensor], policy: Policy, max_decay: float, step: int) -> None:
     """Move the running average of the weights towards the policy after gradient step `step` of a phase."""
     decay = min(max_decay, step / (step + 10))  # short at first, to forget the initial weights
-    for name, x in policy.state_dict().items():
-        if x.is_floating_point():
-            average[name].lerp_(x, 1 - decay)
-        else:
-            average[name].copy_(x)
+    weights = policy.state_dict()
+    moved = [name for name, x in weights.items() if x.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in moved], [weights[name] for name in moved], 1 - decay)
+    for name in weights.keys() - set(moved):
+        average[name].copy_(weights[name])

@@ -104,6 +104,7 @@ class Trainer:
             lambda: self.batches.samples(0),
             self.batches.replay,
             lambda: stored_mixtures(run, self.batches.kept, config.history, distributed, self.device),
+            self.batches.constant_windows,
         )
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))

@@ -288,7 +288,7 @@ def write_evaluation(
         {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(stage)).id, "tasks": _task_summaries(after, run)}
         for stage, after in enumerate(results, 1)
     ]
-    S = success_matrix([{t["instruction"]: t["success_rate"] for t in stage["tasks"]} for stage in stages])
+    S = success_matrix([{(t["suite"], t["task"]): t["success_rate"] for t in stage["tasks"]} for stage in stages])
     evaluation = {
         **settings,
         "stages": stages,

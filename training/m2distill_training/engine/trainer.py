@@ -205,7 +205,7 @@ class Trainer:
         grad_norm, *losses = torch.stack([norm, *mean.values()]).tolist()  # one wait for a GPU instead of several
         values = dict(zip(mean, losses, strict=True))
         if not (math.isfinite(grad_norm) and all(math.isfinite(x) for x in values.values())):
-            raise self._diverged(f"{values}, gradient norm {grad_norm}")
+            raise diverged(self.step, self.stage, f"{values}, gradient norm {grad_norm}")
         self.strategy.update(self.policy, self.optimiser)
         self.losses, self.step = values, self.step + 1
         if self.average is not None:
@@ -289,7 +289,7 @@ class Trainer:
     def _state(self) -> dict:
         for name, x in self.policy.state_dict().items():
             if not torch.isfinite(x).all():  # the loss would show it only in the next gradient step
-                raise self._diverged(f"weight {name} is not finite after it")
+                raise diverged(self.step, self.stage, f"weight {name} is not finite after it")
         return {
             "step": self.step,
             "losses": self.losses,
@@ -307,12 +307,14 @@ class Trainer:
         if self.average is not None:
             self.average = {name: x.to(self.device) for name, x in state["average"].items()}
 
-    def _diverged(self, how: str) -> RunError:
-        return RunError(
-            f"training diverged at gradient step {self.step} of stage {self.stage}: {how}; lower optim.lr "
-            "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
-            "checkpoints are unchanged"
-        )
+
+def diverged(step: int, stage: int, how: str) -> RunError:
+    """Return the error of a training that cannot continue after a gradient step of a stage."""
+    return RunError(
+        f"training diverged at gradient step {step} of stage {stage}: {how}; lower optim.lr "
+        "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
+        "checkpoints are unchanged"
+    )
 
 
 def checked_losses(strategy: str, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

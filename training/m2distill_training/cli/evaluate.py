@@ -138,7 +138,8 @@ def _tasks_of(checkpoint: Path, suite: Sequence[str], tasks: Sequence[int]) -> l
                 "one after the other"
             )
         return [find_task(suite[0], task) for task in tasks]
-    found = find_tasks(suite, sorted(load_checkpoint(checkpoint).instructions))
+    known = load_checkpoint(checkpoint)
+    found = find_tasks(suite, sorted(known.instructions), known.task_names)
     if not found:
         raise UserError(f"{checkpoint} knows no instruction; import it again with --instructions")
     return found

@@ -164,7 +164,13 @@ def _builtin() -> AssetSource:
     label = f"builtin-{digest[:12]}"
     folder = cache_folder() / "assets" / label
     if not folder.is_dir():
-        write_folder(folder, files)
+        try:
+            write_folder(folder, files)
+        except OSError as error:
+            raise AssetError(
+                f"the built-in assets cannot be written to {folder.parent} ({error.strerror}); make room, or set "
+                "XDG_CACHE_HOME to a folder that can be written"
+            ) from None
     return AssetSource("builtin", folder, label)
 
 

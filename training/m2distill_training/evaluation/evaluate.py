@@ -89,11 +89,10 @@ def evaluate_checkpoint(
     assets: str | None = None,
     starts: str = "report",
     environments: int = ENVIRONMENTS,
+    videos: bool = True,
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Run held-out episodes of each task; write evaluation.json in `out` and return its content.
-
-    Beside it are videos/ and episodes.jsonl, from which a repeated command takes the finished episodes.
 
     Args:
         checkpoint: folder of the checkpoint.
@@ -108,6 +107,7 @@ def evaluate_checkpoint(
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported; see suites.held_out.
         environments: simulators per process that share a forward pass of the network; see batched_policy.py.
+        videos: write videos/ of every failure and of each task's first state.
         callbacks: called while episodes run.
 
     Raises:
@@ -115,7 +115,7 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    settings = (episodes, sampling, seed, max_steps, assets, out / "videos", starts, environments)
+    settings = (episodes, sampling, seed, max_steps, assets, out / "videos" if videos else None, starts, environments)
     specs = make_specs(checkpoint, tasks, *settings)
     known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}

@@ -115,6 +115,7 @@ def _success(run: RunFolder, stage: int, tasks: dict[int, Task], episodes: int, 
     if not tasks:
         return {}
     out = run.checkpoint(stage).with_name("proof")
+    options = {"videos": False} | options
     result = evaluate_checkpoint(run.checkpoint(stage), list(tasks.values()), episodes, out, starts="choice", **options)
     return {
         place: [episode["success"] for episode in row["runs"]]

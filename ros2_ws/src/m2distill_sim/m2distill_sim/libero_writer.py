@@ -15,6 +15,7 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
+from m2distill_policy.observations.poses import axis_angle
 from m2distill_policy.utils.files import new_file
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
@@ -34,7 +35,7 @@ class SimulatedEpisode:
 
 def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] = CAMERAS) -> dict[str, np.ndarray]:
     """Return one step's datasets besides actions and states; `cameras` state the keys of the images."""
-    orientation = _axis_angle(observation.ee_quat_xyzw)
+    orientation = axis_angle(observation.ee_quat_xyzw)
     return {
         **{f"obs/{camera.hdf5_key}": observation.images[camera.name][::-1] for camera in cameras},
         "obs/joint_states": observation.joint_positions,
@@ -44,16 +45,6 @@ def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] 
         "obs/ee_states": np.concatenate([observation.ee_pos, orientation]),
         "robot_states": np.concatenate([observation.gripper_positions, observation.ee_pos, observation.ee_quat_xyzw]),
     }
-
-
-def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
-    """Return axis times angle (3,) in rad, by robosuite's formula.
-
-    The angle is in [0, 2 pi], so that it is continuous where the hand points down.
-    """
-    x, y, z, w = quat_xyzw
-    sine = np.sqrt(max(1.0 - w * w, 0.0))
-    return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
 
 
 def _write_demo(group: h5py.Group, episode: SimulatedEpisode) -> None:

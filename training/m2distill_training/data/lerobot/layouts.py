@@ -35,8 +35,8 @@ class Layout:
 
     Attributes:
         name: Name for `--layout`.
-        state: Features whose numbers are joints and fingers, in this order, with the names that they must have; empty
-            names are not compared.
+        state: Features whose numbers are joints, or the pose of the hand, and then fingers, with the names that they
+            must have; empty names are not compared.
         robot_fingers: Both fingers open positively, as on a robot; otherwise the second is negative, as in LIBERO.
         images: How the images are stored, one of TURNS.
         rates_hz: Declared rates that are accepted.
@@ -65,7 +65,8 @@ ANY4LEROBOT = Layout(
     LIBERO_RATES_HZ,
     LIBERO_CAMERAS,
 )
-LAYOUTS = {layout.name: layout for layout in (M2DISTILL, ANY4LEROBOT)}
+LIBERO = Layout("libero", ((STATE, (), 8),), False, "mirrored", LIBERO_RATES_HZ, LIBERO_CAMERAS)
+LAYOUTS = {layout.name: layout for layout in (M2DISTILL, ANY4LEROBOT, LIBERO)}
 
 
 def find_layout(name: str | None, features: dict, where: str) -> Layout:
@@ -84,11 +85,10 @@ def find_layout(name: str | None, features: dict, where: str) -> Layout:
             "any4lerobot, and --images if the images are not mirrored"
         )
     shape = features[STATE].get("shape") if STATE in features else None
-    if shape == [HAND_WIDTH] and not has_joints:
+    if name != LIBERO.name and shape == [HAND_WIDTH] and not has_joints:
         raise DataError(
             f"{where}: {STATE} has the {HAND_WIDTH} numbers of LeRobot's LIBERO sets, the pose of the hand and two "
-            "fingers. A policy here observes joints: import a set with observation.states.joint_state (any4lerobot), "
-            "or LIBERO's own HDF5 files"
+            "fingers; name it with --layout libero, and train with --state hand"
         )
     return LAYOUTS[name or M2DISTILL.name]
 

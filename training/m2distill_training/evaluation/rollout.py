@@ -10,7 +10,6 @@ import numpy as np
 
 from m2distill_policy.action import Hold, command_to_action
 from m2distill_policy.control.session import PolicySession
-from m2distill_policy.observations.poses import axis_angle
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_training.evaluation.overlay import video_frame
 
@@ -88,10 +87,11 @@ def feed(session: PolicySession, observation: SimObservation, stamp_ns: int) -> 
     for camera, image in observation.images.items():
         session.observe_image(camera, image, stamp_ns)
     fingers = observation.gripper_positions * np.array(spec.gripper_joint_signs)
-    hand = np.concatenate([observation.ee_pos, axis_angle(observation.ee_quat_xyzw)])
-    arm = hand if spec.observes_hand else observation.joint_positions
+    arm = [observation.joint_positions]
+    if spec.observes_hand:
+        arm = [observation.ee_pos, observation.ee_axis_angle]
     session.observe_joints(
         spec.joint_names + spec.gripper_joint_names,
-        np.concatenate([arm, fingers]).tolist(),
+        np.concatenate([*arm, fingers]).tolist(),
         stamp_ns,
     )

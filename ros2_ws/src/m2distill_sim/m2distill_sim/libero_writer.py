@@ -15,7 +15,6 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
-from m2distill_policy.observations.poses import axis_angle
 from m2distill_policy.utils.files import new_file
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
@@ -35,7 +34,7 @@ class SimulatedEpisode:
 
 def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] = CAMERAS) -> dict[str, np.ndarray]:
     """Return one step's datasets besides actions and states; `cameras` state the keys of the images."""
-    orientation = axis_angle(observation.ee_quat_xyzw)
+    orientation = observation.ee_axis_angle
     return {
         **{f"obs/{camera.hdf5_key}": observation.images[camera.name][::-1] for camera in cameras},
         "obs/joint_states": observation.joint_positions,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.errors import DataError, UserError, unknown_name
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 from m2distill_training.data.lerobot.layout import STATE
@@ -40,7 +41,7 @@ class Layout:
         robot_fingers: Both fingers open positively, as on a robot; otherwise the second is negative, as in LIBERO.
         images: How the images are stored, one of TURNS.
         rates_hz: Declared rates that are accepted.
-        cameras: camera -> features that may hold its images; the first that exists is taken.
+        cameras: camera -> features that may hold its images; the first that exists is taken, else its own.
     """
 
     name: str
@@ -52,8 +53,8 @@ class Layout:
 
 
 LIBERO_CAMERAS = {
-    "agentview": ("observation.images.image", "observation.images.agentview"),
-    "wrist": ("observation.images.wrist_image", "observation.images.image2", "observation.images.wrist"),
+    CAMERA_NAMES[0]: ("observation.images.image",),
+    CAMERA_NAMES[1]: ("observation.images.wrist_image", "observation.images.image2"),
 }
 LIBERO_RATES_HZ = (10.0, 20.0)  # converters declare either for LIBERO's 20 Hz
 M2DISTILL = Layout("m2distill", ((STATE, PANDA_JOINTS + PANDA_FINGERS, 9),), True, "upright", (20.0,), {})

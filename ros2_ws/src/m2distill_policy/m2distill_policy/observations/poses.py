@@ -18,16 +18,6 @@ def are_near(a: Pose, b: Pose, distance_m: float, angle_rad: float) -> bool:
     return bool(np.linalg.norm(a.position_m - b.position_m) <= distance_m and 2 * np.arccos(cosine) <= angle_rad)
 
 
-def axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
-    """Return axis times angle (3,) in rad, by robosuite's formula.
-
-    The angle is in [0, 2 pi], so that it is continuous if the hand points down.
-    """
-    x, y, z, w = quat_xyzw
-    sine = np.sqrt(max(1.0 - w * w, 0.0))
-    return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
-
-
 def displace(pose: Pose, translation_m: np.ndarray, rotation_rad: np.ndarray) -> Pose:
     """Return the pose after a translation and a rotation, both in the base frame.
 

@@ -9,6 +9,7 @@ from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.argument_parser import Parser
 from m2distill_training.cli.options import (
     add_assets,
+    add_environments,
     add_episodes,
     add_max_steps,
     add_sampling,
@@ -56,6 +57,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the samples from the policy's mixture")
     add_max_steps(parser)
+    add_environments(parser)
     add_spreading(parser)
     add_assets(parser)
     parser.add_argument(

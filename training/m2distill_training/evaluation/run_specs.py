@@ -7,7 +7,7 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_sim.suites import Task, find_task, suites
-from m2distill_training.evaluation.rollout_jobs import RolloutSpec, make_specs
+from m2distill_training.evaluation.rollout_specs import RolloutSpec, make_specs
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder, has_learned
 
@@ -84,11 +84,14 @@ def run_specs(
     max_steps: int,
     assets: str | None,
     starts: str,
+    environments: int = 1,
+    episodes_earlier: int | None = None,
     last_stage: int | None = None,
 ) -> tuple[list[list[RolloutSpec]], list[list[list[RolloutSpec]]]]:
     """Return the episodes after every finished stage, and those of every point of its learning curve.
 
-    Those after `last_stage`, by default the last finished one, are filmed. Arguments are those of `evaluate_run`.
+    Those after `last_stage`, by default the last finished one, are filmed. Arguments are those of `evaluate_run`. A
+    checkpoint runs `episodes_earlier` of the episodes of a task that an earlier checkpoint served first.
     """
     if not (run / "data.json").is_file():
         raise RunError(f"{run} is no run folder; give the --out of m2distill train")
@@ -104,17 +107,30 @@ def run_specs(
     ]
     serving = serving_stages(known)
 
-    def specs_of(folder: Path, chosen: list[Task], filmed: bool = False) -> list[RolloutSpec]:
+    def specs_of(folder: Path, chosen: list[Task], number: int, filmed: bool = False) -> list[RolloutSpec]:
         videos = run / "videos" if filmed else None
-        return make_specs(folder, chosen, episodes, sampling, seed, max_steps, assets, videos, starts)
+        return make_specs(folder, chosen, number, sampling, seed, max_steps, assets, videos, starts, environments)
 
     filmed_stages = [stage == (last_stage or len(serving)) for stage in range(1, len(serving) + 1)]
+    learner: dict[Task, int] = {}  # task -> index of the checkpoint that first serves it
+    for served in serving:
+        learner = served | learner
     stages = [
-        [spec for task in tasks if task in served for spec in specs_of(folders[served[task]], [task], filmed)]
+        [
+            spec
+            for task in tasks
+            if task in served
+            for spec in specs_of(
+                folders[served[task]],
+                [task],
+                episodes if served[task] == learner[task] else episodes_earlier or episodes,
+                filmed,
+            )
+        ]
         for served, filmed in zip(serving, filmed_stages, strict=True)
     ]
     curves = [
-        [specs_of(folder, new) for folder in RunFolder(run).curve(stage)]
+        [specs_of(folder, new, episodes) for folder in RunFolder(run).curve(stage)]
         for stage, new in enumerate(_new_tasks(serving), 1)
     ]
     return stages, curves

@@ -22,7 +22,7 @@ from m2distill_training.runs.records import RunError, locked, read_lines, write_
 from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.utils.schemas import is_count
 
-RECORDED = ("episodes", "sampling", "max_steps", "assets")  # options of the simulation, in the proof
+RECORDED = ("episodes", "sampling", "max_steps", "environments", "assets")  # options of the simulation, in the proof
 
 
 class PromotionRejected(RunError):

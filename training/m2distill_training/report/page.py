@@ -97,6 +97,11 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _episodes(evaluation: dict) -> str:
+    earlier = evaluation.get("episodes_earlier")
+    return f"{evaluation['episodes_per_task']}" + (f", {earlier} of an earlier task" if earlier else "")
+
+
 def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     rows = []
     for run in runs:
@@ -106,7 +111,7 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
                 run.label,
                 *(_measured(m[name], intervals[name]) for name in figures.METRICS),
                 run.config["seed"],
-                run.evaluation["episodes_per_task"],
+                _episodes(run.evaluation),
             ]
         )
     parts = [

@@ -1,8 +1,11 @@
 """Writer of an episode's images as an mp4 file that browsers play."""
 
+import contextlib
 import errno
+import itertools
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +17,16 @@ MIN_HEIGHT_PX = 256  # smaller images are enlarged by repeating pixels
 ENCODING = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "25", "-v", "error")
 
 
-def write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
+def write_video(path: Path, frames: Iterable[np.ndarray], rate_hz: float) -> None:
     """Write (H, W, 3) uint8 RGB frames as H.264 into an existing folder; the file is complete or absent.
 
     Raises:
         OSError: the file cannot be written; the disk may be full.
     """
-    scale = -(-MIN_HEIGHT_PX // frames[0].shape[0])
-    height, width = (scale * side for side in frames[0].shape[:2])
+    remaining = iter(frames)
+    first = next(remaining)
+    scale = -(-MIN_HEIGHT_PX // first.shape[0])
+    height, width = (scale * side for side in first.shape[:2])
     temporary = temporary_path(path).with_suffix(".mp4")
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{rate_hz:g}", "-i", "-")
     even = ("-vf", "scale=ceil(iw/2)*2:ceil(ih/2)*2")  # H.264 with subsampled colors has even sides
@@ -32,8 +37,11 @@ def write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as ffmpeg:
-            content = b"".join(frame.repeat(scale, 0).repeat(scale, 1).tobytes() for frame in frames)
-            _, messages = ffmpeg.communicate(content)
+            assert ffmpeg.stdin  # it is a pipe
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and its messages give the reason
+                for frame in itertools.chain([first], remaining):
+                    ffmpeg.stdin.write(frame.repeat(scale, 0).repeat(scale, 1).tobytes())
+            _, messages = ffmpeg.communicate()
         if ffmpeg.returncode:
             full = os.strerror(errno.ENOSPC)
             lines = messages.decode(errors="replace").strip().splitlines() or ["no reason given"]

@@ -68,7 +68,7 @@ def open_store(
         DataError: The file lacks a camera of the spec, or is damaged.
     """
     read = [find_camera(view.name, cameras) for view in spec.cameras]
-    with open_libero(source, pairing, read) as file:
+    with open_libero(source, pairing, read, "hand" if spec.observes_hand else "joints") as file:
         key = _content_key(source, spec, pairing, read)
         folder = (cache or source.parent / CACHE) / key
         if not folder.is_dir():
@@ -106,6 +106,8 @@ def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence
     shape = {"version": STORE_VERSION, "pairing": pairing, "cameras": [dataclasses.asdict(c) for c in spec.cameras]}
     if other := {c.name: c.hdf5_key for c in cameras if c.hdf5_key != find_camera(c.name).hdf5_key}:
         shape["hdf5_keys"] = other
+    if spec.observes_hand:
+        shape["state"] = "hand"
     digest.update(json.dumps(shape, sort_keys=True).encode())
     with source.open("rb") as file:
         while block := file.read(1 << 22):

@@ -22,6 +22,7 @@ SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
+HAND_POSE = ("hand_x", "hand_y", "hand_z", "hand_rx", "hand_ry", "hand_rz")  # in place of joints: m, axis-angle in rad
 MAX_JOINTS, MAX_TEXT_WIDTH = 128, 65536  # far above any real robot or text encoder
 
 
@@ -108,6 +109,11 @@ class PolicySpec:
         )
 
     @property
+    def observes_hand(self) -> bool:
+        """The policy observes the pose of the hand in place of the joints, one of LIBERO's options."""
+        return self.joint_names == HAND_POSE
+
+    @property
     def period_ns(self) -> int:
         """Control period."""
         return round(1e9 / self.rate_hz)
@@ -135,10 +141,11 @@ def libero_spec(
     text_encoder: str = "bert-base-cased",
     text_width: int = 768,
     cameras: Sequence[Camera] = CAMERAS,
+    joint_names: tuple[str, ...] = PANDA_JOINTS,
 ) -> PolicySpec:
     """Return the spec of a policy trained on LIBERO data: square images, bottom row first, a Panda at 20 Hz."""
     views = tuple(CameraSpec(name, *size, upside_down=True) for name, size in square_sizes(size_px, cameras).items())
-    return PolicySpec(cameras=views, history=history, text_encoder=text_encoder, text_width=text_width)
+    return PolicySpec(views, joint_names, history=history, text_encoder=text_encoder, text_width=text_width)
 
 
 def strict_from_json(cls, text: str):

@@ -17,7 +17,7 @@ import numpy as np
 from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import new_file
-from m2distill_training.data.libero.reader import Demo
+from m2distill_training.data.libero.reader import JOINT_WIDTH, Demo
 
 MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
 
@@ -84,7 +84,7 @@ def _write_demo(group: h5py.Group, new: NewDemo, cameras: Sequence[Camera]) -> N
         "actions": demo.action,
         "rewards": last,
         "dones": last,
-        "obs/joint_states": demo.joint,
+        "obs/joint_states" if demo.joint.shape[1] == JOINT_WIDTH else "obs/ee_states": demo.joint,
         "obs/gripper_states": demo.gripper,
         **new.more,
     }

@@ -16,6 +16,8 @@ import numpy as np
 from m2distill_policy.action import DEFAULT_SAMPLING
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
+from m2distill_policy.robot import other_robot
+from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_sim.suites import Task, assets_of, find_task
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.evaluation.rollout_jobs import (
@@ -81,6 +83,14 @@ def is_checkpoint_evaluation(value: Any) -> bool:
     return fits(value, form)
 
 
+def _check_robot(checkpoint: Path, spec: PolicySpec) -> None:
+    """Raise UserError if the checkpoint is for another robot than the simulated one."""
+    if problem := other_robot(libero_spec(), spec):
+        raise UserError(
+            f"{checkpoint} cannot be evaluated in simulation, which has LIBERO's Panda: {problem}; test it on its robot"
+        )
+
+
 def evaluate_checkpoint(
     checkpoint: Path,
     tasks: Sequence[Task],
@@ -120,8 +130,9 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    specs = make_specs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos", starts)
     known = load_checkpoint(checkpoint)
+    _check_robot(checkpoint, known.spec)
+    specs = make_specs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos", starts)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
         raise UserError(

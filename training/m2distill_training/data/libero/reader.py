@@ -20,13 +20,15 @@ import h5py
 import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
-from m2distill_policy.errors import DataError
+from m2distill_policy.errors import DataError, SpecError, UserError
+from m2distill_policy.spec import PolicySpec, libero_spec
 from m2distill_training.config import PAIRINGS
 from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.libero.hdf5_checks import member, reading
 
 AGAIN = "copy or collect it again"
-JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7
+JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7  # of LIBERO's Panda
+SPEC_ATTRIBUTE = "spec"  # of /data: the PolicySpec of the demonstrations; without it they are LIBERO's Panda's
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Demo:
 
     name: str
     images: dict[str, np.ndarray]  # camera -> (T, H, W, 3) uint8 RGB, upright
-    joint: np.ndarray  # (T, 7) float32, rad
-    gripper: np.ndarray  # (T, 2) float32, m, signed as robosuite does (second finger negative)
+    joint: np.ndarray  # (T, J) float32, rad
+    gripper: np.ndarray  # (T, G) float32, m or rad, signed by the spec; LIBERO's: m, second finger negative
     action: np.ndarray  # (T, 7) float32 in [-1, 1]
 
 
@@ -61,6 +63,7 @@ class LiberoFile:
             raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
         self._upside_down = convention == "opengl"
         self.instruction = self._read_instruction()
+        self.robot = self._read_robot()
 
     def lengths(self) -> list[int]:
         """Return the number of paired steps of each demo, without reading the arrays."""
@@ -96,6 +99,18 @@ class LiberoFile:
             )
         return text
 
+    def _read_robot(self) -> PolicySpec:
+        """Return a spec whose joints, rate and actions are those of the demonstrations."""
+        text = self._data.attrs.get(SPEC_ATTRIBUTE)
+        if text is None:
+            return libero_spec()
+        try:
+            return PolicySpec.from_json(text if isinstance(text, str) else "")
+        except (SpecError, UserError) as error:
+            raise DataError(
+                f"{self.path}: attribute {SPEC_ATTRIBUTE} of /data is not a spec ({error}); import it again"
+            ) from None
+
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
         dataset = member(self._data, f"{demo}/{key}")
         if not isinstance(dataset, h5py.Dataset):
@@ -111,8 +126,8 @@ class LiberoFile:
     def _read_demo(self, demo: str) -> Demo:
         steps = self._steps(demo)
         action = clip_rounding(self._numbers(demo, "actions", ACTION_WIDTH), f"{self.path}: {demo}/actions")
-        joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
-        gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
+        joint = self._numbers(demo, "obs/joint_states", len(self.robot.joint_names), steps)
+        gripper = self._numbers(demo, "obs/gripper_states", len(self.robot.gripper_joint_names), steps)
         images = {camera.name: self._images(demo, f"obs/{camera.hdf5_key}", steps) for camera in self.cameras}
         until = steps - self._shift  # obs[j-1] -> actions[j] when shifted
         return Demo(

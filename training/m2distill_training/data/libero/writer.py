@@ -16,8 +16,9 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError
+from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import publish
-from m2distill_training.data.libero.reader import Demo
+from m2distill_training.data.libero.reader import SPEC_ATTRIBUTE, Demo
 
 MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
 
@@ -46,8 +47,17 @@ def file_names(instructions: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras: Sequence[Camera] = CAMERAS) -> None:
-    """Write the file of one task, completely or not at all. Demos are taken one by one."""
+def write_demos(
+    path: Path,
+    instruction: str,
+    demos: Iterable[NewDemo],
+    cameras: Sequence[Camera] = CAMERAS,
+    spec: PolicySpec | None = None,
+) -> None:
+    """Write the file of one task, completely or not at all. Demos are taken one by one.
+
+    `cameras` are their keys in the file. `spec` is of the robot; None: LIBERO's Panda.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with h5py.File(temporary, "w", locking=False) as file:
@@ -87,6 +97,7 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras:
                     "num_demos": len(data),
                     "obs_after_action": False,
                     "total": total,
+                    **({SPEC_ATTRIBUTE: spec.to_json()} if spec is not None else {}),
                 }
             )
         publish(temporary, path)

@@ -83,7 +83,7 @@ class RobotParameters:
 
 @dataclass(frozen=True)
 class Robot:
-    """What the settings of an arm say about the robot."""
+    """The robot that the settings of an arm describe, as far as they do."""
 
     parameters: RobotParameters
     joint_names: tuple[str, ...]

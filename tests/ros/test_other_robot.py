@@ -244,7 +244,8 @@ def drive(client, robot: Robot, moments, checkpoint: Path, arm_path: Path, other
         NodeProcesses([node(arm_path)], tmp_path / "policy") as nodes,
         NodeProcesses([node(other, "other")], tmp_path / "other") as others,
     ):
-        client.wait(lambda: client.status and client.command.service_is_ready(), "an active node", START_LIMIT_S)
+        client.wait(client.command.service_is_ready, "the policy", START_LIMIT_S)
+        client.wait_for_state(PolicyStatus.IDLE, "no instruction")
         client.wait(robot.joints.get_subscription_count, "its subscriptions")
         client.instruct(INSTRUCTION)
         client.wait_for_state(PolicyStatus.RUNNING)

@@ -245,7 +245,7 @@ def drive(client, robot: Robot, moments, checkpoint: Path, arm_path: Path, other
         NodeProcesses([node(other, "other")], tmp_path / "other") as others,
     ):
         client.wait(client.command.service_is_ready, "the policy", START_LIMIT_S)
-        client.wait_for_state(PolicyStatus.IDLE, "no instruction")
+        client.wait(lambda: client.status and client.status.reason == "no instruction", "an active node", START_LIMIT_S)
         client.wait(robot.joints.get_subscription_count, "its subscriptions")
         client.instruct(INSTRUCTION)
         client.wait_for_state(PolicyStatus.RUNNING)

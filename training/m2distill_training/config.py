@@ -12,6 +12,7 @@ from typing import Any
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.models.config import ModelConfig
+from m2distill_policy.robot import same_robot
 from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, PolicySpec, libero_spec
 from m2distill_policy.utils.schema import SCHEMA, with_schema, without_schema
 from m2distill_training.strategies.registry import config_class, config_values, read_config
@@ -183,10 +184,11 @@ class TrainConfig:
         chosen = config_values(name, self.preset, **(kept | values))
         return dataclasses.replace(self, strategy=name, strategy_config=chosen)
 
-    def policy_spec(self, text_encoder: str, text_width: int) -> PolicySpec:
-        """Return the spec of the policy that this configuration trains."""
+    def policy_spec(self, text_encoder: str, text_width: int, robot: PolicySpec | None = None) -> PolicySpec:
+        """Return the spec of the policy that this configuration trains; `robot` as in the data, default LIBERO's."""
         arm = HAND_POSE if self.state == "hand" else PANDA_JOINTS
-        return libero_spec(self.image_px, self.history, text_encoder, text_width, self.cameras, arm)
+        spec = libero_spec(self.image_px, self.history, text_encoder, text_width, self.cameras, arm)
+        return spec if robot is None else same_robot(spec, robot)
 
     def to_json(self) -> str:
         """Return the content of config.json."""

@@ -46,7 +46,7 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     Args:
         names: the checkpoint's joint names, J of them.
         limits: `joint_lower_rad` and `joint_upper_rad` take precedence over the table. They belong to `joint_names`,
-            or without those to `names` in this order.
+            or without those to `names` in this order. `joint_names` alone leaves the limits to the table.
 
     Returns:
         (J, 2) float64, rad.
@@ -57,7 +57,7 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     if names == HAND_POSE:  # in simulation alone, which has limits of its own
         return np.tile([-np.inf, np.inf], (len(names), 1))
     lower, upper = limits.joint_lower_rad, limits.joint_upper_rad
-    if limits.joint_names:
+    if limits.joint_names and lower:
         given = dict(zip(limits.joint_names, zip(lower, upper, strict=True), strict=True))
         if missing := [name for name in names if name not in given]:
             raise UserError(f"joint_names lacks {missing} of the checkpoint, got {list(given)}; add their joint limits")

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m2distill_policy.action import ActionSample
 from m2distill_policy.cameras import recorded_cameras
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.control.session import PolicySession
@@ -100,10 +102,15 @@ def _batched(checkpoint: Checkpoint, specs: Sequence[RolloutSpec], rows: int):
         samples = _Cached.batched.step(live) if live else {}
         for row, sample in samples.items():
             episode = at_work[row][1]
-            episode.take(episode.session.end_tick(live[row][1], sample))
+            episode.take(episode.session.end_tick(live[row][1], partial(_given, sample)))
         for row in [row for row, (_, episode, _) in at_work.items() if episode.outcome is not None]:
             spec, episode, _ = at_work.pop(row)
             yield spec, episode
+
+
+def _given(sample: ActionSample, _: Observation) -> ActionSample:
+    """Return the sample that the batch already has for an observation."""
+    return sample
 
 
 def _checkpoint(path: Path) -> Checkpoint:

@@ -126,9 +126,9 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    known = _load_for_simulation(checkpoint)
     settings = (episodes, sampling, seed, max_steps, assets, out / "videos" if videos else None, starts, environments)
     specs = make_specs(checkpoint, tasks, *settings)
+    known = _load_for_simulation(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
         raise UserError(

@@ -6,7 +6,7 @@ Command for the newest complete observation, or a Hold with the reason. A missin
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -204,15 +204,7 @@ class PolicySession:
         After a Hold the policy starts with an empty history, because a history with a gap must not be used.
         """
         observation = self.begin_tick(now_ns)
-        if isinstance(observation, Hold):
-            return observation
-        try:
-            sample = self._policy.step(observation)
-        except SafetyFault as fault:
-            return self._stop_by(fault)
-        except PolicyTimeoutError as late:
-            return Hold(str(late))
-        return self.end_tick(observation, sample)
+        return observation if isinstance(observation, Hold) else self.end_tick(observation, self._policy.step)
 
     def begin_tick(self, now_ns: int) -> Observation | Hold:
         """Return the observation for the policy, or the reason to hold.
@@ -236,15 +228,18 @@ class PolicySession:
         self.recent.append(observation)
         return observation
 
-    def end_tick(self, observation: Observation, sample: ActionSample) -> Command | Hold:
-        """Return the command that a sample of the policy becomes, or the reason to hold."""
+    def end_tick(self, observation: Observation, step: Callable[[Observation], ActionSample]) -> Command | Hold:
+        """Return the command that the policy's sample becomes, or the reason to hold; `step` returns the sample."""
         try:
+            sample = step(observation)
             if not np.isfinite(sample.action).all():
                 raise SafetyFault(f"the policy produced an action that is not finite: {sample.action.tolist()}")
             command = sample_to_command(self.spec, sample, observation.stamp_ns)
             command = self._guard.apply_limits(command, self._pose.value.position_m if self._pose else None)
         except SafetyFault as fault:
             return self._stop_by(fault)
+        except PolicyTimeoutError as late:
+            return Hold(str(late))
         self._history_broken = False
         return command
 

@@ -47,9 +47,9 @@ def policy_node(checkpoint: Path, **parameters) -> NodeDescription:
 
 
 class Client(Node):
-    def __init__(self):
-        super().__init__("test_client", enable_rosout=False)
-        self.spinner = SingleThreadedExecutor()
+    def __init__(self, namespace: str = "", spinner: SingleThreadedExecutor | None = None):
+        super().__init__("test_client", namespace=namespace, enable_rosout=False)
+        self.spinner = spinner or SingleThreadedExecutor()
         self.spinner.add_node(self)
         self.received: list[tuple[str, object]] = []  # topic, message, in order of arrival
         for topic, kind, qos in (

@@ -3,6 +3,8 @@
 import time
 from functools import partial
 
+from rclpy.subscription import Subscription
+
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_interfaces.srv import Command
 from m2distill_policy.errors import UserError
@@ -27,12 +29,15 @@ class Stopper:
     def __init__(self, node: ClientNode, within: str):
         self._node, self._within = node, f"/{within}/" if within else "/"
         self._clients: dict[str, CommandClient] = {}  # by name of the policy node
+        self._subscriptions: dict[str, list[Subscription]] = {}
         self._to_stop: set[str] = set()
         self._changed_s = time.monotonic()
 
     def stop(self) -> list[str]:
         """Stop all policies and return their names. Raises UserError if one moves or does not answer."""
         deadline_s = time.monotonic() + LIMIT_S
+        for name in self._clients:  # found by an earlier stop, or by `watch`
+            self._on_change(name)
         problem = ""
         while time.monotonic() < deadline_s:
             self._discover()
@@ -49,17 +54,32 @@ class Stopper:
         names = ", ".join(sorted(self._to_stop or self._clients))
         raise UserError(f"NOT stopped: {names}; {problem or 'it still moves'}; use the arm's own stop")
 
+    def watch(self) -> None:
+        """Find policies and forget those that have ended, so that the next stop has its connections ready."""
+        for name in [name for name in self._clients if not self._is_present(name)]:
+            self._node.destroy_client(self._clients.pop(name).client)
+            for subscription in self._subscriptions.pop(name):
+                self._node.destroy_subscription(subscription)
+            self._to_stop.discard(name)
+        self._discover()
+
+    def _is_present(self, name: str) -> bool:
+        """Return whether the policy exists; clients that wait for one also show the name of its service."""
+        return bool(self._node.count_services(f"{name}/command") or self._node.count_publishers(f"{name}/status"))
+
     def _discover(self) -> None:
         for service, kinds in self._node.get_service_names_and_types():
             name = service.removesuffix("/command")
             if COMMAND not in kinds or not service.startswith(self._within) or name in self._clients:
                 continue
-            if not (self._node.count_services(service) or self._node.count_publishers(f"{name}/status")):
-                continue  # clients that wait for a policy also show the name of its service
+            if not self._is_present(name):
+                continue
             self._clients[name] = CommandClient(self._node, service)
             self._on_change(name)
-            self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED)
-            self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10)
+            self._subscriptions[name] = [
+                self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED),
+                self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10),
+            ]
 
     def _request(self, name: str) -> str:
         """Request a stop; return why it failed. An action that arrives later requests the next one."""

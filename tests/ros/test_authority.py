@@ -249,6 +249,7 @@ def test_the_clock_of_a_goal_starts_with_motion_and_a_goal_without_motion_is_abo
     end = robot.result(handle.get_result_async(), "the result")
     assert (end.status, end.result.termination_reason) == (GoalStatus.STATUS_ABORTED, Result.TIME_LIMIT)
     robot.sizes["wrist"] = 0
+    pass_time(robot, 10)  # until its last image is stale
     handle = robot.result(robot.execute.send_goal_async(goal), "the goal to be accepted")
     end = robot.result(handle.get_result_async(), "the result")
     assert (end.status, end.result.termination_reason) == (GoalStatus.STATUS_ABORTED, Result.TIME_LIMIT)

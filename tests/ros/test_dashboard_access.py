@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from rclpy.parameter import Parameter
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -143,6 +144,23 @@ def test_another_computer_needs_the_token(remote):
     assert remote.request("GET", "/session", {"Cookie": f"{COOKIE}=x; a"}).status == 401
     with remote.socket(additional_headers=known) as socket:
         assert "now" in json.loads(socket.recv(timeout=5)) or "now" in json.loads(socket.recv(timeout=5))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
+def test_a_browser_asks_for_the_token_once(remote, tmp_path):
+    with Browser(tmp_path) as browser:
+        tab = browser.tab()
+        tab.open(f"http://{remote.own}")
+        tab.until("location.pathname === '/login' && document.activeElement.id === 'token'", "the form")
+        for text, wanted in (("wrong", "#problem"), (TOKEN, "#stop")):
+            tab.js("document.getElementById('token').value = ''")
+            tab.type(text)
+            tab.key("Enter")
+            tab.until(f"!!document.querySelector('{wanted}')?.innerText", wanted)
+        tab.until("state.now === 1", "the page's data")
+        tab.open(f"http://{remote.own}")
+        tab.until("location.pathname === '/' && state.now === 1", "the page without a question")
+        assert tab.js("document.cookie") == ""
 
 
 def test_a_stop_does_not_wait_for_other_orders_or_for_a_page_that_reads_nothing(local):

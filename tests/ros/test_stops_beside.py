@@ -1,6 +1,6 @@
 """Stops by `m2distill instruct --stop` beside a recorder, a second moving robot and busy cores, over real DDS.
 
-M2DISTILL_STOPS=1000 for many, 3 otherwise. Each stop is a new process, so it discovers all nodes anew.
+M2DISTILL_STOPS=1000 for many, 3 otherwise. Each stop is a new process, so it discovers all nodes again.
 """
 
 import multiprocessing
@@ -32,7 +32,7 @@ def last_motion_ns(robot: Client) -> int:
 
 
 def one_stop(robots: list[Client]) -> tuple[int, str, list[float]]:
-    """Move both robots and stop them; return the exit status, the output, and ms from the state IDLE to the last motion."""
+    """Move both robots and stop them; return exit status, output, and ms from the state IDLE to the last motion."""
     for robot in robots:
         robot.received = robot.received[-1:]
         robot.result(robot.command_to("INSTRUCT", KNOWN[0]), "the answer")

@@ -78,6 +78,10 @@ class AugmentConfig:
     color_probability: float  # of a sample being changed at all
     crop_pad_px: int  # replicate padding before a random crop back to size
 
+    @property
+    def is_off(self) -> bool:
+        return (self.color == 0 or self.color_probability == 0) and self.crop_pad_px == 0
+
     def __post_init__(self):
         require_range("augment.color", self.color, 0, 0.5)
         require_range("augment.color_probability", self.color_probability, 0, 1)

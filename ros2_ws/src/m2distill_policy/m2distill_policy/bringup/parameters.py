@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
-from m2distill_policy.control.precision import BACKENDS, PRECISIONS
+from m2distill_policy.control.precision import BACKENDS, DEVICES, PRECISIONS
 from m2distill_policy.safety.arm_presets import arm_names
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.safety.output_parameters import OutputParameters
@@ -79,6 +79,12 @@ class PolicyParameters:
         "torch",
         "what computes the convolutions: torch, or openvino, which is faster and must be installed (extra openvino)",
         choices=BACKENDS,
+        read_only=True,
+    )
+    device: str = parameter(
+        "cpu",
+        "what runs the network: cpu, or cuda, an NVIDIA GPU; checkpoints that are loaded later use it too",
+        choices=DEVICES,
         read_only=True,
     )
     torch_threads: int = parameter(1, "number of CPU threads for one step of the network", at_least=1, at_most=64)

@@ -76,10 +76,14 @@ class Policy(nn.Module):
         Only the convolutions follow the caller's autocast: they are nearly all of the cost, and the other layers are
         sensitive to rounding.
         """
-        latents = self.encode_other(batch)
-        for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True):
-            latents[camera.name] = encoder(batch["images"][camera.name], batch["text"])
-        return latents
+        return self.encode_other(batch) | self.encode_images(batch)
+
+    def encode_images(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the tokens of the views by camera, each (B, T, D)."""
+        return {
+            camera.name: encoder(batch["images"][camera.name], batch["text"])
+            for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True)
+        }
 
     def encode_other(self, batch: Batch) -> dict[str, Tensor]:
         """Return the tokens that no image is needed for, each (B, T, D): those of `encode` before the views."""

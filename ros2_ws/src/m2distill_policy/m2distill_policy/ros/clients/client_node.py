@@ -22,6 +22,7 @@ class ClientNode(Node):
 
     def __init__(self, name: str, namespace: str = ""):
         super().__init__(name, namespace=namespace, enable_rosout=False)
+        self.created_s = time.monotonic()
 
     def wait_until(self, condition: Callable[[], object], limit_s: float) -> bool:
         """Spin until `condition()` is true or the time limit is reached; return whether it became true."""

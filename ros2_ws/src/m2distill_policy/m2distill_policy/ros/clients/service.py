@@ -14,9 +14,9 @@ from m2distill_policy.bringup.client_cli import service_arguments
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.ros.clients.client_node import ClientNode
 from m2distill_policy.ros.common.process import run_command
+from m2distill_policy.ros.common.topic_checks import DISCOVERY_S
 
 FIND_TIMEOUT_S = 15.0  # until the service is discovered
-DISCOVERY_S = 3.0  # until all nodes are discovered; nothing marks the last one
 MATCH_S = 0.5  # until the nodes have discovered the client, whose response would be lost before
 TRIGGER = "std_srvs/srv/Trigger"
 

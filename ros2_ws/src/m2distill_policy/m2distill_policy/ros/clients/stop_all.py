@@ -1,17 +1,23 @@
-"""Stop every policy of the domain, or of one namespace, and verify that nothing moves afterwards."""
+"""Stop every policy of the domain, or of one namespace, and verify that nothing moves afterwards.
+
+Each policy that answers names the others that it has discovered. It has had more time than this client for that, so one
+policy is enough to find the rest.
+"""
 
 import time
 from functools import partial
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.subscription import Subscription
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
 from m2distill_interfaces.srv import Command
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.clients.client_node import ClientNode, CommandClient
 from m2distill_policy.ros.common.conversions import LATCHED
+from m2distill_policy.ros.common.topic_checks import DISCOVERY_S, policies
 
-COMMAND, STATUS = "m2distill_interfaces/srv/Command", "m2distill_interfaces/msg/PolicyStatus"
 QUIET_S = 1.0  # without an action, a new policy or a moving status, after which all have stopped
 LIMIT_S = 15.0
 RETRY_S = 2.0  # time limit of one request
@@ -40,11 +46,13 @@ class Stopper:
             self._on_change(name)
         problem = ""
         while time.monotonic() < deadline_s:
-            self._discover()
+            for name in policies(self._node):
+                self._add(name)
             for name in sorted(self._to_stop):
                 problem = self._request(name)
-            quiet_s = time.monotonic() - self._changed_s
-            if self._clients and not self._to_stop and quiet_s >= QUIET_S:
+            now_s = time.monotonic()
+            complete = now_s - self._changed_s >= QUIET_S and now_s - self._node.created_s >= DISCOVERY_S
+            if self._clients and not self._to_stop and complete:
                 return sorted(self._clients)
             self._node.wait_until(lambda: self._to_stop, 0.1)
         if not self._clients:
@@ -56,30 +64,29 @@ class Stopper:
 
     def watch(self) -> None:
         """Find policies and forget those that have ended, so that the next stop has its connections ready."""
-        for name in [name for name in self._clients if not self._is_present(name)]:
+        present = policies(self._node)
+        for name in self._clients.keys() - set(present):
             self._node.destroy_client(self._clients.pop(name).client)
             for subscription in self._subscriptions.pop(name):
                 self._node.destroy_subscription(subscription)
             self._to_stop.discard(name)
-        self._discover()
+        for name in present:
+            self._add(name)
 
-    def _is_present(self, name: str) -> bool:
-        """Return whether the policy exists; clients that wait for one also show the name of its service."""
-        return bool(self._node.count_services(f"{name}/command") or self._node.count_publishers(f"{name}/status"))
-
-    def _discover(self) -> None:
-        for service, kinds in self._node.get_service_names_and_types():
-            name = service.removesuffix("/command")
-            if COMMAND not in kinds or not service.startswith(self._within) or name in self._clients:
-                continue
-            if not self._is_present(name):
-                continue
-            self._clients[name] = CommandClient(self._node, service)
-            self._on_change(name)
-            self._subscriptions[name] = [
-                self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED),
-                self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10),
-            ]
+    def _add(self, name: str) -> None:
+        """Add a policy to those that must stop."""
+        if name in self._clients or not name.startswith(self._within):
+            return
+        try:
+            validate_full_topic_name(name)
+        except InvalidTopicNameException:
+            return  # no node has such a name, so the node that reported it is no policy of ours
+        self._clients[name] = CommandClient(self._node, f"{name}/command")
+        self._on_change(name)
+        self._subscriptions[name] = [
+            self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED),
+            self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10),
+        ]
 
     def _request(self, name: str) -> str:
         """Request a stop; return why it failed. An action that arrives later requests the next one."""
@@ -90,6 +97,8 @@ class Stopper:
             return str(error)
         if answer.accepted:
             self._to_stop.discard(name)
+        for other in answer.policies:
+            self._add(other)
         return "" if answer.accepted else answer.message
 
     def _on_status(self, name: str, status: PolicyStatus) -> None:

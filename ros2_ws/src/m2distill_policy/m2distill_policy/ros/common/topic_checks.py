@@ -9,7 +9,9 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+DISCOVERY_S = 3.0  # from a node's creation until it has discovered the others; measured 1.3 to 1.4
 POLICY_STATUS, JOINT_STATE = "m2distill_interfaces/msg/PolicyStatus", "sensor_msgs/msg/JointState"
+COMMAND = "m2distill_interfaces/srv/Command"
 
 
 def topic_problems(entities: ManagedEntities) -> list[str]:
@@ -72,6 +74,14 @@ def other_policies(entities: ManagedEntities, command_topic: str | None) -> list
         if other != ours and POLICY_STATUS in dict(node.get_topic_names_and_types()).get(f"{other}/status", ()):
             found.append(f"{command_topic} is also published by the policy node {other}")
     return found
+
+
+def policies(node: Node) -> list[str]:
+    """Return the full names of all discovered policy nodes."""
+    services = (name for name, kinds in node.get_service_names_and_types() if COMMAND in kinds)
+    names = (service.removesuffix("/command") for service in services if service.endswith("/command"))
+    # a client that waits for a policy also lists the policy's service
+    return sorted(n for n in names if node.count_services(f"{n}/command") or node.count_publishers(f"{n}/status"))
 
 
 def has_unnamed_publishers(node: Node, topic: str) -> bool:

@@ -24,7 +24,7 @@ from m2distill_policy.ros.common import parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
-from m2distill_policy.ros.common.topic_checks import has_unnamed_publishers, other_policies
+from m2distill_policy.ros.common.topic_checks import DISCOVERY_S, has_unnamed_publishers, other_policies
 from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.checkpoint_reloader import CheckpointReloader
 from m2distill_policy.ros.policy.command_server import CommandServer
@@ -39,7 +39,6 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
-DISCOVERY_S = 3.0  # from the node's creation until others are discovered; measured 1.3 to 1.4
 NAMES_S = 3.0  # until the name of a discovered publisher's node is known
 FORGET_S = 25.0  # until DDS forgets a node that was killed
 

@@ -45,7 +45,7 @@ def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedC
     """Load a checkpoint for a node with these settings and limits. Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
     policy = InferencePolicy(
-        checkpoint, settings.sampling, settings.seed, settings.precision, settings.inference_backend
+        checkpoint, settings.sampling, settings.seed, settings.precision, settings.inference_backend, settings.device
     )
     timeout_s = LOCKSTEP_TIMEOUT_S if settings.pacing == "lockstep" else limits.command_timeout_s
     return LoadedCheckpoint(

@@ -13,6 +13,7 @@ from rclpy.task import Future
 from m2distill_interfaces.srv import Command
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.ros.common.topic_checks import policies
 from m2distill_policy.ros.policy.instruction_handler import InstructionHandler
 
 REMEMBERED = 1000  # requests whose answers are kept
@@ -28,7 +29,7 @@ class CommandServer:
     """
 
     def __init__(self, entities: ManagedEntities, handler: InstructionHandler, is_active: Callable[[], bool]):
-        self._handler, self._is_active = handler, is_active
+        self._node, self._handler, self._is_active = entities.node, handler, is_active
         self._answers: OrderedDict[str, Future] = OrderedDict()
         entities.service("~/command", self._on_request, Command)
 
@@ -43,6 +44,7 @@ class CommandServer:
         response.accepted, response.message = await answer
         response.state = self._handler.state
         response.instruction = self._handler.followed
+        response.policies = policies(self._node)
         return response
 
     def _do(self, request: Command.Request) -> Future:

@@ -1,4 +1,4 @@
-"""The dashboard as a browser shows it, with real nodes over DDS. M2DISTILL_STOPS=1000 for many stops, 8 otherwise."""
+"""The dashboard as a browser shows it, with real nodes over DDS. M2DISTILL_STOPS=1000 for many stops, 6 otherwise."""
 
 import json
 import os
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.timing,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)"),
 ]
-STOPS = int(os.environ.get("M2DISTILL_STOPS", "8"))
+STOPS = int(os.environ.get("M2DISTILL_STOPS", "6"))
 STOP_P99_MS, FIRST_IMAGE_S, CPU_SHARE = 300, 2.0, 0.10
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 

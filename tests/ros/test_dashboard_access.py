@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.dashboard.access import COOKIE, Access, access_rules
-from m2distill_policy.ros.dashboard.cameras import camera_name, encode
+from m2distill_policy.ros.dashboard.cameras import Camera, camera_name, encode
 from m2distill_policy.ros.dashboard.page_connection import PageConnection
 from m2distill_policy.ros.dashboard.server import MAX_MESSAGE, MAX_PAGES, Backend, Server
 from m2distill_policy.ros.nodes.dashboard_node import DashboardNode
@@ -270,5 +270,8 @@ def test_a_large_image_is_scaled_down_and_cameras_are_named():
     assert len(encode(large, 480)) < 5000
     shapes = [cv2.imdecode(np.frombuffer(encode(i, 480), np.uint8), 1).shape for i in (large, small)]
     assert shapes == [(270, 480, 3), (64, 64, 3)]
+    camera = Camera("big", "/big", None)
+    camera.received_s, camera.due_s = 100.0, 110.0  # a large image, after which the next one is taken late
+    assert [camera.describe(at_s)["silent"] for at_s in (109.0, 111.0, 112.5)] == [False, False, True]
     topics = ("/wrist/image_raw", "/left/wrist/image_raw/compressed", "/camera/color")
     assert [camera_name(topic) for topic in topics] == ["wrist", "wrist", "color"]

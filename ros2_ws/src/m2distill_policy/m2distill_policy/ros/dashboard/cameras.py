@@ -27,6 +27,7 @@ NEWEST = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 MAX_CAMERAS = 8
 SHARE = 0.05  # of a core that images may take, about; large ones are shown less often
 JPEG_QUALITY = 80
+SILENT_S = 2.0  # without an image, after which a camera is marked
 END_LIMIT_S = 2.0
 
 
@@ -60,7 +61,7 @@ class Camera:
         self.size = self.problem = ""
         self.rate_hz: float | None = None
         self.received_s = 0.0  # steady clock
-        self.due_s = 0.0
+        self.due_s = time.monotonic()  # when the next image is taken
         self._counted: tuple[int, float] | None = None  # number of a message by its publisher's count, and its time
 
     def read(self, now_s: float, width_px: int) -> bytes | None:
@@ -95,6 +96,7 @@ class Camera:
             "name": self.name,
             "topic": self.topic,
             "age_s": age_s,
+            "silent": now_s - max(self.received_s, self.due_s) > SILENT_S,  # not if it is shown less often
             "rate_hz": rate_hz,
             "size": self.size,
             "problem": self.problem,

@@ -2,7 +2,7 @@
 // Texts from the robot are set by textContent only, so a name with markup in it is shown as it is.
 
 const $ = (id) => document.getElementById(id);
-const MAX_LOG = 50, STOP_AGAIN_MS = 300, STALE_S = 2, SILENT_MS = 3000, RETRY_MS = [250, 500, 1000, 2000, 5000];
+const MAX_LOG = 50, STOP_AGAIN_MS = 300, SILENT_MS = 3000, RETRY_MS = [250, 500, 1000, 2000, 5000];
 const page = Math.random().toString(36).slice(2);  // names this page in the answers to its orders
 const state = { stop: { number: 0, state: "idle" } };
 let socket = null, attempts = 0, lastMessage = 0, lostAt = Date.now(), orders = 0;
@@ -145,11 +145,11 @@ const sections = {
     for (const figure of [...$("cameras").children]) if (!topics.includes(figure.dataset.topic)) figure.remove();
     for (const camera of cameras) {
       const figure = figureOf(camera.topic, camera.name), caption = figure.lastChild;
-      const stale = camera.age_s === null || camera.age_s > STALE_S;
-      figure.classList.toggle("stale", stale);
+      const old = camera.age_s > 1;
+      figure.classList.toggle("stale", camera.silent);
       caption.firstChild.textContent = [camera.name, camera.size,
         camera.rate_hz === null ? "" : `${camera.rate_hz} Hz`,
-        camera.age_s === null ? "no image yet" : stale ? `${camera.age_s.toFixed(0)} s old` : ""].filter(Boolean).join(", ");
+        camera.age_s === null ? "no image yet" : old ? `${camera.age_s.toFixed(0)} s old` : ""].filter(Boolean).join(", ");
       caption.lastChild.textContent = camera.problem;
     }
   },

@@ -14,10 +14,11 @@ from m2distill_policy.cameras import Camera
 from m2distill_policy.errors import DataError, UserError, unknown_name
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.recording.episode import FAILURE, UNKNOWN
+from m2distill_policy.robot import Robot, other_robot, robot_from_settings
 from m2distill_policy.safety.arm_presets import arm_names, load_arm, settings_from_json
 from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import folder_in_use, write_atomically
-from m2distill_training.data.libero.reader import GRIPPER_WIDTH, JOINT_WIDTH, Demo
+from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
 from m2distill_training.data.rosbag.episode_reader import Step, resample, without_idleness
@@ -102,20 +103,25 @@ def import_bags(
                 report.instruction = _instruction(bag, instruction)
                 report.success = bag.labels.get("success", "")
                 _check_success(report.success, unlabelled)
-                its_spec = spec or _spec(bag)
+                its_arm = _recorded_arm(bag) if given_arm is None else given_arm
+                robot = robot_from_settings(its_arm)
+                its_spec = spec or _spec(bag, robot)
+                robot.check(its_spec, arm or bag.labels.get("arm", ""))
                 _check_cameras(cameras, its_spec)
+                if specs and (problem := other_robot(specs[0], its_spec)):
+                    raise DataError(f"it is of another robot than the bags before it: {problem}; import them apart")
                 if specs and its_spec.cameras != specs[0].cameras:
                     raise DataError(
                         "it was recorded for other images than the bags before it; name one --checkpoint for all"
                     )
-                demo = _demo(bag, its_spec, _recorded_arm(bag) if given_arm is None else given_arm, report)
+                demo = _demo(bag, its_spec, its_arm, report)
         except UserError as error:
             report.dropped = str(error)
             continue
         specs.append(its_spec)
         files.setdefault(normalise(report.instruction), []).append((report, demo))
         images[out / IMAGES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
-    _write(out, files, images, reports, cameras)
+    _write(out, files, images, reports, cameras, specs[0] if specs else None)
     return reports
 
 
@@ -125,6 +131,7 @@ def _write(
     images: dict[Path, bytes],
     reports: list[EpisodeReport],
     cameras: Sequence[Camera],
+    spec: PolicySpec | None,
 ) -> None:
     if not files:
         raise DataError(
@@ -142,7 +149,7 @@ def _write(
         for text, members in files.items():
             for index, (report, _) in enumerate(members):
                 report.file, report.demo = names[text], f"demo_{index}"
-            write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras)
+            write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras, spec)
         write_atomically(
             out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode()
         )
@@ -178,9 +185,15 @@ def _check_success(success: str, unlabelled: bool) -> None:
         raise DataError("nobody has judged whether it succeeded; --unlabelled takes it all the same")
 
 
-def _spec(bag: EpisodeBag) -> PolicySpec:
+def _spec(bag: EpisodeBag, robot: Robot) -> PolicySpec:
+    """Return the spec that the recorder stored, else that of the arm file."""
     if "spec" not in bag.labels:
-        raise DataError("it names no spec, for it is not the recorder's; name a policy's with --checkpoint")
+        if robot.described:
+            return robot.spec()
+        raise DataError(
+            "it names no spec, for it is not the recorder's; name a policy's with --checkpoint, or an arm file with "
+            "cameras and joint_names with --arm"
+        )
     return PolicySpec.from_json(bag.labels["spec"])
 
 
@@ -195,11 +208,6 @@ def _recorded_arm(bag: EpisodeBag) -> dict[str, Any]:
 
 
 def _demo(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any], report: EpisodeReport) -> NewDemo:
-    if len(spec.joint_names) != JOINT_WIDTH or len(spec.gripper_joint_names) != GRIPPER_WIDTH:
-        raise DataError(
-            f"the spec has {len(spec.joint_names)} joints and {len(spec.gripper_joint_names)} fingers; "
-            f"LIBERO's format holds {JOINT_WIDTH} and {GRIPPER_WIDTH}"
-        )
     everything = resample(bag, spec, arm)
     steps = without_idleness(everything)
     if not steps:

@@ -128,12 +128,17 @@ class RecorderParameters:
     """Parameters of `recorder`."""
 
     directory: str = parameter("episodes", "folder for recorded episodes", read_only=True, path=True)
-    checkpoint: str = parameter("", "checkpoint whose spec names the topics to record", read_only=True, path=True)
+    checkpoint: str = parameter(
+        "",
+        "checkpoint whose spec names the topics to record; empty: the arm file describes the robot",
+        read_only=True,
+        path=True,
+    )
     operator: str = parameter("", "name of the person who teleoperates or supervises, a label of recorded episodes")
     arm: str = parameter(
         SIMULATED_ARM,
-        f"arm of the episodes, whose gains the importer requires: a preset ({', '.join(arm_names())}) or the path of "
-        "an arm file",
+        f"arm of the episodes, whose joints, topics and gains the importer requires: a preset "
+        f"({', '.join(arm_names())}) or the path of an arm file",
         read_only=True,
     )
     image_transport: str = same_parameter(PolicyParameters, "image_transport")
@@ -163,8 +168,10 @@ class TeleopParameters:
         choices=("joy", "keyboard"),
         read_only=True,
     )
-    rate_hz: float = parameter(20.0, "rate of the commands, in Hz", at_least=1.0, at_most=200.0, read_only=True)
-    frame_id: str = parameter("panda_link0", "frame of the commands", read_only=True)
+    rate_hz: float = parameter(
+        20.0, "rate of the commands, in Hz; default: the arm's", at_least=1.0, at_most=200.0, read_only=True
+    )
+    frame_id: str = parameter("panda_link0", "frame of the commands; default: the arm's", read_only=True)
 
 
 @dataclass(frozen=True)

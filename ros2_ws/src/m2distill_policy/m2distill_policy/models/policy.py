@@ -5,6 +5,7 @@ L text width, A action, J joints, G gripper. A batch is the dict that batch.to_m
     images {camera: (B, T, 3, H, W) float32 in [0, 1]}, joint (B, T, J) rad, gripper (B, T, G) m, text (B, L)
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -54,7 +55,9 @@ class Policy(nn.Module):
         self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
         self.text: nn.Module = nn.Linear(spec.text_width, config.width)
         self.joint = nn.Linear(len(spec.joint_names), config.width)
-        self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
+        with warnings.catch_warnings():  # an arm without a gripper has a constant token, the bias
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
         # This layout makes convolutions faster. The stubs of torch lack this argument.

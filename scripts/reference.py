@@ -128,6 +128,7 @@ def ros_page() -> str:
     """Return the page of the nodes. It creates them, so it requires ROS 2, the built messages and the simulator."""
     import rclpy
 
+    from m2distill_policy.ros.nodes.dashboard_node import DashboardNode
     from m2distill_policy.ros.nodes.policy_node import PolicyNode
     from m2distill_policy.ros.nodes.recorder_node import RecorderNode
     from m2distill_policy.ros.nodes.teleop_node import TeleopNode
@@ -160,6 +161,7 @@ def ros_page() -> str:
             lines += _robot_keys()
             lines += _node("recorder", "m2distill_policy recorder_node", RecorderNode)
             lines += _node("teleop", "m2distill_policy teleop_node", TeleopNode)
+            lines += _node("dashboard", "m2distill_policy dashboard_node", DashboardNode)
             lines += _node("sim", "m2distill_sim sim_node", SimNode)
         finally:
             os.chdir(ROOT)

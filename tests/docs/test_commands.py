@@ -122,7 +122,8 @@ def test_every_launch_argument_is_declared():
 def node_rows() -> dict[str, str]:
     """Return {absolute name: type} of endpoints and {name: ""} of parameters, as `/policy/status`."""
     rows = {}
-    for node, section in re.findall(r"^## (policy|recorder|teleop|sim)\n(.*?)(?=^## )", NODES_PAGE, re.M | re.S):
+    nodes = "policy|recorder|teleop|dashboard|sim"
+    for node, section in re.findall(rf"^## ({nodes})\n(.*?)(?=^## )", NODES_PAGE, re.M | re.S):
         for name, cells in re.findall(r"^\| `([\w/~]+)` \| (.*) \|$", section, re.M):
             kind, type_ = cells.split(" | ")[:2]
             if re.match(r"(in|out|service|action)\b", kind):

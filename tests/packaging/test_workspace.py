@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not (HAS_WHEELS or shutil.which("colcon")), reason="needs colcon and a ROS 2"),
 ]
 NODES = {
-    "m2distill_policy": ["policy_node", "recorder_node", "teleop_node"],
+    "m2distill_policy": ["policy_node", "recorder_node", "teleop_node", "dashboard_node"],
     "m2distill_sim": ["sim_node"],
     "m2distill_interfaces": [],
 }

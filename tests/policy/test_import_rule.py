@@ -151,6 +151,13 @@ def test_the_rule_equals_that_of_the_architecture(room, name, allowed):
     assert _allowed(name, *ROOMS[room][1:]) == allowed
 
 
+def test_no_other_node_imports_the_dashboard():
+    dashboard, node = POLICY / "ros/dashboard", POLICY / "ros/nodes/dashboard_node.py"
+    others = [path for path in POLICY.rglob("*.py") if dashboard not in path.parents and path != node]
+    web = ("m2distill_policy.ros.dashboard", "starlette", "uvicorn", "websockets")
+    assert [path for path in others for name in _imports(path) if _within(name, web)] == []
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

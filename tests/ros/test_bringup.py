@@ -27,10 +27,19 @@ from m2distill_policy.errors import UserError
 
 
 def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_type():
-    from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, RecorderParameters, SimParameters
+    from m2distill_policy.bringup.parameters import (
+        POLICY_GROUPS,
+        ArmParameters,
+        DashboardParameters,
+        RecorderParameters,
+        SimParameters,
+    )
 
     declared = {"policy": (ArmParameters, *POLICY_GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
-    for node in system_nodes(SystemLaunchConfig(record="r")):
+    declared["dashboard"] = (DashboardParameters,)
+    nodes = system_nodes(SystemLaunchConfig(record="r", dashboard=True))
+    assert {node.name for node in nodes} == declared.keys()
+    for node in nodes:
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
         for name, value in node.parameters.items():
             if name != "use_sim_time":  # rclpy's own
@@ -88,6 +97,8 @@ def test_every_option_can_be_set_on_the_command_line():
         "image_transport": "compressed",
         "autostart": False,
         "follow_checkpoint": True,
+        "dashboard": True,
+        "dashboard_port": 8771,
         "record": "r",
         "operator": "Ada",
         "suite": "libero_goal",

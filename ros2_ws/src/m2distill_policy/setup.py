@@ -26,7 +26,9 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=[name, f"{name}.*"]),
-    package_data={name: ["py.typed", "config/*.xml", "config/*.yaml", "config/arms/*.yaml", "starter/*"]},
+    package_data={
+        name: ["py.typed", "config/*.xml", "config/*.yaml", "config/arms/*.yaml", "starter/*", "ros/dashboard/static/*"]
+    },
     # Nothing outside this folder: colcon links data files into its build folder under the paths given here.
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
@@ -61,6 +63,7 @@ setup(
             "ros-jazzy-std-msgs",
             "ros-jazzy-std-srvs",
         ],
+        "dashboard": ["starlette", "uvicorn", "websockets"],
         "onnx": ["onnx"],
         "openvino": ["onnx", "openvino"],
         "test": ["pytest"],

@@ -77,6 +77,7 @@ COMMANDS = {
         },
     ),
     "run": CommandEntry("start simulator and policy as ROS 2 nodes, until Ctrl-C", "run"),
+    "dashboard": CommandEntry("web page of a running policy: cameras, stop, instructions, recording", "dashboard"),
     "instruct": CommandEntry("send an instruction to a running policy and print its status", "instruct"),
     "service": CommandEntry("call services of running nodes", "service"),
 }
@@ -85,7 +86,7 @@ SECTIONS = {
     "data": ("tasks", "collect", "import", "export", "bag"),
     "learning": ("train", "learn", "promote", "rollback"),
     "evaluation": ("evaluate", "report", "compare", "study", "bench"),
-    "robot": ("run", "instruct", "service"),
+    "robot": ("run", "dashboard", "instruct", "service"),
 }
 # What the operating system reports about a path that the user gave, or about a full disk.
 USER_ERRNOS = {

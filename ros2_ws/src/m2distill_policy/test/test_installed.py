@@ -33,7 +33,7 @@ def test_the_arm_files_are_installed():
     assert {"unknown", "libero_sim", "franka_servo", "franka_impedance", "ur_servo"} <= set(printed.split())
 
 
-@pytest.mark.parametrize("node", ["policy_node", "recorder_node", "teleop_node"])
+@pytest.mark.parametrize("node", ["policy_node", "recorder_node", "teleop_node", "dashboard_node"])
 def test_a_node_starts_with_the_python_on_the_path(node):
     assert (NODES / node).read_text().startswith("#!/usr/bin/env python3\n")
 

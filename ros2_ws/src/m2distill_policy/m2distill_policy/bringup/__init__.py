@@ -6,4 +6,5 @@
 - `preflight`: checks of the environment before ROS 2 starts
 - `processes`: nodes as plain processes
 - `client_cli`: command lines of `m2distill instruct` and `m2distill service`
+- `dashboard_cli`: the command `m2distill dashboard`
 """

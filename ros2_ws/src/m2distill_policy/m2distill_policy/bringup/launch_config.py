@@ -13,6 +13,7 @@ from typing import Any
 from m2distill_policy.bringup.parameters import (
     SIMULATED_ARM,
     ArmParameters,
+    DashboardParameters,
     PolicyParameters,
     RecorderParameters,
     SimParameters,
@@ -91,6 +92,12 @@ class PolicyLaunchConfig(SharedLaunchConfig):
     record: str = _launch_option(RecorderParameters, "directory", "record")
     operator: str = _launch_option(RecorderParameters, "operator")
     follow_checkpoint: bool = _launch_option(PolicyParameters, "follow_checkpoint")
+    dashboard: bool = parameter(
+        False,
+        "start the dashboard, a web page for this computer (docs/dashboard.md); requires the extra dashboard; "
+        "params_file can set its other parameters",
+    )
+    dashboard_port: int = _launch_option(DashboardParameters, "port", "dashboard_port")
     autostart: bool = _launch_option(PolicyParameters, "autostart")
 
 

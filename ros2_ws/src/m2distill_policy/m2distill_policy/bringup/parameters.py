@@ -175,6 +175,44 @@ class TeleopParameters:
 
 
 @dataclass(frozen=True)
+class DashboardParameters:
+    """Parameters of `dashboard`."""
+
+    host: str = parameter(
+        "127.0.0.1",
+        "address that the page listens on; all but loopback addresses require `origin` and `token_file`",
+        read_only=True,
+    )
+    port: int = parameter(
+        8770, "port of the page; 0: a free one, which the log names", at_least=0, at_most=65535, read_only=True
+    )
+    origin: str = parameter(
+        "",
+        "origins under which browsers of other computers reach the page, separated by spaces, for example "
+        "http://robot.lan:8770",
+        read_only=True,
+    )
+    token_file: str = parameter(
+        "",
+        "file with the token that browsers of other computers must send once; created with a random one if missing",
+        read_only=True,
+        path=True,
+    )
+    episodes: str = parameter(
+        "", "the recorder's folder, whose kept episodes the page lists; empty: none", read_only=True, path=True
+    )
+    target_episodes: int = parameter(
+        10, "number of episodes planned per instruction, which the page can change", at_least=1, at_most=10_000
+    )
+    image_rate_hz: float = parameter(
+        10.0, "maximum rate of the images of one camera, in Hz", at_least=0.1, at_most=60.0, read_only=True
+    )
+    image_width_px: int = parameter(
+        480, "width in pixels to which wider images are scaled down", at_least=16, at_most=4096, read_only=True
+    )
+
+
+@dataclass(frozen=True)
 class SimParameters:
     """Parameters of `sim`."""
 

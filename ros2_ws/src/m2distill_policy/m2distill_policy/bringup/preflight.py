@@ -1,5 +1,6 @@
 """Checks before ROS 2 starts, whose libraries end the process or raise without stating what to do. No ROS import."""
 
+import importlib.util
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -49,6 +50,16 @@ def missing_rmw(status: int, variables: Mapping[str, str] = os.environ) -> str:
         return ""
     name = variables.get("RMW_IMPLEMENTATION", "")
     return f"RMW_IMPLEMENTATION is {name!r}, which is not installed; install it, or unset the variable"
+
+
+def check_dashboard() -> None:
+    """Raise UserError if the packages of the dashboard are not installed."""
+    missing = [name for name in ("starlette", "uvicorn", "websockets") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"the dashboard needs the Python package {missing[0]}, which is not installed; "
+            "pip install 'm2distill[dashboard]'"
+        )
 
 
 def check_texts(words: Iterable[str]) -> None:

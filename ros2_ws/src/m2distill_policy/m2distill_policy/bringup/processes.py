@@ -35,6 +35,7 @@ class NodeDescription:
     parameters: ParameterValues
     params_file: str = ""  # its values take precedence over `parameters`
     remappings: tuple[tuple[str, str], ...] = ()
+    optional: bool = False  # its end does not end the other nodes
 
     @property
     def module(self) -> str:
@@ -97,6 +98,8 @@ class NodeProcesses:
             **(variables or {}),
         }
         self._processes: dict[str, subprocess.Popen] = {}
+        self._optional = {node.name for node in nodes if node.optional}
+        self._reported: set[str] = set()  # optional nodes that have ended
 
     def __enter__(self) -> "NodeProcesses":
         check_texts(word for node in self._nodes for word in command_line(node))
@@ -134,15 +137,20 @@ class NodeProcesses:
         return self._log_dir / f"{name}.log"
 
     def check(self) -> None:
-        """Raise UserError with the last line of its log if a node has ended by itself."""
+        """Raise UserError with the last line of its log if a node has ended by itself; report an optional one once."""
         for name, process in self._processes.items():
-            if process.poll() is not None:
-                log = self.log_path(name)
-                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-                reason = missing_rmw(process.returncode, self.environment) or (lines or ["its log is empty"])[-1]
-                raise UserError(
-                    f"node {name} ended with status {process.returncode}: {reason.removeprefix('error: ')} (log: {log})"
-                )
+            if process.poll() is None or name in self._reported:
+                continue
+            log = self.log_path(name)
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            reason = missing_rmw(process.returncode, self.environment) or (lines or ["its log is empty"])[-1]
+            problem = (
+                f"node {name} ended with status {process.returncode}: {reason.removeprefix('error: ')} (log: {log})"
+            )
+            if name not in self._optional:
+                raise UserError(problem)
+            self._reported.add(name)
+            print(f"{problem}; the others continue", file=sys.stderr, flush=True)
 
     def suspend(self) -> None:
         """Send SIGTSTP to all nodes: those that move an arm stop it and end their order, and all continue to run."""

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +29,7 @@ from m2distill_policy.bringup.parameters import (
     RecorderParameters,
     SimParameters,
 )
+from m2distill_policy.bringup.preflight import check_dashboard
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, ParameterValues
 from m2distill_policy.cameras import read_cameras
 from m2distill_policy.errors import UserError
@@ -41,7 +42,7 @@ STARTER_CHECKPOINT = Path(__file__).parents[1] / "starter"
 
 
 def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
-    """Return the policy, and the recorder if `record` is set."""
+    """Return the policy, the recorder if `record` is set, and the dashboard if `dashboard` is set."""
     arm = resolve_arm(config.arm)
     load_arm(arm)  # reports an invalid file before any node starts
     if not config.checkpoint and arm != SIMULATED_ARM:
@@ -56,11 +57,14 @@ def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
     if config.use_sim_time == "auto":  # with a real arm nothing is set, so that an including launch file can decide
         clock = {"use_sim_time": True} if arm == SIMULATED_ARM else {}
     policy = _chosen(chosen, ArmParameters, PolicyParameters, OutputParameters)
-    policy_node = _node(config, "m2distill_policy", "policy", policy | clock)
-    if not config.record:
-        return (policy_node,)
-    recorder = _chosen(chosen, RecorderParameters)
-    return (policy_node, _node(config, "m2distill_policy", "recorder", recorder | clock))
+    nodes = [_node(config, "m2distill_policy", "policy", policy | clock)]
+    if config.record:
+        recorder = _chosen(chosen, RecorderParameters)
+        nodes.append(_node(config, "m2distill_policy", "recorder", recorder | clock))
+    if config.dashboard:
+        shown: ParameterValues = {"port": config.dashboard_port, "episodes": config.record}
+        nodes.append(replace(_node(config, "m2distill_policy", "dashboard", shown), optional=True))
+    return tuple(nodes)
 
 
 def sim_nodes(config: SimLaunchConfig) -> tuple[NodeDescription, ...]:
@@ -158,6 +162,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[SystemLaunchConfig, Path]:
 
 def start(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
     """Run the system; SIGTERM ends it like Ctrl-C. Raises UserError if a node ends by itself."""
+    if config.dashboard:
+        check_dashboard()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     run(config, log_dir)
 

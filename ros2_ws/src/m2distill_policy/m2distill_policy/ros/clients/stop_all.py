@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.subscription import Subscription
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from m2distill_interfaces.msg import PolicyAction, PolicyStatus
@@ -34,12 +35,15 @@ class Stopper:
     def __init__(self, node: ClientNode, within: str):
         self._node, self._within = node, f"/{within}/" if within else "/"
         self._clients: dict[str, CommandClient] = {}  # by name of the policy node
+        self._subscriptions: dict[str, list[Subscription]] = {}
         self._to_stop: set[str] = set()
         self._changed_s = time.monotonic()
 
     def stop(self) -> list[str]:
         """Stop all policies and return their names. Raises UserError if one moves or does not answer."""
         deadline_s = time.monotonic() + LIMIT_S
+        for name in self._clients:  # found by an earlier stop, or by `watch`
+            self._on_change(name)
         problem = ""
         while time.monotonic() < deadline_s:
             for name in policies(self._node):
@@ -58,6 +62,17 @@ class Stopper:
         names = ", ".join(sorted(self._to_stop or self._clients))
         raise UserError(f"NOT stopped: {names}; {problem or 'it still moves'}; use the arm's own stop")
 
+    def watch(self) -> None:
+        """Find policies and forget those that have ended, so that the next stop has its connections ready."""
+        present = policies(self._node)
+        for name in self._clients.keys() - set(present):
+            self._node.destroy_client(self._clients.pop(name).client)
+            for subscription in self._subscriptions.pop(name):
+                self._node.destroy_subscription(subscription)
+            self._to_stop.discard(name)
+        for name in present:
+            self._add(name)
+
     def _add(self, name: str) -> None:
         """Add a policy to those that must stop."""
         if name in self._clients or not name.startswith(self._within):
@@ -68,8 +83,10 @@ class Stopper:
             return  # no node has such a name, so the node that reported it is no policy of ours
         self._clients[name] = CommandClient(self._node, f"{name}/command")
         self._on_change(name)
-        self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED)
-        self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10)
+        self._subscriptions[name] = [
+            self._node.create_subscription(PolicyStatus, f"{name}/status", partial(self._on_status, name), LATCHED),
+            self._node.create_subscription(PolicyAction, f"{name}/action", partial(self._on_action, name), 10),
+        ]
 
     def _request(self, name: str) -> str:
         """Request a stop; return why it failed. An action that arrives later requests the next one."""

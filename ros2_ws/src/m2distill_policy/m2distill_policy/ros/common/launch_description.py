@@ -58,7 +58,8 @@ def description(
         variables = environment(context.environment)
         started: list[Node] = []
         end = _end(started, chosen["required"])
-        started += [_node(node, variables, end) for node in nodes(config)]
+        described = nodes(config)
+        started += [_node(node, variables, None if node.optional else end) for node in described]
         if chosen.get("rviz"):
             started.append(_rviz(config.namespace, variables))
         return started
@@ -95,7 +96,7 @@ def _end(started: Sequence[Node], required: bool) -> OnExit:
     return on_exit
 
 
-def _node(node: NodeDescription, variables: dict[str, str], on_exit: OnExit) -> Node:
+def _node(node: NodeDescription, variables: dict[str, str], on_exit: OnExit | None) -> Node:
     (_, until_sigterm_s), (_, until_sigkill_s), _ = STOP_SIGNALS
     return Node(
         package=node.package,

@@ -48,7 +48,7 @@ def import_lerobot(source: Path, out: Path, cameras: Sequence[Camera] = CAMERAS)
 
     `cameras` name the features with images. Raises DataError; files of earlier tasks then remain, each complete.
     """
-    dataset = _Dataset(source, {camera.name: camera.lerobot_key for camera in cameras})
+    dataset = LerobotDataset(source, {camera.name: camera.lerobot_key for camera in cameras})
     paths = {instruction: out / name for instruction, name in file_names(dataset.tasks()).items()}
     for path in paths.values():
         if path.exists():
@@ -75,7 +75,9 @@ class _Features:
     cameras: dict[str, _Camera]
 
 
-class _Dataset:
+class LerobotDataset:
+    """A dataset folder, open for reading; `cameras` are {name: feature}. Raises DataError."""
+
     def __init__(self, root: Path, cameras: dict[str, str]):
         self._root = root
         self._info = _read_info(root / layout.INFO)
@@ -91,6 +93,15 @@ class _Dataset:
         for episode in self._episodes:
             if episode["tasks"][0] == instruction:
                 yield self._read_demo(episode)
+
+    def contents(self) -> list[tuple[int, str, int]]:
+        """Return the number, instruction and number of steps of every episode."""
+        return [(episode["episode_index"], episode["tasks"][0], episode["length"]) for episode in self._episodes]
+
+    def all_demos(self) -> Iterator[tuple[str, Demo]]:
+        """Yield the instruction and the demo of every episode, in the order of `contents`."""
+        for episode in self._episodes:
+            yield episode["tasks"][0], self._read_demo(episode)
 
     def _read_episodes(self) -> list[dict]:
         folder = self._root / "meta/episodes"

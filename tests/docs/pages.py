@@ -12,7 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # these pages describe commands and paths without quoting command lines
-NO_COMMANDS = {ROOT / "docs/architecture.md", ROOT / "docs/dev/commands.md", ROOT / "docs/dev/faults.md"}
+NO_COMMANDS = {
+    ROOT / "docs/architecture.md",
+    ROOT / "docs/dev/commands.md",
+    ROOT / "docs/dev/faults.md",
+    ROOT / "docs/dev/data_faults.md",
+}
 PROGRAMS = ("m2distill", "make", "ros2", "pip", "docker", "colcon", "torchrun", "python -m", "scripts/")
 COMMAND = re.compile(r"(\.venv/bin/|scripts/)?[a-z][\w.+-]*$")
 ASSIGNMENT = re.compile(r"\w+=\S*$")

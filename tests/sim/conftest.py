@@ -18,13 +18,14 @@ def own_cache(tmp_path_factory):
         yield
 
 
-REAL_ASSETS = os.environ.get("M2DISTILL_ASSETS")
+BESIDE = Path(__file__).parents[2].parent / "shared" / "libero_assets"  # beside the checkout
+REAL_ASSETS = os.environ.get("M2DISTILL_ASSETS") or (str(BESIDE) if BESIDE.is_dir() else None)
 
 
 @pytest.fixture(scope="session")
 def real_assets():
     if not REAL_ASSETS:
-        pytest.skip("needs LIBERO's assets: set M2DISTILL_ASSETS to their folder")
+        pytest.skip("needs LIBERO's assets: set M2DISTILL_ASSETS to their folder, or put it in ../shared/libero_assets")
     from m2distill_sim.assets import find_assets
 
     return find_assets(REAL_ASSETS)

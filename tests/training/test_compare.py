@@ -17,7 +17,7 @@ from m2distill_training.evaluation import evaluate
 from m2distill_training.evaluation.compare import Comparison, ComparisonResult, compare, failed_gates
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.paired import METRICS
-from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
 from m2distill_training.report.comparison import FORMATS
 from m2distill_training.runs.records import read_json, write_json
@@ -38,7 +38,7 @@ def make_run(tmp_path, monkeypatch):
     """
     monkeypatch.setattr(evaluate, "load_checkpoint", lambda path: _NoCheckpoint)
 
-    def make(folder, strategy, seed, wins, *, episodes=10, starts=None, config=None, key="k", **changed):
+    def make(folder, strategy, seed, wins, *, episodes=10, starts=None, config=None, key="k", earlier=None, **changed):
         path = tmp_path / folder
         path.mkdir(parents=True)
         config = dataclasses.replace((config or debug()).with_strategy(strategy), seed=seed)
@@ -53,10 +53,11 @@ def make_run(tmp_path, monkeypatch):
                     RolloutSpec(path / str(stage), SUITE, task, state, "mode", 0, 600, "builtin"), n < won, 9, ""
                 )
                 for task, won in of_stage.items()
-                for n, state in enumerate(states)
+                for n, state in enumerate(states[: None if stage == 0 or task not in wins[stage - 1] else earlier])
             ]
             for stage, of_stage in enumerate(wins)
         ]
+        changed |= {} if earlier is None else {"episodes_earlier": earlier}
         write_evaluation(path, results, SETTINGS | {"episodes_per_task": len(states)} | changed)
         return path
 
@@ -70,6 +71,24 @@ def three_stages(a, b, c):
 
 FORGETS = three_stages((9, 5, 1), (8, 4), (10,))
 KEEPS = three_stages((9, 9, 8), (8, 6), (10,))
+
+
+def test_fewer_episodes_of_earlier_tasks_are_compared_on_the_common_starts(make_run):
+    """The first 4 of 10 starts: of 9, 5 and 1 successes they hold 4, 4 and 1."""
+    runs = [
+        make_run(f"{name}-{seed}", name, seed, wins, earlier=4)
+        for seed in (0, 1)
+        for name, wins in (("er", FORGETS), ("m2distill", KEEPS))
+    ]
+    result = compare(runs, metrics=["auc", "nbt"], resamples=100)
+    auc, nbt = result.comparisons
+    assert auc.baseline_mean == pytest.approx(np.mean([np.mean([4, 4, 1]) / 4, np.mean([4, 4]) / 4, 1]))
+    assert auc.candidate_mean == 1 and nbt.candidate_mean == 0
+    assert nbt.baseline_mean == pytest.approx(np.mean([(0 + 0.75) / 2, 0]))
+    assert any("the 4 starts that every stage has" in note for note in result.notes)
+    other = make_run("whole", "finetune", 0, FORGETS)
+    with pytest.raises(UserError, match="start states"):
+        compare([*runs, other])
 
 
 def test_metrics_by_hand(make_run):

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import fcntl
 import os
+import shutil
 import stat
 
 import h5py
@@ -107,6 +108,8 @@ def test_drift_is_measured_from_another_folder(libero_file, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert len(measure_drift(run.path)["entries"]) == 1
     files[0].unlink()
+    assert len(measure_drift(run.path)["entries"]) == 1  # from the decoded frames
+    shutil.rmtree(tmp_path / ".m2distill_cache")
     with pytest.raises(RunError, match="milk_demo.hdf5, which the run learned from, is missing; restore it"):
         measure_drift(run.path)
 

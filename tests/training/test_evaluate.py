@@ -16,16 +16,11 @@ from m2distill_policy.errors import AssetError, UserError
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task, held_out
 from m2distill_training.engine.train import train
+from m2distill_training.evaluation.episode_runner import _Cached, run_episodes
 from m2distill_training.evaluation.evaluate import evaluate_run, write_evaluation
 from m2distill_training.evaluation.metrics import sum_interval
-from m2distill_training.evaluation.rollout_jobs import (
-    ProgressCallbacks,
-    RolloutResult,
-    RolloutSpec,
-    _Cached,
-    make_specs,
-    run_rollout,
-)
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec, make_specs
 from m2distill_training.evaluation.run_specs import serving_stages
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import read_lines, write_lines
@@ -81,8 +76,8 @@ def test_episodes_beyond_liberos_held_out_states_begin_at_placements_of_their_ow
     *_, a, b = make_specs(run.checkpoint(1), [find_task(SUITE, 1)], 12, "mode", 0, 1, "builtin", None)
     ends = []
     for job in (a, b, a):
-        run_rollout(job)
-        ends.append(_Cached.env.data.qpos.copy())
+        run_episodes([job])
+        ends.append(_Cached.envs[0].data.qpos.copy())
     assert np.array_equal(ends[2], ends[0]) and not np.allclose(ends[1], ends[0], atol=1e-3)
 
 
@@ -160,6 +155,17 @@ def test_libero_s_variant_is_there_when_checkpoints_of_the_learning_are(run):
     assert evaluation["curves"] == [[0.0] * 3, [0.0] * 3]
     assert evaluation["libero_metrics"] == {"variant": "LIBERO", "fwt": 0.0, "nbt": 0.0, "auc": 0.0}
     assert [path.name for path in run.curve(2)] == ["0", "8", "16"]
+
+
+def test_fewer_episodes_of_earlier_tasks_are_the_first_of_all(run):
+    options = {"max_steps": 2, "workers": 0, "assets": "builtin", "environments": 2}
+    evaluation = evaluate_run(run.path, [SUITE], 3, episodes_earlier=2, **options)
+    rows = [[(t["task"], [x["state"] for x in t["runs"]]) for t in s["tasks"]] for s in evaluation["stages"]]
+    assert rows == [[(1, list(HELD_OUT[:3]))], [(1, list(HELD_OUT[:2])), (0, list(HELD_OUT[:3]))]]
+    assert (evaluation["episodes_per_task"], evaluation["episodes_earlier"]) == (3, 2)
+    assert evaluation["stages"][1]["tasks"][0]["episodes"] == 2
+    with pytest.raises(UserError, match="episodes_earlier is 4, expected 1 to episodes, 3"):
+        evaluate_run(run.path, [SUITE], 3, episodes_earlier=4, **options)
 
 
 def test_a_checkpoint_that_serves_its_own_task_alone_continues_serving_it():

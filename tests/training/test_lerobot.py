@@ -183,7 +183,7 @@ def first(value):
             "info.json: no such file; name the folder of a LeRobot dataset",
         ),
         (truncate("meta/info.json"), "info.json is not JSON"),
-        (set_info("codebase_version", to="v2.1"), "codebase_version is 'v2.1', expected 'v3.0'; convert the dataset"),
+        (set_info("codebase_version", to="v1.6"), "codebase_version is 'v1.6', expected 'v3.0' or 'v2.1'; convert"),
         (set_info("fps", to=30), "fps is 30, expected 20"),
         (change_info(lambda info: info.pop("data_path")), "lacks data_path"),
         (set_info("features", to=["action"]), "features is ['action'], expected objects"),
@@ -196,7 +196,10 @@ def first(value):
             "no feature observation.images.wrist; there are: observation.state [9], action [7], "
             "observation.images.agentview [16, 16, 3]; name the features in a file for --cameras, as lerobot_key",
         ),
-        (set_info("features", "observation.state", "shape", to=[8]), "observation.state has shape [8]"),
+        (
+            set_info("features", "observation.state", "shape", to=[8]),
+            "the pose of the hand and two fingers. A policy here observes joints",
+        ),
         (set_info("features", "observation.state", "names", to=None), "observation.state has the names None, expected"),
         (set_info("features", "action", "info", to={"units": ["m"] * 7}), "action is in ['m', 'm'"),
         (set_info("features", "action", "info", to={"units": "m"}), "action is in m, expected ['0.05"),

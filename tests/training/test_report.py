@@ -19,7 +19,7 @@ from m2distill_training.cli import main
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.drift import measure_drift
 from m2distill_training.evaluation.evaluate import write_evaluation
-from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
 from m2distill_training.report import page, write_report
 from m2distill_training.runs.records import read_json

@@ -18,8 +18,8 @@ from m2distill_training.cli import main
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import evaluate_run
 from m2distill_training.evaluation.overlay import video_frame
-from m2distill_training.evaluation.rollout import run_episode
-from m2distill_training.evaluation.rollout_jobs import is_filmed, make_specs
+from m2distill_training.evaluation.rollout import Episode, RolloutOutcome
+from m2distill_training.evaluation.rollout_specs import is_filmed, make_specs
 from m2distill_training.evaluation.run_specs import find_tasks
 from m2distill_training.presets import debug
 from m2distill_training.report import write_report
@@ -47,6 +47,13 @@ class Scripted:
         return ActionSample(self.actions[self.step_number - 1], 0, 0.0, 0.0)
 
 
+def run_episode(env, session, *arguments, **options) -> RolloutOutcome:
+    episode = Episode(env, session, *arguments, **options)
+    while episode.outcome is None:
+        episode.take(session.tick(episode.feed()))
+    return episode.outcome
+
+
 @pytest.fixture(scope="module")
 def env():
     with LiberoEnv(SUITE, 0, cameras=CAMERAS) as env:
@@ -70,8 +77,9 @@ def test_an_episode_equals_the_same_actions_given_to_the_simulator_directly(env)
         np.testing.assert_allclose(seen.gripper, shown.gripper_positions, atol=1e-6)
         np.testing.assert_array_equal(seen.images["wrist"], shown.images["wrist"][::-1])
     np.testing.assert_allclose(env.observe(render=False).joint_positions, direct[-1].joint_positions, atol=1e-6)
-    assert episode.frames[0].shape == (256 + 2 * 32, 512, 3)
-    assert len(episode.frames) == 6
+    frames = list(episode.frames())
+    assert frames[0].shape == (256 + 2 * 32, 512, 3)
+    assert len(frames) == 6
 
 
 def test_an_action_that_is_not_finite_ends_the_episode_with_its_reason(env):

@@ -55,7 +55,7 @@ def collect(
         cluster: auto or HOST:PORT of a Ray cluster.
         seed: Seed of the expert's variation, of the disturbances and of the placements.
         image_size_px: Side of the images of cameras that state no size.
-        assets: builtin, installed, hub or a folder; default: the first that is there.
+        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
         cameras: The views to record.
         progress: Print progress.
 
@@ -96,6 +96,7 @@ def evaluate(
     cluster: str | None = None,
     assets: str | None = None,
     starts: str = "report",
+    environments: int = 4,
     out: str | Path | None = None,
 ) -> dict:
     """Run closed-loop episodes in simulation and return the success rates, as `m2distill evaluate` does.
@@ -112,8 +113,9 @@ def evaluate(
         max_steps: Steps after which an episode has failed.
         workers: Processes, each with a simulator; default: 2, all CPUs of a cluster; 0: this process.
         cluster: auto or HOST:PORT of a Ray cluster.
-        assets: builtin, installed, hub or a folder; default: the first that is there.
+        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported.
+        environments: Simulators per process that share one pass of the policy's network.
         out: For a checkpoint, the folder of the result; default: CHECKPOINT_evaluation beside it.
 
     Returns the content of evaluation.json. Raises UserError if the path holds neither, or an argument does not fit.
@@ -124,22 +126,15 @@ def evaluate(
     from m2distill_training.evaluation.run_specs import find_tasks
 
     path, suites = Path(path), [suite] if isinstance(suite, str) else list(suite)
-    simulation: dict[str, Any] = {
-        "sampling": sampling,
-        "seed": seed,
-        "max_steps": max_steps,
-        "workers": workers,
-        "cluster": cluster,
-        "assets": assets,
-        "starts": starts,
-    }
+    simulation: dict[str, Any] = {"sampling": sampling, "seed": seed, "max_steps": max_steps, "assets": assets}
+    simulation |= {"workers": workers, "cluster": cluster, "starts": starts, "environments": environments}
     if (path / "data.json").is_file():
         if tasks or out:
             raise UserError(f"{path} is a run folder: all its tasks are evaluated in it; leave tasks and out away")
         return evaluate_run(path, suites, episodes, **simulation)
     if tasks and len(suites) != 1:
         raise UserError(f"tasks are numbers of one suite, got {len(suites)} suites; name the one they are in")
-    known = load_checkpoint(path).instructions
-    chosen = [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known)
+    known = load_checkpoint(path)
+    chosen = [find_task(suites[0], task) for task in tasks] or find_tasks(suites, known.instructions, known.task_names)
     folder = Path(out) if out else path.with_name(f"{path.name}_evaluation")
     return evaluate_checkpoint(path, chosen, episodes, folder, **simulation)

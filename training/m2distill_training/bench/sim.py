@@ -1,18 +1,30 @@
-"""Benchmark `bench sim`: control steps per second with two images, against LIBERO's wrapper and by two processes."""
+"""Benchmark `bench sim`: control steps per second with two images, against LIBERO's wrapper and by two processes.
+
+The last row is the CPU time of evaluated episodes: several simulators that share forward passes, and one alone.
+"""
 
 import multiprocessing
+import statistics
+import time
 from multiprocessing.connection import Connection
 
 import numpy as np
 
+from m2distill_policy.action import DEFAULT_SAMPLING
+from m2distill_policy.bringup.system import STARTER_CHECKPOINT
 from m2distill_policy.cameras import square_sizes
+from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_sim.suites import Task, assets_of, find_task, initial_states
-from m2distill_training.bench.measure import Times, alternate, judged, machine, show
+from m2distill_training.bench.measure import Times, alternate, judged, machine, progress, show
+from m2distill_training.evaluation.rollout_jobs import one_thread
+from m2distill_training.evaluation.rollout_specs import ENVIRONMENTS, make_specs
+from m2distill_training.evaluation.run_specs import find_tasks
 
-COLUMNS = ("name", "assets", "ours_steps_s", "plain_steps_s", "ratio", "bar", "holds")
-AIM_STEPS_S, AIM_WORKERS = 20, 1.8
+COLUMNS = ("name", "assets", "ours_steps_s", "plain_steps_s", "ours_cpu_s", "plain_cpu_s", "ratio", "bar", "holds")
+EPISODES, MAX_STEPS = 8, 300  # of the starter, by which an evaluation is timed
+AIM_STEPS_S, AIM_WORKERS, AIM_CPU = 20, 1.8, 0.6
 
 
 def bench_sim(
@@ -51,8 +63,36 @@ def bench_sim(
             **judged(2 * times.plain / times.ours, ">=", AIM_WORKERS),
         }
     )
+    rows.append(episode_row(assets[0], repeats, 2 if quick else EPISODES, steps if quick else MAX_STEPS))
     shared = {"suite": suite, "task": task, "size_px": size_px, "steps": steps, **machine()}
     show([row | shared for row in rows], COLUMNS, json)
+
+
+def episode_row(assets: str, repeats: int, episodes: int, max_steps: int) -> dict:
+    """Return the row of CPU time per evaluated episode of the starter: ENVIRONMENTS simulators, and one alone."""
+    from m2distill_training.evaluation.episode_runner import run_episodes  # a renderer, see above
+
+    tasks = find_tasks([DEFAULT_SUITE], sorted(load_checkpoint(STARTER_CHECKPOINT).instructions))[:1]
+    seconds: dict[int, list[float]] = {ENVIRONMENTS: [], 1: []}
+    with one_thread():
+        for i in range(repeats + 1):  # the first warms up
+            for environments, kept in seconds.items():
+                settings = (episodes, DEFAULT_SAMPLING, 0, max_steps, assets, None, "choice", environments)
+                begun = time.process_time()
+                run_episodes(make_specs(STARTER_CHECKPOINT, tasks, *settings))
+                kept.append((time.process_time() - begun) / episodes)
+            progress(f"evaluated episodes: {i}/{repeats}")
+    ours, plain = (statistics.median(each[1:]) for each in seconds.values())
+    return {
+        "name": f"CPU time of an evaluated episode, {ENVIRONMENTS} environments and 1",
+        "assets": assets_of(DEFAULT_SUITE, assets).label,
+        "episodes": episodes,
+        "ours_cpu_s": round(ours, 2),
+        "plain_cpu_s": round(plain, 2),
+        "ours_each_cpu_s": [round(s, 2) for s in seconds[ENVIRONMENTS][1:]],
+        "plain_each_cpu_s": [round(s, 2) for s in seconds[1][1:]],
+        **judged(ours / plain, "<=", AIM_CPU),
+    }
 
 
 def _aimed(steps_s: float) -> dict:

@@ -7,7 +7,8 @@ from m2distill_policy.utils.argument_parser import Parser
 from m2distill_training.cli.options import add_image_size, add_json
 
 DESCRIPTION = """Measure control steps per second, each with an image from both cameras: against LIBERO's
-OffScreenRenderEnv on the same assets, in turns; then two processes against one."""
+OffScreenRenderEnv on the same assets, in turns; then two processes against one; then the CPU time of evaluated
+episodes of the starter policy, with several simulators that share passes of the network against one alone."""
 EXAMPLES = ("m2distill bench sim --json > sim.json",)
 
 

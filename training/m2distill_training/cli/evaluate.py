@@ -9,6 +9,7 @@ from m2distill_policy.suites import DEFAULT_SUITE
 from m2distill_policy.utils.argument_parser import Parser
 from m2distill_training.cli.options import (
     add_assets,
+    add_environments,
     add_episodes,
     add_max_steps,
     add_sampling,
@@ -56,6 +57,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the samples from the policy's mixture")
     add_max_steps(parser)
+    add_environments(parser)
     add_spreading(parser)
     add_assets(parser)
     parser.add_argument(
@@ -136,7 +138,8 @@ def _tasks_of(checkpoint: Path, suite: Sequence[str], tasks: Sequence[int]) -> l
                 "one after the other"
             )
         return [find_task(suite[0], task) for task in tasks]
-    found = find_tasks(suite, sorted(load_checkpoint(checkpoint).instructions))
+    known = load_checkpoint(checkpoint)
+    found = find_tasks(suite, sorted(known.instructions), known.task_names)
     if not found:
         raise UserError(f"{checkpoint} knows no instruction; import it again with --instructions")
     return found

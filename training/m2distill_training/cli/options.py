@@ -30,6 +30,16 @@ def add_max_steps(parser: Parser, default: int = MAX_STEPS, reason: str = "LIBER
     )
 
 
+def add_environments(parser: Parser) -> None:
+    parser.add_argument(
+        "--environments",
+        type=int,
+        default=4,
+        help="simulators per process that share one pass of the policy's network; each takes memory, and their number "
+        "may change the last digits of actions",
+    )
+
+
 def add_sampling(parser: Parser) -> None:
     parser.add_argument(
         "--sampling",
@@ -66,7 +76,7 @@ def add_spreading(parser: Parser) -> None:
 def add_assets(parser: Parser) -> None:
     parser.add_argument(
         "--assets",
-        help="builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else installed, else builtin",
+        help="builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin",
     )
 
 
@@ -103,4 +113,7 @@ def add_json(parser: Parser) -> None:
 
 def simulation(options: argparse.Namespace) -> dict:
     """The settings of evaluation episodes that `evaluate` and `promote` share."""
-    return {name: getattr(options, name) for name in ("sampling", "max_steps", "workers", "cluster", "assets")}
+    return {
+        name: getattr(options, name)
+        for name in ("sampling", "max_steps", "environments", "workers", "cluster", "assets")
+    }

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from m2distill_training.engine.trainer import TrainProgress
-from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, RolloutResult, RolloutSpec
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 
 LINE_EVERY_S = 5.0
 

@@ -10,6 +10,7 @@ from m2distill_policy.utils.argument_parser import Parser
 from m2distill_training.cli.dataclass_options import add_dataclass_options, read_dataclass_options
 from m2distill_training.cli.options import (
     add_assets,
+    add_environments,
     add_episodes,
     add_max_steps,
     add_sampling,
@@ -44,6 +45,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_episodes(parser, 20, per="task and checkpoint")
     add_max_steps(parser)
+    add_environments(parser)
     add_spreading(parser)
     add_assets(parser)
     add_sampling(parser)

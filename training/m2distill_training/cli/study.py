@@ -7,7 +7,7 @@ from pathlib import Path
 from m2distill_policy.errors import UserError
 from m2distill_policy.suites import DEFAULT_SUITE, EXPERT_SUITES, listed
 from m2distill_policy.utils.argument_parser import Parser
-from m2distill_training.cli.options import add_demos, add_episodes, add_max_steps, add_spreading
+from m2distill_training.cli.options import add_demos, add_environments, add_episodes, add_max_steps, add_spreading
 
 DESCRIPTION = """Learn the same tasks by several strategies, evaluate each after every stage, and compare.
 
@@ -75,6 +75,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--budget", type=int, default=1000, help="gradient steps for each further task")
     add_episodes(parser, 20, per="task and checkpoint")
     add_max_steps(parser)
+    add_environments(parser)
     parser.add_argument(
         "--curve-points",
         type=int,
@@ -122,6 +123,7 @@ def _short_form(options: argparse.Namespace) -> dict:
         "budget": f"{options.budget} steps",
         "episodes": options.episodes,
         "max_steps": options.max_steps,
+        "environments": options.environments,
         "curve_points": options.curve_points,
     }
 

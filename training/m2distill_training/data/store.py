@@ -8,8 +8,6 @@ shapes the frames. A store is therefore never invalidated: other data have anoth
 import dataclasses
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,11 @@ import numpy as np
 from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError, SpecError
 from m2distill_policy.observations.observation import prepare_image
-from m2distill_policy.spec import PolicySpec
-from m2distill_policy.utils.files import publish_folder
+from m2distill_policy.spec import CameraSpec, PolicySpec
+from m2distill_policy.utils.files import new_folder, publish_folder, reserve
 from m2distill_training.data.libero.reader import LiberoFile, open_libero
 
+CACHE = ".m2distill_cache"
 STORE_VERSION = 1  # counts up when the same source would give other arrays
 
 
@@ -42,6 +41,7 @@ class Store:
     gripper: np.ndarray  # (F, G) float32, m
     action: np.ndarray  # (F, A) float32 in [-1, 1]
     bounds: np.ndarray  # (demos + 1,) int64
+    task: str = ""  # SUITE/NAME; empty if unknown
 
     @property
     def n_demos(self) -> int:
@@ -70,17 +70,34 @@ def open_store(
     read = [find_camera(view.name, cameras) for view in spec.cameras]
     with open_libero(source, pairing, read) as file:
         key = _content_key(source, spec, pairing, read)
-        folder = (cache or source.parent / ".m2distill_cache") / key
+        folder = (cache or source.parent / CACHE) / key
         if not folder.is_dir():
             _build(folder, file, spec)
-        instruction = file.instruction
+        instruction, task = file.instruction, file.task
+    return _load(folder, source, instruction, task, spec)
+
+
+def find_store(dataset: dict, spec: PolicySpec, cache: Path | None = None) -> Store | None:
+    """Return the store of a dataset, an entry of data.json, whose file is missing; None if there is none."""
+    source = Path(dataset["path"])
+    folder = (cache or source.parent / CACHE) / dataset["key"]
+    if not folder.is_dir():
+        return None
+    return _load(folder, source, dataset["instruction"], dataset.get("task", ""), spec)
+
+
+def _load(folder: Path, source: Path, instruction: str, task: str, spec: PolicySpec) -> Store:
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     return Store(
         source,
-        key,
+        folder.name,
         instruction,
         {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
-        *(arrays[name] for name in ("joint", "gripper", "action", "bounds")),
+        arrays["joint"],
+        arrays["gripper"],
+        arrays["action"],
+        arrays["bounds"],
+        task,
     )
 
 
@@ -98,37 +115,40 @@ def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence
 
 def _build(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
     """Write all arrays under a temporary name, flush them, then rename: a store is complete or absent."""
-    bounds = np.concatenate([[0], np.cumsum(file.lengths())]).astype(np.int64)
-    frames = int(bounds[-1])
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        temporary.mkdir(parents=True)
+        with new_folder(folder) as temporary:
+            _write_arrays(temporary, file, spec)
+            publish_folder(temporary, folder)  # or another process built the same store first: its copy serves as well
     except OSError as error:
         raise DataError(
-            f"decoded frames cannot be kept in {folder.parent} ({error.strerror}); choose another place with --cache"
+            f"decoded frames cannot be kept in {folder.parent} ({error.strerror}); choose another place "
+            "with --cache, or make room there"
         ) from None
-    try:
-        images = {
-            c.name: np.lib.format.open_memmap(
-                temporary / f"image_{c.name}.npy", mode="w+", dtype=np.uint8, shape=(frames, c.height, c.width, 3)
-            )
-            for c in spec.cameras
-        }
-        low_dim: dict[str, list[np.ndarray]] = {"joint": [], "gripper": [], "action": []}
-        for demo, start in zip(file.demos(), bounds[:-1], strict=True):
-            for camera in spec.cameras:
-                try:
-                    for i, image in enumerate(demo.images[camera.name]):
-                        images[camera.name][start + i] = prepare_image(image, camera)
-                except SpecError as error:
-                    raise DataError(f"{file.path}: {demo.name}: {error}") from None
-            for name, arrays in low_dim.items():
-                arrays.append(getattr(demo, name))
-        for array in images.values():
-            array.flush()
+
+
+def _write_arrays(folder: Path, file: LiberoFile, spec: PolicySpec) -> None:
+    bounds = np.concatenate([[0], np.cumsum(file.lengths())]).astype(np.int64)
+    images = {c.name: _new_images(folder / f"image_{c.name}.npy", int(bounds[-1]), c) for c in spec.cameras}
+    low_dim: dict[str, list[np.ndarray]] = {"joint": [], "gripper": [], "action": []}
+    for demo, start in zip(file.demos(), bounds[:-1], strict=True):
+        for camera in spec.cameras:
+            try:
+                for i, image in enumerate(demo.images[camera.name]):
+                    images[camera.name][start + i] = prepare_image(image, camera)
+            except SpecError as error:
+                raise DataError(f"{file.path}: {demo.name}: {error}") from None
         for name, arrays in low_dim.items():
-            np.save(temporary / f"{name}.npy", np.concatenate(arrays))
-        np.save(temporary / "bounds.npy", bounds)
-        publish_folder(temporary, folder)  # or another process built the same store first: its copy serves as well
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            arrays.append(getattr(demo, name))
+    for array in images.values():
+        array.flush()
+    for name, arrays in low_dim.items():
+        np.save(folder / f"{name}.npy", np.concatenate(arrays))
+    np.save(folder / "bounds.npy", bounds)
+
+
+def _new_images(path: Path, frames: int, camera: CameraSpec) -> np.memmap:
+    """Create the mapped array (frames, H, W, 3) of a camera, with its space on the disk."""
+    shape = (frames, camera.height, camera.width, 3)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    reserve(path)
+    return array

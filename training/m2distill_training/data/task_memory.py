@@ -7,15 +7,13 @@ Each is a store (data/store.py) with two more files: task.json and the instructi
 """
 
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from m2distill_policy.errors import DataError
-from m2distill_policy.utils.files import publish_folder
+from m2distill_policy.utils.files import new_folder, publish_folder
 from m2distill_policy.utils.schema import with_schema, without_schema
 from m2distill_training.data.store import Store
 from m2distill_training.data.windows import DemoSubset
@@ -35,18 +33,15 @@ def save_task_memory(folder: Path, subset: DemoSubset, demos: Sequence[int]) -> 
     arrays = {name: getattr(store, name)[frames] for name in ("joint", "gripper", "action")}
     arrays |= {f"image_{name}": images[frames] for name, images in store.images.items()}
     arrays |= {"bounds": np.cumsum([0, *map(len, rows)]), "text": subset.text}
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
     try:
-        temporary.mkdir(parents=True)
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        task = {"instruction": store.instruction, "source": str(store.source), "key": store.key, "demos": list(demos)}
-        (temporary / "task.json").write_text(json.dumps(with_schema(task), indent=2))
-        publish_folder(temporary, folder)
+        with new_folder(folder) as temporary:
+            for name, array in arrays.items():
+                np.save(temporary / f"{name}.npy", array)
+            (temporary / "task.json").write_text(json.dumps(with_schema(task), indent=2))
+            publish_folder(temporary, folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:

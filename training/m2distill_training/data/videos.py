@@ -1,5 +1,7 @@
 """Video files: writing the images of many episodes, and reading those of one, exact to the frame, with ffmpeg."""
 
+import errno
+import os
 import signal
 import subprocess
 from collections import deque
@@ -166,6 +168,7 @@ def _read_command(path: Path, start_s: float, count: int) -> list[str]:
         get_ffmpeg_exe(),
         "-v",
         "error",
+        "-noautorotate",  # the images as they are stored, whatever a player would turn them to
         "-max_pixels",
         MOST_PIXELS,
         "-ss",
@@ -202,4 +205,5 @@ def _next_image(ppm: IO[bytes]) -> np.ndarray | None:
 
 def _last_line(messages: bytes) -> str:
     lines = messages.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no reason given"
+    full = os.strerror(errno.ENOSPC)
+    return full if full in " ".join(lines) else lines[-1] if lines else "no reason given"

@@ -50,11 +50,17 @@ class StageBatches:
         self.replay: Windows | None = None
         self._phases: list[list[np.ndarray]] = []  # of the replayed windows, if they are balanced
         self.kept: dict[int, DemoSubset] = {}  # place in `old` -> demos of the replay memory
-        self.replayed_demos: dict[str, list[int]] = {}  # instruction -> numbers of the demos in their file
+        self.replayed_demos: dict[str, list[int]] = {}  # instruction, or key if it repeats -> demos in their file
         self.per_epoch = math.ceil(len(self.current) / config.optim.batch_size)  # gradient steps
         if old and replays:
             self.kept = _choose_replay(config, old)
-            self.replayed_demos = {subset.store.instruction: subset.chosen_in_file for subset in self.kept.values()}
+            texts = [subset.store.instruction for subset in old]
+            self.replayed_demos = {
+                subset.store.instruction
+                if texts.count(subset.store.instruction) == 1
+                else subset.store.key: subset.chosen_in_file
+                for subset in self.kept.values()
+            }
             self.replay = Windows([*self.kept.values()], config.history)
             if config.replay.phases:
                 self._phases = self.replay.phases()

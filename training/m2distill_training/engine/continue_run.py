@@ -21,7 +21,7 @@ from m2distill_training.engine.protocols import split_task
 from m2distill_training.engine.train import check_instruction, dataset_entry, deferred_interrupt, save_task
 from m2distill_training.engine.trainer import Trainer, TrainProgress
 from m2distill_training.runs.records import RunError, read_json
-from m2distill_training.runs.run_folder import RunFolder, open_run, read_run
+from m2distill_training.runs.run_folder import RunFolder, has_learned, open_run, read_run
 
 
 def learn(
@@ -63,7 +63,7 @@ def learn(
                 "or lower --held-out"
             )
         settings = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
-        learned = [d for d in data if d["instruction"] in previous.instructions]
+        learned = [d for d in data if has_learned(previous, d)]
         _begin(run, stage, settings, learned, data, store)
         split = split_task(len(learned), store.n_demos, store.n_demos - held_out, held_out, config.seed)
         text = load_text_encoder(config.text_encoder).encode([store.instruction])[0]
@@ -108,13 +108,14 @@ def _begin(run: RunFolder, stage: int, settings: dict, learned: list[dict], data
                 f"{run.path} has begun to learn {before['instruction']!r} with {before}; repeat "
                 f"that, or remove {record.parent} and the task's entry in data.json to cancel it"
             )
-        unlearned = [text for text in unlearned if text != settings["instruction"]]
+        unlearned = [d["instruction"] for d in data if d not in learned and d["key"] != settings["key"]]
     if unlearned:
         raise RunError(
             f"{run.path} has not learned {unlearned[0]!r} yet; repeat its m2distill train command first. "
             "(A packnet run cannot learn further tasks this way: each checkpoint knows one stage's tasks.)"
         )
-    if any(d["instruction"] == settings["instruction"] for d in learned):
+    same = [d.get("task", "") for d in learned if d["instruction"] == settings["instruction"]]
+    if same and not (store.task and all(same) and store.task not in same):
         raise RunError(
             f"{run.path} knows {settings['instruction']!r} already; give the new task an instruction of its "
             "own with --instruction"

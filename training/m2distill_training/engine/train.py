@@ -96,7 +96,8 @@ def _saved_policy(run: RunFolder, stage: int, distributed: DistributedContext) -
 def dataset_entry(store: Store) -> dict:
     """Return the entry of a dataset in data.json. Its path is absolute: commands may run in another folder."""
     path = str(store.source.absolute())
-    return {"path": path, "key": store.key, "instruction": store.instruction, "demos": store.n_demos}
+    entry = {"path": path, "key": store.key, "instruction": store.instruction, "demos": store.n_demos}
+    return entry | ({"task": store.task} if store.task else {})
 
 
 def save_task(run: RunFolder, split: TaskSplit, subset: DemoSubset, config: TrainConfig) -> None:
@@ -115,16 +116,17 @@ def _survey(
     found = []
     for path in datasets:
         with open_libero(path, config.pairing) as file:
-            found.append((file.instruction, len(file.demo_names)))
-    texts = [text for text, _ in found] if instructions is None else list(instructions)
-    _check_instructions(datasets, texts)
-    return texts, [n for _, n in found]
+            found.append((file.instruction, len(file.demo_names), file.task))
+    texts = [text for text, *_ in found] if instructions is None else list(instructions)
+    _check_instructions(datasets, texts, [task for *_, task in found])
+    return texts, [n for _, n, _ in found]
 
 
-def _check_instructions(datasets: Sequence[Path], instructions: Sequence[str]) -> None:
+def _check_instructions(datasets: Sequence[Path], instructions: Sequence[str], tasks: Sequence[str]) -> None:
     for i, (path, text) in enumerate(zip(datasets, instructions, strict=True)):
         check_instruction(path, text)
-        if text in instructions[:i]:
+        same = [tasks[j] for j in range(i) if instructions[j] == text]
+        if same and not (tasks[i] and all(same) and tasks[i] not in same):  # several tasks of LIBERO-90 share one
             raise RunError(
                 f"{path} holds the instruction {text!r} like another dataset before it; give one file per task"
             )

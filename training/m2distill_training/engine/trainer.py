@@ -273,7 +273,7 @@ class Trainer:
             "losses": self.losses,
             "replayed_demos": self.batches.replayed_demos,
             **({"cameras": camera_records(self.config.cameras)} if self.config.cameras != CAMERAS else {}),
-            **self.folder.lineage(self.stage, [subset.store.instruction for subset in (*self.old, *self.new)]),
+            **self.folder.lineage(self.stage, [(x.store.instruction, x.store.key) for x in (*self.old, *self.new)]),
         }
         return Checkpoint(
             spec=self.policy.spec,

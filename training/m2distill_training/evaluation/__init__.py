@@ -1,7 +1,10 @@
 """Evaluation of checkpoints and runs.
 
 evaluate.py      success rates of a checkpoint and of a run
-rollout_jobs.py  episodes in worker processes, and the file of finished ones
+rollout_specs.py episodes to run, and their results
+rollout_jobs.py  jobs of episodes in worker processes, and the file of finished ones
+episode_runner.py episodes of one checkpoint and task in this process
+batched_policy.py inference for several episodes at once
 rollout.py       one closed-loop episode
 compare.py       comparison of strategies over seeds
 compared_runs.py evaluated runs of a comparison: reading, grouping, checks

@@ -256,6 +256,12 @@ def _notes(groups: dict[str, list[ComparedRun]], baseline: str, compared: list[C
                 "lose when it learned the task."
             )
     everyone = [run for group in groups.values() for run in group]
+    shared, all_of_task = (everyone[0].settings[x] for x in ("episodes of earlier tasks", "episodes per task"))
+    if shared != all_of_task:
+        notes.append(
+            f"Earlier tasks have {shared} episodes, new ones {all_of_task}. All metrics are of the "
+            f"{shared} starts that every stage has."
+        )
     if any(run.settings["starts"] != "report" for run in everyone):
         notes.append("These starts are for choices; report success on those of m2distill evaluate --starts report.")
     if any(run.versions != everyone[0].versions for run in everyone):

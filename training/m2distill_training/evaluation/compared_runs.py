@@ -21,7 +21,7 @@ COMPARED = {
     "sampling": is_text,
     "max_steps": is_count,
     "stages": non_empty({"tasks": non_empty(TASK)}),
-    # optional: "starts", "assets_content" and "versions"
+    # optional: "starts", "assets_content", "versions" and "episodes_earlier"
 }  # the entries of evaluation.json that a comparison reads
 
 
@@ -38,7 +38,7 @@ class ComparedRun:
     data: dict[str, str]  # instruction -> content key of its demonstrations
     versions: dict
     learned: tuple[int, ...]  # stage of each task, from 0
-    episodes: np.ndarray  # (T, K, E) bool: task, stage, start
+    episodes: np.ndarray  # (T, K, E) bool: task, stage, start that all stages have
 
     @property
     def stages(self) -> int:
@@ -89,25 +89,29 @@ def _read(name: str, path: Path) -> ComparedRun:
     if "strategy" not in run.config:
         raise RunError(f"{path} is the evaluation of one checkpoint; give run folders, the --out of m2distill train")
     optional = {name: evaluation.get(name, {}) for name in ("assets_content", "versions")}
-    if not fits(evaluation, COMPARED) or not fits(optional, dict.fromkeys(optional, dict)):
+    earlier = evaluation.get("episodes_earlier", 1)
+    if not fits(evaluation, COMPARED) or not fits(optional, dict.fromkeys(optional, dict)) or not is_count(earlier):
         raise RunError(f"{path}/evaluation.json lacks what a comparison needs; {again}")
     stages = evaluation["stages"]
     tasks = list(dict.fromkeys(_task_name(task) for stage in stages for task in stage["tasks"]))
     by_stage = [{_task_name(task): task for task in stage["tasks"]} for stage in stages]
     learned = tuple(next(k for k, stage in enumerate(by_stage) if task in stage) for task in tasks)
-    states = tuple(sorted(episode["state"] for episode in stages[0]["tasks"][0]["runs"]))
+    states = common_starts(stages[0]["tasks"][0], evaluation.get("episodes_earlier"))
     episodes = np.zeros((len(tasks), len(stages), len(states)), dtype=bool)
     for t, task in enumerate(tasks):
         for k in range(learned[t], len(stages)):
-            rows = sorted(by_stage[k].get(task, {"runs": []})["runs"], key=lambda row: row["state"])
-            if tuple(row["state"] for row in rows) != states or len(set(states)) < len(states):
+            rows = by_stage[k].get(task, {"runs": []})["runs"]
+            success = {row["state"]: row["success"] for row in rows}
+            exact = len(success) == len(rows) and ("episodes_earlier" in evaluation or len(rows) == len(states))
+            if not exact or not success.keys() >= set(states):
                 raise RunError(f"{path}/evaluation.json has other episodes after stage {k + 1} of {task!r}; {again}")
-            episodes[t, k] = [row["success"] for row in rows]
+            episodes[t, k] = [success[state] for state in states]
     settings = {
         "tasks": sorted(tasks),
         "starts": evaluation.get("starts", "report"),
         "start states": list(states),
         "episodes per task": evaluation["episodes_per_task"],
+        "episodes of earlier tasks": evaluation.get("episodes_earlier", evaluation["episodes_per_task"]),
         "sampling": evaluation["sampling"],
         "max_steps": evaluation["max_steps"],
         "assets": sorted({task["assets"] for stage in stages for task in stage["tasks"]}),
@@ -126,6 +130,12 @@ def _read(name: str, path: Path) -> ComparedRun:
         tuple(learned[t] for t in order),
         episodes[order],
     )
+
+
+def common_starts(task: dict, earlier: int | None) -> tuple[int, ...]:
+    """Return the starts that every stage has, from a task of the first stage. Fewer are run of earlier tasks."""
+    states = sorted(episode["state"] for episode in task["runs"])
+    return tuple(states[:earlier])
 
 
 def _task_name(task: dict) -> str:

@@ -16,11 +16,11 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import Batch, PolicyOutput
 from m2distill_policy.models.batch import to_model_input
 from m2distill_training.data.sample_rng import SampleRng
-from m2distill_training.data.store import Store, open_store
+from m2distill_training.data.store import Store, find_store, open_store
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
 from m2distill_training.runs.records import RunError
-from m2distill_training.runs.run_folder import RunFolder, read_run
+from m2distill_training.runs.run_folder import RunFolder, has_learned, read_run
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_text
 
 WINDOWS = 32  # per task
@@ -55,14 +55,19 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
     entries = []
     for d in data:
         text = d["instruction"]
-        knowing = [stage for stage, checkpoint in checkpoints.items() if text in checkpoint.instructions]
+        knowing = [stage for stage, checkpoint in checkpoints.items() if has_learned(checkpoint, d)]
         if len(knowing) < 2:
             continue
         first, *later = knowing
         replayed = {
-            demo for stage in later for demo in _replayed(run.checkpoint(stage), checkpoints[stage]).get(text, [])
+            demo
+            for stage in later
+            for name in (text, d["key"])
+            for demo in _replayed(run.checkpoint(stage), checkpoints[stage]).get(name, [])
         }
-        store = open_store(_found(Path(d["path"])), checkpoints[first].spec, config.pairing, cache, config.cameras)
+        spec = checkpoints[first].spec
+        found = find_store(d, spec, cache) if not Path(d["path"]).is_file() else None
+        store = found or open_store(_found(Path(d["path"])), spec, config.pairing, cache, config.cameras)
         if store.key != d["key"]:
             raise RunError(f"{d['path']} has changed since the run learned it; restore it to measure drift")
         batch = _batch(store, replayed, checkpoints[first].instructions[text], config.history)

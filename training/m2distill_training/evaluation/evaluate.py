@@ -18,14 +18,8 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import Task, assets_of, find_task
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
-from m2distill_training.evaluation.rollout_jobs import (
-    ProgressCallbacks,
-    RolloutResult,
-    RolloutSpec,
-    is_video,
-    make_specs,
-    run_rollouts,
-)
+from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, is_video, run_rollouts
+from m2distill_training.evaluation.rollout_specs import ENVIRONMENTS, RolloutResult, RolloutSpec, make_specs
 from m2distill_training.evaluation.run_specs import known_tasks, run_specs
 from m2distill_training.runs.provenance import environment, result_versions
 from m2distill_training.runs.run_folder import RunFolder
@@ -94,12 +88,12 @@ def evaluate_checkpoint(
     cluster: str | None = None,
     assets: str | None = None,
     starts: str = "report",
+    environments: int = ENVIRONMENTS,
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Run held-out episodes of each task; write evaluation.json in `out` and return its content.
 
-    Beside it are videos/, of every failure and of each task's first state, and episodes.jsonl, from which a repeated
-    command takes the finished episodes.
+    Beside it are videos/ and episodes.jsonl, from which a repeated command takes the finished episodes.
 
     Args:
         checkpoint: folder of the checkpoint.
@@ -111,8 +105,9 @@ def evaluate_checkpoint(
         max_steps: control steps after which an episode has failed.
         workers: CPUs for episodes, see open_executor; 0: this process.
         cluster: a Ray cluster, see open_executor.
-        assets: builtin, installed, hub or a folder; default: the first that is available.
+        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported; see suites.held_out.
+        environments: simulators per process that share a forward pass of the network; see batched_policy.py.
         callbacks: called while episodes run.
 
     Raises:
@@ -120,7 +115,8 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    specs = make_specs(checkpoint, tasks, episodes, sampling, seed, max_steps, assets, out / "videos", starts)
+    settings = (episodes, sampling, seed, max_steps, assets, out / "videos", starts, environments)
+    specs = make_specs(checkpoint, tasks, *settings)
     known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
@@ -149,6 +145,7 @@ def _settings(spec: RolloutSpec, episodes: int, starts: str) -> dict:
         "sampling": spec.sampling,
         "seed": spec.seed,
         "max_steps": spec.max_steps,
+        "environments": spec.environments,
         "versions": result_versions(),
     }
 
@@ -236,6 +233,8 @@ def evaluate_run(
     cluster: str | None = None,
     assets: str | None = None,
     starts: str = "report",
+    environments: int = ENVIRONMENTS,
+    episodes_earlier: int | None = None,
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Evaluate every task learned so far after every stage; see `write_evaluation`.
@@ -243,9 +242,13 @@ def evaluate_run(
     Videos show every failure after the last stage, and each task's first state. After stage i a task is served by the
     newest checkpoint up to i that knows its instruction. That is checkpoint i, except for a strategy (packnet) whose
     checkpoints serve only the tasks of their own stage. Finished episodes are kept in episodes.jsonl, so a repeated
-    command runs only the missing ones. Arguments are those of `evaluate_checkpoint`.
+    command runs only the missing ones. Arguments are those of `evaluate_checkpoint`, and
+    `episodes_earlier`: the number of episodes, the first ones, of a task that an earlier checkpoint has learned;
+    default: `episodes`.
     """
-    settings = (episodes, sampling, seed, max_steps, assets, starts)
+    if episodes_earlier is not None and not 1 <= episodes_earlier <= episodes:
+        raise UserError(f"episodes_earlier is {episodes_earlier}, expected 1 to episodes, {episodes}")
+    settings = (episodes, sampling, seed, max_steps, assets, starts, environments, episodes_earlier)
     stages, curves = run_specs(run, suite_names, *settings)
     specs = [*_flat(_flat(curves)), *_flat(stages)]  # a curve ends in its stage's checkpoint, whose episodes are filmed
     done, ran = _run(specs, workers, cluster, run, callbacks)
@@ -255,6 +258,8 @@ def evaluate_run(
         return [results[spec] for spec in specs]
 
     shared = _settings(specs[0], episodes, starts) | {"assets_content": _assets_content(specs), "ran": ran}
+    if episodes_earlier is not None:
+        shared["episodes_earlier"] = episodes_earlier
     return write_evaluation(
         run,
         [results_of(specs) for specs in stages],
@@ -288,7 +293,7 @@ def write_evaluation(
         {"checkpoint_id": load_checkpoint(RunFolder(run).checkpoint(stage)).id, "tasks": _task_summaries(after, run)}
         for stage, after in enumerate(results, 1)
     ]
-    S = success_matrix([{t["instruction"]: t["success_rate"] for t in stage["tasks"]} for stage in stages])
+    S = success_matrix([{(t["suite"], t["task"]): t["success_rate"] for t in stage["tasks"]} for stage in stages])
     evaluation = {
         **settings,
         "stages": stages,

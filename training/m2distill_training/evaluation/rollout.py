@@ -4,11 +4,12 @@ The session receives stamped images and joints and returns commands in SI units.
 in the simulator node, so a checkpoint has the same inputs and outputs as over ROS.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from m2distill_policy.action import Hold, command_to_action
+from m2distill_policy.action import ActionSample, Command, Hold, command_to_action
 from m2distill_policy.control.session import PolicySession
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_training.evaluation.overlay import video_frame
@@ -16,69 +17,95 @@ from m2distill_training.evaluation.overlay import video_frame
 
 @dataclass(frozen=True)
 class RolloutOutcome:
-    """Outcome of `run_episode`."""
+    """Outcome of an episode."""
 
     success: bool  # the goal predicate was true after any step, as in LIBERO
     steps: int
     held: str  # why the session stopped commanding; empty when it never did
-    frames: list[np.ndarray]  # one image per step when recorded
+    instruction: str
+    recorded: list[tuple[dict[str, np.ndarray], ActionSample | None]]  # images and sample of every step
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield the images of a video, if the episode was recorded."""
+        return (video_frame(images, self.instruction, sample) for images, sample in self.recorded)
 
 
-def run_episode(
-    env: ArmEnv,
-    session: PolicySession,
-    instruction: str,
-    initial_state: np.ndarray | None,
-    max_steps: int,
-    record: bool = False,
-    placement_seed: int | None = None,
-) -> RolloutOutcome:
-    """Run the session until success, `max_steps` or a Hold.
+class Episode:
+    """One closed-loop episode, until success, `max_steps` or a Hold.
 
     In simulation every input is fresh, so a Hold is a fault and counts as a failure.
 
-    Args:
-        env: the simulator.
+    Attributes:
         session: the policy's session.
-        instruction: what to execute.
-        initial_state: state of the simulator at the start; None draws a placement.
-        max_steps: control steps after which the episode has failed.
-        record: keep an image of every step.
-        placement_seed: seed of a drawn placement.
-
-    Raises:
-        UserError: the policy does not know the instruction.
+        outcome: None until the episode has ended.
     """
-    period_ns = session.spec.period_ns
-    session.reset()
-    session.reset_fault()
-    session.set_instruction(instruction)
-    observation = env.reset(initial_state, seed=placement_seed)
-    frames: list[np.ndarray] = []
-    for step in range(max_steps):
-        now_ns = (step + 1) * period_ns
-        feed(session, observation, now_ns)
-        answer = session.tick(now_ns)
+
+    def __init__(
+        self,
+        env: ArmEnv,
+        session: PolicySession,
+        instruction: str,
+        initial_state: np.ndarray | None,
+        max_steps: int,
+        record: bool = False,
+        placement_seed: int | None = None,
+    ):
+        """Reset simulator and session.
+
+        Args:
+            env: the simulator.
+            session: the policy's session.
+            instruction: what to execute.
+            initial_state: state of the simulator at the start; None draws a placement.
+            max_steps: control steps after which the episode has failed.
+            record: keep the images of every step.
+            placement_seed: seed of a drawn placement.
+
+        Raises:
+            UserError: the policy does not know the instruction.
+        """
+        self.session = session
+        self.outcome: RolloutOutcome | None = None
+        self._env, self._instruction, self._max_steps, self._record = env, instruction, max_steps, record
+        self._recorded: list[tuple[dict[str, np.ndarray], ActionSample | None]] = []
+        self._step = 0
+        session.reset()
+        session.reset_fault()
+        session.set_instruction(instruction)
+        self._observation = env.reset(initial_state, seed=placement_seed)
+
+    def feed(self) -> int:
+        """Pass the newest observation to the session; return the time of the tick that is due."""
+        now_ns = (self._step + 1) * self.session.spec.period_ns
+        feed(self.session, self._observation, now_ns)
+        return now_ns
+
+    def take(self, answer: Command | Hold) -> None:
+        """Execute the session's answer to the tick, and set `outcome` if the episode has ended."""
+        sample = None if isinstance(answer, Hold) else answer.sample
+        self._film(sample)
         if isinstance(answer, Hold):
-            if record:
-                frames.append(video_frame(observation.images, instruction, None))
-            return RolloutOutcome(False, step, answer.reason, frames)
-        if record:
-            frames.append(video_frame(observation.images, instruction, answer.sample))
-        observation = env.step(
+            self._end(False, answer.reason)
+            return
+        spec = self.session.spec
+        self._observation = self._env.step(
             command_to_action(
-                session.spec.action,
-                session.spec.rate_hz,
-                answer.linear_m_s,
-                answer.angular_rad_s,
-                answer.gripper_width_m,
+                spec.action, spec.rate_hz, answer.linear_m_s, answer.angular_rad_s, answer.gripper_width_m
             )
         )
-        if env.success():
-            if record:
-                frames.append(video_frame(observation.images, instruction, answer.sample))
-            return RolloutOutcome(True, step + 1, "", frames)
-    return RolloutOutcome(False, max_steps, "", frames)
+        self._step += 1
+        if self._env.success():
+            self._film(sample)
+            self._end(True)
+        elif self._step == self._max_steps:
+            self._end(False)
+
+    def _film(self, sample: ActionSample | None) -> None:
+        if self._record:
+            self._recorded.append((self._observation.images, sample))
+
+    def _end(self, success: bool, held: str = "") -> None:
+        self.outcome = RolloutOutcome(success, self._step, held, self._instruction, self._recorded)
 
 
 def feed(session: PolicySession, observation: SimObservation, stamp_ns: int) -> None:

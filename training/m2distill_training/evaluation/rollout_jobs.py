@@ -1,36 +1,30 @@
-"""Episodes of a checkpoint in simulation, and the file of finished ones.
-
-Each episode depends only on its RolloutSpec. Episodes start from suites.held_out, demonstrations from
-suites.DEMO_STATES. No checkpoint is selected by its success, so no state serves both selection and reporting.
-"""
+"""Jobs of episodes in worker processes, and the file of finished episodes."""
 
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from m2distill_policy.cameras import recorded_cameras
-from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
-from m2distill_policy.control.session import PolicySession
-from m2distill_policy.errors import UserError, require_at_least
-from m2distill_policy.spec import CameraSpec
+from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.errors import require_at_least
 from m2distill_sim.probe import check_simulation
-from m2distill_sim.suites import CHOICE_FROM, DRAWN_FROM, HELD_OUT, Task, assets_of, held_out, initial_state
+from m2distill_sim.suites import assets_of
+from m2distill_training.evaluation.episode_runner import forget_checkpoint, run_episodes
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec, is_filmed
 from m2distill_training.execution.executor import run_jobs
-from m2distill_training.execution.jobs import Job
+from m2distill_training.execution.jobs import Job, Outcome
 from m2distill_training.execution.open import open_executor
 from m2distill_training.runs.provenance import result_versions
 from m2distill_training.runs.records import append_line, read_lines, write_lines
 from m2distill_training.utils.schemas import is_count, is_text, optional
 
-if TYPE_CHECKING:  # it imports the renderer, which selects its platform at import
-    from m2distill_sim.arm_env import ArmEnv
-
-RENDER_PX = 128  # least side rendered, as in demonstrations and on the simulator's topics
+REMEDY = "restore it from a copy, or remove it to run its episodes again"
+ROUNDS = 2  # episodes of a job for each of its environments
 LONGEST_NAME = 255  # bytes
 
 
@@ -48,32 +42,6 @@ EPISODE = {"success": bool, "steps": is_count, "held": str, "video": optional(is
 
 
 @dataclass(frozen=True)
-class RolloutSpec:
-    """All that determines one episode."""
-
-    checkpoint: Path
-    suite: str
-    task: int
-    state: int  # number of the start, see suites.held_out
-    sampling: str  # see action.SAMPLING_MODES
-    seed: int
-    max_steps: int
-    assets: str | None
-    videos: Path | None = None  # folder for the video
-
-
-@dataclass(frozen=True)
-class RolloutResult:
-    """Outcome of one episode."""
-
-    spec: RolloutSpec
-    success: bool
-    steps: int
-    held: str  # why the session stopped commanding; empty when it never did
-    video: Path | None = None
-
-
-@dataclass(frozen=True)
 class ProgressCallbacks:
     """Functions that are called while episodes run.
 
@@ -83,35 +51,6 @@ class ProgressCallbacks:
     begin: Callable[[int], None] = lambda total: None
     result: Callable[[RolloutResult], None] = lambda result: None
     repeat: Callable[[RolloutSpec, str], None] = lambda spec, reason: None
-
-
-def make_specs(
-    checkpoint: Path,
-    tasks: Sequence[Task],
-    episodes: int,
-    sampling: str,
-    seed: int,
-    max_steps: int,
-    assets: str | None,
-    videos: Path | None,
-    starts: str = "report",
-) -> list[RolloutSpec]:
-    """Return the specs of the first `episodes` held-out starts of every task; `starts` as in suites.held_out.
-
-    Raises UserError for a repeated task and for numbers out of range.
-    """
-    require_at_least(1, episodes=episodes, max_steps=max_steps)
-    require_at_least(0, seed=seed)
-    if not tasks or len(set(tasks)) < len(tasks):
-        raise UserError(
-            f"tasks {[task.index for task in tasks]} given, expected at least one and none twice: a "
-            "repeated episode is no further evidence"
-        )
-    return [
-        RolloutSpec(checkpoint, task.suite, task.index, state, sampling, seed, max_steps, assets, videos)
-        for task in tasks
-        for state in held_out(episodes, starts)
-    ]
 
 
 def run_rollouts(
@@ -141,15 +80,27 @@ def run_rollouts(
         rollouts.keep(result)
         callbacks.result(result)
 
+    def take(outcome: Outcome) -> None:
+        for result in rollouts.take(outcome):
+            callbacks.result(result)
+
+    def repeat(job: Job, reason: str) -> None:
+        finished = {line["state"] for line in read_lines(job.arguments[2], EPISODE, REMEDY)}
+        for spec in job.arguments[0]:
+            if spec.state not in finished:
+                callbacks.repeat(spec, reason)
+
     callbacks.begin(len(rollouts.missing))
     if workers == 0:
-        with _one_thread():
-            for spec in rollouts.missing:
-                keep(run_rollout(spec))
+        forget_checkpoint()  # its folder may have been written again
+        with one_thread():
+            for job in rollouts.jobs():
+                run_episodes(job.arguments[0], keep)
     elif rollouts.missing:
         with open_executor(workers, cluster, kept.parent, simulation_check(specs)) as executor:
-            executor.on_repeat = lambda job, reason: callbacks.repeat(job.arguments[0], reason)
-            run_jobs(executor, rollouts.jobs(), lambda outcome: keep(outcome.value))
+            executor.on_repeat = repeat
+            jobs = rollouts.jobs(executor.capacity().cpus)
+            run_jobs(executor, jobs, take)
     return rollouts.results()
 
 
@@ -171,18 +122,31 @@ class Rollouts:
         self._results = {spec: result for spec in self._once.values() if (result := self._file.finished(spec))}
         self.missing = [spec for spec in self._once.values() if spec not in self._results]
 
-    def jobs(self) -> list[Job]:
-        """Return a job for each missing episode, whose value `keep` takes."""
-        return [
-            Job(
-                f"episode {spec.checkpoint} {spec.suite} {spec.task} {spec.state}",
-                run_rollout,
-                (spec,),
-                group=f"{spec.checkpoint} {spec.suite} {spec.task}",
-                inputs=(spec.checkpoint,),
-            )
-            for spec in self.missing
-        ]
+    def jobs(self, cpus: int = 1) -> list[Job]:
+        """Return jobs for the missing episodes, whose outcomes are for `take`.
+
+        A job has episodes of one checkpoint and task: up to ROUNDS for each environment, fewer if `cpus` would be idle.
+        """
+        groups: dict[tuple, list[RolloutSpec]] = {}
+        for spec in self.missing:
+            groups.setdefault((spec.checkpoint, spec.suite, spec.task, spec.environments), []).append(spec)
+        jobs = []
+        for (checkpoint, suite, task, environments), specs in groups.items():
+            least = -(-cpus // len(groups))  # jobs of this group, so that no CPU is idle
+            size = 1 if environments == 1 else max(environments, min(ROUNDS * environments, -(-len(specs) // least)))
+            group = f"{checkpoint} {suite} {task}"
+            for part in (specs[i : i + size] for i in range(0, len(specs), size)):
+                name = f"episodes {group} {part[0].state}"
+                arguments = (tuple(part), *self._file.journal(part))
+                jobs.append(Job(name, run_job, arguments, group=group, inputs=(checkpoint,)))
+        return jobs
+
+    def take(self, outcome: Outcome) -> list[RolloutResult]:
+        """Append the results of a job to the file and return them."""
+        for result in outcome.value:
+            self.keep(result)
+        outcome.job.arguments[2].unlink(missing_ok=True)
+        return outcome.value
 
     def keep(self, result: RolloutResult) -> None:
         """Append a result to the file."""
@@ -192,6 +156,37 @@ class Rollouts:
     def results(self) -> list[RolloutResult]:
         """Return the results in the order of the specs, when none is missing."""
         return [self._results[self._once[self._file.key(spec)]] for spec in self.specs]
+
+
+def run_job(specs: Sequence[RolloutSpec], lines: Sequence[dict], journal: Path) -> list[RolloutResult]:
+    """Run the episodes of a job.
+
+    Args:
+        specs: the episodes.
+        lines: what the file of finished episodes has of each besides its outcome.
+        journal: file to which each episode is appended when it has ended. After the loss of a worker, or of the whole
+            command, only the other episodes remain.
+    """
+    of_state = {spec.state: (spec, line) for spec, line in zip(specs, lines, strict=True)}
+    finished = {line["state"]: line for line in read_lines(journal, EPISODE, REMEDY)}
+    results = [_read_result(spec, finished[spec.state], journal.parent) for spec in specs if spec.state in finished]
+
+    def note(result: RolloutResult) -> None:
+        append_line(journal, of_state[result.spec.state][1] | _outcome(result, journal.parent), EPISODE)
+
+    left = [spec for spec in specs if spec.state not in finished]
+    return results + (run_episodes(left, note) if left else [])
+
+
+def _outcome(result: RolloutResult, base: Path) -> dict:
+    """Return the part of a line that is the outcome; the path of the video is relative to `base`."""
+    video = os.path.relpath(result.video, base) if result.video else None
+    return {"success": result.success, "steps": result.steps, "held": result.held, "video": video}
+
+
+def _read_result(spec: RolloutSpec, line: dict, base: Path) -> RolloutResult:
+    video = base / line["video"] if line["video"] else None
+    return RolloutResult(spec, line["success"], line["steps"], line["held"], video)
 
 
 def simulation_check(specs: Sequence[RolloutSpec]) -> Callable[[], None]:
@@ -209,8 +204,11 @@ class _EpisodeFile:
         suites = dict.fromkeys((spec.suite, spec.assets) for spec in specs)
         self._assets = {which: assets_of(*which).identity() for which in suites}
         self._versions = result_versions()
-        lines = read_lines(path, EPISODE, "restore it from a copy, or remove it to run its episodes again")
+        journals = sorted(path.parent.glob(f".{path.stem}-*.part"))  # of an interrupted command
+        lines = [line for file in (path, *journals) for line in read_lines(file, EPISODE, REMEDY)]
         write_lines(path, lines)  # without an incomplete last line
+        for journal in journals:
+            journal.unlink(missing_ok=True)
         names = list(self._entries(specs[0]))
         self._lines = {json.dumps({name: line.get(name) for name in names}): line for line in lines}
         self._newest = {line["video"]: line for line in lines if line["video"]}  # of the lines with the same video
@@ -229,9 +227,13 @@ class _EpisodeFile:
         return RolloutResult(spec, line["success"], line["steps"], line["held"], video)
 
     def append(self, result: RolloutResult) -> None:
-        video = os.path.relpath(result.video, self._path.parent) if result.video else None
-        outcome = {"success": result.success, "steps": result.steps, "held": result.held, "video": video}
-        append_line(self._path, self._entries(result.spec) | outcome, EPISODE)
+        append_line(self._path, self._entries(result.spec) | _outcome(result, self._path.parent), EPISODE)
+
+    def journal(self, specs: Sequence[RolloutSpec]) -> tuple[tuple[dict, ...], Path]:
+        """Return the lines of a job's episodes without their outcome, and the path of its journal."""
+        lines = tuple(self._entries(spec) for spec in specs)
+        name = hashlib.sha256(json.dumps([lines, str(specs[0].videos)]).encode()).hexdigest()[:16]
+        return lines, self._path.with_name(f".{self._path.stem}-{name}.part")
 
     def _entries(self, spec: RolloutSpec) -> dict:
         return {
@@ -242,76 +244,14 @@ class _EpisodeFile:
             "sampling": spec.sampling,
             "seed": spec.seed,
             "max_steps": spec.max_steps,
+            "environments": spec.environments,
             "assets": self._assets[spec.suite, spec.assets],
             "versions": self._versions,
         }
 
 
-def is_filmed(spec: RolloutSpec, success: bool) -> bool:
-    """Return True for every failure, and for the first held-out start of every task."""
-    return not success or spec.state in (HELD_OUT[0], CHOICE_FROM)
-
-
-class _Cached:
-    """Simulator and checkpoint that a process keeps between episodes."""
-
-    env: "ArmEnv | None" = None
-    env_key: tuple | None = None
-    checkpoint: Checkpoint | None = None
-    checkpoint_path: Path | None = None
-
-
-def run_rollout(spec: RolloutSpec) -> RolloutResult:
-    """Run one episode in this process."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    from m2distill_policy.control.inference import InferencePolicy
-    from m2distill_sim.env_factory import make_env
-    from m2distill_sim.video import write_video
-    from m2distill_training.evaluation.rollout import run_episode
-
-    if _Cached.checkpoint is None or _Cached.checkpoint_path != spec.checkpoint:
-        _Cached.checkpoint, _Cached.checkpoint_path = load_checkpoint(spec.checkpoint), spec.checkpoint
-    checkpoint = _Cached.checkpoint
-    cameras = {camera.name: render_size(camera) for camera in checkpoint.spec.cameras}
-    views = recorded_cameras(checkpoint.metrics)
-    key = (spec.suite, spec.task, spec.assets, tuple(cameras.items()), views)
-    if _Cached.env is None or _Cached.env_key != key:
-        if _Cached.env is not None:
-            _Cached.env.close()
-        _Cached.env_key = None
-        _Cached.env = make_env(spec.suite, spec.task, assets_of(spec.suite, spec.assets), cameras, views)
-        _Cached.env_key = key
-    policy = InferencePolicy(checkpoint, spec.sampling, seed=spec.seed * 1000 + spec.state)
-    session = PolicySession(checkpoint.spec, policy, checkpoint.instructions)
-    episode = run_episode(
-        _Cached.env,
-        session,
-        _Cached.env.instruction,
-        initial_state(spec.suite, spec.task, spec.state),
-        spec.max_steps,
-        record=spec.videos is not None,
-        placement_seed=spec.state if spec.state >= DRAWN_FROM else None,
-    )
-    video = None
-    if spec.videos is not None:
-        spec.videos.mkdir(parents=True, exist_ok=True)
-        name = f"{spec.suite}_task{spec.task}_state{spec.state}.mp4"
-        for earlier in spec.videos.glob(f"*_{name}"):
-            earlier.unlink()
-        if is_filmed(spec, episode.success):
-            video = spec.videos / f"{'success' if episode.success else 'failure'}_{name}"  # failures first, by name
-            write_video(video, episode.frames, session.spec.rate_hz)
-    return RolloutResult(spec, episode.success, episode.steps, episode.held, video)
-
-
-def render_size(camera: CameraSpec) -> tuple[int, int]:
-    """Return the (height, width) to render for a camera of the policy."""
-    square = camera.height == camera.width
-    return (max(camera.height, RENDER_PX),) * 2 if square else (camera.height, camera.width)
-
-
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Limit torch to one thread: processes are the parallelism, and sums have the same order on every machine."""
     import torch
 

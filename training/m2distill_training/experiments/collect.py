@@ -8,6 +8,7 @@ from pathlib import Path
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import UserError, require_at_least
+from m2distill_policy.utils.files import folder_in_use
 from m2distill_sim.assets import AssetSource, find_assets
 from m2distill_sim.collect import (
     CollectSettings,
@@ -74,7 +75,11 @@ def collect(
     found = collect_tasks(suite, tasks, episodes, Path(out), seed=seed, size_px=size_px, assets=assets, cameras=cameras)
     if not all(each.ended for each in found):
         probe = functools.partial(check_simulation, {(suite, _name(assets)): assets.identity()})
-        with open_executor(workers, cluster, Path(out), probe) as executor, _progress(progress) as show:
+        with (
+            folder_in_use(Path(out)),
+            open_executor(workers, cluster, Path(out), probe) as executor,
+            _progress(progress) as show,
+        ):
             for each in found:
                 each.show = show
             run_graph(executor, found)

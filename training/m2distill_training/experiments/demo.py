@@ -42,7 +42,7 @@ from m2distill_training import presets
 from m2distill_training.cli.progress import show_training
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import write_evaluation
-from m2distill_training.evaluation.rollout_jobs import RolloutResult, RolloutSpec
+from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 from m2distill_training.experiments.collect import collect
 from m2distill_training.report import write_report
 from m2distill_training.runs.records import RunError, begin_folder, read_json, write_atomic

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from m2distill_policy.cameras import square_sizes
 from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.utils.files import folder_in_use
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.libero_writer import SimulatedEpisode, observation_datasets, store_demo, write_task
@@ -62,8 +63,8 @@ def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Pa
         "size_px": str(size_px),
         "source_demos": json.dumps([recording.name for recording in recordings]),
     }
-    out.mkdir(parents=True, exist_ok=True)
     with (
+        folder_in_use(out),
         LiftEnv(square_sizes(size_px)) as env,
         tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder,
     ):

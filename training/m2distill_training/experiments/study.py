@@ -158,7 +158,14 @@ class SuiteGraph:
         self._collects: list[Activity] = []
         self._files, self._instructions = self._data()
         self._settings = EvaluationSettings(
-            suite.suite, plan.episodes, plan.sampling, plan.max_steps, plan.assets, plan.starts
+            suite.suite,
+            plan.episodes,
+            plan.sampling,
+            plan.max_steps,
+            plan.assets,
+            plan.starts,
+            plan.environments,
+            plan.episodes_earlier,
         )
 
     def activities(self) -> list[Activity]:
@@ -236,7 +243,8 @@ class SuiteGraph:
             optim = run.config.optim
             units = optim.budget * (tasks if optim.budget_unit == "steps" else 1)
             trained = [TrainStage(run, stage, 0 if stage == 1 and run.start_from else units, trained)]
-            learned = sum(sizes[:stage]) * self._plan.episodes
+            earlier = sum(sizes[: stage - 1]) * (self._plan.episodes_earlier or self._plan.episodes)
+            learned = tasks * self._plan.episodes + earlier
             points = self._plan.curve_points * tasks * self._plan.episodes
             new = 0 if stage == 1 and run.start_from else learned + points
             evaluated = [EvaluateStage(run, stage, self._settings, new, [*trained, *evaluated], first.folder.path)]

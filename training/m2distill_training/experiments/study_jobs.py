@@ -111,11 +111,14 @@ class EvaluationSettings:
     max_steps: int
     assets: str | None
     starts: str
+    environments: int
+    episodes_earlier: int | None
 
     def specs(self, run: StudyRun, stage: int) -> list:
         """Return the episodes after a stage, and those of its learning curve."""
         settings = (self.episodes, self.sampling, run.config.seed, self.max_steps, self.assets, self.starts)
-        stages, curves = run_specs(run.folder.path, [self.suite], *settings, last_stage=run.stages)
+        numbers = (self.environments, self.episodes_earlier, run.stages)
+        stages, curves = run_specs(run.folder.path, [self.suite], *settings, *numbers)
         return [*(spec for point in curves[stage - 1] for spec in point), *stages[stage - 1]]
 
     def finish(self, run: StudyRun) -> None:
@@ -130,6 +133,8 @@ class EvaluationSettings:
             workers=0,
             assets=self.assets,
             starts=self.starts,
+            environments=self.environments,
+            episodes_earlier=self.episodes_earlier,
         )
 
 
@@ -162,8 +167,7 @@ class EvaluateStage(Activity):
 
     def take(self, outcome: Outcome) -> None:
         assert self._rollouts is not None
-        self._rollouts.keep(outcome.value)
-        self.done += 1
+        self.done += len(self._rollouts.take(outcome))
 
 
 class FinishRun(Activity):

@@ -24,6 +24,7 @@ from m2distill_sim.suites import find_task, held_out, suites
 from m2distill_training import presets
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.protocols import with_protocol
+from m2distill_training.evaluation.rollout_specs import ENVIRONMENTS
 from m2distill_training.strategies import find_strategy, strategy_names
 from m2distill_training.strategies.base import Strategy
 
@@ -158,8 +159,10 @@ class Plan(_Model):
     replay: Count | None = None  # demonstrations kept of every earlier task; default: that of protocol and preset
     curve_points: Annotated[int, Field(ge=0)] = 0
     episodes: Count = 20  # per task and checkpoint
+    episodes_earlier: Count | None = None  # of a task that an earlier stage has learned; default: `episodes`
     starts: Literal["report", "choice"] = "report"
     max_steps: Count = 600
+    environments: Count = ENVIRONMENTS  # simulators per process that share a forward pass of the network
     sampling: Literal[SAMPLING_MODES] = DEFAULT_SAMPLING  # type: ignore[valid-type]
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     gpus: Annotated[float, Field(gt=0, le=1)] = 1.0  # part of a GPU that a training takes; smaller parts share one
@@ -177,6 +180,8 @@ class Plan(_Model):
             if name not in names:
                 raise UserError(f"comparisons: {unknown_name('strategy', name, names)}")
         held_out(self.episodes, self.starts)
+        if (self.episodes_earlier or 0) > self.episodes:
+            raise UserError(f"episodes_earlier is {self.episodes_earlier}, expected at most episodes, {self.episodes}")
         for suite in self.suites:
             suite.numbers()
             if suite.data is None:

@@ -12,9 +12,9 @@ from m2distill_training.data.libero.reader import open_libero
 def in_suite_order(files: Sequence[Path], suite: str, tasks: Sequence[int] = ()) -> tuple[list[Path], list[str]]:
     """Return the file of each of the suite's tasks, and the tasks' instructions.
 
-    A file belongs to the task whose name is in the file's name (LIBERO's `<task>_demo.hdf5`), or else to the task whose
-    instruction it holds. The suite's instructions replace the files': LIBERO's downloads word some of them otherwise
-    ("Pick the akita black bowl ..."), and LIBERO trains and evaluates with the suite's.
+    A file belongs to the task whose name is in the file's name (LIBERO's `<task>_demo.hdf5`), or else to the task that
+    it names or whose instruction it holds. The suite's instructions replace the files': LIBERO's downloads word some of
+    them otherwise ("Pick the akita black bowl ..."), and LIBERO trains and evaluates with the suite's.
 
     Args:
         files: demonstration files in any order.
@@ -32,7 +32,7 @@ def in_suite_order(files: Sequence[Path], suite: str, tasks: Sequence[int] = ())
 
 def _file_of(task: Task, files: Sequence[Path]) -> Path:
     named = [path for path in files if path.stem.removesuffix("_demo") == task.name]
-    matching = named or [path for path in files if _instruction(path) == normalise(task.instruction)]
+    matching = named or [path for path in files if _is_of(path, task)]
     if len(matching) != 1:
         raise DataError(
             f"{task.suite} needs one file for task {task.index}, {task.name}_demo.hdf5 or one that holds "
@@ -41,6 +41,7 @@ def _file_of(task: Task, files: Sequence[Path]) -> Path:
     return matching[0]
 
 
-def _instruction(path: Path) -> str:
+def _is_of(path: Path, task: Task) -> bool:
     with open_libero(path, "as_stored") as file:
-        return normalise(file.instruction)
+        same = normalise(file.instruction) == normalise(task.instruction)
+        return file.task == task.full_name if file.task else same

@@ -22,12 +22,12 @@ from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import Windows, evenly_spaced
 from m2distill_training.evaluation.evaluate import evaluate_checkpoint
 from m2distill_training.evaluation.paired import loss_bound
-from m2distill_training.evaluation.run_specs import simulated_tasks
+from m2distill_training.evaluation.run_specs import task_of
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.losses.distill import token_distance
 from m2distill_training.promotion.thresholds import Thresholds
 from m2distill_training.runs.records import RunError
-from m2distill_training.runs.run_folder import RunFolder
+from m2distill_training.runs.run_folder import RunFolder, has_learned
 
 WINDOWS = 64  # of a task's held-out demos, at equal distances
 
@@ -90,36 +90,35 @@ def check_forgetting(
     """
     candidate = load_checkpoint(run.checkpoint(stage))
     reference = None if before is None else load_checkpoint(run.checkpoint(before))
-    old = set(reference.instructions) & set(candidate.instructions) if reference else set()
     if reference and (lost := set(reference.instructions) - set(candidate.instructions)):
         raise RunError(f"stage {stage} does not know {min(lost)!r}, which stage {before} does")
-    instructions = sorted(candidate.instructions, key=lambda text: (text not in old, text))
-    tasks = simulated_tasks(suite_names, instructions)
-    was = {} if before is None or reference is None else _success(run, before, reference, tasks, episodes, simulation)
-    now = _success(run, stage, candidate, tasks, episodes, simulation)
-    datasets = {d["instruction"]: (i, d) for i, d in enumerate(run.data())}
+    data = {place: d for place, d in enumerate(run.data()) if has_learned(candidate, d)}
+    old = {place for place, d in data.items() if reference and has_learned(reference, d)}
+    found = {place: task_of(suite_names, d) for place, d in data.items()}
+    tasks = {place: task for place, task in found.items() if task is not None}
+    known = {place: task for place, task in tasks.items() if place in old}
+    was = {} if before is None else _success(run, before, known, episodes, simulation)
+    now = _success(run, stage, tasks, episodes, simulation)
     return [
-        _by_simulation(text, text not in old, thresholds, was.get(text), now[text])
-        if text in tasks
-        else _by_demos(run, *datasets[text], text not in old, thresholds, reference, candidate)
-        for text in instructions
+        _by_simulation(data[place]["instruction"], place not in old, thresholds, was.get(place), now[place])
+        if place in tasks
+        else _by_demos(run, place, data[place], place not in old, thresholds, reference, candidate)
+        for place in sorted(data, key=lambda place: (place not in old, data[place]["instruction"], place))
     ]
 
 
-def _success(
-    run: RunFolder, stage: int, checkpoint: Checkpoint, tasks: dict[str, Task], episodes: int, options: dict
-) -> dict[str, list[bool]]:
-    """Return {instruction: success of every start} of the tasks that the checkpoint knows.
+def _success(run: RunFolder, stage: int, tasks: dict[int, Task], episodes: int, options: dict) -> dict[int, list[bool]]:
+    """Return {place in data.json: success of every start} of tasks that a stage's checkpoint knows.
 
     Finished episodes are kept in the folder of the stage.
     """
-    known = {text: task for text, task in tasks.items() if text in checkpoint.instructions}
-    if not known:
+    if not tasks:
         return {}
     out = run.checkpoint(stage).with_name("proof")
-    result = evaluate_checkpoint(run.checkpoint(stage), list(known.values()), episodes, out, starts="choice", **options)
+    result = evaluate_checkpoint(run.checkpoint(stage), list(tasks.values()), episodes, out, starts="choice", **options)
     return {
-        text: [episode["success"] for episode in row["runs"]] for text, row in zip(known, result["tasks"], strict=True)
+        place: [episode["success"] for episode in row["runs"]]
+        for place, row in zip(tasks, result["tasks"], strict=True)
     }
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.utils.files import fsync_path
 from m2distill_training.promotion.gate import TaskCheck, Thresholds, check_forgetting
-from m2distill_training.runs.records import RunError, locked, read_lines, write_lines
+from m2distill_training.runs.records import RunError, locked, read_lines, write_lines, writing
 from m2distill_training.runs.run_folder import RunFolder, read_run
 from m2distill_training.utils.schemas import is_count
 
-RECORDED = ("episodes", "sampling", "max_steps", "assets")  # options of the simulation, in the proof
+RECORDED = ("episodes", "sampling", "max_steps", "environments", "assets")  # options of the simulation, in the proof
 
 
 class PromotionRejected(RunError):
@@ -69,6 +69,7 @@ def promote(
         stage = _last_stage(run) if stage is None else stage
         folder = run.checkpoint(stage)
         checkpoint = load_checkpoint(folder)
+        _new_link(path, stage).unlink()  # before the long proof: a file system may have no links
         before = current(path)
         if before is None and stage > 1:
             before = stage - 1
@@ -146,11 +147,24 @@ def _last_stage(run: RunFolder) -> int:
 
 
 def _move(path: Path, stage: int) -> None:
+    link = _new_link(path, stage)
+    with writing(path / "current"):
+        link.replace(path / "current")
+        fsync_path(path)
+
+
+def _new_link(path: Path, stage: int) -> Path:
+    """Return a link to a stage's checkpoint under a temporary name. Raises RunError if the file system has no links."""
     temporary = path / f".current.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path("stages", str(stage), "checkpoint"))
-    temporary.replace(path / "current")
-    fsync_path(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(Path("stages", str(stage), "checkpoint"))
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot hold the link `current` ({error.strerror}), by which a robot follows the run; copy the run "
+            "to a file system with symbolic links, or give the robot a checkpoint with --checkpoint"
+        ) from None
+    return temporary
 
 
 def _record(path: Path, action: str, stage: int, checkpoint_id: str, forced: bool) -> None:

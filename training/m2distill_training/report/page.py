@@ -97,6 +97,11 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _episodes(evaluation: dict) -> str:
+    earlier = evaluation.get("episodes_earlier")
+    return f"{evaluation['episodes_per_task']}" + (f", {earlier} of an earlier task" if earlier else "")
+
+
 def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
     rows = []
     for run in runs:
@@ -106,7 +111,7 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
                 run.label,
                 *(_measured(m[name], intervals[name]) for name in figures.METRICS),
                 run.config["seed"],
-                run.evaluation["episodes_per_task"],
+                _episodes(run.evaluation),
             ]
         )
     parts = [
@@ -190,10 +195,10 @@ def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
 
 
 def _tasks(runs: list[ReportedRun]) -> list[str]:
-    last = [{task["instruction"]: task for task in run.evaluation["stages"][-1]["tasks"]} for run in runs]
+    last = [{_name(task): task for task in run.evaluation["stages"][-1]["tasks"]} for run in runs]
     rows = [
-        [text, *(_successes(tasks[text]) if text in tasks else "-" for tasks in last)]
-        for text in dict.fromkeys(text for tasks in last for text in tasks)
+        [name[0], *(_successes(tasks[name]) if name in tasks else "-" for tasks in last)]
+        for name in dict.fromkeys(name for tasks in last for name in tasks)
     ]
     videos = [_videos(run) for run in runs]
     return [
@@ -203,6 +208,11 @@ def _tasks(runs: list[ReportedRun]) -> list[str]:
         "<h2>Videos</h2>",
         "".join(videos) or _note("None recorded."),
     ]
+
+
+def _name(task: dict) -> tuple[str, str]:
+    """Return instruction and place of a task: several tasks may share an instruction."""
+    return task["instruction"], f"{task.get('suite')} {task.get('task')}"
 
 
 def _successes(task: dict) -> str:

@@ -5,23 +5,20 @@ which `read_json` and `read_lines` check and remove (m2distill_policy.utils.sche
 last line cut short by a crash is left out when it is read.
 """
 
-import errno
-import fcntl
+import io
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.utils.files import publish
+from m2distill_policy.utils.files import lock, write_atomically
 from m2distill_policy.utils.schema import with_schema, without_schema
 from m2distill_training.utils.schemas import fits, is_anything, is_shallow
 
 RESTORE = "restore it from a copy"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # Lustre or NFS without flock
 
 
 class RunError(UserError):
@@ -37,15 +34,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     After a RunError the previous content is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            publish(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(path, content)
 
 
 def write_json(path: Path, value: object, schema: object = is_anything) -> None:
@@ -77,10 +68,18 @@ def read_json(path: Path, schema: object = is_anything, remedy: str = RESTORE) -
 
 
 def append_line(path: Path, line: dict, schema: object = is_anything) -> None:
-    """Append a line. Raises RunError for one that `read_lines` would reject."""
+    """Append a line, completely or not at all. Raises RunError for one that `read_lines` would reject."""
     _check_readable(path, line, schema)
-    with writing(path), path.open("a") as file:
-        file.write(json.dumps(with_schema(line)) + "\n")
+    content = (json.dumps(with_schema(line)) + "\n").encode()
+    with writing(path), path.open("a+b", buffering=0) as file:
+        end = _end_of_lines(file)
+        try:
+            file.truncate(end)
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(end)  # a part of a line would damage the next one
+            raise
 
 
 def read_lines(path: Path, schema: object = is_anything, remedy: str = RESTORE) -> list[dict]:
@@ -156,21 +155,27 @@ def locked(path: Path, busy: str) -> Iterator[None]:
     On a file system without locks a warning is printed, and nothing prevents a second process.
     """
     with writing(path):
-        lock = path.open("w")
-    with lock:
+        file = path.open("w")
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it however the process ends
-        except BlockingIOError:
-            raise BusyError(busy) from None
+            free = lock(file.fileno(), path)
         except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise RunError(f"{path} cannot be locked ({error.strerror}); choose another folder") from None
-            print(
-                f"m2distill: warning: the file system of {path.parent} has no locks ({error.strerror}); "
-                "make sure that no other process writes there",
-                file=sys.stderr,
-            )
+            raise RunError(f"{path} cannot be locked ({error.strerror}); choose another folder") from None
+        if not free:
+            raise BusyError(busy)
         yield
+
+
+def _end_of_lines(file: io.FileIO) -> int:
+    """Return the size of a file without a last line cut short by a crash."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - 4096)
+        file.seek(begin)
+        if (newline := file.read(end - begin).rfind(b"\n")) >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
 
 
 def _check_readable(path: Path, value: object, schema: object) -> None:

@@ -50,6 +50,13 @@ ENVIRONMENTS = [ENVIRONMENT]  # environment.json
 SCHEMAS = {"data.json": DATA, "environment.json": ENVIRONMENTS}  # of records that a run writes and reads again
 
 
+def has_learned(checkpoint: Checkpoint, dataset: dict) -> bool:
+    """Return True if a checkpoint serves the task of a dataset, an entry of its run's data.json."""
+    learned = checkpoint.metrics.get("learned")
+    known = dataset["instruction"] in checkpoint.instructions
+    return known and (not isinstance(learned, list) or dataset["key"] in learned)
+
+
 def is_logged(line: Any) -> bool:
     """Return True for a line of metrics.jsonl. A loss may have any size."""
     return fits(line, {"stage": is_count, "step": is_count}) and all(
@@ -104,16 +111,24 @@ class RunFolder:
     def state(self, stage: int) -> Path:
         return self.stage_folder(stage) / "state.pt"
 
-    def lineage(self, stage: int, instructions: list[str]) -> dict:
+    def lineage(self, stage: int, keys: list[tuple[str, str]]) -> dict:
         """Return the origin of a stage's checkpoint, JSON-ready.
 
         "parent" is the id of the previous checkpoint, None for the first; "data" is the content key of every dataset
-        learned so far.
+        learned so far, by instruction, and "learned" are all keys, because tasks may share an instruction. "tasks" are
+        the names of the tasks that are known.
+
+        Args:
+            stage: number of the stage.
+            keys: instruction and content key of every dataset learned so far.
         """
-        keys = {d["instruction"]: d["key"] for d in self.data()}
+        learned = [key for _, key in keys]
+        tasks = [d["task"] for d in self.data() if d["key"] in learned and d.get("task")]
         return {
             "parent": load_checkpoint(self.checkpoint(stage - 1)).id if stage > 1 else None,
-            "data": {text: keys[text] for text in instructions},
+            "data": dict(keys),
+            "learned": learned,
+            **({"tasks": tasks} if tasks else {}),
         }
 
     def write_json(self, name: str, value: object, schema: object = None) -> None:

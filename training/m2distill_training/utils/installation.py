@@ -32,7 +32,7 @@ model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><camera name='c' pos=
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
 renderer = Renderer(model, 16, 16)
-renderer.render(data, "c", 16, 16)
+renderer.render(model, data, "c", 16, 16)
 print(GL.glGetString(GL.GL_RENDERER).decode())
 """
 ROS = """

@@ -45,6 +45,12 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     id: str = ""  # sha256 hex, set by load_checkpoint
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names SUITE/NAME of the simulated tasks that it knows, as far as they are recorded."""
+        names = self.metrics.get("tasks")
+        return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+
     def build_policy(self) -> Policy:
         """Return the network with these weights, in training mode."""
         policy = Policy(self.model_config, self.spec)

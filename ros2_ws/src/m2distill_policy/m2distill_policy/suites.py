@@ -45,6 +45,13 @@ BUILTIN_SUITES = tuple(suite.name for suite in SUITES if suite.is_libero and sui
 EXPERT_SUITES = tuple(suite.name for suite in SUITES if suite.has_expert)
 
 
+def task_instruction(name: str) -> str:
+    """Return the words of a task's file name without the scene prefix of LIBERO-10 and -90, which is LIBERO's rule."""
+    if name[:1].isupper() and "SCENE" in name:
+        _, _, name = name[name.index("SCENE") :].partition("_")
+    return name.replace("_", " ")
+
+
 def listed(names: tuple[str, ...]) -> str:
     """Return names as words: "a, b or c"."""
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]

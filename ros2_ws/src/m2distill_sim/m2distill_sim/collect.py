@@ -170,7 +170,7 @@ def missing_attempts(task: Task, folder: Path, attempts: int, episodes: int, set
 def open_attempts(folder: Path, attempts: int) -> list[int]:
     """Return those of the first `attempts` that must be run, after removing what a killed worker left."""
     folder.mkdir(parents=True, exist_ok=True)
-    for temporary in folder.glob("*.tmp"):
+    for temporary in [*folder.glob("*.tmp"), *folder.glob(".*.tmp")]:
         temporary.unlink()
     return [attempt for attempt in range(attempts) if not _is_attempted(folder, attempt)]
 
@@ -197,7 +197,7 @@ def is_finished(path: Path, settings: CollectSettings, episodes: int) -> bool:
     if not path.exists():
         return False
     try:
-        with h5py.File(path) as file:
+        with h5py.File(path, "r", locking=False) as file:
             attributes = file["data"].attrs
             settings_found = without_schema(json.loads(attributes["collect_settings"]), path)
             found = settings_found | {"episodes": int(attributes["num_demos"])}

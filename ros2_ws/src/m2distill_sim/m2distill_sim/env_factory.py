@@ -17,9 +17,10 @@ def make_env(
     assets: AssetSource | None = None,
     cameras: dict[str, tuple[int, int]] | None = None,
     views: Sequence[Camera] = (),
+    twin: ArmEnv | None = None,
 ) -> ArmEnv:
     """Create the environment of a task; arguments as in LiberoEnv. Raises UserError."""
     if suite == lift.SUITE:
         find_task(suite, task)
-        return LiftEnv(cameras, views)
-    return LiberoEnv(suite, task, assets, cameras, views)
+        return LiftEnv(cameras, views, twin)
+    return LiberoEnv(suite, task, assets, cameras, views, twin)

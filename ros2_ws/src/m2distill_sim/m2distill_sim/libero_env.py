@@ -29,6 +29,7 @@ class LiberoEnv(ArmEnv):
         assets: AssetSource | None = None,
         cameras: dict[str, tuple[int, int]] | None = None,
         views: Sequence[Camera] = (),
+        twin: ArmEnv | None = None,
     ):
         """Load a task.
 
@@ -38,6 +39,7 @@ class LiberoEnv(ArmEnv):
             assets: None: see find_assets.
             cameras: maps names of cameras to (height, width) of their images; none needs no renderer.
             views: cameras beyond the table of m2distill_policy.cameras, as read_cameras returns them.
+            twin: an open environment of the same arguments, whose renderer serves both; see ArmEnv.
 
         Raises:
             UserError: a name is unknown.
@@ -54,7 +56,7 @@ class LiberoEnv(ArmEnv):
             )
         check_task_files(found.bddl_file, assets)
         env = _make_env(found, assets, "ControlEnv", **NO_IMAGES).env
-        super().__init__(found, assets, env, cameras, assets.is_builtin, views)
+        super().__init__(found, assets, env, cameras, assets.is_builtin, views, twin)
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
-from m2distill_policy.utils.files import publish
+from m2distill_policy.utils.files import new_file
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.suites import Task
@@ -69,10 +69,8 @@ def _write_demo(group: h5py.Group, episode: SimulatedEpisode) -> None:
 
 def store_demo(path: Path, episode: SimulatedEpisode) -> None:
     """Write a file with this demonstration alone, for `write_task`; the file is complete or absent."""
-    temporary = path.with_suffix(".tmp")
-    with h5py.File(temporary, "w") as file:
+    with new_file(path) as disk, h5py.File(disk, "w") as file:
         _write_demo(file, episode)
-    publish(temporary, path)
 
 
 def write_task(
@@ -91,8 +89,7 @@ def write_task(
     Raises:
         DataError: one of `demos` is damaged, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w") as file:
+    with new_file(path) as disk, h5py.File(disk, "w") as file:
         data = file.create_group("data")
         total = 0
         for index, demo in enumerate(demos):
@@ -103,6 +100,7 @@ def write_task(
                     f"{demo} cannot be copied to {path} ({error}); free disk space or, if the file is damaged, "
                     "remove it, and repeat the command"
                 ) from None
+            disk.check()
         problem = _problem(task)
         env_name = "_".join(word.capitalize() for word in problem.split("_"))  # robosuite's or LIBERO's class
         bddl = f"{task.suite}/{task.name}.bddl" if task.suite != lift.SUITE else ""
@@ -130,12 +128,11 @@ def write_task(
                 **attributes,
             }
         )
-    publish(temporary, path)
 
 
 def _copy_demo(path: Path, group: h5py.Group) -> int:
     """Copy a demonstration of `store_demo` to a group; return its number of steps."""
-    with h5py.File(path) as source:
+    with h5py.File(path, "r", locking=False) as source:
         for name in source:
             source.copy(name, group)
         for name, value in source.attrs.items():

@@ -14,11 +14,16 @@ from m2distill_sim.suites import find_task
 class LiftEnv(ArmEnv):
     """Environment of robosuite's Lift. The goal is a cube 4 cm above the table top, as in robosuite."""
 
-    def __init__(self, cameras: dict[str, tuple[int, int]] | None = None, views: Sequence[Camera] = ()):
-        """Load the task. `cameras` maps names to (height, width), none needs no renderer; `views` as in LiberoEnv."""
+    def __init__(
+        self,
+        cameras: dict[str, tuple[int, int]] | None = None,
+        views: Sequence[Camera] = (),
+        twin: ArmEnv | None = None,
+    ):
+        """Load the task. `cameras` maps names to (height, width), none needs no renderer; see LiberoEnv."""
         cameras = cameras or {}
         check_cameras(cameras, views)
-        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, True, views)
+        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, True, views, twin)
         self.set_cube((lift.CUBE_HALF_M,) * 3)
 
     def set_cube(self, half_m: tuple[float, float, float]) -> None:

@@ -88,7 +88,6 @@ class Renderer:
             raise RendererError(
                 f"no offscreen renderer with MUJOCO_GL={os.environ['MUJOCO_GL']}: {reason}; {REMEDY}"
             ) from error
-        self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = 0
@@ -108,13 +107,14 @@ class Renderer:
         atexit.unregister(_close_all)  # exit handlers run in reverse order: this one must be registered after
         atexit.register(_close_all)  # mujoco's, which terminates the display of the contexts
 
-    def render(self, data: Any, camera: str, height: int, width: int) -> np.ndarray:
-        """Return the image of a camera, (height, width, 3) uint8 RGB, upright."""
+    def render(self, model: Any, data: Any, camera: str, height: int, width: int) -> np.ndarray:
+        """Return the image of a camera, (height, width, 3) uint8 RGB, upright.
+
+        `model` is the renderer's, or another one of the same meshes and textures.
+        """
         self._gl.make_current()
-        self._camera.fixedcamid = self._model.camera(camera).id
-        mujoco.mjv_updateScene(
-            self._model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        self._camera.fixedcamid = model.camera(camera).id
+        mujoco.mjv_updateScene(model, data, self._options, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         area = mujoco.MjrRect(0, 0, width * self._scale, height * self._scale)
         image = np.empty((area.height, area.width, 3), np.uint8)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)

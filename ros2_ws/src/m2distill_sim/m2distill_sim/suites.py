@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from m2distill_policy.errors import AssetError, UserError, unknown_name
+from m2distill_policy.suites import task_instruction
 from m2distill_sim import lift
 from m2distill_sim.assets import AssetSource, find_assets, libero_package
 
@@ -41,6 +42,11 @@ class Task:
     instruction: str  # LIBERO's: the name with spaces
 
     @property
+    def full_name(self) -> str:
+        """SUITE/NAME, which identifies the task; suites share instructions."""
+        return f"{self.suite}/{self.name}"
+
+    @property
     def bddl_file(self) -> Path:
         return libero_package() / "bddl_files" / self.suite / f"{self.name}.bddl"
 
@@ -51,7 +57,7 @@ def suites() -> dict[str, tuple[Task, ...]]:
     source = (libero_package() / "benchmark" / "libero_suite_task_map.py").read_text()
     names = ast.literal_eval(source.split("=", 1)[1].strip())  # one dict literal
     found = {
-        suite: tuple(Task(suite, i, name, _instruction(name)) for i, name in enumerate(tasks))
+        suite: tuple(Task(suite, i, name, task_instruction(name)) for i, name in enumerate(tasks))
         for suite, tasks in names.items()
     }
     return found | {lift.SUITE: (Task(lift.SUITE, 0, lift.NAME, lift.INSTRUCTION),)}
@@ -123,13 +129,6 @@ def read_states(path: Path) -> np.ndarray:
 def assets_of(suite: str, kind_or_path: str | None = None) -> AssetSource:
     """Return the assets of a suite; `kind_or_path` as in find_assets, ignored for robosuite, which has its own."""
     return lift.assets() if suite == lift.SUITE else find_assets(kind_or_path)
-
-
-def _instruction(name: str) -> str:
-    """Return the words of the file name without the scene prefix of LIBERO-10 and -90, which is LIBERO's rule."""
-    if name[0].isupper():
-        _, _, name = name[name.index("SCENE") :].partition("_")
-    return name.replace("_", " ")
 
 
 def _load_array(content: bytes) -> np.ndarray:

@@ -4,8 +4,8 @@ Each action is beside the observation that it was chosen from, independent of th
 own files therefore lose their first action.
 """
 
+import errno
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError, UserError
-from m2distill_policy.utils.files import fsync_path, write_durably
+from m2distill_policy.utils.files import flush_folder, fsync_path, new_folder, write_durably
 from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot import statistics as stats
 from m2distill_training.data.lerobot.layout import ACTION, STATE
@@ -51,19 +51,18 @@ def new_dataset(out: Path, lossless: bool, cameras: Sequence[Camera]) -> Iterato
     """Give the writer of the dataset folder `out`, which appears completely after the block, or not at all."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty; name a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
-    try:
+    with new_folder(out) as temporary:
         with DatasetWriter(temporary, lossless, cameras) as writer:
             yield writer
             writer.finish()
-        for path in [*temporary.rglob("*"), temporary]:
-            fsync_path(path)
-        temporary.replace(out)
+        flush_folder(temporary)
+        try:
+            temporary.rename(out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(f"{out} was written by another process meanwhile; name a new folder") from None
         fsync_path(out.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class DatasetWriter:

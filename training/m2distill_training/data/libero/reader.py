@@ -7,23 +7,30 @@ Pairing. LIBERO stores obs[j] AFTER actions[j] has been executed and trains obs[
 SequenceDataset takes both at the same index), so the label of an image is the action that led to it. "before" pairs
 each action with the observation it was chosen from, obs[j-1] -> actions[j], and loses each demo's first action.
 "as_stored" keeps the indices of the file, for comparison with LIBERO's numbers. A file that stores the observation
-before the action has the attribute /data obs_after_action = False; without the attribute, LIBERO's convention holds.
+before the action has the attribute /data obs_after_action = False. OpenVLA's regenerated files are such files without
+the attribute, so the convention is also read from the simulator's states (pairing.py).
+
+A task is named SUITE/NAME after its BDDL file, because instructions of LIBERO repeat: LIBERO-90 has 90 tasks and 74
+instructions.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
+from m2distill_policy.suites import LIBERO_SUITES, task_instruction
 from m2distill_training.config import PAIRINGS
 from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.libero.hdf5_checks import member, reading
+from m2distill_training.data.libero.pairing import obs_after_action
 
 AGAIN = "copy or collect it again"
 JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7
@@ -54,13 +61,13 @@ class LiberoFile:
         self.demo_names = sorted((n for n in self._data if n.startswith("demo_")), key=self._demo_number)
         if not self.demo_names:
             raise DataError(f"{path}: /data holds no demo_<number> group, expected at least one")
-        after = bool(self._data.attrs.get("obs_after_action", True))
-        self._shift = 1 if after and pairing == "before" else 0
+        self._shift = 1 if obs_after_action(self._data, path, self.demo_names) and pairing == "before" else 0
         convention = self._data.attrs.get("macros_image_convention", "opengl")
         if not isinstance(convention, str) or convention not in ("opengl", "opencv"):
             raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
         self._upside_down = convention == "opengl"
         self.instruction = self._read_instruction()
+        self.task = self._read_task()  # SUITE/NAME; empty if the file does not name it
 
     def lengths(self) -> list[int]:
         """Return the number of paired steps of each demo, without reading the arrays."""
@@ -79,7 +86,17 @@ class LiberoFile:
             raise DataError(f"{self.path}: group /data/{name} is not demo_<number>")
         return int(name[5:])
 
+    def _read_task(self) -> str:
+        bddl = self._data.attrs.get("bddl_file_name")
+        parts = PurePosixPath(bddl.replace("\\", "/")).parts if isinstance(bddl, str) else ()
+        if len(parts) < 2:  # OpenVLA's files keep LIBERO's names alone
+            parts = (self.path.parent.name, self.path.name.removesuffix("_demo.hdf5"))
+        suite, name = parts[-2].lower(), parts[-1].removesuffix(".bddl")
+        return f"{suite}/{name}" if suite in LIBERO_SUITES and re.fullmatch(r"\w{1,200}", name) else ""
+
     def _read_instruction(self) -> str:
+        if "problem_info" not in self._data.attrs and (words := _words_of_name(self.path)):
+            return words
         try:
             instruction = json.loads(self._data.attrs["problem_info"])["language_instruction"]
         except (KeyError, ValueError, TypeError, RecursionError):
@@ -148,6 +165,12 @@ class LiberoFile:
             )
         frames = dataset[:]
         return frames[:, ::-1] if self._upside_down else frames
+
+
+def _words_of_name(path: Path) -> str:
+    """Return the instruction in a file name such as LIBERO's, with at least two words; empty for another name."""
+    name = path.name.removesuffix("_demo.hdf5")
+    return task_instruction(name) if name != path.name and re.fullmatch(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)+", name) else ""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError
-from m2distill_policy.utils.files import publish
+from m2distill_policy.utils.files import new_file
 from m2distill_training.data.libero.reader import Demo
 
 MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
@@ -47,35 +47,18 @@ def file_names(instructions: Iterable[str]) -> dict[str, str]:
 
 
 def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras: Sequence[Camera] = CAMERAS) -> None:
-    """Write the file of one task, completely or not at all. Demos are taken one by one."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write the file of one task, completely or not at all. Demos are taken one by one.
+
+    Raises DataError if the disk rejects it.
+    """
     try:
-        with h5py.File(temporary, "w", locking=False) as file:
+        with new_file(path) as disk, h5py.File(disk, "w") as file:
             data = file.create_group("data")
             total = 0
             for index, new in enumerate(demos):
-                group, demo = data.create_group(f"demo_{index}"), new.demo
-                last = np.zeros(len(demo.action), np.uint8)
-                last[-1] = 1
-                rows = {
-                    "actions": demo.action,
-                    "rewards": last,
-                    "dones": last,
-                    "obs/joint_states": demo.joint,
-                    "obs/gripper_states": demo.gripper,
-                    **new.more,
-                }
-                for name, array in rows.items():
-                    group.create_dataset(name, data=array)
-                for camera, images in demo.images.items():
-                    group.create_dataset(
-                        f"obs/{find_camera(camera, cameras).hdf5_key}",
-                        data=images[:, ::-1],
-                        chunks=(1, *images.shape[1:]),
-                        compression="lzf",
-                    )
-                group.attrs.update({"num_samples": len(demo.action), **new.attributes})
-                total += len(demo.action)
+                _write_demo(data.create_group(f"demo_{index}"), new, cameras)
+                total += len(new.demo.action)
+                disk.check()
             data.attrs.update(
                 {
                     "env_name": "",
@@ -89,6 +72,29 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras:
                     "total": total,
                 }
             )
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # after an error
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); make room, or choose another folder") from None
+
+
+def _write_demo(group: h5py.Group, new: NewDemo, cameras: Sequence[Camera]) -> None:
+    demo = new.demo
+    last = np.zeros(len(demo.action), np.uint8)
+    last[-1] = 1
+    rows = {
+        "actions": demo.action,
+        "rewards": last,
+        "dones": last,
+        "obs/joint_states": demo.joint,
+        "obs/gripper_states": demo.gripper,
+        **new.more,
+    }
+    for name, array in rows.items():
+        group.create_dataset(name, data=array)
+    for camera, images in demo.images.items():
+        group.create_dataset(
+            f"obs/{find_camera(camera, cameras).hdf5_key}",
+            data=images[:, ::-1],
+            chunks=(1, *images.shape[1:]),
+            compression="lzf",
+        )
+    group.attrs.update({"num_samples": len(demo.action), **new.attributes})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from m2distill_policy.errors import DataError
 from m2distill_policy.language.instruction_text import normalise
-from m2distill_policy.utils.files import publish_folder
+from m2distill_policy.utils.files import new_folder, publish_folder
 from m2distill_training.data.lerobot.lerobot_export import new_dataset
 from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.review.choices import Choices
@@ -112,13 +112,8 @@ def _copy_bags(parts: Sequence[tuple[DemoSet, Choices]], out: Path) -> int:
             if path.name in chosen:
                 raise DataError(f"{path} has the name of {chosen[path.name]}; rename one")
             chosen[path.name] = path
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a command that was killed
-    try:
+    with new_folder(out) as temporary:
         for name, path in chosen.items():
             shutil.copytree(path, temporary / name)
         publish_folder(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return len(chosen)

@@ -11,7 +11,7 @@ from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
 from m2distill_policy.recording.episode import METADATA
 from m2distill_training.data.lerobot import layout
-from m2distill_training.data.lerobot.lerobot_import import LerobotDataset
+from m2distill_training.data.lerobot.dataset import LerobotDataset
 from m2distill_training.data.libero.reader import Demo, open_libero
 from m2distill_training.data.rosbag.bag_import import convert_bag
 from m2distill_training.data.rosbag.bag_messages import find_bags, open_bag

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from m2distill_policy.errors import DataError
-from m2distill_policy.utils.files import publish
+from m2distill_policy.utils.files import new_file
 from m2distill_training.data.libero.hdf5_checks import member, reading
 
 AGAIN = "copy or collect it again"
@@ -33,35 +33,30 @@ def copy_demos(out: Path, parts: Sequence[Part], instruction: str | None = None)
     They are numbered from demo_0 on, and the attribute `source` of each names where it is from. `instruction` replaces
     that of the first file. Raises DataError for damaged files, or if their conventions or image sizes differ.
     """
-    temporary = out.with_name(f".{out.name}.tmp")
     out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with h5py.File(temporary, "w", locking=False) as file, ExitStack() as stack:
-            new = file.create_group("data")
-            count = total = 0
-            shapes: dict[str, tuple] = {}
-            for part in parts:
-                source = stack.enter_context(h5py.File(part.path, "r", locking=False))
-                with reading(f"{part.path}", AGAIN):
-                    data = source["data"]
-                    _check_shared(part.path, data, parts[0].path, new, first=part is parts[0])
-                    for name in part.names:
-                        group = new.create_group(f"demo_{count}")
-                        steps = len(data[name]["actions"])
-                        first, last = part.keep.get(name, (0, steps - 1))
-                        _copy(data[name], group, slice(first, last + 1), steps)
-                        _finish(data[name], group, first, steps - 1 - last)
-                        _check_images(part.path, name, group, shapes)
-                        group.attrs["num_samples"] = last + 1 - first
-                        group.attrs["source"] = f"{part.path.name}: {name}, steps {first} to {last} of {steps}"
-                        count, total = count + 1, total + last + 1 - first
-            new.attrs["num_demos"], new.attrs["total"] = count, total
-            if instruction is not None:
-                problem = json.loads(new.attrs["problem_info"])
-                new.attrs["problem_info"] = json.dumps({**problem, "language_instruction": instruction})
-        publish(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)  # after an error
+    with new_file(out) as disk, h5py.File(disk, "w") as file, ExitStack() as stack:
+        new = file.create_group("data")
+        count = total = 0
+        shapes: dict[str, tuple] = {}
+        for part in parts:
+            source = stack.enter_context(h5py.File(part.path, "r", locking=False))
+            with reading(f"{part.path}", AGAIN):
+                data = source["data"]
+                _check_shared(part.path, data, parts[0].path, new, first=part is parts[0])
+                for name in part.names:
+                    group = new.create_group(f"demo_{count}")
+                    steps = len(data[name]["actions"])
+                    first, last = part.keep.get(name, (0, steps - 1))
+                    _copy(data[name], group, slice(first, last + 1), steps)
+                    _finish(data[name], group, first, steps - 1 - last)
+                    _check_images(part.path, name, group, shapes)
+                    group.attrs["num_samples"] = last + 1 - first
+                    group.attrs["source"] = f"{part.path.name}: {name}, steps {first} to {last} of {steps}"
+                    count, total = count + 1, total + last + 1 - first
+        new.attrs["num_demos"], new.attrs["total"] = count, total
+        if instruction is not None:
+            problem = json.loads(new.attrs["problem_info"])
+            new.attrs["problem_info"] = json.dumps({**problem, "language_instruction": instruction})
     return count
 
 

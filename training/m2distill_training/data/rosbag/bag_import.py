@@ -16,7 +16,7 @@ from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.recording.episode import FAILURE, UNKNOWN
 from m2distill_policy.safety.arm_presets import arm_names, load_arm, settings_from_json
 from m2distill_policy.spec import PolicySpec
-from m2distill_policy.utils.files import write_atomically
+from m2distill_policy.utils.files import folder_in_use, write_atomically
 from m2distill_training.data.libero.reader import GRIPPER_WIDTH, JOINT_WIDTH, Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
@@ -153,17 +153,20 @@ def _write(
             + (f"; and {len(reports) - 3} more" if len(reports) > 3 else "")
         )
     names = file_names(files)
-    for name in names.values():
-        if (out / name).exists():
-            raise DataError(f"{out / name} exists; import into another folder, or remove it")
-    (out / IMAGES).mkdir(parents=True, exist_ok=True)
-    for path, image in images.items():
-        write_atomically(path, image)
-    for text, members in files.items():
-        for index, (report, _) in enumerate(members):
-            report.file, report.demo = names[text], f"demo_{index}"
-        write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras)
-    write_atomically(out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode())
+    with folder_in_use(out):
+        for name in names.values():
+            if (out / name).exists():
+                raise DataError(f"{out / name} exists; import into another folder, or remove it")
+        (out / IMAGES).mkdir(exist_ok=True)
+        for path, image in images.items():
+            write_atomically(path, image)
+        for text, members in files.items():
+            for index, (report, _) in enumerate(members):
+                report.file, report.demo = names[text], f"demo_{index}"
+            write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras)
+        write_atomically(
+            out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode()
+        )
 
 
 def _check_cameras(cameras: Sequence[Camera], spec: PolicySpec) -> None:

@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import MixtureSameFamily
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES, ActionSample
 from m2distill_policy.checkpoint import Checkpoint
@@ -86,20 +87,23 @@ class InferencePolicy:
         with torch.autocast("cpu", self._precision, enabled=self._precision != torch.float32):
             self._tokens.append(self._policy.encode_step(batch))
         mixture = self._policy.decode(torch.cat(tuple(self._tokens), 1))
-        weights = mixture.mixture_distribution.probs[0]  # (K,)
-        means, stds = mixture.component_distribution.mean[0], mixture.component_distribution.stddev[0]  # (K, A)
-        if self.sampling == "mode":
-            mode = int(weights.argmax())
-            action = means[mode]
-        else:
-            mode = int(torch.multinomial(weights, 1, generator=self._generator))
-            std = stds[mode] if self.sampling == "stochastic" else LOW_NOISE_STD
-            action = means[mode] + std * torch.randn(means.shape[1], generator=self._generator)
-        entropy = float(torch.special.entr(weights).sum())
-        return ActionSample(
-            action.numpy().astype(np.float32),
-            mode,
-            float(mixture.log_prob(action[None])),
-            entropy,
-            tuple(weights.tolist()),
-        )
+        mode, action = draw_action(mixture, 0, self.sampling, self._generator)
+        return make_sample(mixture, 0, mode, action, float(mixture.log_prob(action[None])))
+
+
+def draw_action(mixture: MixtureSameFamily, row: int, sampling: str, generator: torch.Generator) -> tuple[int, Tensor]:
+    """Return a mode and an action (A,), drawn from one row of a mixture with batch shape (B,)."""
+    weights, means = mixture.mixture_distribution.probs[row], mixture.component_distribution.mean[row]  # (K,), (K, A)
+    if sampling == "mode":
+        mode = int(weights.argmax())
+        return mode, means[mode]
+    mode = int(torch.multinomial(weights, 1, generator=generator))
+    std = mixture.component_distribution.stddev[row, mode] if sampling == "stochastic" else LOW_NOISE_STD
+    return mode, means[mode] + std * torch.randn(means.shape[1], generator=generator)
+
+
+def make_sample(mixture: MixtureSameFamily, row: int, mode: int, action: Tensor, log_prob: float) -> ActionSample:
+    """Return the sample of an action that was drawn from one row of a mixture."""
+    weights = mixture.mixture_distribution.probs[row]
+    entropy = float(torch.special.entr(weights).sum())
+    return ActionSample(action.numpy().astype(np.float32), mode, log_prob, entropy, tuple(weights.tolist()))

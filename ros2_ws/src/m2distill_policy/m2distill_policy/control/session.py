@@ -201,6 +201,23 @@ class PolicySession:
 
         After a Hold the policy starts with an empty history, because a history with a gap must not be used.
         """
+        observation = self.begin_tick(now_ns)
+        if isinstance(observation, Hold):
+            return observation
+        try:
+            sample = self._policy.step(observation)
+        except SafetyFault as fault:
+            return self._stop_by(fault)
+        except PolicyTimeoutError as late:
+            return Hold(str(late))
+        return self.end_tick(observation, sample)
+
+    def begin_tick(self, now_ns: int) -> Observation | Hold:
+        """Return the observation for the policy, or the reason to hold.
+
+        This is the first half of `tick`, for a caller that passes the observations of several sessions through a
+        network at once. `end_tick` must follow an observation.
+        """
         reason = self.why_hold(now_ns)
         if reason:
             self._history_broken = True
@@ -209,25 +226,29 @@ class PolicySession:
             self._policy.reset()
             self._guard.restart()
         self._history_broken = True  # until a command results
+        observation = self._observation()
         try:
-            command = self._act()
+            self._check_joints(observation.joint)
         except SafetyFault as fault:
-            self.fault = str(fault)
-            return Hold(self.fault)
-        except PolicyTimeoutError as late:
-            return Hold(str(late))
+            return self._stop_by(fault)
+        self.recent.append(observation)
+        return observation
+
+    def end_tick(self, observation: Observation, sample: ActionSample) -> Command | Hold:
+        """Return the command that a sample of the policy becomes, or the reason to hold."""
+        try:
+            if not np.isfinite(sample.action).all():
+                raise SafetyFault(f"the policy produced an action that is not finite: {sample.action.tolist()}")
+            command = sample_to_command(self.spec, sample, observation.stamp_ns)
+            command = self._guard.apply_limits(command, self._pose.value.position_m if self._pose else None)
+        except SafetyFault as fault:
+            return self._stop_by(fault)
         self._history_broken = False
         return command
 
-    def _act(self) -> Command:
-        observation = self._observation()
-        self._check_joints(observation.joint)
-        self.recent.append(observation)
-        sample = self._policy.step(observation)
-        if not np.isfinite(sample.action).all():
-            raise SafetyFault(f"the policy produced an action that is not finite: {sample.action.tolist()}")
-        command = sample_to_command(self.spec, sample, observation.stamp_ns)
-        return self._guard.apply_limits(command, self._pose.value.position_m if self._pose else None)
+    def _stop_by(self, fault: SafetyFault) -> Hold:
+        self.fault = str(fault)
+        return Hold(self.fault)
 
     def _check_joints(self, joint_J: np.ndarray) -> None:
         margin = self.limits.joint_margin_rad

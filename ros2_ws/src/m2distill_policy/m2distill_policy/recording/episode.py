@@ -9,7 +9,6 @@ since the last flush, a crash of the machine those since the last sync. An episo
 rename. `recovery.recover_episodes` finishes the episodes that a crashed recorder left in ROOT/open.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.utils.files import fsync_path, write_atomically
+from m2distill_policy.utils.files import fsync_path, lock, write_atomically
 from m2distill_policy.utils.schema import with_labels
 
 OPEN, DISCARDED, LOCK, LABELS, METADATA = "open", "discarded", ".lock", "labels.json", "metadata.yaml"
@@ -143,13 +142,9 @@ class Recordings:
             self._lock = (root / LOCK).open("w")
         except OSError as error:
             raise UserError(f"cannot record into {root} ({error.strerror}); choose another folder") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(self._lock.fileno(), root):
             self._lock.close()
-            raise UserError(
-                f"another recorder or recovery uses {root}; stop it first, or choose another folder"
-            ) from None
+            raise UserError(f"another recorder or recovery uses {root}; stop it first, or choose another folder")
 
     def begin(self, topics: Mapping[str, str], types: Typestore, labels: Mapping[str, str]) -> RecordedEpisode:
         """Start an episode, named by the time in UTC."""

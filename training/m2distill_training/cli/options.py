@@ -107,6 +107,12 @@ def add_lossless(parser: Parser) -> None:
     )
 
 
+def add_track(parser: Parser) -> None:
+    parser.add_argument(
+        "--track", metavar="{wandb,mlflow,trackio}", help="also send the log of the run to this experiment tracker"
+    )
+
+
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 

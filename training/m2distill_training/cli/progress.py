@@ -64,7 +64,7 @@ def _plain(label: str) -> Callable[[TrainProgress], None]:
 def _eta(p: TrainProgress) -> str:
     """The time until the last stage ends."""
     minutes, seconds = divmod(int(p.seconds_left), 60)
-    return f"eta {minutes}:{seconds:02d}"
+    return f"eta {minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"eta {minutes}:{seconds:02d}"
 
 
 def _losses(p: TrainProgress) -> str:

@@ -6,6 +6,7 @@ Tests compare the committed pages with what this writes now, so that a page cann
 """
 
 import argparse
+import dataclasses
 import gc
 import os
 import re
@@ -156,6 +157,7 @@ def ros_page() -> str:
                 [{"output": output} for output in ("twist", "pose", "array")],
             )
             lines += _arms()
+            lines += _robot_keys()
             lines += _node("recorder", "m2distill_policy recorder_node", RecorderNode)
             lines += _node("teleop", "m2distill_policy teleop_node", TeleopNode)
             lines += _node("sim", "m2distill_sim sim_node", SimNode)
@@ -354,6 +356,19 @@ def _arms() -> list[str]:
         lines.append(
             _row(parameter, *(_text(arms[name][parameter]) if parameter in arms[name] else "" for name in names))
         )
+    return [*lines, ""]
+
+
+def _robot_keys() -> list[str]:
+    """Return the table of an arm file's keys that are no parameters of the node."""
+    from m2distill_policy.robot import RobotParameters
+
+    lines = ["**Keys of an [arm file](../ros.md#an-arm-of-your-own) that describe the robot**", ""]
+    lines += _table(["key", "default", "allowed", ""])
+    for field in dataclasses.fields(RobotParameters):
+        low, high = field.metadata["bounds"]
+        allowed = ", ".join(field.metadata["choices"]) or ("" if low is None else f"{_text(low)} to {_text(high)}")
+        lines.append(_row(field.name, _text(field.default), allowed, field.metadata["description"]))
     return [*lines, ""]
 
 

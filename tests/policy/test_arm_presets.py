@@ -169,7 +169,20 @@ def test_a_wrong_line_is_named_with_place_value_and_next_step(content, line, mes
         ("[" * 20000, "{path} is not valid YAML: "),
         (b"frame_id: \xff", "arm file {path} is not UTF-8: byte 10 is 0xff; save it as UTF-8"),
         ("#" * MAX_FILE_BYTES + "\n{}", "arm file {path} is larger than 65536 bytes; check that it is an arm file"),
-        ("joint_names: [a]", "{path}: joint_names, joint_lower_rad and joint_upper_rad have 1, 0 and 0 entries"),
+        ("joint_lower_rad: [1]", "{path}: joint_lower_rad and joint_upper_rad have 1 and 0 entries"),
+        ("cameras: [a]\ncamera_topics: [a, b]", "{path}: camera_topics has 2 entries, expected 1, one for each of cam"),
+        ("cameras: [a b]", "{path}: cameras has 'a b', expected letters, digits and underscores"),
+        ("cameras: [a, a]", "{path}: cameras is ['a', 'a'], expected every name once"),
+        ("gripper_joint_names: [g]\ngripper_joint_signs: [2]", "{path}: gripper_joint_signs has 2, allowed 1 and -1"),
+        ("gripper_joint_names: [g]\ngripper_joint_open: [1]", "{path}: gripper_joint_open and gripper_joint_closed be"),
+        (
+            "gripper_joint_names: [g]\ngripper_joint_open: [1]\ngripper_joint_closed: [1]",
+            "{path}: gripper_joint_open [1.0] and gripper_joint_closed [1.0] have an equal position",
+        ),
+        (
+            "cameras: [a]\nframe_id: base\njoint_names: [g]\ngripper_joint_names: [g]",
+            "{path}: the arm file describes no possible robot: joint names ('g', 'g') are not unique",
+        ),
         (
             "workspace_min_m: [1, 1, 1]",
             "{path}: workspace_min_m is [1.0, 1.0, 1.0] and workspace_max_m [0.8, 0.8, 1.2]",

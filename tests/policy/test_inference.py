@@ -1,12 +1,14 @@
 """InferencePolicy: its history, its sampling modes, and its random generator."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
 from m2distill_policy.checkpoint import Checkpoint
+from m2distill_policy.control import inference
 from m2distill_policy.control.inference import LOW_NOISE_STD, InferencePolicy
 from m2distill_policy.errors import UserError
 from m2distill_policy.models import Policy, small
@@ -155,3 +157,40 @@ def test_an_unknown_sampling_mode_is_rejected_with_a_suggestion(checkpoint):
 def test_a_step_before_any_instruction_is_an_error_of_the_caller(checkpoint, observations):
     with pytest.raises(RuntimeError, match="set_text"):
         InferencePolicy(checkpoint).step(observations[0])
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_acts_as_the_processor(checkpoint, observations, precision):
+    on_cpu, on_gpu = (loaded(checkpoint, seed=3, precision=precision, device=name) for name in ("cpu", "cuda"))
+    for observation in observations:
+        expected, found = on_cpu.step(observation), on_gpu.step(observation)
+        assert found.mode == expected.mode
+        np.testing.assert_allclose(found.action, expected.action, atol=0.02)  # cuDNN rounds to TF32
+
+
+def test_a_device_that_cannot_be_used_is_one_line(checkpoint, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="^device is cuda, and torch finds no GPU here; set device to cpu$"):
+        InferencePolicy(checkpoint, device="cuda")
+    with pytest.raises(UserError, match="unknown device 'cud'; did you mean 'cuda'"):
+        InferencePolicy(checkpoint, device="cud")
+    with pytest.raises(UserError, match="inference_backend openvino runs on the CPU only; set device to cpu"):
+        InferencePolicy(checkpoint, backend="openvino", device="cuda")
+
+
+def test_every_tensor_of_a_step_is_on_the_device_of_the_policy(checkpoint, observations, monkeypatch):
+    """Without a GPU: torch's device "meta" computes shapes alone and rejects a tensor of another device."""
+    monkeypatch.setattr(inference, "_require_device", lambda device, backend: None)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know it
+    policy = loaded(checkpoint, device="meta")
+    seen = []
+
+    def take(mixture):
+        seen.append(mixture.mixture_distribution.logits.device.type)
+        raise StopIteration
+
+    monkeypatch.setattr(inference, "_on_cpu", take)
+    with pytest.raises(StopIteration):
+        policy.step(observations[0])
+    assert seen == ["meta"]

@@ -11,6 +11,7 @@ from m2distill_policy.errors import DataError
 from m2distill_policy.models import Policy
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
+from m2distill_training.bench import acting as bench_acting
 from m2distill_training.bench.measure import Times, alternate, judged
 from m2distill_training.bench.plain import plain_augment, plain_dataset, plain_policy
 from m2distill_training.bench.steps import Steps, with_batch
@@ -123,13 +124,34 @@ def test_a_measured_step_is_the_strategy_s_own(strategy, terms):
 def test_bench_train_prints_every_field(capsys):
     assert main.run(["bench", "train", "--quick", "--repeats", "1", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    timed, gaps = rows[:-2], rows[-2:]
+    timed, (cores, beside), gaps = rows[:-4], rows[-4:-2], rows[-2:]
     assert [row["batch"] for row in timed] == [2, 4] * 3
     assert all(row["gap_nats"] < row["fall_nats"] and row["holds"] for row in gaps)
+    assert all({"name", "value", "bar", "holds"} <= row.keys() for row in rows)
+    assert cores["holds"] == (cores["value"] <= 0.65) and cores["value"] > 0
+    assert beside["holds"] == (beside["value"] >= 0.4) and beside["value"] > 0
     for row in timed:
         assert {"name", "ours_ms", "plain_ms", "ratio", "batch", "threads", "torch", "cpu"} <= row.keys()
         quotient = row["plain_ms"] / row["ours_ms"]
         assert row["ratio"] == pytest.approx(1 / quotient if "cost" in row["name"] else quotient, rel=0.05)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_the_fastest_backend_is_judged_and_bfloat16_only_with_amx(amx, monkeypatch):
+    monkeypatch.setattr(bench_acting, "has_amx", lambda: amx)
+    rows = [
+        {"name": f"acting with {backend} in {precision} over LIBERO's get_action", "value": value}
+        for backend, precision, value in [
+            ("torch", "float32", 0.6),
+            ("torch", "bfloat16", 0.4),
+            ("openvino", "float32", 0.45),
+            ("openvino", "bfloat16", 0.3),
+        ]
+    ]
+    full, half = bench_acting.fastest(rows)
+    assert (full["value"], full["bar"], full["holds"]) == (0.45, "<= 0.5", True)
+    assert "openvino" in full["name"]
+    assert (half["value"], half["holds"]) == (0.3, False if amx else "")
 
 
 def test_bench_data_reads_a_given_file(tmp_path, capsys):

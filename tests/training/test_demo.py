@@ -1,9 +1,19 @@
 """The checks of `m2distill demo` before it begins and at its end; tests/e2e runs the whole of it."""
 
-import pytest
+import dataclasses
+import shutil
+import signal
 
+import pytest
+import torch
+
+from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_training.cli import main
+from m2distill_training.engine.train import train
+from m2distill_training.execution.executor import Executor
 from m2distill_training.experiments.demo import shortfall
+from m2distill_training.experiments.demo_training import config_of, learn_first, learn_second
+from m2distill_training.runs.run_folder import RunFolder
 
 SMALL = ["demo", "--demos", "1", "--episodes", "1", "--max-steps", "5", "--preset", "debug"]
 
@@ -57,3 +67,55 @@ def test_a_demo_is_not_gone_on_with_under_other_settings(tmp_path, capsys):
 def test_the_demo_requires_four_of_five_successes_on_old_and_new_task(old, new, missed):
     tasks = [{"successes": n, "episodes": 5} for n in (old, new)]
     assert shortfall({"stages": [{"tasks": tasks[:1]}, {"tasks": tasks}]}) == missed
+
+
+@pytest.fixture
+def files(libero_file):
+    return [libero_file(f"{i}", instruction=text, seed=i) for i, text in enumerate(("pick up the milk", "close it"))]
+
+
+def ids_of(folder) -> list[str]:
+    return [load_checkpoint(RunFolder(folder).checkpoint(stage)).id for stage in (1, 2)]
+
+
+def test_method_and_control_learn_side_by_side_what_they_learn_one_after_the_other(files, tmp_path):
+    configs = {strategy: config_of("debug", 0, strategy) for strategy in ("m2distill", "finetune")}
+    folders = {strategy: tmp_path / "2" / strategy for strategy in configs}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        method = train(configs["m2distill"], files, tmp_path / "method")
+        control = train(configs["finetune"], files, tmp_path / "control", start_from=method.checkpoint(1))
+        learn_first(configs["m2distill"], folders["m2distill"], files)
+    finally:
+        torch.set_num_threads(threads)
+    shutil.copytree(tmp_path / "2", tmp_path / "1")
+    for workers in (1, 2):
+        folders = {strategy: tmp_path / str(workers) / strategy for strategy in configs}
+        learn_second(configs, folders, files, workers)
+        assert ids_of(folders["m2distill"]) == ids_of(method.path)
+        assert ids_of(folders["finetune"]) == ids_of(control.path)
+        assert not (tmp_path / f"{workers}/.stop").exists()
+
+
+def test_ctrl_c_saves_the_state_of_both_trainings(files, tmp_path, monkeypatch):
+    configs = {strategy: config_of("debug", 0, strategy) for strategy in ("m2distill", "finetune")}
+    long = {
+        name: dataclasses.replace(x, optim=dataclasses.replace(x.optim, budget=100000), save_every=100000)
+        for name, x in configs.items()
+    }
+    folders = {strategy: tmp_path / "demo" / strategy for strategy in configs}
+    one = dataclasses.replace(configs["m2distill"].optim, budget=1)
+    first = train(dataclasses.replace(configs["m2distill"], optim=one), files, tmp_path / "first", last_stage=1)
+    train(long["m2distill"], files, folders["m2distill"], start_from=first.checkpoint(1), last_stage=1)
+    completed, raised = Executor.completed, []
+
+    def interrupting(self, timeout_s=None):
+        if not raised and all((folder / "metrics.jsonl").is_file() for folder in folders.values()):
+            raised.append(signal.raise_signal(signal.SIGINT))
+        return completed(self, timeout_s)
+
+    monkeypatch.setattr(Executor, "completed", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        learn_second(long, folders, files, 2)
+    assert all(RunFolder(folder).state(2).is_file() for folder in folders.values())

@@ -198,7 +198,7 @@ def first(value):
         ),
         (
             set_info("features", "observation.state", "shape", to=[8]),
-            "the pose of the hand and two fingers. A policy here observes joints",
+            "the pose of the hand and two fingers; name it with --layout libero",
         ),
         (set_info("features", "observation.state", "names", to=None), "observation.state has the names None, expected"),
         (set_info("features", "action", "info", to={"units": ["m"] * 7}), "action is in ['m', 'm'"),

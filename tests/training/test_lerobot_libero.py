@@ -1,5 +1,6 @@
 """LeRobot sets of LIBERO as others convert them: named layouts, format 2.1, turned images."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from lerobot_files import assert_same
 
 from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.spec import HAND_POSE
 from m2distill_training.cli import main
 from m2distill_training.data.lerobot.layouts import ANY4LEROBOT, TURNS, upright
 from m2distill_training.data.lerobot.lerobot_export import export_lerobot
@@ -33,12 +35,15 @@ def source(write_libero, tmp_path_factory):
             commands = np.sign(demo["actions"][:, 6])
             width = np.clip(0.02 - 0.003 * np.cumsum(np.concatenate([[0], commands[1:]])), 0, 0.04)
             demo["obs/gripper_states"][:] = np.stack([width, -width], 1)
+            demo["obs/ee_states"] = np.cumsum(demo["obs/joint_states"][:, :6], 0)
     return path
 
 
-def set_of(source: Path, root: Path, version: str, fps: int, turn: str = "mirrored", sign: float = 1.0) -> Path:
-    """Write any4lerobot's layout, by pyarrow and ffmpeg alone."""
-    with open_libero(source, "before") as file:
+def set_of(
+    source: Path, root: Path, version: str, fps: int, turn: str = "mirrored", sign: float = 1.0, hand=False
+) -> Path:
+    """Write any4lerobot's layout, or with `hand` that of lerobot/libero, by pyarrow and ffmpeg alone."""
+    with open_libero(source, "before", state="hand" if hand else "joints") as file:
         demos, instruction = list(file.demos()), file.instruction
     older = version == "v2.1"
     rows, episodes, total = [], [], 0
@@ -49,7 +54,7 @@ def set_of(source: Path, root: Path, version: str, fps: int, turn: str = "mirror
                 {
                     JOINT: list(demo.joint),
                     GRIPPER: list(demo.gripper * sign),
-                    "observation.state": list(np.zeros((T, 8), np.float32)),
+                    "observation.state": list(np.hstack([demo.joint[:, :6], demo.gripper])),
                     "action": list(demo.action),
                     "timestamp": (np.arange(T) / fps).astype(np.float32),
                     "frame_index": np.arange(T),
@@ -107,7 +112,7 @@ def set_of(source: Path, root: Path, version: str, fps: int, turn: str = "mirror
     features = {
         key: {"dtype": "video", "shape": list(size), "names": ["height", "width", "rgb"]} for key in IMAGES.values()
     }
-    widths = {JOINT: 7, GRIPPER: 2, "observation.state": 8, "action": 7}
+    widths = {"observation.state": 8, "action": 7} | ({} if hand else {JOINT: 7, GRIPPER: 2})
     features |= {
         key: {"dtype": "float32", "shape": [n], "names": {"motors": [f"m{i}" for i in range(n)]}}
         for key, n in widths.items()
@@ -152,7 +157,7 @@ def test_a_layout_is_named_and_never_guessed(source, tmp_path):
     del info["features"][JOINT]
     (root / "meta/info.json").write_text(json.dumps(info))
     for layout in (None, "any4lerobot"):
-        with pytest.raises(DataError, match="8 numbers of LeRobot's LIBERO sets, the pose of the hand and two fingers"):
+        with pytest.raises(DataError, match="the pose of the hand and two fingers; name it with --layout libero"):
             import_lerobot(root, tmp_path / "out", layout=layout)
     assert not (tmp_path / "out").exists()
 
@@ -217,3 +222,35 @@ def test_the_named_turn_is_compared_with_an_image_of_the_simulator(source, tmp_p
         assert main.run([*words, str(tmp_path / "wrong"), "--images", turn]) == 2
         assert f"are mirrored, not {turn}: the correlation" in capsys.readouterr().err
     assert list((tmp_path / "wrong").iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["v3.0", "v2.1"])
+def test_lerobot_s_libero_layout_is_imported_with_the_pose_of_the_hand(source, tmp_path, version):
+    (path,) = import_lerobot(
+        set_of(source, tmp_path / "set", version, 10, hand=True), tmp_path / "out", layout="libero"
+    )
+    with open_libero(path, "before", state="hand") as new, open_libero(source, "before", state="hand") as old:
+        for demo, other in zip(new.demos(), old.demos(), strict=True):
+            for name in ("joint", "gripper", "action"):
+                np.testing.assert_array_equal(getattr(demo, name), getattr(other, name))
+            np.testing.assert_array_equal(demo.images["wrist"], other.images["wrist"])
+    with pytest.raises(DataError, match="obs/joint_states is missing"), open_libero(path, "before") as file:
+        next(file.demos())
+
+
+@pytest.mark.sim
+def test_a_policy_that_observes_the_hand_is_trained_and_evaluated(source, tmp_path):
+    from m2distill_policy.checkpoint import load_checkpoint
+    from m2distill_sim.suites import find_task
+    from m2distill_training.engine.train import train
+    from m2distill_training.evaluation.evaluate import evaluate_checkpoint
+    from m2distill_training.presets import debug
+
+    (path,) = import_lerobot(set_of(source, tmp_path / "set", "v2.1", 10, hand=True), tmp_path / "out", layout="libero")
+    short = dataclasses.replace(debug(), state="hand", optim=dataclasses.replace(debug().optim, budget=1))
+    trained = train(short, [path], tmp_path / "run").checkpoint(1)
+    assert load_checkpoint(trained).spec.joint_names == HAND_POSE
+    tasks = [find_task("libero_object", 0)]
+    result = evaluate_checkpoint(trained, tasks, 1, tmp_path / "result", max_steps=12, workers=0)
+    (episode,) = result["tasks"][0]["runs"]
+    assert (episode["steps"], episode["held"]) == (12, "")

@@ -12,7 +12,8 @@ from typing import Any
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.models.config import ModelConfig
-from m2distill_policy.spec import PolicySpec, libero_spec
+from m2distill_policy.robot import same_robot
+from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, PolicySpec, libero_spec
 from m2distill_policy.utils.schema import SCHEMA, with_schema, without_schema
 from m2distill_training.strategies.registry import config_class, config_values, read_config
 from m2distill_training.utils.checks import ConfigError, require_one_of, require_range
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 PAIRINGS = ("before", "as_stored")  # of observation and action, see data/libero/reader.py
+STATES = ("joints", "hand")
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
 REPLAY_CHOICES = ("random", "coverage")
@@ -77,6 +79,10 @@ class AugmentConfig:
     color: float  # largest relative change of brightness, contrast, saturation; of hue in half turns
     color_probability: float  # of a sample being changed at all
     crop_pad_px: int  # replicate padding before a random crop back to size
+
+    @property
+    def is_off(self) -> bool:
+        return (self.color == 0 or self.color_probability == 0) and self.crop_pad_px == 0
 
     def __post_init__(self):
         require_range("augment.color", self.color, 0, 0.5)
@@ -144,6 +150,7 @@ class TrainConfig:
     replay: ReplayConfig
     strategy_config: Any  # hyper-parameters of the strategy: an instance of its Config
     cameras: tuple[Camera, ...] = CAMERAS  # views of the policy, in encoder order
+    state: str = "joints"  # of the arm: joints, or hand (its pose, as LIBERO permits; for simulation alone)
 
     def __post_init__(self):
         expected = config_class(self.strategy)
@@ -153,6 +160,7 @@ class TrainConfig:
                 "change the strategy with TrainConfig.with_strategy"
             )
         require_one_of("pairing", self.pairing, PAIRINGS)
+        require_one_of("state", self.state, STATES)
         require_one_of("precision", self.precision, PRECISIONS)
         require_range("seed", self.seed, 0, 2**31 - 1)
         require_range("curve_points", self.curve_points, 0)
@@ -176,9 +184,11 @@ class TrainConfig:
         chosen = config_values(name, self.preset, **(kept | values))
         return dataclasses.replace(self, strategy=name, strategy_config=chosen)
 
-    def policy_spec(self, text_encoder: str, text_width: int) -> PolicySpec:
-        """Return the spec of the policy that this configuration trains."""
-        return libero_spec(self.image_px, self.history, text_encoder, text_width, self.cameras)
+    def policy_spec(self, text_encoder: str, text_width: int, robot: PolicySpec | None = None) -> PolicySpec:
+        """Return the spec of the policy that this configuration trains; `robot` as in the data, default LIBERO's."""
+        arm = HAND_POSE if self.state == "hand" else PANDA_JOINTS
+        spec = libero_spec(self.image_px, self.history, text_encoder, text_width, self.cameras, arm)
+        return spec if robot is None else same_robot(spec, robot)
 
     def to_json(self) -> str:
         """Return the content of config.json."""

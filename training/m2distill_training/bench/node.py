@@ -1,6 +1,5 @@
 """Benchmark `bench node`: latency of a policy node's commands over ROS 2, and of the policy alone."""
 
-import itertools
 import json as json_module
 import os
 import subprocess
@@ -8,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +15,16 @@ import torch
 
 from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
-from m2distill_policy.control.inference import InferencePolicy
-from m2distill_policy.control.precision import BACKENDS, PRECISIONS
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.models import Policy, libero
-from m2distill_policy.observations.observation import Observation
-from m2distill_policy.spec import PolicySpec, libero_spec
-from m2distill_training.bench.libero_source import libero_policy
-from m2distill_training.bench.measure import against, alternate, machine, progress, show
+from m2distill_policy.spec import libero_spec
+from m2distill_training.bench.acting import acting, against_libero
+from m2distill_training.bench.measure import against, machine, progress, show
 from m2distill_training.bench.synthetic import TEXT_WIDTH, text
-from m2distill_training.data.libero.libero_checkpoint import CAMERAS, convert_state_dict
 
 COLUMNS = ("name", "value", "unit", "bar", "holds")
 INSTRUCTION = "bench"
 THREADS = 1  # of torch; the node's default
-ACTING_BARS = {  # over LIBERO's get_action
-    ("torch", "float32"): 0.7,
-    ("torch", "bfloat16"): 0.7,
-    ("openvino", "float32"): 0.5,
-    ("openvino", "bfloat16"): 0.25,  # where the processor has instructions for it
-}
 
 
 def bench_node(json: bool = False, quick: bool = False, seconds: float = 60, repeats: int = 100) -> None:
@@ -130,16 +118,6 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
     return {**measured, "start_s": measured["active_s"] - begun_s, "resident_mb": resident / 2**20}
 
 
-def acting(checkpoint: Checkpoint, precision: str = "float32", backend: str = "torch") -> Callable[[], object]:
-    """Return a function that makes one step of a checkpoint on noise."""
-    random, spec = np.random.default_rng(0), checkpoint.spec
-    policy = InferencePolicy(checkpoint, precision=precision, backend=backend)
-    policy.set_text(text(0))
-    images = {c.name: random.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
-    observation = Observation(images, np.zeros(7, np.float32), np.zeros(2, np.float32), 0)
-    return lambda: policy.step(observation)
-
-
 def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[float]:
     """Return the seconds of each call, one per period as in a control loop.
 
@@ -154,34 +132,3 @@ def paced(call: Callable[[], object], rate_hz: float, repeats: int) -> list[floa
             times.append(took)
         time.sleep(max(0.0, 1 / rate_hz - took))
     return times
-
-
-def against_libero(spec: PolicySpec, checkout: Path, repeats: int) -> list[dict]:
-    """Time both on equal weights: ours from uint8 images to a checked sample, LIBERO's from tensors to an action."""
-    theirs = libero_policy(checkout)
-    weights = convert_state_dict(theirs.state_dict(), libero(), spec, "LIBERO")
-    observation = {name: torch.rand(1, 3, 128, 128) for name in CAMERAS}
-    observation |= {"joint_states": torch.zeros(1, 7), "gripper_states": torch.zeros(1, 2)}
-    data = {"obs": observation, "task_emb": torch.from_numpy(text(0))[None]}
-    theirs.reset()
-    rows = []
-    backends = [name for name in BACKENDS if name == "torch" or find_spec(name)]
-    for backend, precision in itertools.product(backends, PRECISIONS):
-        ours = acting(Checkpoint(spec, libero(), weights, {}), precision, backend)
-        for _ in range(10):  # a full history
-            ours(), theirs.get_action(data)
-        times = alternate(
-            ours, lambda: theirs.get_action(data), repeats, f"acting with {backend} in {precision}, ours and LIBERO's"
-        )
-        ratio = times.ours / times.plain
-        rows.append(
-            {
-                "name": f"acting with {backend} in {precision} over LIBERO's get_action",
-                "value": round(ratio, 2),
-                "unit": "ratio",
-                "ours_ms": round(1e3 * times.ours, 2),
-                "libero_ms": round(1e3 * times.plain, 2),
-                **against(ratio, "<=", ACTING_BARS[backend, precision]),
-            }
-        )
-    return rows

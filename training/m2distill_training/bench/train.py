@@ -1,7 +1,13 @@
-"""Benchmark `bench train`: milliseconds per step of the `libero` preset with augmentation; losses in bfloat16."""
+"""Benchmark `bench train`: time of gradient steps, losses in bfloat16, and acting against LIBERO's code."""
 
 import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +15,8 @@ import torch
 from m2distill_policy.errors import require_at_least
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
-from m2distill_training.bench.measure import InOwnProcess, Times, alternate, judged, machine, progress, show
+from m2distill_training.bench.acting import against_libero, fastest
+from m2distill_training.bench.measure import InOwnProcess, Times, against, alternate, judged, machine, progress, show
 from m2distill_training.bench.plain import PlainTrainer
 from m2distill_training.bench.steps import Steps, with_batch
 from m2distill_training.bench.synthetic import TEXT_WIDTH, memory_store, text
@@ -18,9 +25,12 @@ from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.presets import libero, small
 from m2distill_training.utils.allocator import freed_memory_kept
 
-COLUMNS = ("name", "batch", "ours_ms", "plain_ms", "ratio", "bar", "holds")
+COLUMNS = ("name", "batch", "ours_ms", "plain_ms", "value", "bar", "holds")
 DEMO_STEPS = 60
 PRECISION_STEPS, BLOCK = 200, 20
+CORE_SECONDS, SPEED_KEPT = 0.65, 0.4  # bars of a step of `small`
+ACTING_REPEATS = 100
+BUSY = "while True: pass"
 
 
 @freed_memory_kept()  # as the trainer does
@@ -54,12 +64,76 @@ def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> No
             )
     shared = {"preset": config.preset, "image_px": config.image_px, "history": config.history}
     rows = [row | shared for row in rows]
+    rows += acting_rows(10 if quick else ACTING_REPEATS)
     learned = dataclasses.replace(small(), image_px=16) if quick else small()
+    rows += small_step(learned, repeats, BLOCK // 4 if quick else BLOCK)
     rows += [
         precision_gap(learned, strategy, 2 * BLOCK if quick else PRECISION_STEPS)
         for strategy in ("finetune", "m2distill")
     ]
-    show([row | machine() for row in rows], COLUMNS, json)
+    show([{"value": row.get("ratio")} | row | machine() for row in rows], COLUMNS, json)
+
+
+def small_step(config: TrainConfig, repeats: int, steps: int) -> list[dict]:
+    """Return the core-seconds of a step of M2Distill, and the share of its speed beside a busy core.
+
+    The teacher's tokens of all windows are known after the warm-up, as in most of a stage.
+    """
+    stage = Steps(config.with_strategy("m2distill"), _part(config, 1), [_part(config, 0)])
+    cores: list[float] = []
+    idle: list[float] = []
+    busy: list[float] = []
+    for i in range(repeats + 1):
+        cores_s, idle_s = _block(stage, steps)
+        with subprocess.Popen([sys.executable, "-c", BUSY]) as program:
+            try:
+                _, busy_s = _block(stage, steps)
+            finally:
+                program.kill()
+        if i > 0:  # the first is the warm-up
+            cores, idle, busy = [*cores, cores_s], [*idle, idle_s], [*busy, busy_s]
+        progress(f"{config.preset}: {cores_s:.3f} core-seconds, {idle_s:.3f} s, beside a busy core {busy_s:.3f} s")
+    value, kept = statistics.median(cores), statistics.median(idle) / statistics.median(busy)
+    shared = {"preset": config.preset, "batch": config.optim.batch_size, "steps": steps}
+    return [
+        {
+            "name": "core-seconds of a step of M2Distill",
+            "value": round(value, 3),
+            **against(value, "<=", CORE_SECONDS),
+            "each": [round(x, 3) for x in cores],
+            **shared,
+        },
+        {
+            "name": "speed of M2Distill beside a busy core over its speed alone",
+            "value": round(kept, 2),
+            **against(kept, ">=", SPEED_KEPT),
+            "alone_each_ms": [round(1e3 * x, 1) for x in idle],
+            "beside_each_ms": [round(1e3 * x, 1) for x in busy],
+            **shared,
+        },
+    ]
+
+
+def _block(stage: Steps, steps: int) -> tuple[float, float]:
+    """Make some gradient steps; return the seconds of one, on all cores together and of the clock."""
+    cores, begun = time.process_time(), time.perf_counter()
+    for _ in range(steps):
+        stage.step()
+    return (time.process_time() - cores) / steps, (time.perf_counter() - begun) / steps
+
+
+def acting_rows(repeats: int) -> list[dict]:
+    """Return how long one step of a policy takes over LIBERO's get_action, on one thread; [] without LIBERO_SOURCE."""
+    if "LIBERO_SOURCE" not in os.environ:
+        progress("LIBERO_SOURCE names no clone of LIBERO: acting is not compared with get_action")
+        return []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        spec = libero_spec(text_encoder="none", text_width=TEXT_WIDTH)
+        return fastest(against_libero(spec, Path(os.environ["LIBERO_SOURCE"]), repeats))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def plain_and_ours(config: TrainConfig, batch: int, repeats: int) -> Times:

@@ -7,7 +7,9 @@ from m2distill_training.cli.options import add_json
 
 DESCRIPTION = """Time a training step of the libero preset: against the plain path (float32, NCHW, LIBERO's
 augmentation), and M2Distill's against experience replay's. Compare the losses of 200 steps of the small preset in
-bfloat16 with those in float32. Needs no data."""
+bfloat16 with those in float32. Measure the core-seconds of a step of the small preset, and its speed beside a busy
+core: run it on an idle machine. With LIBERO_SOURCE=CLONE in the environment, acting is timed against LIBERO's own
+get_action. Needs no data."""
 EXAMPLES = ("m2distill bench train --json > train.json",)
 
 

@@ -21,11 +21,11 @@ EXAMPLES = (
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("dataset", type=Path, help="folder with meta/, data/ and videos/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new files")
-    parser.add_argument("--layout", help="named layout of the features: m2distill (the default) or any4lerobot")
+    parser.add_argument("--layout", help="named layout: m2distill (the default), any4lerobot or libero")
     parser.add_argument(
         "--images",
         choices=("upright", "mirrored", "upside-down", "rotated"),
-        help="how the images are stored; default: upright, with --layout any4lerobot mirrored",
+        help="how the images are stored; default: upright, or mirrored with another --layout than m2distill",
     )
     add_cameras(parser)
 
@@ -49,4 +49,5 @@ def run(options: argparse.Namespace) -> None:
         print(f"orientation of the images compared with the simulator: {check.checked} of {len(files)} tasks agree")
     for path in files:
         print(path)
-    print(f"next: m2distill train --data {' '.join(map(str, files))} --out runs/{options.out.name}")
+    hand = " --state hand" if options.layout == "libero" else ""
+    print(f"next: m2distill train{hand} --data {' '.join(map(str, files))} --out runs/{options.out.name}")

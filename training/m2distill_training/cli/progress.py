@@ -52,17 +52,18 @@ def _plain(label: str) -> Callable[[TrainProgress], None]:
         if now - shown_at < LINE_EVERY_S and p.step != p.steps:
             return
         shown_at = now
-        print(
-            f"{label} stage {p.stage}/{p.stages}  {p.step}/{p.steps}  {_losses(p)}  "
-            f"{p.steps_per_s:.1f} it/s  {_eta(p)}",
-            flush=True,
-        )
+        print(progress_line(label, p), flush=True)
 
     return on_step
 
 
+def progress_line(label: str, p: TrainProgress) -> str:
+    """Return one line about the training after a gradient step."""
+    return f"{label} stage {p.stage}/{p.stages}  {p.step}/{p.steps}  {_losses(p)}  {p.steps_per_s:.1f} it/s  {_eta(p)}"
+
+
 def _eta(p: TrainProgress) -> str:
-    """The time until the last stage ends."""
+    """Return the time until the last stage ends."""
     minutes, seconds = divmod(int(p.seconds_left), 60)
     return f"eta {minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"eta {minutes}:{seconds:02d}"
 

@@ -49,6 +49,7 @@ def add_arguments(parser: Parser) -> None:
     add_spreading(parser)
     add_assets(parser)
     add_sampling(parser)
+    parser.add_argument("--arm", help="preset or arm file of the robot; a checkpoint of another robot is rejected")
     parser.add_argument(
         "--force", action="store_true", help="deploy although the check failed; promotions.jsonl records it"
     )
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> None:
             thresholds=thresholds,
             suites=options.suite,
             force=options.force,
+            arm=options.arm,
             episodes=options.episodes,
             callbacks=callbacks,
             **simulation(options),

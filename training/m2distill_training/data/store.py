@@ -16,7 +16,9 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError, SpecError
+from m2distill_policy.observations.image_fit import CENTRE_CROP
 from m2distill_policy.observations.observation import prepare_image
+from m2distill_policy.robot import other_robot
 from m2distill_policy.spec import CameraSpec, PolicySpec
 from m2distill_policy.utils.files import new_folder, publish_folder, reserve
 from m2distill_training.data.libero.reader import LiberoFile, open_libero
@@ -68,7 +70,16 @@ def open_store(
         DataError: The file lacks a camera of the spec, or is damaged.
     """
     read = [find_camera(view.name, cameras) for view in spec.cameras]
-    with open_libero(source, pairing, read) as file:
+    with open_libero(source, pairing, read, "hand" if spec.observes_hand else "joints") as file:
+        if problem := other_robot(spec, file.robot):
+            raise DataError(f"{source}: its demonstrations are of another robot: {problem}; use files of one robot")
+        fits = {camera.name: camera.image_fit for camera in file.robot.cameras}
+        for camera in spec.cameras:
+            if fits.get(camera.name, camera.image_fit) != camera.image_fit:
+                raise DataError(
+                    f"{source}: its images of {camera.name} were made with image_fit {fits[camera.name]}, the policy's "
+                    f"is {camera.image_fit}; import the episodes again with the policy's"
+                )
         key = _content_key(source, spec, pairing, read)
         folder = (cache or source.parent / CACHE) / key
         if not folder.is_dir():
@@ -103,9 +114,15 @@ def _load(folder: Path, source: Path, instruction: str, task: str, spec: PolicyS
 
 def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence[Camera]) -> str:
     digest = hashlib.sha256()
-    shape = {"version": STORE_VERSION, "pairing": pairing, "cameras": [dataclasses.asdict(c) for c in spec.cameras]}
+    views = [dataclasses.asdict(c) for c in spec.cameras]
+    for view in views:
+        if view["image_fit"] == CENTRE_CROP:  # the default, as before this setting existed
+            del view["image_fit"]
+    shape = {"version": STORE_VERSION, "pairing": pairing, "cameras": views}
     if other := {c.name: c.hdf5_key for c in cameras if c.hdf5_key != find_camera(c.name).hdf5_key}:
         shape["hdf5_keys"] = other
+    if spec.observes_hand:
+        shape["state"] = "hand"
     digest.update(json.dumps(shape, sort_keys=True).encode())
     with source.open("rb") as file:
         while block := file.read(1 << 22):

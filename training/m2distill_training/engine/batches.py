@@ -65,6 +65,13 @@ class StageBatches:
             if config.replay.phases:
                 self._phases = self.replay.phases()
 
+    @property
+    def constant_windows(self) -> int:
+        """Return the number of windows, current and replayed, if augmentation is off, and 0 otherwise."""
+        if not self._config.augment.is_off:
+            return 0
+        return len(self.current) + (0 if self.replay is None else len(self.replay))
+
     def check_divisible(self, processes: int) -> None:
         """Raise RunError unless every part of a batch has the same size."""
         accumulate = self._config.optim.accumulate
@@ -87,7 +94,8 @@ class StageBatches:
         """Return the samples of part `part` of `parts` of gradient step `step`."""
         size = self._config.optim.batch_size
         rows = torch.arange(part, size, parts)
-        batch = self.current.gather(batch_ids(len(self.current), size, step, (*self._seed, CURRENT_ORDER))[part::parts])
+        current = batch_ids(len(self.current), size, step, (*self._seed, CURRENT_ORDER))[part::parts]
+        batch = self.current.gather(current)
         n_current, total, ids = len(rows), size, np.zeros(0, np.int64)
         if replay and self.replay is not None:
             size = self._config.replay.batch_size
@@ -102,7 +110,8 @@ class StageBatches:
         rng = SampleRng(_combine_seeds(*self._seed, step), rows, total)
         inputs["images"] = augment(inputs["images"], self._config.augment, rng)
         action = torch.from_numpy(batch["action"]).to(self._device)
-        return Samples(inputs, action, n_current, rng, torch.from_numpy(ids))
+        windows = torch.from_numpy(np.concatenate([current, len(self.current) + ids]))
+        return Samples(inputs, action, n_current, rng, torch.from_numpy(ids), windows)
 
 
 def _choose_replay(config: TrainConfig, old: list[DemoSubset]) -> dict[int, DemoSubset]:

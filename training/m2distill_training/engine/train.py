@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from m2distill_policy.cameras import CAMERA_NAMES, CAMERAS, find_camera
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.language.text_encoder import TextEncoder, default_text_encoder, load_text_encoder
 from m2distill_policy.models import Policy
@@ -62,10 +63,10 @@ def train(
     Raises:
         UserError: the files, the settings or the run folder do not permit it.
     """
-    instructions, n_demos = _survey(datasets, config, instructions)  # first, so that errors appear at once
+    instructions, n_demos, robot = _survey(datasets, config, instructions)  # first, so that errors appear at once
     splits = plan(config, datasets, n_demos)
     check_strategy(config, start_from)
-    config, spec, encoder = _resolve(config)
+    config, spec, encoder = _resolve(config, robot)
     embeddings = encoder.encode(instructions)
     with joined(device) as distributed:
         stores = _open_stores(datasets, instructions, spec, config, cache, distributed)
@@ -80,7 +81,7 @@ def train(
                 _save_tasks(run, new_splits, new, config, distributed)
                 if not run.checkpoint(stage).is_dir():
                     trainer = Trainer(config, spec, distributed.device, stage, stages[:stage], policy, run, distributed)
-                    later_steps = sum(map(trainer.steps_of, stages[stage:]))
+                    later_steps = sum(map(trainer.steps_of, stages[stage:last_stage]))
                     trainer.run(len(stages), on_step, lambda: interrupted.is_set() or stop(), later_steps)
                     trainer.finish(lambda: interrupted.is_set() or stop())
                 policy = _saved_policy(run, stage, distributed)
@@ -111,15 +112,19 @@ def save_task(run: RunFolder, split: TaskSplit, subset: DemoSubset, config: Trai
 
 def _survey(
     datasets: Sequence[Path], config: TrainConfig, instructions: Sequence[str] | None
-) -> tuple[list[str], list[int]]:
-    """Return the instruction and the number of demos of every dataset; `instructions` replace those in the files."""
-    found = []
+) -> tuple[list[str], list[int], PolicySpec]:
+    """Return the instruction and the number of demos of every dataset, and the robot of the first one.
+
+    `instructions` replace those in the files.
+    """
+    found, robots = [], []
     for path in datasets:
-        with open_libero(path, config.pairing) as file:
+        with open_libero(path, config.pairing, state=config.state) as file:
             found.append((file.instruction, len(file.demo_names), file.task))
+            robots.append(file.robot)
     texts = [text for text, *_ in found] if instructions is None else list(instructions)
     _check_instructions(datasets, texts, [task for *_, task in found])
-    return texts, [n for _, n, _ in found]
+    return texts, [n for _, n, _ in found], robots[0]
 
 
 def _check_instructions(datasets: Sequence[Path], instructions: Sequence[str], tasks: Sequence[str]) -> None:
@@ -141,11 +146,17 @@ def check_instruction(path: Path, text: str) -> None:
         )
 
 
-def _resolve(config: TrainConfig) -> tuple[TrainConfig, PolicySpec, TextEncoder]:
-    """Return the config with its text encoder resolved, the policy's spec and the encoder."""
+def _resolve(config: TrainConfig, robot: PolicySpec) -> tuple[TrainConfig, PolicySpec, TextEncoder]:
+    """Return the config with its text encoder and cameras resolved, the policy's spec and the encoder.
+
+    The default cameras give way to those of the robot in the data.
+    """
+    names = tuple(camera.name for camera in robot.cameras)
+    if config.cameras == CAMERAS and names != CAMERA_NAMES:
+        config = dataclasses.replace(config, cameras=tuple(map(find_camera, names)))
     encoder = default_text_encoder() if config.text_encoder == "auto" else load_text_encoder(config.text_encoder)
     config = dataclasses.replace(config, text_encoder=encoder.name)
-    return config, config.policy_spec(encoder.name, encoder.width), encoder
+    return config, config.policy_spec(encoder.name, encoder.width, robot), encoder
 
 
 def _open_stores(

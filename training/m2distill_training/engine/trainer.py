@@ -104,6 +104,7 @@ class Trainer:
             lambda: self.batches.samples(0),
             self.batches.replay,
             lambda: stored_mixtures(run, self.batches.kept, config.history, distributed, self.device),
+            self.batches.constant_windows,
         )
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))
@@ -199,17 +200,19 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
-        values = self._add_gradients()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), o.grad_clip).item()
+        mean = self._add_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), o.grad_clip)
+        grad_norm, *losses = torch.stack([norm, *mean.values()]).tolist()  # one wait for a GPU instead of several
+        values = dict(zip(mean, losses, strict=True))
         if not (math.isfinite(grad_norm) and all(math.isfinite(x) for x in values.values())):
-            raise self._diverged(f"{values}, gradient norm {grad_norm}")
+            raise diverged(self.step, self.stage, f"{values}, gradient norm {grad_norm}")
         self.strategy.update(self.policy, self.optimiser)
         self.losses, self.step = values, self.step + 1
         if self.average is not None:
             update_average(self.average, self.policy, o.ema_decay, self.step - start)
         return lr, grad_norm
 
-    def _add_gradients(self) -> dict[str, float]:
+    def _add_gradients(self) -> dict[str, torch.Tensor]:
         """Set the policy's gradients to the mean over the whole batch; return the mean losses."""
         o = self.config.optim
         mean: dict[str, torch.Tensor] = {}
@@ -228,7 +231,7 @@ class Trainer:
         self.distributed.add_up([*gradients, *mean.values(), *measured.tensors()])
         if measured.names:
             self.strategy.take_gradient_norms(measured.norms())
-        return {name: x.item() for name, x in mean.items()}
+        return mean
 
     def _epoch(self, stop: Callable[[], bool]) -> Iterator[Samples]:
         """Yield full batches of all windows of the current task, once."""
@@ -286,7 +289,7 @@ class Trainer:
     def _state(self) -> dict:
         for name, x in self.policy.state_dict().items():
             if not torch.isfinite(x).all():  # the loss would show it only in the next gradient step
-                raise self._diverged(f"weight {name} is not finite after it")
+                raise diverged(self.step, self.stage, f"weight {name} is not finite after it")
         return {
             "step": self.step,
             "losses": self.losses,
@@ -304,12 +307,14 @@ class Trainer:
         if self.average is not None:
             self.average = {name: x.to(self.device) for name, x in state["average"].items()}
 
-    def _diverged(self, how: str) -> RunError:
-        return RunError(
-            f"training diverged at gradient step {self.step} of stage {self.stage}: {how}; lower optim.lr "
-            "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
-            "checkpoints are unchanged"
-        )
+
+def diverged(step: int, stage: int, how: str) -> RunError:
+    """Return the error of a training that cannot continue after a gradient step of a stage."""
+    return RunError(
+        f"training diverged at gradient step {step} of stage {stage}: {how}; lower optim.lr "
+        "or the weight of the largest term, or raise model.min_std. The last saved state and earlier "
+        "checkpoints are unchanged"
+    )
 
 
 def checked_losses(strategy: str, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -326,8 +331,8 @@ def checked_losses(strategy: str, losses: dict[str, torch.Tensor]) -> dict[str, 
 def update_average(average: dict[str, torch.Tensor], policy: Policy, max_decay: float, step: int) -> None:
     """Move the running average of the weights towards the policy after gradient step `step` of a phase."""
     decay = min(max_decay, step / (step + 10))  # short at first, to forget the initial weights
-    for name, x in policy.state_dict().items():
-        if x.is_floating_point():
-            average[name].lerp_(x, 1 - decay)
-        else:
-            average[name].copy_(x)
+    weights = policy.state_dict()
+    moved = [name for name, x in weights.items() if x.is_floating_point()]
+    torch._foreach_lerp_([average[name] for name in moved], [weights[name] for name in moved], 1 - decay)
+    for name in weights.keys() - set(moved):
+        average[name].copy_(weights[name])

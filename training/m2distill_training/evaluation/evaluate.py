@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from m2distill_policy.action import DEFAULT_SAMPLING
-from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.errors import UserError
+from m2distill_policy.robot import not_simulated
 from m2distill_sim.suites import Task, assets_of, find_task
 from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
 from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, is_video, run_rollouts
@@ -77,6 +78,16 @@ def is_checkpoint_evaluation(value: Any) -> bool:
     return fits(value, form)
 
 
+def _load_for_simulation(path: Path) -> Checkpoint:
+    """Return a checkpoint of the simulated robot. Raises UserError for one of another robot."""
+    checkpoint = load_checkpoint(path)
+    if problem := not_simulated(checkpoint.spec):
+        raise UserError(
+            f"{path} cannot be evaluated in simulation, which has LIBERO's Panda: {problem}; test it on its robot"
+        )
+    return checkpoint
+
+
 def evaluate_checkpoint(
     checkpoint: Path,
     tasks: Sequence[Task],
@@ -91,11 +102,10 @@ def evaluate_checkpoint(
     assets: str | None = None,
     starts: str = "report",
     environments: int = ENVIRONMENTS,
+    videos: bool = True,
     callbacks: ProgressCallbacks = ProgressCallbacks(),
 ) -> dict:
     """Run held-out episodes of each task; write evaluation.json in `out` and return its content.
-
-    Beside it are videos/ and episodes.jsonl, from which a repeated command takes the finished episodes.
 
     Args:
         checkpoint: folder of the checkpoint.
@@ -110,6 +120,7 @@ def evaluate_checkpoint(
         assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported; see suites.held_out.
         environments: simulators per process that share a forward pass of the network; see batched_policy.py.
+        videos: write videos/ of every failure and of each task's first state.
         callbacks: called while episodes run.
 
     Raises:
@@ -117,9 +128,9 @@ def evaluate_checkpoint(
     """
     if (out / "data.json").is_file():
         raise UserError(f"{out} is a run folder with an evaluation of its own; choose another --out")
-    settings = (episodes, sampling, seed, max_steps, assets, out / "videos", starts, environments)
+    known = _load_for_simulation(checkpoint)
+    settings = (episodes, sampling, seed, max_steps, assets, out / "videos" if videos else None, starts, environments)
     specs = make_specs(checkpoint, tasks, *settings)
-    known = load_checkpoint(checkpoint)
     strange = {t.instruction for t in tasks} - {t.instruction for t in known_tasks(known.instructions, tasks)}
     if strange:
         raise UserError(

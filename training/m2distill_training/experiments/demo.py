@@ -15,7 +15,6 @@ task's instruction on the topic, and counts successes from initial states that n
 A finished phase is not repeated, so the same command continues after an interruption.
 """
 
-import dataclasses
 import itertools
 import json
 import os
@@ -39,18 +38,16 @@ from m2distill_policy.utils.schema import with_schema
 from m2distill_sim.assets import find_assets
 from m2distill_sim.suites import HELD_OUT, find_task
 from m2distill_training import presets
-from m2distill_training.cli.progress import show_training
-from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 from m2distill_training.experiments.collect import collect
+from m2distill_training.experiments.demo_training import config_of, learn_first, learn_second
 from m2distill_training.report import write_report
 from m2distill_training.runs.records import RunError, begin_folder, read_json, write_atomic
 from m2distill_training.utils.schemas import is_count, optional
 
 CRITERION = 0.8  # success rate that the policy must reach on the old and on the new task: 4 of 5 episodes
 SUITE = DEFAULT_SUITE
-CONTROL_BUDGET = 0.5  # of the method's gradient steps: fine-tuning forgets long before
 TRIALS = [{"task": is_count, "initial_state": is_count, "success": bool, "steps": is_count, "video": optional(str)}]
 
 
@@ -84,10 +81,11 @@ def demo(chosen: DemoPlan) -> int:
     with clock.phase(console, f"1/4  collect {chosen.demos} demonstrations of each task"):
         builtin = find_assets("builtin")
         files = collect(SUITE, chosen.tasks, chosen.demos, chosen.out / "data", seed=chosen.seed, assets=builtin)
-    with clock.phase(console, "2/4  learn the first task, then the second with M2Distill"):
-        _learn(chosen, "m2distill", files)
-    with clock.phase(console, "3/4  the control: learn the second task by plain fine-tuning"):
-        _learn(chosen, "finetune", files)
+    configs = {strategy: config_of(chosen.preset, chosen.seed, strategy) for strategy in chosen.folders}
+    with clock.phase(console, "2/4  learn the first task"):
+        learn_first(configs["m2distill"], chosen.folders["m2distill"], files)
+    with clock.phase(console, "3/4  learn the second task with M2Distill and, as the control, by plain fine-tuning"):
+        learn_second(configs, chosen.folders, files)
     with clock.phase(console, "4/4  execute instructions over ROS 2"):
         evaluations = _run_trials(chosen)
     _summarise(chosen, console, clock, evaluations)
@@ -150,18 +148,6 @@ class _Clock:
         yield
         self.phases[title[5:]] = round(time.monotonic() - began, 1)
         console.print(f"[dim]{self.phases[title[5:]]:.0f} s[/dim]")
-
-
-def _learn(chosen: DemoPlan, strategy: str, files: list[Path]) -> None:
-    config = dataclasses.replace(presets.preset(chosen.preset, strategy), seed=chosen.seed)
-    start_from = None
-    if strategy == "finetune":
-        start_from = chosen.folders["m2distill"] / "stages" / "1" / "checkpoint"
-        budget = round(config.optim.budget * CONTROL_BUDGET)
-        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, budget=budget))
-    folder = chosen.folders[strategy]
-    with show_training(strategy) as on_step:
-        train(config, files, folder, resume=(folder / "config.json").is_file(), start_from=start_from, on_step=on_step)
 
 
 def _run_trials(chosen: DemoPlan) -> dict[str, dict]:

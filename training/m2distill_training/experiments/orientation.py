@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.errors import AssetError, DataError, RendererError, UserError
 from m2distill_policy.suites import LIBERO_SUITES
 from m2distill_training.data.lerobot.layouts import TURNS, upright
 from m2distill_training.data.libero.reader import Demo
 
-CAMERA, SIDE_PX = "agentview", 32
+CAMERA, SIDE_PX = CAMERA_NAMES[0], 32
 MARGIN = 0.1  # of the correlation, by which another turn must be better than the named one
 
 

@@ -1,8 +1,8 @@
 """Status of a study: what is done, running and left, and when it will end. The running study writes it to a file."""
 
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from m2distill_training.utils.schemas import is_count, is_number, is_text, optio
 
 LOCK = ".lock"
 WRITE_S = 10.0  # between writes, if nothing ends
+WINDOW_S = 600.0  # of the costs: several episodes or saved steps of each kind
 SHOWN = 10  # names of each group
 STATUS = {
     "written": is_number,  # time.time
@@ -27,6 +28,30 @@ STATUS = {
 }
 
 
+class MovingCosts:
+    """Seconds of a worker per unit of each kind of work, over the last WINDOW_S in which some of it was done.
+
+    Args:
+        costs: known from before, until others are measured.
+    """
+
+    def __init__(self, costs: Mapping[str, float]):
+        self._costs = dict(costs)
+        self._totals: dict[str, deque[tuple[float, float, float]]] = defaultdict(deque)  # time, seconds, units
+
+    def after(self, now: float, seconds: Mapping[str, float], units: Mapping[str, float]) -> dict[str, float]:
+        """Return the costs, given the totals of every kind at the time `now`."""
+        for kind, done in units.items():
+            totals = self._totals[kind]
+            totals.append((now, seconds[kind], done))
+            while len(totals) > 2 and totals[1][0] <= now - WINDOW_S:
+                totals.popleft()
+            _, seconds_before, done_before = totals[0]
+            if done > done_before:
+                self._costs[kind] = (seconds[kind] - seconds_before) / (done - done_before)
+        return dict(self._costs)
+
+
 class StatusFile:
     """Writer of status.json; also prints a line for each activity that ends."""
 
@@ -35,6 +60,8 @@ class StatusFile:
         self._begun = {activity.name: activity.done for activity in activities}
         self._over = {activity.name for activity in activities if activity.is_over}
         self._costs: dict[str, float] = read_json(path, STATUS)["costs"] if path.is_file() else {}
+        self._moving = MovingCosts(self._costs)
+        self._moving.after(time.monotonic(), defaultdict(float), {activity.kind: 0.0 for activity in activities})
         self._written = 0.0
 
     def update(self, end: bool = False) -> None:
@@ -74,7 +101,7 @@ class StatusFile:
         for each in self._activities:
             seconds[each.kind] += each.seconds + running.get(each.name, ("", 0.0))[1]
             units[each.kind] += progress[each.name] - self._begun[each.name]
-        self._costs |= {kind: seconds[kind] / done for kind, done in units.items() if done > 0}
+        self._costs = self._moving.after(time.monotonic(), seconds, units)
         total = 0.0
         for each in self._activities:
             if each.is_over or not each.units:

@@ -17,6 +17,7 @@ import torch
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.models import PolicyOutput
 from m2distill_policy.models.batch import to_model_input
+from m2distill_policy.robot import not_simulated
 from m2distill_sim.suites import Task
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import Windows, evenly_spaced
@@ -94,7 +95,9 @@ def check_forgetting(
         raise RunError(f"stage {stage} does not know {min(lost)!r}, which stage {before} does")
     data = {place: d for place, d in enumerate(run.data()) if has_learned(candidate, d)}
     old = {place for place, d in data.items() if reference and has_learned(reference, d)}
-    found = {place: task_of(suite_names, d) for place, d in data.items()}
+    # the simulation has LIBERO's robot; another one is judged by its held-out demos
+    simulated = {} if not_simulated(candidate.spec) else data
+    found = {place: task_of(suite_names, d) for place, d in simulated.items()}
     tasks = {place: task for place, task in found.items() if task is not None}
     known = {place: task for place, task in tasks.items() if place in old}
     was = {} if before is None else _success(run, before, known, episodes, simulation)
@@ -115,6 +118,7 @@ def _success(run: RunFolder, stage: int, tasks: dict[int, Task], episodes: int, 
     if not tasks:
         return {}
     out = run.checkpoint(stage).with_name("proof")
+    options = {"videos": False} | options
     result = evaluate_checkpoint(run.checkpoint(stage), list(tasks.values()), episodes, out, starts="choice", **options)
     return {
         place: [episode["success"] for episode in row["runs"]]

@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.robot import robot_from_settings
+from m2distill_policy.safety.arm_presets import load_arm
 from m2distill_policy.utils.files import fsync_path
 from m2distill_training.promotion.gate import TaskCheck, Thresholds, check_forgetting
 from m2distill_training.runs.records import RunError, locked, read_lines, write_lines, writing
@@ -48,6 +50,7 @@ def promote(
     thresholds: Thresholds,
     suites: Sequence[str],
     force: bool = False,
+    arm: str | None = None,
     **simulation,
 ) -> Promotion:
     """Move `current` to the checkpoint of a stage if every task passes its check.
@@ -58,6 +61,7 @@ def promote(
         thresholds: what the checkpoint must reach.
         suites: where the simulations of tasks are looked up.
         force: move it in spite of failed checks; that is recorded.
+        arm: preset or arm file of the robot; a checkpoint of another robot is rejected, also with `force`.
         **simulation: options of evaluate_checkpoint.
 
     Raises:
@@ -69,6 +73,8 @@ def promote(
         stage = _last_stage(run) if stage is None else stage
         folder = run.checkpoint(stage)
         checkpoint = load_checkpoint(folder)
+        if arm is not None:
+            robot_from_settings(load_arm(arm)).check(checkpoint.spec, arm)
         _new_link(path, stage).unlink()  # before the long proof: a file system may have no links
         before = current(path)
         if before is None and stage > 1:

@@ -43,6 +43,7 @@ class Samples:
     n_current: int
     rng: SampleRng  # random numbers of its B samples
     replay_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # of StageContext.replay
+    windows: Tensor | None = None  # (B,) number of each sample's window: the current ones first, then the replayed
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class StageContext:
     # Of every window of `replay`, the mixture of the policy that had just learned its task: "logits" (W, T, K), "mean"
     # and "std" (W, T, K, A). The first call computes and stores what the run folder does not hold yet.
     stored_mixtures: Callable[[], dict[str, Tensor]] | None = None
+    constant_windows: int = 0  # number of windows, if each has the same inputs in every gradient step; 0 if augmented
 
 
 class Strategy:

@@ -23,7 +23,7 @@ from m2distill_training.data.window_tokens import window_tokens
 from m2distill_training.losses.bc import bc_loss
 from m2distill_training.strategies.base import Samples
 from m2distill_training.strategies.configs import DistillConfig
-from m2distill_training.strategies.m2distill import M2Distill, ShownSamples, rows_of, teacher_parts
+from m2distill_training.strategies.m2distill import M2Distill, ShownSamples, image_tokens, rows_of
 
 
 class LatentReplay(M2Distill):
@@ -55,7 +55,9 @@ class LatentReplay(M2Distill):
 
     def distillation_samples(self, samples: Samples) -> ShownSamples:
         """Return the samples with the image tokens that student and teacher share."""
-        tokens = self.image_tokens(rows_of(samples.inputs, slice(samples.n_current)))
+        current = slice(samples.n_current)
+        windows = None if samples.windows is None else samples.windows[current]
+        tokens = self.image_tokens(rows_of(samples.inputs, current), windows)
         if self.replayed:
             ids = samples.replay_ids.to(samples.action.device)
             tokens = {name: torch.cat([x, self.replayed[name][ids]]) for name, x in tokens.items()}
@@ -70,13 +72,6 @@ class LatentReplay(M2Distill):
         other = teacher.encode_other(rows_of(shown.inputs, rows))
         return teacher.read_out(other | {name: x[rows] for name, x in tokens.items()})
 
-    @torch.no_grad()
-    def image_tokens(self, batch: Batch) -> dict[str, Tensor]:
+    def image_tokens(self, batch: Batch, windows: Tensor | None = None) -> dict[str, Tensor]:
         """Return the image tokens of a batch from the frozen encoders."""
-        teacher = cast(Policy, self.teacher)
-        views = zip(teacher.spec.cameras, teacher.image_encoders, strict=True)
-        tokens = {}
-        for camera, encoder in views:
-            images = batch["images"][camera.name]
-            tokens[camera.name] = torch.cat([encoder(images[x], batch["text"][x]) for x in teacher_parts(batch)])
-        return tokens
+        return image_tokens(cast(Policy, self.teacher), batch, self.cache, windows)

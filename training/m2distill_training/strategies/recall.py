@@ -26,7 +26,7 @@ def recalled(context: StageContext | None, samples: Samples) -> ShownSamples:
         raise ValueError("recall needs the instructions of earlier tasks, which the trainer sets")
     known, text = context.instructions, samples.inputs["text"]
     drawn = samples.rng.integers(len(known))
-    rows = torch.arange(len(text))
-    inputs = rows_of(samples.inputs, torch.cat([rows, rows]))
+    rows = torch.arange(len(text)).repeat(2)
+    inputs = rows_of(samples.inputs, rows)
     inputs["text"] = torch.cat([text, known[drawn].to(text)])
-    return ShownSamples(inputs, samples.n_current, len(text), torch.cat([rows, rows]), samples.replay_ids)
+    return ShownSamples(inputs, samples.n_current, len(text), rows, samples.replay_ids, windows=samples.windows)

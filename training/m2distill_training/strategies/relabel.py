@@ -21,4 +21,4 @@ class Relabel(M2Distill):
         rows = torch.cat([torch.arange(len(text)), torch.arange(len(replayed))])
         inputs = rows_of(samples.inputs, rows)
         inputs["text"] = torch.cat([text, replayed])
-        return ShownSamples(inputs, n, len(text), rows)
+        return ShownSamples(inputs, n, len(text), rows, windows=samples.windows)

@@ -1,7 +1,7 @@
 """PolicySpec: names, sizes and SI units of a policy's inputs and actions. It is part of every checkpoint.
 
 Training and serving read the same spec, so they cannot disagree on a number. JSON is strict: an unknown or a missing
-key is an error, never a default.
+key is an error, never a default, except keys that a later version added.
 """
 
 import dataclasses
@@ -16,12 +16,15 @@ from pathlib import Path
 
 from m2distill_policy.cameras import CAMERAS, MAX_CAMERAS, Camera, square_sizes
 from m2distill_policy.errors import CheckpointError, SpecError
+from m2distill_policy.observations.image_fit import CENTRE_CROP, FITS
 from m2distill_policy.utils.schema import NewerSchema, with_schema, without_schema
 
 SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
+HAND_POSE = ("hand_x", "hand_y", "hand_z", "hand_rx", "hand_ry", "hand_rz")  # in place of joints: m, axis-angle in rad
+ADDED = "added"  # in the metadata of a field: older files may lack it
 MAX_JOINTS, MAX_TEXT_WIDTH = 128, 65536  # far above any real robot or text encoder
 
 
@@ -38,8 +41,11 @@ class CameraSpec:
     height: int
     width: int
     upside_down: bool  # the model input has its bottom row first, as LIBERO's data from the renderer
+    # how an image of another aspect ratio becomes model input, one of FITS
+    image_fit: str = dataclasses.field(default=CENTRE_CROP, metadata={ADDED: True})
 
     def __post_init__(self):
+        _require(self.image_fit in FITS, f"camera {self.name} has the image_fit {self.image_fit!r}, allowed {FITS}")
         _require(self.name.isidentifier(), f"camera name {self.name!r} is not an identifier")
         _require(
             8 <= self.height <= 4096 and 8 <= self.width <= 4096,
@@ -108,6 +114,11 @@ class PolicySpec:
         )
 
     @property
+    def observes_hand(self) -> bool:
+        """The policy observes the pose of the hand in place of the joints, one of LIBERO's options."""
+        return self.joint_names == HAND_POSE
+
+    @property
     def period_ns(self) -> int:
         """Control period."""
         return round(1e9 / self.rate_hz)
@@ -135,10 +146,11 @@ def libero_spec(
     text_encoder: str = "bert-base-cased",
     text_width: int = 768,
     cameras: Sequence[Camera] = CAMERAS,
+    joint_names: tuple[str, ...] = PANDA_JOINTS,
 ) -> PolicySpec:
     """Return the spec of a policy trained on LIBERO data: square images, bottom row first, a Panda at 20 Hz."""
     views = tuple(CameraSpec(name, *size, upside_down=True) for name, size in square_sizes(size_px, cameras).items())
-    return PolicySpec(cameras=views, history=history, text_encoder=text_encoder, text_width=text_width)
+    return PolicySpec(views, joint_names, history=history, text_encoder=text_encoder, text_width=text_width)
 
 
 def strict_from_json(cls, text: str):
@@ -160,9 +172,10 @@ def _read(kind, value, where: str):
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         _require(isinstance(value, dict), f"{where} is {type(value).__name__}, expected an object")
         types = typing.get_type_hints(kind)
-        missing, unknown = sorted(types.keys() - value.keys()), sorted(value.keys() - types.keys())
+        added = {field.name for field in dataclasses.fields(kind) if ADDED in field.metadata}
+        missing, unknown = sorted(types.keys() - value.keys() - added), sorted(value.keys() - types.keys())
         _require(not missing and not unknown, f"{where} has missing keys {missing} and unknown keys {unknown}")
-        return kind(**{name: _read(t, value[name], f"{where}.{name}") for name, t in types.items()})
+        return kind(**{name: _read(types[name], value[name], f"{where}.{name}") for name in value})
     if origin is tuple:
         _require(isinstance(value, list), f"{where} is {type(value).__name__}, expected a list")
         return tuple(_read(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))

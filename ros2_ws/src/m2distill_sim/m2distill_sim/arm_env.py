@@ -45,6 +45,16 @@ class SimObservation:
     ee_quat_xyzw: np.ndarray  # (4,) float64
     time_s: float
 
+    @property
+    def ee_axis_angle(self) -> np.ndarray:
+        """Orientation of the hand as axis times angle (3,) in rad, by robosuite's formula.
+
+        The angle is in [0, 2 pi], so that it is continuous if the hand points down.
+        """
+        x, y, z, w = self.ee_quat_xyzw
+        sine = np.sqrt(max(1.0 - w * w, 0.0))
+        return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
+
 
 class ArmEnv:
     """Environment of one task."""

@@ -34,7 +34,7 @@ class SimulatedEpisode:
 
 def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] = CAMERAS) -> dict[str, np.ndarray]:
     """Return one step's datasets besides actions and states; `cameras` state the keys of the images."""
-    orientation = _axis_angle(observation.ee_quat_xyzw)
+    orientation = observation.ee_axis_angle
     return {
         **{f"obs/{camera.hdf5_key}": observation.images[camera.name][::-1] for camera in cameras},
         "obs/joint_states": observation.joint_positions,
@@ -44,16 +44,6 @@ def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] 
         "obs/ee_states": np.concatenate([observation.ee_pos, orientation]),
         "robot_states": np.concatenate([observation.gripper_positions, observation.ee_pos, observation.ee_quat_xyzw]),
     }
-
-
-def _axis_angle(quat_xyzw: np.ndarray) -> np.ndarray:
-    """Return axis times angle (3,) in rad, by robosuite's formula.
-
-    The angle is in [0, 2 pi], so that it is continuous where the hand points down.
-    """
-    x, y, z, w = quat_xyzw
-    sine = np.sqrt(max(1.0 - w * w, 0.0))
-    return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
 
 
 def _write_demo(group: h5py.Group, episode: SimulatedEpisode) -> None:

@@ -182,7 +182,7 @@ class LerobotDataset:
         )
         action = read_numbers(rows, ACTION, len(self._features.action), where)[:, self._features.action]
         action = clip_rounding(action, f"{where}: {ACTION}", f"scale it to {layout.units()[ACTION]}")
-        joint, gripper = layout.from_state(state) if self._layout.robot_fingers else (state[:, :7], state[:, 7:])
+        joint, gripper = layout.from_state(state) if self._layout.robot_fingers else (state[:, :-2], state[:, -2:])
         if self._layout is not M2DISTILL:
             check_gripper(gripper, action, where)
         images = {name: self._images(camera, episode, rows, where) for name, camera in self._features.cameras.items()}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.errors import DataError, UserError, unknown_name
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
 from m2distill_training.data.lerobot.layout import STATE
@@ -35,12 +36,12 @@ class Layout:
 
     Attributes:
         name: Name for `--layout`.
-        state: Features whose numbers are joints and fingers, in this order, with the names that they must have; empty
-            names are not compared.
+        state: Features whose numbers are joints, or the pose of the hand, and then fingers, with the names that they
+            must have; empty names are not compared.
         robot_fingers: Both fingers open positively, as on a robot; otherwise the second is negative, as in LIBERO.
         images: How the images are stored, one of TURNS.
         rates_hz: Declared rates that are accepted.
-        cameras: camera -> features that may hold its images; the first that exists is taken.
+        cameras: camera -> features that may hold its images; the first that exists is taken, else its own.
     """
 
     name: str
@@ -52,8 +53,8 @@ class Layout:
 
 
 LIBERO_CAMERAS = {
-    "agentview": ("observation.images.image", "observation.images.agentview"),
-    "wrist": ("observation.images.wrist_image", "observation.images.image2", "observation.images.wrist"),
+    CAMERA_NAMES[0]: ("observation.images.image",),
+    CAMERA_NAMES[1]: ("observation.images.wrist_image", "observation.images.image2"),
 }
 LIBERO_RATES_HZ = (10.0, 20.0)  # converters declare either for LIBERO's 20 Hz
 M2DISTILL = Layout("m2distill", ((STATE, PANDA_JOINTS + PANDA_FINGERS, 9),), True, "upright", (20.0,), {})
@@ -65,7 +66,8 @@ ANY4LEROBOT = Layout(
     LIBERO_RATES_HZ,
     LIBERO_CAMERAS,
 )
-LAYOUTS = {layout.name: layout for layout in (M2DISTILL, ANY4LEROBOT)}
+LIBERO = Layout("libero", ((STATE, (), 8),), False, "mirrored", LIBERO_RATES_HZ, LIBERO_CAMERAS)
+LAYOUTS = {layout.name: layout for layout in (M2DISTILL, ANY4LEROBOT, LIBERO)}
 
 
 def find_layout(name: str | None, features: dict, where: str) -> Layout:
@@ -84,11 +86,10 @@ def find_layout(name: str | None, features: dict, where: str) -> Layout:
             "any4lerobot, and --images if the images are not mirrored"
         )
     shape = features[STATE].get("shape") if STATE in features else None
-    if shape == [HAND_WIDTH] and not has_joints:
+    if name != LIBERO.name and shape == [HAND_WIDTH] and not has_joints:
         raise DataError(
             f"{where}: {STATE} has the {HAND_WIDTH} numbers of LeRobot's LIBERO sets, the pose of the hand and two "
-            "fingers. A policy here observes joints: import a set with observation.states.joint_state (any4lerobot), "
-            "or LIBERO's own HDF5 files"
+            "fingers; name it with --layout libero, and train with --state hand"
         )
     return LAYOUTS[name or M2DISTILL.name]
 

@@ -25,15 +25,18 @@ import h5py
 import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
-from m2distill_policy.errors import DataError
+from m2distill_policy.errors import DataError, SpecError, UserError
+from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, PolicySpec, libero_spec
 from m2distill_policy.suites import LIBERO_SUITES, task_instruction
-from m2distill_training.config import PAIRINGS
+from m2distill_training.config import PAIRINGS, STATES
 from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.libero.hdf5_checks import member, reading
 from m2distill_training.data.libero.pairing import obs_after_action
 
 AGAIN = "copy or collect it again"
-JOINT_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 2, 7
+JOINT_WIDTH, HAND_WIDTH, GRIPPER_WIDTH, ACTION_WIDTH = 7, 6, 2, 7  # of LIBERO's Panda
+ARM_KEYS = {"joints": "obs/joint_states", "hand": "obs/ee_states"}
+SPEC_ATTRIBUTE = "spec"  # of /data: the PolicySpec of the demonstrations; without it they are LIBERO's Panda's
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,21 @@ class Demo:
 
     name: str
     images: dict[str, np.ndarray]  # camera -> (T, H, W, 3) uint8 RGB, upright
-    joint: np.ndarray  # (T, 7) float32, rad
-    gripper: np.ndarray  # (T, 2) float32, m, signed as robosuite does (second finger negative)
+    joint: np.ndarray  # (T, J) float32, rad; of the hand (T, 6), m and axis-angle in rad
+    gripper: np.ndarray  # (T, G) float32, m or rad, signed by the spec; LIBERO's: m, second finger negative
     action: np.ndarray  # (T, 7) float32 in [-1, 1]
 
 
 class LiberoFile:
     """Demonstrations of one task, open for reading; created by `open_libero`."""
 
-    def __init__(self, path: Path, file: h5py.File, pairing: str, cameras: Sequence[Camera] = CAMERAS):
+    def __init__(
+        self, path: Path, file: h5py.File, pairing: str, cameras: Sequence[Camera] = CAMERAS, state: str = STATES[0]
+    ):
         if pairing not in PAIRINGS:
             raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
         self.path, self.cameras = path, tuple(cameras)
+        self._state, self._arm_key = state, ARM_KEYS[state]
         data = member(file, "data")
         if not isinstance(data, h5py.Group):
             raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
@@ -67,6 +73,7 @@ class LiberoFile:
             raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
         self._upside_down = convention == "opengl"
         self.instruction = self._read_instruction()
+        self.robot = self._read_robot()
         self.task = self._read_task()  # SUITE/NAME; empty if the file does not name it
 
     def lengths(self) -> list[int]:
@@ -113,6 +120,18 @@ class LiberoFile:
             )
         return text
 
+    def _read_robot(self) -> PolicySpec:
+        """Return a spec whose joints, rate and actions are those of the demonstrations."""
+        text = self._data.attrs.get(SPEC_ATTRIBUTE)
+        if text is None:
+            return libero_spec(joint_names=HAND_POSE if self._state == "hand" else PANDA_JOINTS)
+        try:
+            return PolicySpec.from_json(text if isinstance(text, str) else "")
+        except (SpecError, UserError) as error:
+            raise DataError(
+                f"{self.path}: attribute {SPEC_ATTRIBUTE} of /data is not a spec ({error}); import it again"
+            ) from None
+
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
         dataset = member(self._data, f"{demo}/{key}")
         if not isinstance(dataset, h5py.Dataset):
@@ -128,8 +147,8 @@ class LiberoFile:
     def _read_demo(self, demo: str) -> Demo:
         steps = self._steps(demo)
         action = clip_rounding(self._numbers(demo, "actions", ACTION_WIDTH), f"{self.path}: {demo}/actions")
-        joint = self._numbers(demo, "obs/joint_states", JOINT_WIDTH, steps)
-        gripper = self._numbers(demo, "obs/gripper_states", GRIPPER_WIDTH, steps)
+        joint = self._numbers(demo, self._arm_key, len(self.robot.joint_names), steps)
+        gripper = self._numbers(demo, "obs/gripper_states", len(self.robot.gripper_joint_names), steps)
         images = {camera.name: self._images(demo, f"obs/{camera.hdf5_key}", steps) for camera in self.cameras}
         until = steps - self._shift  # obs[j-1] -> actions[j] when shifted
         return Demo(
@@ -174,8 +193,10 @@ def _words_of_name(path: Path) -> str:
 
 
 @contextmanager
-def open_libero(path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS) -> Iterator[LiberoFile]:
-    """Open the file of one task. `pairing` is as in the module's docstring. Raises DataError."""
+def open_libero(
+    path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS, state: str = STATES[0]
+) -> Iterator[LiberoFile]:
+    """Open the file of one task. `pairing` is as in the module's docstring, `state` one of STATES. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; give LIBERO-format HDF5 files, for example from `m2distill collect`")
     try:
@@ -184,5 +205,5 @@ def open_libero(path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS) -
         raise DataError(f"{path}: not a readable HDF5 file ({error}); {AGAIN}") from None
     with file:
         with reading(f"{path}", AGAIN):
-            demos = LiberoFile(path, file, pairing, cameras)
+            demos = LiberoFile(path, file, pairing, cameras, state)
         yield demos

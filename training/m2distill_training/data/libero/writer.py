@@ -16,8 +16,9 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera, find_camera
 from m2distill_policy.errors import DataError
+from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import new_file
-from m2distill_training.data.libero.reader import Demo
+from m2distill_training.data.libero.reader import ARM_KEYS, HAND_WIDTH, SPEC_ATTRIBUTE, Demo
 
 MOST_NAME_BYTES = 200  # of the instruction within a file's name; most systems end at 255
 
@@ -46,17 +47,24 @@ def file_names(instructions: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras: Sequence[Camera] = CAMERAS) -> None:
+def write_demos(
+    path: Path,
+    instruction: str,
+    demos: Iterable[NewDemo],
+    cameras: Sequence[Camera] = CAMERAS,
+    spec: PolicySpec | None = None,
+) -> None:
     """Write the file of one task, completely or not at all. Demos are taken one by one.
 
-    Raises DataError if the disk rejects it.
+    `cameras` are their keys in the file. `spec` is of the robot; None: LIBERO's Panda. Raises DataError if the disk
+    rejects the file.
     """
     try:
         with new_file(path) as disk, h5py.File(disk, "w") as file:
             data = file.create_group("data")
             total = 0
             for index, new in enumerate(demos):
-                _write_demo(data.create_group(f"demo_{index}"), new, cameras)
+                _write_demo(data.create_group(f"demo_{index}"), new, cameras, spec)
                 total += len(new.demo.action)
                 disk.check()
             data.attrs.update(
@@ -70,21 +78,23 @@ def write_demos(path: Path, instruction: str, demos: Iterable[NewDemo], cameras:
                     "num_demos": len(data),
                     "obs_after_action": False,
                     "total": total,
+                    **({SPEC_ATTRIBUTE: spec.to_json()} if spec is not None else {}),
                 }
             )
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}); make room, or choose another folder") from None
 
 
-def _write_demo(group: h5py.Group, new: NewDemo, cameras: Sequence[Camera]) -> None:
+def _write_demo(group: h5py.Group, new: NewDemo, cameras: Sequence[Camera], spec: PolicySpec | None) -> None:
     demo = new.demo
+    hand = spec.observes_hand if spec else demo.joint.shape[1] == HAND_WIDTH
     last = np.zeros(len(demo.action), np.uint8)
     last[-1] = 1
     rows = {
         "actions": demo.action,
         "rewards": last,
         "dones": last,
-        "obs/joint_states": demo.joint,
+        ARM_KEYS["hand" if hand else "joints"]: demo.joint,
         "obs/gripper_states": demo.gripper,
         **new.more,
     }

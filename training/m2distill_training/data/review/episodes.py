@@ -10,6 +10,7 @@ from pathlib import Path
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError
 from m2distill_policy.recording.episode import METADATA
+from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot.dataset import LerobotDataset
 from m2distill_training.data.libero.reader import Demo, open_libero
@@ -36,6 +37,7 @@ class Episode:
     demo: Demo | None  # None if it cannot become a demonstration
     notes: str = ""  # what the import reports
     rejected: str = ""  # why the import drops it
+    robot: PolicySpec = layout.SPEC  # its joints and rate
 
 
 class DemoSet(ABC):
@@ -53,10 +55,6 @@ class DemoSet(ABC):
     @abstractmethod
     def episodes(self) -> Iterator[Episode]:
         """Yield every episode, in the order of `contents`. Raises DataError."""
-
-    @property
-    def rate_hz(self) -> float:
-        return layout.SPEC.rate_hz
 
     @property
     def name(self) -> str:
@@ -78,14 +76,14 @@ class Hdf5Set(DemoSet):
     def contents(self) -> list[Listed]:
         with open_libero(self.path, "as_stored", self.cameras) as file:
             return [
-                Listed(name, file.instruction, steps, steps / self.rate_hz)
+                Listed(name, file.instruction, steps, steps / file.robot.rate_hz)
                 for name, steps in zip(file.demo_names, file.lengths(), strict=True)
             ]
 
     def episodes(self) -> Iterator[Episode]:
         with open_libero(self.path, "as_stored", self.cameras) as file:
             for demo in file.demos():
-                yield Episode(demo.name, file.instruction, demo)
+                yield Episode(demo.name, file.instruction, demo, robot=file.robot)
 
 
 class LerobotSet(DemoSet):
@@ -96,7 +94,7 @@ class LerobotSet(DemoSet):
 
     def contents(self) -> list[Listed]:
         return [
-            Listed(f"episode {number}", instruction, steps, steps / self.rate_hz)
+            Listed(f"episode {number}", instruction, steps, steps / layout.SPEC.rate_hz)
             for number, instruction, steps in self._dataset().contents()
         ]
 
@@ -127,10 +125,10 @@ class BagSet(DemoSet):
 
     def episodes(self) -> Iterator[Episode]:
         for path in self.bags():
-            report, converted, _ = convert_bag(path, unlabelled=True)
+            report, converted, spec = convert_bag(path, unlabelled=True)
             demo = None if converted is None else converted.demo
             notes = "" if report.dropped else report.line()
-            yield Episode(path.name, report.instruction, demo, notes, report.dropped)
+            yield Episode(path.name, report.instruction, demo, notes, report.dropped, spec or layout.SPEC)
 
 
 def open_set(path: Path, cameras: Sequence[Camera] = CAMERAS) -> DemoSet:

@@ -12,9 +12,14 @@ import numpy as np
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import new_file
 from m2distill_training.data.libero.hdf5_checks import member, reading
+from m2distill_training.data.libero.reader import SPEC_ATTRIBUTE
 
 AGAIN = "copy or collect it again"
-SHARED = ("obs_after_action", "macros_image_convention")  # attributes that files of one set have in common
+SHARED = (
+    "obs_after_action",
+    "macros_image_convention",
+    SPEC_ATTRIBUTE,
+)  # attributes that files of one set have in common
 ENDS = ("dones", "rewards")  # datasets whose last value marks the end of an episode
 
 

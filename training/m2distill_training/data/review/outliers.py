@@ -35,8 +35,8 @@ class Curves:
     """What the rules and the plots need of an episode; T steps."""
 
     steps: int
-    joint: np.ndarray  # (T, 7) rad
-    gripper: np.ndarray  # (T, 2) m
+    joint: np.ndarray  # (T, J) rad
+    gripper: np.ndarray  # (T, G) m or rad
     action: np.ndarray  # (T, 7), in [-1, 1]
     frozen: np.ndarray  # (T,) the number of steps for which some camera has repeated its image
 

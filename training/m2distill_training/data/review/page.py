@@ -4,17 +4,17 @@ Names and instructions are escaped, and the page's policy permits no script but 
 """
 
 import base64
+import dataclasses
 import hashlib
 import html
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from m2distill_policy.spec import libero_spec
 from m2distill_policy.utils.schema import with_schema
 from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.review.episodes import DemoSet, Episode
@@ -110,8 +110,9 @@ def write_page(demos: DemoSet, out: Path, on_episode: Callable[[Episode], None] 
         curves = curves_of(episode)
         flags[episode.name] = [f"rejected: {episode.rejected}"] if episode.rejected else []
         flags[episode.name] += flags_of(curves) if curves is not None else []
-        film = _film(episode.demo, demos.rate_hz) if episode.demo is not None else ""
-        drawn[episode.name] = Episode(episode.name, episode.instruction, None, episode.notes), curves, film
+        film = _film(episode.demo, episode.robot.rate_hz) if episode.demo is not None else ""
+        without_images = dataclasses.replace(episode, demo=None)
+        drawn[episode.name] = without_images, curves, film
         on_episode(episode)
     lengths = [(name, x.instruction, c.steps if c else None) for name, (x, c, _) in drawn.items()]
     for name, found in flags_of_set(demos, lengths).items():
@@ -144,7 +145,7 @@ def _head(demos: DemoSet, out: Path, lengths: list[tuple[str, str, int | None]])
     texts = list(dict.fromkeys(text for _, text, _ in lengths))
     spread = f"; {sum(steps)} steps, {min(steps)} to {max(steps)} each, median {np.median(steps):g}" if steps else ""
     lines = [
-        f"{demos.kind}, {demos.path.absolute()}{spread}; {demos.rate_hz:g} Hz.",
+        f"{demos.kind}, {demos.path.absolute()}{spread}.",
         f"Instructions: {'; '.join(repr(text) for text in texts)}",
         "Check episodes to drop, or to trim to the given steps, and save the choices. The set itself is never changed: "
         f"m2distill data drop --choices {demos.name}_choices.json --out NEW writes a new one.",
@@ -180,23 +181,24 @@ def _article(episode: Episode, curves: Curves | None, film: str, flags: list[str
         )
         boxes += f' <label><input type="checkbox" class="trim"> keep the steps</label> {ends}'
     notes = f'<p class="note">{html.escape(episode.notes)}</p>' if episode.notes else ""
+    plots = "" if curves is None else _plots(curves, episode.robot.joint_names)
     length = f"{curves.steps} steps" if curves is not None else "not imported"
     return (
         f'<article data-name="{name}"><h2>{name}: {html.escape(episode.instruction)} ({length})</h2><p>{boxes}</p>'
         f"{''.join(f'<p class=flag>{html.escape(flag)}</p>' for flag in flags)}{notes}"
-        f'<div class="row">{film}<div class="plots">{"" if curves is None else _plots(curves)}</div></div></article>'
+        f'<div class="row">{film}<div class="plots">{plots}</div></div></article>'
     )
 
 
-def _plots(curves: Curves) -> str:
-    names = libero_spec().joint_names
+def _plots(curves: Curves, names: Sequence[str]) -> str:
     joints = [(name, curves.joint[:, i]) for i, name in enumerate(names)]
     actions = [(name, curves.action[:, i]) for i, name in enumerate(ACTIONS)]
-    gripper = [("opening", 1000 * np.abs(curves.gripper).sum(axis=1)), ("command", 40 * (1 - curves.action[:, 6]))]
+    opening = np.abs(curves.gripper).sum(axis=1)
+    gripper = [("opening", opening / max(float(opening.max()), 1e-9)), ("command", (1 - curves.action[:, 6]) / 2)]
     return (
         plot("joint positions", "rad", joints)
         + plot("motion commands", "share of full scale", actions)
-        + plot("gripper opening and command", "mm", gripper)
+        + plot("gripper opening and command", "share of the range", gripper)
         + plot(
             "joint movement per step, marks: repeated images",
             "rad",

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import rerun
 
-from m2distill_policy.spec import libero_spec
 from m2distill_training.data.review.episodes import Episode
 from m2distill_training.data.review.page import ACTIONS
 
@@ -27,7 +26,7 @@ class RerunFile:
         root, demo, log = f"{_plain(set_name)}/{self._count}", episode.demo, self._recording.log
         self._count += 1
         log(root, rerun.TextDocument(f"{episode.name}: {episode.instruction}"), static=True)
-        joints, axes = libero_spec().joint_names, (*ACTIONS, "gripper")
+        joints, axes = episode.robot.joint_names, (*ACTIONS, "gripper")
         for step in range(len(demo.action)):
             self._recording.set_time("step", sequence=step)
             for camera, images in demo.images.items():

@@ -14,10 +14,11 @@ from m2distill_policy.cameras import Camera
 from m2distill_policy.errors import DataError, UserError, unknown_name
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.recording.episode import FAILURE, UNKNOWN
+from m2distill_policy.robot import Robot, other_robot, robot_from_settings
 from m2distill_policy.safety.arm_presets import arm_names, load_arm, settings_from_json
 from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import folder_in_use, write_atomically
-from m2distill_training.data.libero.reader import GRIPPER_WIDTH, JOINT_WIDTH, Demo
+from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
 from m2distill_training.data.rosbag.episode_reader import Step, resample, without_idleness
@@ -89,14 +90,15 @@ def import_bags(
     the files. `namespace` chooses one of several robots in a bag. Raises DataError if no episode can be used, or a file
     exists.
     """
-    given_arm = None if arm is None else load_arm(arm)
+    if arm is not None:
+        load_arm(arm)  # raises for all bags alike
     reports: list[EpisodeReport] = []
     files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by instruction
     specs: list[PolicySpec] = []
     images: dict[Path, bytes] = {}
     for path in find_bags(paths):
         report, demo, its_spec = convert_bag(
-            path, spec, instruction, given_arm, unlabelled, cameras, namespace, specs[0] if specs else None
+            path, spec, instruction, arm, unlabelled, cameras, namespace, specs[0] if specs else None
         )
         reports.append(report)
         if demo is None or its_spec is None:
@@ -104,7 +106,7 @@ def import_bags(
         specs.append(its_spec)
         files.setdefault(normalise(report.instruction), []).append((report, demo))
         images[out / IMAGES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
-    _write(out, files, images, reports, cameras)
+    _write(out, files, images, reports, cameras, specs[0] if specs else None)
     return reports
 
 
@@ -112,7 +114,7 @@ def convert_bag(
     path: Path,
     spec: PolicySpec | None = None,
     instruction: str | None = None,
-    arm: Mapping[str, Any] | None = None,
+    arm: str | None = None,
     unlabelled: bool = False,
     cameras: Sequence[Camera] = (),
     namespace: str | None = None,
@@ -120,7 +122,7 @@ def convert_bag(
 ) -> tuple[EpisodeReport, NewDemo | None, PolicySpec | None]:
     """Return the report on one bag, its demonstration and spec; None for both if it is dropped.
 
-    Arguments are those of `import_bags`; `arm` are settings, and the cameras must be those of `like`.
+    Arguments are those of `import_bags`; the robot and the cameras must be those of `like`.
     """
     report = EpisodeReport(str(path))
     try:
@@ -128,13 +130,18 @@ def convert_bag(
             report.instruction = _instruction(bag, instruction)
             report.success = bag.labels.get("success", "")
             _check_success(report.success, unlabelled)
-            its_spec = spec or _spec(bag)
+            its_arm = _recorded_arm(bag) if arm is None else load_arm(arm)
+            robot = robot_from_settings(its_arm)
+            its_spec = spec or _spec(bag, robot)
+            robot.check(its_spec, arm or bag.labels.get("arm", ""))
             _check_cameras(cameras, its_spec)
+            if like is not None and (problem := other_robot(like, its_spec)):
+                raise DataError(f"it is of another robot than the bags before it: {problem}; import them apart")
             if like is not None and its_spec.cameras != like.cameras:
                 raise DataError(
                     "it was recorded for other images than the bags before it; name one --checkpoint for all"
                 )
-            return report, _demo(bag, its_spec, _recorded_arm(bag) if arm is None else arm, report), its_spec
+            return report, _demo(bag, its_spec, its_arm, report), its_spec
     except UserError as error:
         report.dropped = str(error)
         return report, None, None
@@ -146,6 +153,7 @@ def _write(
     images: dict[Path, bytes],
     reports: list[EpisodeReport],
     cameras: Sequence[Camera],
+    spec: PolicySpec | None,
 ) -> None:
     if not files:
         raise DataError(
@@ -163,7 +171,7 @@ def _write(
         for text, members in files.items():
             for index, (report, _) in enumerate(members):
                 report.file, report.demo = names[text], f"demo_{index}"
-            write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras)
+            write_demos(out / names[text], members[0][0].instruction, [demo for _, demo in members], cameras, spec)
         write_atomically(
             out / REPORT, json.dumps([dataclasses.asdict(report) for report in reports], indent=2).encode()
         )
@@ -199,9 +207,15 @@ def _check_success(success: str, unlabelled: bool) -> None:
         raise DataError("nobody has judged whether it succeeded; --unlabelled takes it all the same")
 
 
-def _spec(bag: EpisodeBag) -> PolicySpec:
+def _spec(bag: EpisodeBag, robot: Robot) -> PolicySpec:
+    """Return the spec that the recorder stored, else that of the arm file."""
     if "spec" not in bag.labels:
-        raise DataError("it names no spec, for it is not the recorder's; name a policy's with --checkpoint")
+        if robot.described:
+            return robot.spec()
+        raise DataError(
+            "it names no spec, for it is not the recorder's; name a policy's with --checkpoint, or an arm file with "
+            "cameras and joint_names with --arm"
+        )
     return PolicySpec.from_json(bag.labels["spec"])
 
 
@@ -216,11 +230,6 @@ def _recorded_arm(bag: EpisodeBag) -> dict[str, Any]:
 
 
 def _demo(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any], report: EpisodeReport) -> NewDemo:
-    if len(spec.joint_names) != JOINT_WIDTH or len(spec.gripper_joint_names) != GRIPPER_WIDTH:
-        raise DataError(
-            f"the spec has {len(spec.joint_names)} joints and {len(spec.gripper_joint_names)} fingers; "
-            f"LIBERO's format holds {JOINT_WIDTH} and {GRIPPER_WIDTH}"
-        )
     everything = resample(bag, spec, arm)
     steps = without_idleness(everything)
     if not steps:

@@ -66,11 +66,11 @@ class EpisodeBag:
 
         Raises DataError for another type, or two robots in one bag.
         """
-        found = [
-            c
-            for c in self._reader.connections
-            if c.msgcount and (c.topic == topic.name or c.topic.endswith(f"/{topic.name}"))
-        ]
+        filled = [c for c in self._reader.connections if c.msgcount]
+        found = [c for c in filled if c.topic == topic.name or c.topic.endswith(f"/{topic.name}")]
+        own = [c for c in filled if topic.source and c.topic.strip("/") == topic.source.strip("/")]
+        if own and own[0].msgtype == topic.type:  # the robot's own name, in a bag that is not the recorder's
+            return own
         wanted = [f"{space}/{topic.name}".lstrip("/") for space in self._namespaces]
         if self._is_chosen:  # a topic of another robot is none of this one; one without a namespace may be
             own = [c for c in found if c.topic.strip("/") in wanted]

@@ -27,7 +27,8 @@ from m2distill_policy.errors import DataError, MessageError
 from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
 from m2distill_policy.observations.observation import Observation
 from m2distill_policy.recording import episode_topics
-from m2distill_policy.recording.episode_topics import COMMAND, Topic, image_topic
+from m2distill_policy.recording.episode_topics import COMMAND, NO_TOPICS, Topic, image_topic, joints_topic
+from m2distill_policy.robot import robot_from_settings
 from m2distill_policy.safety.arm_presets import limits_from_settings, limits_of
 from m2distill_policy.spec import PolicySpec
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, stamp_of
@@ -37,7 +38,6 @@ LATE_NS = 5_000_000  # what one node sent first may be recorded so much later
 KEEP_NS = 1_000_000_000  # a policy acts on nothing older than this
 STILL = 1e-3  # of an action: no motion
 
-_JOINTS = Topic(episode_topics.JOINTS, "sensor_msgs/msg/JointState", episode_topics.SENSOR)
 _TWIST = Topic(episode_topics.TWIST, "geometry_msgs/msg/TwistStamped", COMMAND)
 _GRIPPER = Topic(episode_topics.GRIPPER, "std_msgs/msg/Float64", COMMAND)
 _OPERATOR = Topic(episode_topics.OPERATOR_ACTIVE, "std_msgs/msg/Bool", COMMAND)
@@ -69,9 +69,10 @@ def resample(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> list[
     """Return every step of the episode, idle ones too. Raises DataError."""
     commands = Commands(bag, spec, arm)
     steps: list[Step] = []
-    for tick, observation in observations(bag, spec, limits_from_settings(arm).max_joint_speed_rad_s):
+    topics = robot_from_settings(arm).topics
+    for tick, observation in observations(bag, spec, limits_from_settings(arm).max_joint_speed_rad_s, topics):
         if not steps:
-            commands.fingers_are(float(np.abs(observation.gripper).sum()))
+            commands.fingers_are(robot_from_settings(arm).opening_m(observation.gripper))
         steps.append(commands.step(tick, observation))
     if not any(step.commanded for step in steps):
         raise DataError(
@@ -139,14 +140,16 @@ def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
     return sorted(ticks, key=lambda tick: (tick.stamp_ns, tick.sent_ns))
 
 
-def observations(bag: EpisodeBag, spec: PolicySpec, max_joint_speed_rad_s: float) -> Iterator[tuple[Tick, Observation]]:
+def observations(
+    bag: EpisodeBag, spec: PolicySpec, max_joint_speed_rad_s: float, topics: Mapping[str, str] = NO_TOPICS
+) -> Iterator[tuple[Tick, Observation]]:
     """Yield the policy's observation step by step. A joint faster than the limit is a gap, as live it is a hold.
 
     Raises DataError if the observations have a gap, or if the policy would never have acted.
     """
     witness = _Witness()
     session = _unlimited_session(spec, witness, max_joint_speed_rad_s)
-    topic_of = {JOINTS: _JOINTS, **{camera.name: _camera_topic(bag, camera.name) for camera in spec.cameras}}
+    topic_of = {JOINTS: joints_topic(topics), **_camera_topics(bag, spec, topics)}
     streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
     recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
     ticks = _Ticks(spec.period_ns, _acted(bag, len(streams)))
@@ -224,11 +227,16 @@ def _unlimited_session(spec: PolicySpec, witness: _Witness, max_joint_speed_rad_
     return session
 
 
-def _camera_topic(bag: EpisodeBag, camera: str) -> Topic:
-    """Return the raw image topic if there is one, otherwise the compressed one."""
-    compressed = image_topic(camera, compressed=True)
-    raw = image_topic(camera, compressed=False)
-    return compressed if not bag.find(raw) and bag.find(compressed) else raw
+def _camera_topics(bag: EpisodeBag, spec: PolicySpec, topics: Mapping[str, str]) -> dict[str, Topic]:
+    """Return each camera's raw image topic if there is one, otherwise the compressed one.
+
+    `topics` are the robot's own names, as `Robot.topics`.
+    """
+    found = {}
+    for camera in spec.cameras:
+        raw, compressed = (image_topic(camera.name, kind, topics) for kind in (False, True))
+        found[camera.name] = compressed if not bag.find(raw) and bag.find(compressed) else raw
+    return found
 
 
 def _feed(bag: EpisodeBag, name: str, topic: Topic) -> Iterator[tuple[int, str, object]]:
@@ -271,7 +279,9 @@ class Commands:
         order = np.argsort(stamps, kind="stable")
         self._stamps, self._times = np.array(stamps)[order], np.array(times)[order]
         self._twists = np.array(twists)[order]
-        widths = [(time_ns, message.data) for time_ns, message in bag.messages(bag.need(_GRIPPER))]
+        has_gripper = arm.get("gripper_output") != "none"
+        found = bag.need(_GRIPPER) if has_gripper else []
+        widths = [(time_ns, message.data) for time_ns, message in bag.messages(found)]
         self._width_times, self._widths = np.array([t for t, _ in widths]), np.array([w for _, w in widths])
         if not (np.isfinite(self._twists).all() and np.isfinite(self._widths).all()):
             raise DataError(f"{episode_topics.TWIST} or {episode_topics.GRIPPER} is not finite")

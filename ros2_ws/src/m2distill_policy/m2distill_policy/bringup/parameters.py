@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES
-from m2distill_policy.control.precision import BACKENDS, PRECISIONS
+from m2distill_policy.control.precision import BACKENDS, DEVICES, PRECISIONS
 from m2distill_policy.safety.arm_presets import arm_names
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.safety.output_parameters import OutputParameters
@@ -81,6 +81,12 @@ class PolicyParameters:
         choices=BACKENDS,
         read_only=True,
     )
+    device: str = parameter(
+        "cpu",
+        "what runs the network: cpu, or cuda, an NVIDIA GPU; checkpoints that are loaded later use it too",
+        choices=DEVICES,
+        read_only=True,
+    )
     torch_threads: int = parameter(1, "number of CPU threads for one step of the network", at_least=1, at_most=64)
     image_transport: str = parameter(
         "raw",
@@ -122,12 +128,17 @@ class RecorderParameters:
     """Parameters of `recorder`."""
 
     directory: str = parameter("episodes", "folder for recorded episodes", read_only=True, path=True)
-    checkpoint: str = parameter("", "checkpoint whose spec names the topics to record", read_only=True, path=True)
+    checkpoint: str = parameter(
+        "",
+        "checkpoint whose spec names the topics to record; empty: the arm file describes the robot",
+        read_only=True,
+        path=True,
+    )
     operator: str = parameter("", "name of the person who teleoperates or supervises, a label of recorded episodes")
     arm: str = parameter(
         SIMULATED_ARM,
-        f"arm of the episodes, whose gains the importer requires: a preset ({', '.join(arm_names())}) or the path of "
-        "an arm file",
+        f"arm of the episodes, whose joints, topics and gains the importer requires: a preset "
+        f"({', '.join(arm_names())}) or the path of an arm file",
         read_only=True,
     )
     image_transport: str = same_parameter(PolicyParameters, "image_transport")
@@ -157,8 +168,10 @@ class TeleopParameters:
         choices=("joy", "keyboard"),
         read_only=True,
     )
-    rate_hz: float = parameter(20.0, "rate of the commands, in Hz", at_least=1.0, at_most=200.0, read_only=True)
-    frame_id: str = parameter("panda_link0", "frame of the commands", read_only=True)
+    rate_hz: float = parameter(
+        20.0, "rate of the commands, in Hz; default: the arm's", at_least=1.0, at_most=200.0, read_only=True
+    )
+    frame_id: str = parameter("panda_link0", "frame of the commands; default: the arm's", read_only=True)
 
 
 @dataclass(frozen=True)

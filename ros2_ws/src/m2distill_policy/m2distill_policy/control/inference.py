@@ -9,11 +9,11 @@ from collections import deque
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import MixtureSameFamily
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES, ActionSample
 from m2distill_policy.checkpoint import Checkpoint
-from m2distill_policy.control.precision import BACKENDS, PRECISIONS
+from m2distill_policy.control.precision import BACKENDS, DEVICES, PRECISIONS
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.optimize import optimize_for_inference
@@ -33,9 +33,10 @@ class InferencePolicy:
         seed: Seed of the generator.
         precision: One of PRECISIONS, for the convolutions.
         backend: One of BACKENDS, for the convolutions.
+        device: One of DEVICES, for the network. Actions are drawn on the CPU, from the same numbers for both.
 
     Raises:
-        UserError: A name is unknown, or the backend is missing or differs from torch.
+        UserError: A name is unknown, the backend is missing or differs from torch, or there is no GPU.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class InferencePolicy:
         seed: int = 0,
         precision: str = "float32",
         backend: str = "torch",
+        device: str = "cpu",
     ):
         if sampling not in SAMPLING_MODES:
             raise UserError(unknown_name("sampling mode", sampling, SAMPLING_MODES))
@@ -52,8 +54,10 @@ class InferencePolicy:
             raise UserError(unknown_name("precision", precision, PRECISIONS))
         if backend not in BACKENDS:
             raise UserError(unknown_name("inference backend", backend, BACKENDS))
-        self.sampling, self._precision = sampling, getattr(torch, precision)
-        self._policy = optimize_for_inference(checkpoint.build_policy(), self._precision, backend)
+        _require_device(device, backend)
+        self.sampling, self._precision, self._device = sampling, getattr(torch, precision), torch.device(device)
+        policy = checkpoint.build_policy().to(self._device)
+        self._policy = optimize_for_inference(policy, self._precision, backend)
         self._generator = torch.Generator()
         self._seed = seed
         self.reseed()
@@ -83,10 +87,11 @@ class InferencePolicy:
             observation.joint[None, None],
             observation.gripper[None, None],
             self._text,
+            self._device,
         )
-        with torch.autocast("cpu", self._precision, enabled=self._precision != torch.float32):
+        with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
             self._tokens.append(self._policy.encode_step(batch))
-        mixture = self._policy.decode(torch.cat(tuple(self._tokens), 1))
+        mixture = _on_cpu(self._policy.decode(torch.cat(tuple(self._tokens), 1)))
         mode, action = draw_action(mixture, 0, self.sampling, self._generator)
         return make_sample(mixture, 0, mode, action, float(mixture.log_prob(action[None])))
 
@@ -107,3 +112,26 @@ def make_sample(mixture: MixtureSameFamily, row: int, mode: int, action: Tensor,
     weights = mixture.mixture_distribution.probs[row]
     entropy = float(torch.special.entr(weights).sum())
     return ActionSample(action.numpy().astype(np.float32), mode, log_prob, entropy, tuple(weights.tolist()))
+
+
+def _require_device(device: str, backend: str) -> None:
+    """Raise UserError for a device that cannot be used."""
+    if device not in DEVICES:
+        raise UserError(unknown_name("device", device, DEVICES))
+    if device == "cuda" and backend != "torch":
+        raise UserError(f"inference_backend {backend} runs on the CPU only; set device to cpu, or the backend to torch")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, and torch finds no GPU here; set device to cpu")
+
+
+def _on_cpu(mixture: MixtureSameFamily) -> MixtureSameFamily:
+    """Return a mixture with its numbers on the CPU."""
+    logits = mixture.mixture_distribution.logits
+    if logits.device.type == "cpu":
+        return mixture
+    mean, std = mixture.component_distribution.mean, mixture.component_distribution.stddev
+    return MixtureSameFamily(
+        Categorical(logits=logits.cpu(), validate_args=False),
+        Independent(Normal(mean.cpu(), std.cpu(), validate_args=False), 1, validate_args=False),
+        validate_args=False,
+    )

@@ -74,7 +74,9 @@ class PolicySession:
 
         self._cameras = {camera.name: stream(camera.name) for camera in spec.cameras}
         self._joints = stream(JOINTS)
-        self._merger = JointMerger(spec, limits.max_joint_speed_rad_s or math.inf, self._joints.max_age_ns)
+        # An axis-angle jumps from 2 pi to 0, which is no motion.
+        speed_rad_s = math.inf if spec.observes_hand else limits.max_joint_speed_rad_s or math.inf
+        self._merger = JointMerger(spec, speed_rad_s, self._joints.max_age_ns)
         self._jump: tuple[str, int] | None = None  # joint that jumped last, and the stamp
         self._pose = stream(POSE) if use_pose or limits.has_workspace else None
         self._history_broken = True

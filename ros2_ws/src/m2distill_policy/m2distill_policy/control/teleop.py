@@ -5,12 +5,15 @@ No ROS import and no clock here: the caller passes messages with their times and
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from m2distill_policy.errors import UserError
+from m2distill_policy.robot import robot_from_settings
+from m2distill_policy.safety.arm_presets import limits_from_settings
 from m2distill_policy.utils.parameters import parameter
 
 AXES = 6  # x, y, z, then rotation about them
@@ -65,6 +68,28 @@ class TeleopSettings:
                 raise UserError(f"{field.name} has {len(value)} numbers, expected {AXES}: x, y, z, roll, pitch, yaw")
         if not all(axis.is_integer() for axis in self.axes):
             raise UserError(f"axes is {self.axes}, expected whole numbers; -1: none")
+
+
+def teleop_defaults(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of the teleoperation that the settings of an arm state.
+
+    Its rate and frame are the arm's. Its speeds are at most those of a full action and the speed limits, so that a
+    recorded command is never beyond what a policy can command.
+    """
+    robot = robot_from_settings(arm)
+    defaults = {name: arm[name] for name in ("rate_hz", "frame_id") if arm.get(name)}
+    if "gripper_open_width_m" in robot.given:
+        defaults["gripper_open_m"] = min(arm["gripper_open_width_m"], 0.5)
+    if robot.described:
+        limits, p = limits_from_settings(arm), robot.parameters
+        full = limits.linear_gain * p.linear_scale_m * p.rate_hz, limits.angular_gain * p.angular_scale_rad * p.rate_hz
+        for name, most, limit in (
+            ("linear_m_s", full[0], limits.max_linear_m_s),
+            ("angular_rad_s", full[1], limits.max_angular_rad_s),
+        ):
+            low, _ = TeleopSettings.__dataclass_fields__[name].metadata["bounds"]
+            defaults[name] = max(low, min(getattr(TeleopSettings, name), most, limit))
+    return defaults
 
 
 @dataclass(frozen=True)

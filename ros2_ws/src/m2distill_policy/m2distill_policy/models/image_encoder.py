@@ -78,8 +78,9 @@ class ImageEncoder(nn.Module):
         B, T = images_BTCHW.shape[:2]
         h = self.convolve(images_BTCHW.flatten(0, 1).contiguous(memory_format=torch.channels_last), text_BL)
         # bfloat16 resolves at best 1/256 of the image, and its sums lose more, so the rest is in full precision.
+        # The softmax needs planes, and half the bytes are rearranged before the conversion.
         with torch.autocast(h.device.type, enabled=False):
-            return self.project(spatial_softmax(h.float())).view(B, T, -1)
+            return self.project(spatial_softmax(h.contiguous().float())).view(B, T, -1)
 
     def convolve(self, images_nCHW: Tensor, text_BL: Tensor) -> Tensor:
         """(n, 3, H, W) and text (B, L) -> heatmaps (n, P, H', W') in the dtype of the convolutions."""

@@ -5,6 +5,7 @@ L text width, A action, J joints, G gripper. A batch is the dict that batch.to_m
     images {camera: (B, T, 3, H, W) float32 in [0, 1]}, joint (B, T, J) rad, gripper (B, T, G) m, text (B, L)
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -54,7 +55,9 @@ class Policy(nn.Module):
         self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
         self.text: nn.Module = nn.Linear(spec.text_width, config.width)
         self.joint = nn.Linear(len(spec.joint_names), config.width)
-        self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
+        with warnings.catch_warnings():  # an arm without a gripper has a constant token, the bias
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
         # This layout makes convolutions faster. The stubs of torch lack this argument.
@@ -76,10 +79,14 @@ class Policy(nn.Module):
         Only the convolutions follow the caller's autocast: they are nearly all of the cost, and the other layers are
         sensitive to rounding.
         """
-        latents = self.encode_other(batch)
-        for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True):
-            latents[camera.name] = encoder(batch["images"][camera.name], batch["text"])
-        return latents
+        return self.encode_other(batch) | self.encode_images(batch)
+
+    def encode_images(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the tokens of the views by camera, each (B, T, D)."""
+        return {
+            camera.name: encoder(batch["images"][camera.name], batch["text"])
+            for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True)
+        }
 
     def encode_other(self, batch: Batch) -> dict[str, Tensor]:
         """Return the tokens that no image is needed for, each (B, T, D): those of `encode` before the views."""

@@ -4,13 +4,16 @@ Names are relative to the robot's namespace, as in docs/ros.md. The recorder sub
 importer looks for them in bags of any origin.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from m2distill_policy.spec import PolicySpec
 
 JOINTS, POSE, TWIST, GRIPPER, INSTRUCTION = "joint_states", "ee_pose", "twist_cmd", "gripper_cmd", "instruction"
 OPERATOR_ACTIVE, ACTION, STATUS = "operator_active", "policy/action", "policy/status"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+NO_TOPICS: Mapping[str, str] = MappingProxyType({})
 # Quality of service: SENSOR is best effort; COMMAND is reliable; LATCHED is reliable and keeps the last message.
 SENSOR, COMMAND, LATCHED = "sensor", "command", "latched"
 
@@ -23,26 +26,43 @@ class Topic:
     type: str
     qos: str  # SENSOR, COMMAND or LATCHED
     continuous: bool = False  # messages must arrive all the time; silence is reported
+    source: str = ""  # the robot's own topic, if it has another name
 
 
-def image_topic(camera: str, compressed: bool) -> Topic:
-    """Return the image topic of a camera, raw or compressed."""
+def image_topic(camera: str, compressed: bool, topics: Mapping[str, str] = NO_TOPICS) -> Topic:
+    """Return the image topic of a camera, raw or compressed; `topics` as `Robot.topics`."""
+    raw = f"{camera}/image_raw"
+    source = topics.get(raw, "")
     if compressed:
-        return Topic(f"{camera}/image_raw/compressed", COMPRESSED, SENSOR, continuous=True)
-    return Topic(f"{camera}/image_raw", IMAGE, SENSOR, continuous=True)
+        own = f"{source}/compressed" if source else ""
+        return Topic(f"{raw}/compressed", COMPRESSED, SENSOR, continuous=True, source=own)
+    return Topic(raw, IMAGE, SENSOR, continuous=True, source=source)
 
 
-def camera_info(camera: str) -> Topic:
-    """Return the calibration topic of a camera."""
-    return Topic(f"{camera}/camera_info", "sensor_msgs/msg/CameraInfo", SENSOR)
+def camera_info(camera: str, topics: Mapping[str, str] = NO_TOPICS) -> Topic:
+    """Return the calibration topic of a camera, which is beside its image topic."""
+    source = topics.get(f"{camera}/image_raw", "")
+    own = f"{source.rpartition('/')[0]}/camera_info" if "/" in source else "camera_info" if source else ""
+    return Topic(f"{camera}/camera_info", "sensor_msgs/msg/CameraInfo", SENSOR, source=own)
 
 
-def episode_topics(spec: PolicySpec, compressed: bool) -> tuple[Topic, ...]:
-    """Return all topics of an episode of a robot with this spec; `compressed` selects the image transport."""
+def joints_topic(topics: Mapping[str, str] = NO_TOPICS) -> Topic:
+    """Return the topic of the joint states."""
+    return Topic(JOINTS, "sensor_msgs/msg/JointState", SENSOR, continuous=True, source=topics.get(JOINTS, ""))
+
+
+def episode_topics(spec: PolicySpec, compressed: bool, topics: Mapping[str, str] = NO_TOPICS) -> tuple[Topic, ...]:
+    """Return all topics of an episode of a robot with this spec.
+
+    Args:
+        spec: cameras of the robot.
+        compressed: the image transport.
+        topics: topics that have other names on the robot, as `Robot.topics`.
+    """
     return (
-        *(image_topic(camera.name, compressed) for camera in spec.cameras),
-        *(camera_info(camera.name) for camera in spec.cameras),
-        Topic(JOINTS, "sensor_msgs/msg/JointState", SENSOR, continuous=True),
+        *(image_topic(camera.name, compressed, topics) for camera in spec.cameras),
+        *(camera_info(camera.name, topics) for camera in spec.cameras),
+        joints_topic(topics),
         Topic(POSE, "geometry_msgs/msg/PoseStamped", SENSOR),
         Topic(TWIST, "geometry_msgs/msg/TwistStamped", COMMAND),
         Topic(GRIPPER, "std_msgs/msg/Float64", COMMAND),

@@ -1,9 +1,9 @@
-"""Arm files: one YAML file per arm with its limits, outputs and units.
+"""Arm files: one YAML file per robot with its joints, cameras, limits, outputs and units.
 
-An arm file maps names of `SafetyLimits` and `OutputParameters` to values. It replaces defaults of the policy node;
-parameters that the user sets take precedence. The packaged presets in config/arms/ are such files, and `arm` accepts
-the name of a preset or the path of a file. Of the presets, only `libero_sim` has been run: those of real arms are
-untried on hardware.
+An arm file maps names of `SafetyLimits`, `OutputParameters` and `RobotParameters` to values. Those of the first two
+replace defaults of the policy node; parameters that the user sets take precedence. The packaged presets in config/arms/
+are such files, and `arm` accepts the name of a preset or the path of a file. Of the presets, only `libero_sim` has been
+run: those of real arms are untried on hardware.
 
 A file is data alone: YAML nodes are read without constructing objects, so a tag cannot run code.
 """
@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from m2distill_policy.errors import UserError, nearest_name, unknown_name
+from m2distill_policy.robot import RobotParameters, robot_from_settings
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.safety.output_parameters import OutputParameters
 
@@ -30,12 +31,20 @@ MAX_FILE_BYTES = 65536  # the packaged files have less than 3 kB
 NOT_IN_A_FILE = ("dry_run",)  # a choice of each run, not a property of an arm
 SETTINGS: dict[str, Field] = {
     field.name: field
-    for group in (OutputParameters, SafetyLimits)
+    for group in (OutputParameters, SafetyLimits, RobotParameters)
     for field in fields(group)
     if field.name not in NOT_IN_A_FILE
 }
 MAY_BE_INFINITE = ("workspace_min_m", "workspace_max_m")  # infinite ends disable the workspace
-UNITS = {"_rad_s": "rad/s", "_m_s": "m/s", "_rad": "rad", "_m": "m", "_s": "s", "_n": "N"}  # by end of the key
+UNITS = {
+    "_rad_s": "rad/s",
+    "_m_s": "m/s",
+    "_rad": "rad",
+    "_m": "m",
+    "_s": "s",
+    "_n": "N",
+    "_hz": "Hz",
+}  # by end of the key
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _NOT_FINITE = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
 _YAML_TAG = "tag:yaml.org,2002:"
@@ -93,6 +102,12 @@ def limits_from_settings(settings: Mapping[str, Any]) -> SafetyLimits:
     return SafetyLimits(**{name: value for name, value in settings.items() if name in names})
 
 
+def output_from_settings(settings: Mapping[str, Any]) -> OutputParameters:
+    """Return the outputs among the settings of an arm; defaults for the others."""
+    names = {field.name for field in fields(OutputParameters)}
+    return OutputParameters(**{name: value for name, value in settings.items() if name in names})
+
+
 def settings_to_json(settings: Mapping[str, Any]) -> str:
     """Return the settings of an arm as JSON, for labels of recorded episodes."""
     return json.dumps(settings)
@@ -108,6 +123,7 @@ def settings_from_json(text: str) -> dict[str, Any]:
         raise UserError(f"the arm settings are a {type(document).__name__}, expected a JSON object")
     settings = {name: _checked(name, value) for name, value in document.items()}
     limits_from_settings(settings)
+    robot_from_settings(settings)
     return settings
 
 
@@ -132,6 +148,7 @@ def _read_file(path: Path) -> dict[str, Any]:
             raise UserError(f"{where}: {error}") from None
     try:
         limits_from_settings(settings)
+        robot_from_settings(settings)
     except UserError as error:  # between keys, as the two corners of the workspace
         raise UserError(f"{path}: {error}") from None
     return settings

@@ -10,6 +10,7 @@ import numpy as np
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.safety.limits import SafetyLimits
+from m2distill_policy.spec import HAND_POSE
 
 _PANDA_RAD = (
     (-2.8973, 2.8973),
@@ -45,7 +46,7 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     Args:
         names: the checkpoint's joint names, J of them.
         limits: `joint_lower_rad` and `joint_upper_rad` take precedence over the table. They belong to `joint_names`,
-            or without those to `names` in this order.
+            or without those to `names` in this order. `joint_names` alone leaves the limits to the table.
 
     Returns:
         (J, 2) float64, rad.
@@ -53,8 +54,10 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     Raises:
         UserError: the limits of a joint are unknown, or `limits` has another number of joints.
     """
+    if names == HAND_POSE:  # in simulation alone, which has limits of its own
+        return np.tile([-np.inf, np.inf], (len(names), 1))
     lower, upper = limits.joint_lower_rad, limits.joint_upper_rad
-    if limits.joint_names:
+    if limits.joint_names and lower:
         given = dict(zip(limits.joint_names, zip(lower, upper, strict=True), strict=True))
         if missing := [name for name in names if name not in given]:
             raise UserError(f"joint_names lacks {missing} of the checkpoint, got {list(given)}; add their joint limits")

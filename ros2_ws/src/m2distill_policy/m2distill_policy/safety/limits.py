@@ -90,7 +90,9 @@ class SafetyLimits:
         at_most=1.0,
     )
     joint_names: tuple[str, ...] = parameter(
-        (), "joints of joint_lower_rad and joint_upper_rad; empty: the checkpoint's joints in its order"
+        (),
+        "joints of the arm, in the order of joint_lower_rad and joint_upper_rad and of a policy's inputs; empty: the "
+        "checkpoint's",
     )
     joint_lower_rad: tuple[float, ...] = parameter(
         (), "lower joint limits in rad; empty: the published ones by name, of Panda, FR3 and UR"
@@ -113,7 +115,7 @@ class SafetyLimits:
 
     def _check_joint_limits(self) -> None:
         names, lower, upper = self.joint_names, self.joint_lower_rad, self.joint_upper_rad
-        if len(lower) != len(upper) or (names and len(names) != len(lower)):
+        if len(lower) != len(upper) or (names and lower and len(names) != len(lower)):
             count = f"{len(names)}, " if names else ""
             raise UserError(
                 f"{'joint_names, ' if names else ''}joint_lower_rad and joint_upper_rad have {count}{len(lower)} and "

@@ -32,8 +32,9 @@ class OutputParameters:
     gripper_output: str = parameter(
         "width",
         "gripper command: width publishes Float64 on gripper_cmd, in m; action sends goals of "
-        "control_msgs/GripperCommand, and parallel_action of control_msgs/ParallelGripperCommand, to gripper_action",
-        choices=("width", "action", "parallel_action"),
+        "control_msgs/GripperCommand, and parallel_action of control_msgs/ParallelGripperCommand, to gripper_action; "
+        "none: the arm has no gripper",
+        choices=("width", "action", "parallel_action", "none"),
     )
     gripper_action_scale: float = parameter(
         1.0, "position of a gripper's goal = offset + scale x opening in m", at_least=-1000.0, at_most=1000.0

@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, PolicyParameters
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
+from m2distill_policy.robot import robot_from_settings
 from m2distill_policy.ros.common import parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
@@ -61,7 +62,9 @@ class PolicyNode(LifecycleNode):
     def __init__(self):
         super().__init__("policy")
         parameters.declare(self, ArmParameters)
-        defaults = load_arm(parameters.read(self, ArmParameters).arm)
+        self._arm = parameters.read(self, ArmParameters).arm
+        defaults = load_arm(self._arm)
+        self._robot = robot_from_settings(defaults)
         for group in POLICY_GROUPS:
             parameters.declare(self, group, defaults)
         self.add_post_set_parameters_callback(self._on_parameters)
@@ -92,6 +95,7 @@ class PolicyNode(LifecycleNode):
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         torch.set_num_threads(settings.torch_threads)
         active = checkpoint_reloader.load(settings.checkpoint, settings, limits)
+        self._robot.check(active.spec, self._arm)
         session = PolicySession(active.spec, active.thread, active.instructions, limits, output.output == "pose")
         entities, frame_id = self._entities, output.frame_id or active.spec.action.frame_id
         background = BackgroundExecutor()
@@ -101,7 +105,14 @@ class PolicyNode(LifecycleNode):
         outputs = Outputs(entities, output, session, frame_id)
         controller = PolicyController(entities, session, settings, outputs, publisher, background)
         reloader = CheckpointReloader(session, active, settings, background, self._on_swap, self._on_rejection)
-        inputs = Inputs(entities, session, settings.image_transport == "compressed", frame_id, controller.loop.on_input)
+        inputs = Inputs(
+            entities,
+            session,
+            settings.image_transport == "compressed",
+            frame_id,
+            controller.loop.on_input,
+            self._robot.topics,
+        )
         controller.loop.joint_sources = inputs.sources
         self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()

@@ -18,6 +18,7 @@ from m2distill_policy.bringup.parameters import RecorderParameters
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.recording.episode import FAILURE, SUCCESS, UNKNOWN, Recordings
 from m2distill_policy.recording.episode_topics import episode_topics
+from m2distill_policy.robot import robot_from_settings
 from m2distill_policy.ros.common import parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
@@ -71,15 +72,24 @@ class RecorderNode(LifecycleNode):
 
     def _configure(self, settings: RecorderParameters) -> None:
         entities = self._entities
-        if not settings.checkpoint:
-            raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
-        spec, checkpoint_id = read_spec(Path(settings.checkpoint))
+        arm = load_arm(settings.arm)
+        robot = robot_from_settings(arm)
+        if settings.checkpoint:
+            spec, checkpoint_id = read_spec(Path(settings.checkpoint))
+            robot.check(spec, settings.arm)
+        elif robot.described:
+            spec, checkpoint_id = robot.spec(), ""
+        else:
+            raise UserError(
+                "no checkpoint; set the parameter `checkpoint` to a checkpoint's directory, or `arm` to an arm file "
+                "with cameras and joint_names"
+            )
         labels = {
             "success": UNKNOWN,
             "checkpoint_id": checkpoint_id,
             "spec": spec.to_json(),
             "arm": resolve_arm(settings.arm),
-            "arm_settings": settings_to_json(load_arm(settings.arm)),  # the file may change before the import
+            "arm_settings": settings_to_json(arm),  # the file may change before the import
         }
         recordings = Recordings(Path(settings.directory))
         entities.at_destruction(recordings.close)
@@ -87,7 +97,7 @@ class RecorderNode(LifecycleNode):
             self.get_logger().warning(f"{folder} was not finished; run `m2distill bag recover {settings.directory}`")
         background = BackgroundExecutor()
         entities.at_destruction(background.end)
-        names = episode_topics(spec, settings.image_transport == "compressed")
+        names = episode_topics(spec, settings.image_transport == "compressed", robot.topics)
         episodes = EpisodeController(self, recordings, names, bag_types(), labels, self._settings, background)
         topics = TopicRecorder(entities, names, spec, settings.max_gap_s, episodes)
         status = StatusReporter(entities, episodes, topics, self._settings)

@@ -15,12 +15,14 @@ from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, Float64
 
-from m2distill_policy.bringup.parameters import TeleopParameters
-from m2distill_policy.control.teleop import Motion, Teleoperator, TeleopSettings
+from m2distill_policy.bringup.parameters import ArmParameters, TeleopParameters
+from m2distill_policy.control.teleop import Motion, Teleoperator, TeleopSettings, teleop_defaults
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import REPEAT_LOG_S, run_node
+from m2distill_policy.ros.policy.gripper import make_gripper
 from m2distill_policy.ros.policy.outputs import AT_REST, FLUSH_LIMIT
 from m2distill_policy.ros.teleop.keyboard import Keyboard
+from m2distill_policy.safety.arm_presets import load_arm, output_from_settings
 
 KEYBOARD_PERIOD_S = 0.02
 
@@ -30,8 +32,11 @@ class TeleopNode(Node):
 
     def __init__(self):
         super().__init__("teleop")
-        parameters.declare(self, TeleopParameters)
-        parameters.declare(self, TeleopSettings)
+        parameters.declare(self, ArmParameters)
+        arm = load_arm(parameters.read(self, ArmParameters).arm)
+        defaults = teleop_defaults(arm)
+        parameters.declare(self, TeleopParameters, defaults)
+        parameters.declare(self, TeleopSettings, defaults)
         parameters.reject_changes(
             self, TeleopSettings, why=lambda: "it is read at startup only; start the node again with the new value"
         )
@@ -39,7 +44,7 @@ class TeleopNode(Node):
         self._operator = Teleoperator(settings)
         self._frame_id, self._active = chosen.frame_id, False
         self._twist_pub = self.create_publisher(TwistStamped, "twist_cmd", 10)
-        self._gripper_pub = self.create_publisher(Float64, "gripper_cmd", 10)
+        self._gripper = make_gripper(self, output_from_settings(arm), self.create_publisher)
         self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self._active_pub = self.create_publisher(Bool, "operator_active", 10)
         self._keyboard = None
@@ -125,11 +130,12 @@ class TeleopNode(Node):
 
     def _send(self, motion: Motion) -> None:
         if motion.gripper_width_m is not None:
-            self._gripper_pub.publish(Float64(data=motion.gripper_width_m))
+            self._gripper.send(motion.gripper_width_m)
         self._publish_twist(motion.linear_m_s, motion.angular_rad_s)
 
     def _release(self) -> None:
         self._active = False
+        self._gripper.clear()
         self._publish_twist(AT_REST, AT_REST)
         self._active_pub.publish(Bool(data=False))
 

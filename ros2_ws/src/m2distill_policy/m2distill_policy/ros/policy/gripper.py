@@ -4,14 +4,16 @@ Every ROS 2 distribution has control_msgs, but the PyPI wheels do not; only this
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.task import Future
 from std_msgs.msg import Float64
 
 from m2distill_policy.control.gripper_filter import GripperFilter
 from m2distill_policy.errors import UserError
-from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.safety.output_parameters import OutputParameters
 
 try:
@@ -27,8 +29,8 @@ except ImportError:
 class GripperTopic:
     """Gripper that subscribes to `gripper_cmd`."""
 
-    def __init__(self, entities: ManagedEntities):
-        self._pub = entities.publisher(Float64, "gripper_cmd", 10)
+    def __init__(self, publisher: Publisher):
+        self._pub = publisher
 
     def send(self, width_m: float) -> None:
         self._pub.publish(Float64(data=width_m))
@@ -36,12 +38,18 @@ class GripperTopic:
     def clear(self) -> None:
         """Do nothing: every command is published."""
 
+    def destroy(self) -> None:
+        """Do nothing: the publisher belongs to the caller."""
+
 
 class GripperAction:
-    """Gripper with an action server; `control/gripper_filter.py` decides which commands become goals."""
+    """Gripper with an action server; `control/gripper_filter.py` decides which commands become goals.
 
-    def __init__(self, entities: ManagedEntities, settings: OutputParameters):
-        self._settings, self._parallel = settings, settings.gripper_output == "parallel_action"
+    Every command is also published on `gripper_cmd`, where the recorder finds it.
+    """
+
+    def __init__(self, node: Node, publisher: Publisher, settings: OutputParameters):
+        self._pub, self._settings, self._parallel = publisher, settings, settings.gripper_output == "parallel_action"
         self._kind = ParallelGripperCommand if self._parallel else GripperCommand
         if self._kind is None:
             raise UserError(
@@ -51,10 +59,10 @@ class GripperAction:
         from rclpy.action import ActionClient
 
         self._filter = GripperFilter(settings.gripper_hysteresis_m, settings.gripper_dwell_s)
-        self._client = ActionClient(entities.node, self._kind, "gripper_action")
-        entities.at_destruction(self._client.destroy)
+        self._client = ActionClient(node, self._kind, "gripper_action")
 
     def send(self, width_m: float) -> None:
+        self._pub.publish(Float64(data=width_m))
         if not self._client.server_is_ready():
             self.clear()  # a command after it has started is sent
         elif self._filter.is_due(width_m, time.monotonic()):
@@ -78,7 +86,31 @@ class GripperAction:
         """Send the next opening in any case, because others may move the gripper meanwhile."""
         self._filter.clear()
 
+    def destroy(self) -> None:
+        self._client.destroy()
 
-def make_gripper(entities: ManagedEntities, settings: OutputParameters) -> GripperTopic | GripperAction:
-    """Return the gripper that `gripper_output` selects."""
-    return GripperTopic(entities) if settings.gripper_output == "width" else GripperAction(entities, settings)
+
+class NoGripper:
+    """An arm without a gripper."""
+
+    def send(self, width_m: float) -> None:
+        """Do nothing."""
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+    def destroy(self) -> None:
+        """Do nothing."""
+
+
+Gripper = GripperTopic | GripperAction | NoGripper
+
+
+def make_gripper(
+    node: Node, settings: OutputParameters, create_publisher: Callable[[type, str, int], Publisher]
+) -> Gripper:
+    """Return the gripper that `gripper_output` selects; `create_publisher` creates its publisher, if it has one."""
+    if settings.gripper_output == "none":
+        return NoGripper()
+    publisher = create_publisher(Float64, "gripper_cmd", 10)
+    return GripperTopic(publisher) if settings.gripper_output == "width" else GripperAction(node, publisher, settings)

@@ -4,7 +4,7 @@ Messages are also checked while the node is inactive, so that the activation can
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,12 @@ from m2distill_policy.control.session import JOINTS, POSE, PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.observations.joint_merger import JointMerger
 from m2distill_policy.observations.observation import prepare_image
+from m2distill_policy.recording.episode_topics import NO_TOPICS, image_topic
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import topic_problems
 from m2distill_policy.ros.policy.joint_sources import JointSources
+from m2distill_policy.spec import CameraSpec
 
 RECENT_S = 1.0  # age above which a message is not considered at activation
 MIN_RATE = 0.8  # minimum rate of an input, as a fraction of the control rate
@@ -49,6 +51,7 @@ class Inputs:
         compressed: Subscribe to compressed images.
         frame_id: Required frame of the hand's pose.
         on_input: Function that is called with the input's name and the stamp in ns after each message.
+        topics: Topics that have other names on the robot, as `Robot.topics`.
     """
 
     def __init__(
@@ -58,21 +61,28 @@ class Inputs:
         compressed: bool,
         frame_id: str,
         on_input: Callable[[str, int], None],
+        topics: Mapping[str, str] = NO_TOPICS,
     ):
         self.listening = False
         self._entities, self._session, self._frame_id, self._on_input = entities, session, frame_id, on_input
         self._checks: dict[str, InputCheck] = {}
-        kind, suffix = (CompressedImage, "/compressed") if compressed else (Image, "")
+        self._reported: set[tuple[str, int, int]] = set()  # cameras with a size that was logged
+        kind = CompressedImage if compressed else Image
         self._decode = conversions.compressed_image_to_numpy if compressed else conversions.image_to_numpy
         for camera in (camera.name for camera in session.spec.cameras):
-            topic = f"{camera}/image_raw{suffix}"
+            topic = image_topic(camera, compressed, topics)
             entities.subscription(
-                kind, topic, lambda message, name=camera: self._on_image(name, message), best_effort(1), needed=True
+                kind,
+                topic.source or topic.name,
+                lambda message, name=camera: self._on_image(name, message),
+                best_effort(1),
+                needed=True,
             )
         self._before = JointMerger(session.spec)  # joints received while the node is inactive
         # rclpy's type of a callback has no second argument.
         on_joints: Any = self._on_joints
-        joints = entities.subscription(JointState, JOINTS, on_joints, best_effort(5), needed=True)
+        joints_name = topics.get(JOINTS, JOINTS)
+        joints = entities.subscription(JointState, joints_name, on_joints, best_effort(5), needed=True)
         self.sources = JointSources(
             entities.node, joints.topic_name, session.spec.joint_names + session.spec.gripper_joint_names
         )
@@ -116,7 +126,18 @@ class Inputs:
             self._session.observe_image(camera, image_HWC, stamp_ns)
             self._on_input(camera, stamp_ns)
         else:
-            self._record(camera, _fault(lambda: prepare_image(image_HWC, self._session.spec.camera(camera))))
+            spec = self._session.spec.camera(camera)
+            self._report_fit(spec, *image_HWC.shape[:2])
+            self._record(camera, _fault(lambda: prepare_image(image_HWC, spec)))
+
+    def _report_fit(self, camera: CameraSpec, height: int, width: int) -> None:
+        """Log once that a camera has another aspect ratio than the model."""
+        if height * camera.width != width * camera.height and (camera.name, height, width) not in self._reported:
+            self._reported.add((camera.name, height, width))
+            self._entities.node.get_logger().info(
+                f"{camera.name}: images of {width}x{height} px are fitted to {camera.width}x{camera.height} px by "
+                f"{camera.image_fit}"
+            )
 
     def _on_joints(self, message: JointState, info: dict[str, int | None]) -> None:
         """Merge a message that may contain a part of the joints; an input has arrived when all of them have."""

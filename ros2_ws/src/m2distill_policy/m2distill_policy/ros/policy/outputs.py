@@ -47,7 +47,10 @@ class Outputs:
         }[settings.output]
         self._by_pose = settings.output == "pose"
         self._pub = None if settings.dry_run else entities.publisher(kind, topic, 10)
-        self._gripper = None if settings.dry_run else make_gripper(entities, settings)
+        self._gripper = None
+        if not settings.dry_run:
+            self._gripper = make_gripper(entities.node, settings, entities.publisher)
+            entities.at_destruction(self._gripper.destroy)
         self.clear()
 
     def clear(self) -> None:

@@ -18,6 +18,7 @@ from m2distill_policy.recording.episode_check import EpisodeCheck
 from m2distill_policy.recording.topic_statistics import TopicStatistics
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.recorder.raw_subscription import header_stamp_ns
+from m2distill_policy.safety.arm_presets import settings_from_json
 from m2distill_policy.spec import PolicySpec
 
 MIB = 2**20
@@ -48,15 +49,15 @@ class EpisodeController:
         background: BackgroundExecutor,
     ):
         self._log = node.get_logger()
-        self._recordings, self._topics, self._types = recordings, topics, types
+        self._recordings, self._topics, self._types, self._node = recordings, topics, types, node
         self._labels, self._read_settings, self._background = labels, read_settings, background
-        self._node = node
         self._instruction = ""  # of the next episode
         self._source = ""  # where the instruction of the open episode, or of the next one, comes from
         self._acknowledged = ""  # instruction that the policy follows now
         streams = [topic.name for topic in topics if topic.continuous]
         spec = PolicySpec.from_json(labels["spec"])
-        self.check = EpisodeCheck(spec, streams, (episode_topics.TWIST, episode_topics.GRIPPER))
+        has_gripper = settings_from_json(labels["arm_settings"]).get("gripper_output") != "none"
+        self.check = EpisodeCheck(spec, streams, (episode_topics.TWIST, episode_topics.GRIPPER)[: 1 + has_gripper])
         namespace = node.get_namespace().rstrip("/")
         self._names = {topic.name: f"{namespace}/{topic.name}" for topic in topics}
         self._cameras: dict[str, dict] = {}  # calibration from camera_info, by camera

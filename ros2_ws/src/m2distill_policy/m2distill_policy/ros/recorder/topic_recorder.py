@@ -60,7 +60,7 @@ class TopicRecorder:
             # rclpy's type of a callback has no second argument.
             callback: Any = partial(self._on_message, topic.name, kind, readers.get(topic.name))
             subscription = self._node.create_subscription(
-                kind, topic.name, callback, raw_subscription.qos(topic), raw=True
+                kind, topic.source or topic.name, callback, raw_subscription.qos(topic), raw=True
             )
             self._subscriptions.append(subscription)
             entities.at_destruction(partial(self._node.destroy_subscription, subscription))

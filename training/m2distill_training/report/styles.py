@@ -1,6 +1,6 @@
 """Colours by method, and lines and markers by seed.
 
-The colours are Paul Tol's "muted" scheme with a grey: ten that colour-blind readers can tell apart, without a repeat. A
+The colours are Paul Tol's "muted" scheme with a grey: ten that are distinct for colour-blind readers. A
 shipped strategy has the same colour on every page, unless two of a page share it.
 """
 

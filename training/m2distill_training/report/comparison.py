@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from m2distill_policy.errors import UserError
 from m2distill_training.evaluation.compare import Comparison, ComparisonResult
 from m2distill_training.evaluation.paired import METRICS
+from m2distill_training.report.latex import latex_text
 from m2distill_training.report.styles import COLORS
 from m2distill_training.runs.records import write_atomic
 
@@ -48,14 +49,6 @@ CSV_HEAD = (
     "higher_is_better",
     "left_out",
 )
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    character: f"\\{character}" for character in "&%$#_{}"
-}
-
-
-def latex_text(text: str) -> str:
-    """Return a text as LaTeX prints it."""
-    return "".join(LATEX.get(c, c) for c in text)
 
 
 def render(result: ComparisonResult, format_name: str) -> str:

@@ -4,8 +4,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from m2distill_training.report.comparison import latex_text
 from m2distill_training.report.figures import METRICS
+from m2distill_training.report.latex import latex_text
 from m2distill_training.report.runs import ReportedRun
 
 

@@ -18,6 +18,7 @@ DISTRIBUTIONS = {  # module -> distribution on PyPI, where the names differ
     "huggingface_hub": "huggingface-hub",
     "imageio_ffmpeg": "imageio-ffmpeg",
     "libero": "hf-libero",
+    "rerun": "rerun-sdk",
     "tensorboardX": "tensorboardx",
     "yaml": "pyyaml",
     # parts of LIBERO's own environment, for `m2distill bench`

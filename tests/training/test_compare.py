@@ -396,5 +396,5 @@ def test_the_figure_shows_one_point_per_seed(study, tmp_path, suffix):
 
 
 def test_a_figure_of_another_kind_is_rejected(study, capsys):
-    assert main.run(["compare", str(study), "--figure", "a.pdf"]) == 2
-    assert "has the suffix '.pdf', expected .svg or .png" in capsys.readouterr().err
+    assert main.run(["compare", str(study), "--figure", "a.eps"]) == 2
+    assert "has the suffix '.eps', expected .svg or .png or .pdf" in capsys.readouterr().err

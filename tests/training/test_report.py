@@ -1,6 +1,7 @@
 """The page, from runs really trained and episodes made up; and as a browser lays it out, where one is installed."""
 
 import base64
+import csv
 import html.parser
 import json
 import re
@@ -21,7 +22,9 @@ from m2distill_training.evaluation.drift import measure_drift
 from m2distill_training.evaluation.evaluate import write_evaluation
 from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec
 from m2distill_training.presets import debug
-from m2distill_training.report import page, write_report
+from m2distill_training.report import figures, page, write_report
+from m2distill_training.report.runs import load_runs
+from m2distill_training.report.styles import method_colors, run_styles
 from m2distill_training.runs.records import read_json
 from m2distill_training.runs.run_folder import RunFolder
 
@@ -103,8 +106,8 @@ def test_tables_show_the_metrics_with_intervals_and_every_task(runs, report):
 
 def test_the_page_refers_to_nothing_outside_itself(report):
     addresses = Reader(report.read_text()).addresses
-    assert all(address.startswith("data:") for address in addresses)
-    assert sum(address.startswith("data:image/svg+xml") for address in addresses) == 7
+    assert all(address.startswith(("data:", "#films-")) for address in addresses)
+    assert sum(address.startswith("data:image/svg+xml") for address in addresses) == 5
     assert sum(address.startswith("data:video/mp4") for address in addresses) == 6
     assert "<script" not in report.read_text()
     assert "a &lt; b" in report.read_text()
@@ -112,16 +115,12 @@ def test_the_page_refers_to_nothing_outside_itself(report):
 
 def test_every_figure_is_a_image_of_its_own_too(report):
     names = {path.name for path in (report.parent / "compared_figures").iterdir()}
-    assert names == {
-        "comparison.png",
-        "success_m2distill.png",
-        "success_finetune.png",
-        "forgetting.png",
-        "losses_m2distill.png",
-        "losses_finetune.png",
-        "drift.png",
-    }
-    for path in (report.parent / "compared_figures").iterdir():
+    of_runs = [f"{kind}_{run}" for kind in ("success", "losses") for run in WINS]
+    figures = ("comparison", "forgetting", "drift", *of_runs)
+    assert names == {f"{name}.{suffix}" for name in figures for suffix in ("png", "svg", "pdf")}
+    for path in (report.parent / "compared_figures").glob("*.pdf"):
+        assert path.read_bytes().startswith(b"%PDF-") and path.with_suffix(".svg").read_text().endswith("</svg>\n")
+    for path in (report.parent / "compared_figures").glob("*.png"):
         image = cv2.imread(str(path))
         assert min(image.shape[:2]) > 100
         assert image.std() > 5  # something is drawn
@@ -233,14 +232,17 @@ addEventListener('load', () => {
   });
   const pre = document.createElement('pre');
   pre.id = 'probe';
-  pre.textContent = JSON.stringify({boxes, page: document.documentElement.scrollWidth, window: innerWidth});
+  const links = [...document.querySelectorAll('a')].map(a => a.getAttribute('href'));
+  const missing = links.filter(href => !document.querySelector(href));
+  pre.textContent = JSON.stringify({links: links.length, missing, boxes,
+    page: document.documentElement.scrollWidth, window: innerWidth});
   document.body.append(pre);
 });
 </script></body>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
-@pytest.mark.parametrize("width", [1280, 600])
+@pytest.mark.parametrize("width", [1280, 500])
 def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width):
     """A copy of the page with a script that reports the boxes; the browser's own errors come on its stderr."""
     copy = tmp_path / "probed.html"
@@ -270,7 +272,8 @@ def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width
     for tag, box_width, height, decoded, _ in probe["boxes"]:
         assert box_width > 50 and height > 10 and decoded, (tag, box_width, height, decoded)
     counts = {tag: sum(box[0] == tag for box in probe["boxes"]) for tag in ("IMG", "TABLE", "VIDEO")}
-    assert counts == {"IMG": 7, "TABLE": 6, "VIDEO": 6}
+    assert counts == {"IMG": 5, "TABLE": 8, "VIDEO": 6}
+    assert probe["missing"] == [] and probe["links"] == 6  # the last row of two matrices of three stages
     assert probe["page"] <= probe["window"]  # nothing sticks out to the side
 
 
@@ -284,5 +287,50 @@ def test_figures_in_the_page_are_those_beside_it(report):
             float(re.search(rf'<svg[^>]* {side}="([\d.]+)pt"', svg).group(1)) for side in ("width", "height")
         )
         ratios.append(width / height)
-    images = [cv2.imread(str(path)).shape for path in (report.parent / "compared_figures").iterdir()]
+    paths = (report.parent / "compared_figures").glob("[!s]*.png")  # the page has the matrices as tables
+    images = [cv2.imread(str(path)).shape for path in paths]
     assert sorted(ratios) == pytest.approx(sorted(w / h for h, w, _ in images), rel=0.01)
+
+
+def test_ten_methods_have_ten_colours_and_a_strategy_keeps_its_own():
+    names = ["own_1", "finetune", "m2distill", "own_2", "er", "own_3", "own_4", "ewc", "own_5", "packnet"]
+    colours = method_colors([(f"{n}", n) for n in names])
+    assert len(set(colours.values())) == 10
+    assert colours["finetune"] == method_colors([("x", "m2distill"), ("y", "finetune")])["y"]
+    twice = method_colors([("a", "er"), ("b", "er")])
+    assert twice["a"] != twice["b"]
+
+
+def test_colour_is_the_method_and_line_the_seed(runs, tmp_path):
+    other = tmp_path / "seed1"
+    shutil.copytree(runs["m2distill"], other)
+    (other / "config.json").write_text(json.dumps({**read_json(other / "config.json"), "seed": 1}))
+    loaded = load_runs([runs["m2distill"], runs["finetune"], other])
+    first, control, second = run_styles(loaded)
+    assert first.color == second.color != control.color
+    assert first.line == control.line != second.line and first.marker != second.marker
+    drawn = figures.forgetting(loaded)
+    assert "m2distill: mean of 2 seeds" in [text.get_text() for text in drawn.legends[0].get_texts()]
+
+
+def test_every_axis_has_a_name(runs):
+    loaded = load_runs(list(runs.values()))
+    for figure in (figures.forgetting(loaded), figures.losses(loaded[0]), figures.drift(loaded)):
+        assert figure.get_supxlabel() and figure.get_supylabel()
+    assert [axes.get_xlabel() for axes in figures.comparison(loaded).axes] == [
+        "success, %",
+        "success lost, %",
+        "success, %",
+    ]
+
+
+def test_tables_for_a_paper_hold_the_numbers_of_the_page(report):
+    folder = report.parent / "compared_tables"
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "metrics.tex", "tasks.csv", "tasks.tex"]
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["run"] for row in rows] == ["m2distill", "finetune"]
+    assert float(rows[0]["fwt"]) == pytest.approx(26 / 30) and float(rows[1]["nbt"]) == pytest.approx(0.85)
+    assert float(rows[0]["fwt_low_95"]) < 26 / 30 < float(rows[0]["fwt_high_95"])
+    text = (folder / "metrics.tex").read_text()
+    assert r"\begin{tabular}{lrrrr}" in text and "m2distill & 0 & $86.7$ (" in text
+    assert len(list(csv.DictReader((folder / "tasks.csv").open()))) == 6

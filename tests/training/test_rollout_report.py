@@ -110,7 +110,7 @@ def test_a_run_is_evaluated_and_reported(libero_file, tmp_path, capsys):
     assert main.run(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == 2
-    assert page.count("data:image/svg+xml;base64,") == 4  # comparison, success, forgetting, losses
+    assert page.count("data:image/svg+xml;base64,") == 3  # comparison, forgetting, losses
     assert find_task(SUITE, 0).instruction in page
     assert not any(link in page for link in ('src="http', 'href="http', "<script"))
 

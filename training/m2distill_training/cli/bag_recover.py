@@ -28,5 +28,7 @@ def run(options: argparse.Namespace) -> None:
         found = recover_episodes(folder)
         for each in found:
             print(f"{each.path}: {each.messages} messages, {each.seconds:.1f} s")
-        if not found:
+        if found:
+            print(f"next: m2distill data show {folder}")
+        else:
             print(f"{folder}: no open episode")

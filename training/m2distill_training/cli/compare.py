@@ -50,7 +50,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
     parser.add_argument("--format", choices=FORMATS, default="text", help="of the output")
     parser.add_argument("--out", type=Path, help="file for the output; the terminal then shows the table")
-    parser.add_argument("--figure", type=Path, help="draw the differences of every seed to this .svg or .png file")
+    parser.add_argument(
+        "--figure", type=Path, help="draw the differences of every seed to this .svg, .pdf or .png file"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

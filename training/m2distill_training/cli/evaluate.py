@@ -14,6 +14,7 @@ from m2distill_training.cli.options import (
     add_max_steps,
     add_sampling,
     add_spreading,
+    add_track,
     simulation,
 )
 
@@ -60,6 +61,7 @@ def add_arguments(parser: Parser) -> None:
     add_environments(parser)
     add_spreading(parser)
     add_assets(parser)
+    add_track(parser)
     parser.add_argument(
         "--out", type=Path, help="of a checkpoint: folder of the result; default: CHECKPOINT_evaluation beside it"
     )
@@ -93,6 +95,14 @@ def _evaluate_run(options: argparse.Namespace) -> None:
             **simulation(options),
             callbacks=callbacks,
         )
+    if options.track:
+        from m2distill_training.runs.run_folder import RunFolder
+        from m2distill_training.runs.tensorboard import success_points
+        from m2distill_training.runs.tracking import RunTracking
+
+        tracking = RunTracking(path, options.track)
+        tracking.send(success_points(result, RunFolder(path).metrics()))
+        tracking.close()
     for i, stage in enumerate(result["stages"], 1):
         print(f"after stage {i}")
         _print_tasks(stage["tasks"])
@@ -103,6 +113,8 @@ def _evaluate_run(options: argparse.Namespace) -> None:
 
 
 def _evaluate_checkpoint(options: argparse.Namespace) -> None:
+    if options.track:
+        raise UserError(f"--track sends the success of a run, {options.path} is a checkpoint; omit it")
     chosen = _tasks_of(options.path, options.suite, options.tasks)
     out = options.out or options.path.with_name(f"{options.path.name}_evaluation")
 

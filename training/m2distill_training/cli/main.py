@@ -51,6 +51,16 @@ COMMANDS = {
             "onnx": CommandEntry("a checkpoint to ONNX", "export_onnx"),
         },
     ),
+    "data": CommandEntry(
+        "look at demonstrations, and choose among them",
+        subcommands={
+            "info": CommandEntry("episodes, lengths, instructions and sizes", "data_info"),
+            "show": CommandEntry("a page per set: films, plots, outliers and check boxes", "data_show"),
+            "drop": CommandEntry("a new set without some episodes", "data_drop"),
+            "trim": CommandEntry("a new set with shorter episodes", "data_trim"),
+            "merge": CommandEntry("one new set from several", "data_merge"),
+        },
+    ),
     "bag": CommandEntry(
         "maintain recorded episodes",
         subcommands={"recover": CommandEntry("finish the episodes of a recorder that was killed", "bag_recover")},
@@ -83,7 +93,7 @@ COMMANDS = {
 }
 SECTIONS = {
     "first steps": ("demo", "info"),
-    "data": ("tasks", "collect", "import", "export", "bag"),
+    "data": ("tasks", "collect", "import", "export", "data", "bag"),
     "learning": ("train", "learn", "promote", "rollback"),
     "evaluation": ("evaluate", "report", "compare", "study", "bench"),
     "robot": ("run", "dashboard", "instruct", "service"),

@@ -101,6 +101,18 @@ def add_cache(parser: Parser) -> None:
     parser.add_argument("--cache", type=Path, help="folder for decoded frames; default: beside each data file")
 
 
+def add_lossless(parser: Parser) -> None:
+    parser.add_argument(
+        "--lossless", action="store_true", help="videos of a new LeRobot dataset keep every pixel, and are larger"
+    )
+
+
+def add_track(parser: Parser) -> None:
+    parser.add_argument(
+        "--track", metavar="{wandb,mlflow,trackio}", help="also send the log of the run to this experiment tracker"
+    )
+
+
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 

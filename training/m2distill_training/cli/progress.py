@@ -65,7 +65,7 @@ def progress_line(label: str, p: TrainProgress) -> str:
 def _eta(p: TrainProgress) -> str:
     """Return the time until the last stage ends."""
     minutes, seconds = divmod(int(p.seconds_left), 60)
-    return f"eta {minutes}:{seconds:02d}"
+    return f"eta {minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"eta {minutes}:{seconds:02d}"
 
 
 def _losses(p: TrainProgress) -> str:

@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
     _show(promotion.checks, thresholds.margin)
     how = "promoted although the check failed" if promotion.forced else "promoted"
     print(f"{how}: {options.run / 'current'} -> stages/{promotion.stage}/checkpoint ({promotion.checkpoint_id[:12]})")
+    print(f"next: m2distill run --checkpoint {options.run / 'current'}; a running policy that follows it has swapped")
 
 
 def _show(checks: Sequence["TaskCheck"], margin: float) -> None:

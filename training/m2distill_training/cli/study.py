@@ -110,6 +110,7 @@ def run(options: argparse.Namespace) -> None:
     for results in sorted(options.out.glob("**/results.md")):
         print(results.read_text())
         print(f"report: {results.with_name('report.html')}")
+    print(f"next: m2distill compare {options.out}")
 
 
 def _short_form(options: argparse.Namespace) -> dict:

@@ -3,14 +3,14 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from m2distill_policy.cameras import read_cameras
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.argument_parser import Parser
 from m2distill_training.cli.dataclass_options import add_dataclass_options, option_values, read_dataclass_options
-from m2distill_training.cli.options import add_cache, add_cameras, add_device
+from m2distill_training.cli.options import add_cache, add_cameras, add_device, add_track
 from m2distill_training.config import TrainConfig
 from m2distill_training.engine.protocols import PROTOCOLS, with_protocol
 from m2distill_training.presets import PRESETS, preset
@@ -59,6 +59,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--start-from", type=Path, help="another run's checkpoint in place of the first stage")
     add_device(parser)
     add_cache(parser)
+    add_track(parser)
     parser.add_argument("--suite", help="learn the files in the order and with the instructions of this LIBERO suite")
     parser.add_argument(
         "--tasks", type=int, nargs="+", default=[], help="with --suite: only these of its tasks, in this order"
@@ -81,7 +82,9 @@ def run(options: argparse.Namespace) -> None:
     from m2distill_training.cli.progress import show_training
     from m2distill_training.engine.distributed import started_by_torchrun
     from m2distill_training.engine.train import train
+    from m2distill_training.engine.trainer import TrainProgress
     from m2distill_training.experiments.suite_files import in_suite_order
+    from m2distill_training.runs.tracking import RunTracking
     from m2distill_training.utils.device import usable_device
 
     files, instructions = data_files(options.data), None
@@ -97,7 +100,17 @@ def run(options: argparse.Namespace) -> None:
             processes = f", {ranks.size} processes" if ranks.size > 1 else ""
             print(f"training {config.strategy} ({options.preset}) on {device}{processes}", flush=True)
 
-    with show_training(config.strategy) if ranks.leads else nullcontext(lambda progress: None) as on_step:
+    tracking = RunTracking(options.out, options.track) if options.track and ranks.leads else None
+    with (
+        show_training(config.strategy) if ranks.leads else nullcontext(lambda progress: None) as show,
+        nullcontext() if tracking is None else closing(tracking),
+    ):
+
+        def on_step(progress: TrainProgress) -> None:
+            show(progress)
+            if tracking is not None:
+                tracking.sync()
+
         trained = train(
             config,
             files,

@@ -19,8 +19,9 @@ from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.store import Store, find_store, open_store
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.losses.distill import policy_kl, sample_actions, token_distance
-from m2distill_training.runs.records import RunError
+from m2distill_training.runs.records import RunError, writing
 from m2distill_training.runs.run_folder import RunFolder, has_learned, read_run
+from m2distill_training.runs.tensorboard import FOLDER, drift_points, write_events
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_text
 
 WINDOWS = 32  # per task
@@ -81,6 +82,8 @@ def measure_drift(path: Path, cache: Path | None = None) -> dict:
         "entries": entries,
     }
     run.write_json("drift.json", drift, DRIFT)
+    with writing(path / FOLDER):
+        write_events(path / FOLDER, "drift", drift_points(entries, run.metrics()))
     return drift
 
 

@@ -23,7 +23,9 @@ from m2distill_training.evaluation.rollout_jobs import ProgressCallbacks, is_vid
 from m2distill_training.evaluation.rollout_specs import ENVIRONMENTS, RolloutResult, RolloutSpec, make_specs
 from m2distill_training.evaluation.run_specs import known_tasks, run_specs
 from m2distill_training.runs.provenance import environment, result_versions
+from m2distill_training.runs.records import writing
 from m2distill_training.runs.run_folder import RunFolder
+from m2distill_training.runs.tensorboard import FOLDER, success_points, write_events
 from m2distill_training.utils.schemas import fits, is_count, is_number, is_rate, is_text, non_empty, optional
 
 EPISODES = "episodes.jsonl"
@@ -315,6 +317,8 @@ def write_evaluation(
     if curves is not None:
         evaluation |= {"curves": curves, "libero_metrics": asdict(libero_metrics(curves, S))}
     RunFolder(run).write_json("evaluation.json", evaluation, is_evaluation)
+    with writing(run / FOLDER):
+        write_events(run / FOLDER, "evaluation", success_points(evaluation, RunFolder(run).metrics()))
     return evaluation
 
 

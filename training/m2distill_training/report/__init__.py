@@ -2,6 +2,9 @@
 
 runs.py        reads run folders
 figures.py     draws the figures
+styles.py      colours by method, lines by seed
+films.py       films, and the matrix that leads to them
+tables.py      tables as CSV and LaTeX
 page.py        writes the page
 comparison.py  tables and figure of m2distill compare
 """

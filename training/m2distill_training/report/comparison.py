@@ -8,16 +8,18 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from m2distill_policy.errors import UserError
 from m2distill_training.evaluation.compare import Comparison, ComparisonResult
 from m2distill_training.evaluation.paired import METRICS
-from m2distill_training.report.figures import COLORS
+from m2distill_training.report.latex import latex_text
+from m2distill_training.report.styles import COLORS
 from m2distill_training.runs.records import write_atomic
 
-FIGURES = (".svg", ".png")
+FIGURES = (".svg", ".png", ".pdf")
 PNG_DPI = 160
 HEAD = (
     "metric",
@@ -47,9 +49,6 @@ CSV_HEAD = (
     "higher_is_better",
     "left_out",
 )
-LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    character: f"\\{character}" for character in "&%$#_{}"
-}
 
 
 def render(result: ComparisonResult, format_name: str) -> str:
@@ -58,13 +57,15 @@ def render(result: ComparisonResult, format_name: str) -> str:
 
 
 def write_figure(result: ComparisonResult, path: Path) -> None:
-    """Draw the paired differences to an .svg or .png file. Raises UserError."""
+    """Draw the paired differences to an .svg, .pdf or .png file. Raises UserError."""
     check_figure(path)
     buffer = io.BytesIO()
     with rc_context({"text.parse_math": False, "svg.hashsalt": "m2distill"}):
         figure = paired_differences(result)
         if path.suffix == ".svg":
             FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+        elif path.suffix == ".pdf":
+            FigureCanvasPdf(figure).print_pdf(buffer, metadata={"CreationDate": None})
         else:
             figure.dpi = PNG_DPI
             FigureCanvasAgg(figure).print_png(buffer)
@@ -123,10 +124,7 @@ def _markdown(result: ComparisonResult) -> str:
 
 def _latex(result: ComparisonResult) -> str:
     """Return a table for the LaTeX package booktabs."""
-    head, *rows = (
-        " & ".join("".join(LATEX.get(c, c) for c in cell) for cell in row) + r" \\"
-        for row in [list(HEAD), *map(_cells, result.comparisons)]
-    )
+    head, *rows = (" & ".join(map(latex_text, row)) + r" \\" for row in [list(HEAD), *map(_cells, result.comparisons)])
     notes = (f"% {line}" for line in _legend(result))
     begin = [f"\\begin{{tabular}}{{lll{'r' * (len(HEAD) - 3)}}}", r"\toprule", head, r"\midrule"]
     return "\n".join([*notes, *begin, *rows, r"\bottomrule", r"\end{tabular}", ""])

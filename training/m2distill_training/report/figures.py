@@ -1,7 +1,7 @@
 """Figures of the report, drawn by matplotlib without a display."""
 
 import textwrap
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,17 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from m2distill_training.evaluation.metrics import t_interval
 from m2distill_training.report.runs import ReportedRun
+from m2distill_training.report.styles import COLORS, RunStyle, run_styles
 
-COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#555555",
-)  # Okabe and Ito, distinct for colour-blind readers
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
 NOT_A_TERM = {"stage", "step", "loss", "lr", "grad_norm", "steps_per_s"}
 METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all stages"}
@@ -30,10 +23,10 @@ def comparison(runs: list[ReportedRun]) -> Figure:
     figure = Figure(figsize=(10, 0.8 + 0.34 * len(runs)), layout="constrained")
     rows = np.arange(len(runs))[::-1]
     for axes, (name, title) in zip(figure.subplots(1, 3, sharey=True), METRICS.items(), strict=True):
-        for row, run, color in zip(rows, runs, _colors(len(runs)), strict=True):
+        for row, run, style in zip(rows, runs, run_styles(runs), strict=True):
             value, interval = run.evaluation["metrics"][name], run.evaluation["intervals_95"][name]
             if value is not None:
-                axes.barh(row, value, color=color, height=0.62)
+                axes.barh(row, value, color=style.color, height=0.62)
                 axes.plot(interval, [row, row], color="#1c2430", linewidth=1.5)
         axes.set_title(title, fontsize=9)
         axes.set_yticks(rows, [run.label for run in runs], fontsize=8)
@@ -41,6 +34,7 @@ def comparison(runs: list[ReportedRun]) -> Figure:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
         if name != "nbt":  # can be negative
             axes.set_xlim(0, 1)
+        axes.set_xlabel("success, %" if name != "nbt" else "success lost, %", fontsize=8)
         _plain(axes, "x")
     return figure
 
@@ -76,7 +70,8 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
     figure, panels = _panels(len(instructions), width=3.2, height=2.2)
     stages = max(len(run.evaluation["stages"]) for run in runs)
     for axes, text in zip(panels, instructions, strict=True):
-        for n, (run, color) in enumerate(zip(runs, _colors(len(runs)), strict=True)):
+        _draw_means(axes, runs, text)
+        for n, (run, style) in enumerate(zip(runs, run_styles(runs), strict=True)):
             shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # so that intervals do not overlap
             points = [
                 (i + shift, t["success_rate"], *t["wilson_95"])
@@ -90,8 +85,9 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
                     x,
                     y,
                     np.maximum(0, [y - low, high - y]),
-                    color=color,
-                    marker="o",
+                    color=style.color,
+                    linestyle=style.line,
+                    marker=style.marker,
                     markersize=4,
                     linewidth=1.2,
                     elinewidth=0.8,
@@ -105,8 +101,33 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
         axes.set_title(textwrap.fill(text, 44), fontsize=8)
         _plain(axes, "y")
     figure.supxlabel("after stage", fontsize=8)
+    figure.supylabel("success, %", fontsize=8)
     _legend(figure, panels)
     return figure
+
+
+def _draw_means(axes: Axes, runs: list[ReportedRun], instruction: str) -> None:
+    """Draw the mean of each method with several seeds, and a band: its 95 % t interval, cut off at 0 and 100 %."""
+    styles = dict(zip((run.path for run in runs), run_styles(runs), strict=True))
+    for method in dict.fromkeys(run.method for run in runs):
+        group = [run for run in runs if run.method == method]
+        seeds = {run.config["seed"]: run for run in group}  # runs of one seed count as one
+        if len(seeds) < 2:
+            continue
+        rates: dict[int, list[float]] = {}
+        for run in seeds.values():
+            for i, stage in enumerate(run.evaluation["stages"], 1):
+                own = [t["success_rate"] for t in stage["tasks"] if t["instruction"] == instruction]
+                if own:
+                    rates.setdefault(i, []).append(float(np.mean(own)))
+        x = [i for i, values in rates.items() if len(values) > 1]
+        if not x:
+            continue
+        bands = np.clip([t_interval(rates[i]) for i in x], 0, 1)
+        color = styles[group[0].path].color
+        label = f"{group[0].strategy}: mean of {len(seeds)} seeds"
+        axes.plot(x, [np.mean(rates[i]) for i in x], color=color, linewidth=2.6, alpha=0.8, label=label)
+        axes.fill_between(x, bands[:, 0], bands[:, 1], color=color, alpha=0.12, linewidth=0)
 
 
 def _is_term(name: str) -> bool:
@@ -136,18 +157,19 @@ def losses(run: ReportedRun) -> Figure | None:
         axes.set_title(name, fontsize=9)
         _plain(axes, "y")
     figure.supxlabel("gradient steps; a dotted line begins a stage", fontsize=8)
+    figure.supylabel("mean over the batch", fontsize=8)
     return figure
 
 
 def drift(runs: list[ReportedRun]) -> Figure | None:
     """Draw the drift of old tasks' latents over stages since the task was learned; None if no run measured it."""
-    measured = [(run, color) for run, color in zip(runs, _colors(len(runs)), strict=True) if run.drift]
+    measured = [(run, style) for run, style in zip(runs, run_styles(runs), strict=True) if run.drift]
     if not measured:
         return None
     modalities = list(dict.fromkeys(name for run, _ in measured for entry in run.drift for name in entry["relative"]))
     figure, panels = _panels(len(modalities) + 1, width=2.3, height=1.9, columns=6)
     for axes, name in zip(panels, [*modalities, None], strict=True):
-        for run, color in measured:
+        for run, style in measured:
             by_age: dict[int, list[float]] = {}
             for entry in run.drift:
                 if name is not None and name not in entry["relative"]:  # a run with other cameras
@@ -155,12 +177,12 @@ def drift(runs: list[ReportedRun]) -> Figure | None:
                 value = entry["policy_kl"] if name is None else entry["relative"][name]
                 by_age.setdefault(entry["stage"] - entry["learned_in_stage"], []).append(value)
             ages = sorted(by_age)
-            axes.plot(ages, [np.mean(by_age[age]) for age in ages], color=color, linewidth=1.2, label=run.label)
+            axes.plot(ages, [np.mean(by_age[age]) for age in ages], **_line(style), label=run.label)
             axes.plot(
                 [age for age in ages for _ in by_age[age]],
                 [x for age in ages for x in by_age[age]],
-                "o",
-                color=color,
+                style.marker,
+                color=style.color,
                 markersize=3,
                 alpha=0.6,
             )
@@ -169,12 +191,13 @@ def drift(runs: list[ReportedRun]) -> Figure | None:
         cast(MaxNLocator, axes.xaxis.get_major_locator()).set_params(integer=True)
         _plain(axes, "y")
     figure.supxlabel("stages since the task was learned", fontsize=8)
+    figure.supylabel("drift, relative to the latents' mean square", fontsize=8)
     _legend(figure, panels)
     return figure
 
 
-def _colors(n: int) -> list[str]:
-    return [COLORS[i % len(COLORS)] for i in range(n)]
+def _line(style: RunStyle) -> dict[str, Any]:
+    return {"color": style.color, "linestyle": style.line, "linewidth": 1.2}
 
 
 def _panels(n: int, width: float, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:

@@ -1,4 +1,7 @@
-"""Report page: one self-contained HTML file with the results of runs, and its figures as PNG files beside it."""
+"""Report page: one self-contained HTML file with the results of runs.
+
+Its figures (PNG, SVG, PDF) and tables (CSV, LaTeX) are beside it.
+"""
 
 import base64
 import html
@@ -13,34 +16,44 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from m2distill_training.evaluation.metrics import t_interval
 from m2distill_training.report import figures
+from m2distill_training.report.films import film_section, matrix_table
 from m2distill_training.report.runs import ReportedRun, load_runs
+from m2distill_training.report.tables import result_tables
 from m2distill_training.runs.records import write_atomic
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;max-width:72rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #d8dee6}
-h3{font-size:1rem;margin:1.2rem 0 .4rem}.note{color:#5b6675;max-width:52rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0}
-th,td{padding:.35rem .8rem;text-align:left;border-bottom:1px solid #e6eaef}
-th{font-weight:600;color:#5b6675}td.n{text-align:right;font-variant-numeric:tabular-nums}
+:root{color-scheme:light dark;--fg:#1c2430;--dim:#5b6675;--line:#d8dee6;--bg:#fff;--pale:#f4f7f5;--full:#1d6b4c}
+@media(prefers-color-scheme:dark){:root{--fg:#e6e9ee;--dim:#a3adba;--line:#3a4350;--bg:#14181e;--pale:#26302c}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:72rem;margin:2rem auto;
+padding:0 1rem;overflow-wrap:break-word}
+h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}
+h3{font-size:1rem;margin:1.2rem 0 .4rem}h4{font-size:.9rem;margin:.8rem 0 .3rem}.note{color:var(--dim);max-width:52rem}
+.wide{overflow-x:auto;max-width:100%}table{border-collapse:collapse;margin:.6rem 0}
+th,td{padding:.35rem .8rem;text-align:left;border-bottom:1px solid var(--line)}
+th{font-weight:600;color:var(--dim)}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.matrix td,.matrix th{text-align:center;padding:.3rem .5rem}.matrix th[colspan]{font-weight:400}
+td.cell{background:color-mix(in srgb,var(--full) var(--s),var(--pale));border:2px solid var(--bg)}
+td.cell,td.cell a{color:var(--fg)}td.dark,td.dark a{color:#fff}
 .row{display:flex;flex-wrap:wrap;gap:1.2rem;align-items:flex-end}figure{margin:0}
-figcaption{color:#5b6675;font-size:.85rem}
-video{width:30rem;max-width:100%;background:#000}img{max-width:100%;height:auto}pre{overflow-x:auto}
+figcaption{color:var(--dim);font-size:.85rem}:target{outline:2px solid var(--dim)}
+video{width:30rem;max-width:100%;background:#000}img{max-width:100%;height:auto;background:#fff}pre{overflow-x:auto}
+@media(max-width:40rem){.figure{overflow-x:auto}.figure img{max-width:none;min-width:100%;width:46rem}}
 """
 MAIN_PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "transformers")
 PNG_DPI = 160
 
 
 def write_report(out: Path, runs: list[Path], title: str = "m2distill report", notes: str = "") -> None:
-    """Write a page that compares evaluated runs, and its figures as PNG files.
+    """Write a page that compares evaluated runs, its figures and its tables.
 
     Args:
-        out: the page; its figures are in the folder `<out without suffix>_figures`.
+        out: the page; its figures and tables are in the folders `<out without suffix>_figures` and `_tables`.
         runs: run folders with an evaluation.json.
         title: heading of the page.
         notes: plain text below the heading.
@@ -66,11 +79,16 @@ def _write(out: Path, loaded: list[ReportedRun], title: str, notes: str) -> None
         *(_settings(run) for run in loaded),
     ]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title>"
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
     )
-    for name, figure in gallery.figures.items():
-        write_atomic(out.with_name(f"{out.stem}_figures") / f"{name}.png", _png(figure))
+    for name, files in gallery.figures.items():
+        for suffix, content in files.items():
+            write_atomic(out.with_name(f"{out.stem}_figures") / f"{name}.{suffix}", content)
+    for name, table in result_tables(loaded).items():
+        write_atomic(out.with_name(f"{out.stem}_tables") / name, table.encode(errors="replace"))
     write_atomic(out, page.encode(errors="replace"))
 
 
@@ -78,23 +96,27 @@ def _write(out: Path, loaded: list[ReportedRun], title: str, notes: str) -> None
 class _Gallery:
     """Figures of a page, by file name."""
 
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def add(self, name: str, figure: Figure) -> dict[str, bytes]:
+        """Add a figure beside the page; return its content by suffix."""
+        return self.figures.setdefault(re.sub(r"[^\w.-]+", "_", name).strip("_"), _files(figure))
 
     def show(self, name: str, caption: str, figure: Figure) -> str:
         """Return the figure as HTML; `caption` is its text alternative."""
-        name = re.sub(r"[^\w.-]+", "_", name).strip("_")
-        self.figures[name] = figure
-        buffer = io.BytesIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+        data = base64.b64encode(self.add(name, figure)["svg"]).decode()
+        image = f'<img alt="{html.escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+        return f'<div class="figure">{image}</div>'
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
+def _files(figure: Figure) -> dict[str, bytes]:
+    """Return the figure as png, svg and pdf."""
+    svg, pdf, png = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})
     figure.dpi = PNG_DPI
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    FigureCanvasAgg(figure).print_png(png)
+    return {"png": png.getvalue(), "svg": svg.getvalue(), "pdf": pdf.getvalue()}
 
 
 def _episodes(evaluation: dict) -> str:
@@ -178,7 +200,9 @@ def _mean_over_seeds(values: list[list[float | None]]) -> str:
 
 
 def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
-    maps = [gallery.show(f"success_{run.label}", f"Success matrix of {run.label}", figures.matrix(run)) for run in runs]
+    for run in runs:
+        gallery.add(f"success_{run.label}", figures.matrix(run))
+    maps = [matrix_table(run, number) for number, run in enumerate(runs)]
     return [
         "<h2>Success after every stage</h2>",
         '<div class="row">',
@@ -186,11 +210,15 @@ def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
         "</div>",
         _note(
             "Row: the stage after which success was measured. Column: the stage that learned the tasks. Episodes "
-            "start from initial states that no demonstration used."
+            "start from initial states that no demonstration used. A linked cell leads to films, of failures if "
+            "there are any."
         ),
         "<h2>Forgetting, task by task</h2>",
         gallery.show("forgetting", "Success on every task after every stage", figures.forgetting(runs)),
-        _note("Bars: 95 % Wilson intervals."),
+        _note(
+            "Bars: 95 % Wilson intervals. Band: 95 % t interval over seeds, if a method has several. Colour: method; "
+            "line and marker: seed."
+        ),
     ]
 
 
@@ -200,7 +228,7 @@ def _tasks(runs: list[ReportedRun]) -> list[str]:
         [name[0], *(_successes(tasks[name]) if name in tasks else "-" for tasks in last)]
         for name in dict.fromkeys(name for tasks in last for name in tasks)
     ]
-    videos = [_videos(run) for run in runs]
+    videos = [film_section(run, number) for number, run in enumerate(runs)]
     return [
         "<h2>Each task after the last stage</h2>",
         _table(["instruction", *(run.label for run in runs)], rows),
@@ -218,21 +246,6 @@ def _name(task: dict) -> tuple[str, str]:
 def _successes(task: dict) -> str:
     low, high = task["wilson_95"]
     return f"{task['successes']} of {task['episodes']} ({low:.0%} to {high:.0%})"
-
-
-def _videos(run: ReportedRun) -> str:
-    shown = []
-    for task in run.evaluation["stages"][-1]["tasks"]:
-        filmed = [e for e in task["runs"] if e["video"] and (run.path / e["video"]).is_file()]
-        for episode in filmed[:1]:  # a failure if there is one; the others are beside the evaluation
-            data = base64.b64encode((run.path / episode["video"]).read_bytes()).decode()
-            outcome = "success" if episode["success"] else "failure"
-            shown.append(
-                f'<figure><video controls muted loop src="data:video/mp4;base64,{data}"></video>'
-                f"<figcaption>{html.escape(task['instruction'])}: {outcome} after {episode['steps']} "
-                "steps</figcaption></figure>"
-            )
-    return f'<h3>{html.escape(run.label)}</h3><div class="row">{"".join(shown)}</div>' if shown else ""
 
 
 def _losses(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:

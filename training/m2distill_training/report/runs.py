@@ -29,6 +29,11 @@ class ReportedRun:
         """Return a text that is equal for runs that differ only in their seed."""
         return json.dumps({**self.config, "seed": None})
 
+    @property
+    def strategy(self) -> str:
+        """Return the name of the strategy; the label for the evaluation of a checkpoint."""
+        return self.config.get("strategy", self.label)
+
 
 def load_runs(paths: list[Path]) -> list[ReportedRun]:
     """Read evaluated runs. Raises RunError for a folder that has not been evaluated or is damaged."""

@@ -4,7 +4,7 @@ config.json             the TrainConfig, seed included, text encoder resolved
 data.json               the datasets in task order, with their content keys
 environment.json        versions, machine, threads and source: one entry for each start that trained
 metrics.jsonl           one line per logged gradient step
-tensorboard/stage_<n>/  the same as events
+tensorboard/            the same, success and drift as events on one axis of gradient steps
 stages/<n>/checkpoint/  the policy after stage n, from 1; its metrics.json names its parent and its datasets
 stages/<n>/replay.json  demos replayed in stage n
 stages/<n>/state.pt     state of a stage in progress: weights, average, optimiser, gradient step
@@ -41,7 +41,7 @@ from m2distill_training.runs.records import (
     write_lines,
     writing,
 )
-from m2distill_training.runs.tensorboard import ScalarEvents
+from m2distill_training.runs.tensorboard import FOLDER, ScalarEvents, log_values, stage_ends
 from m2distill_training.utils.schemas import fits, is_anything, is_count, is_number, is_text, non_empty
 
 DATA = non_empty({"instruction": is_text, "key": str, "path": str, "demos": is_count})  # data.json
@@ -73,6 +73,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self._events: ScalarEvents | None = None
+        self._steps_before = 0  # gradient steps of the stages before the one that is logged
         self._environment_is_recorded = False
 
     def data(self) -> list[dict]:
@@ -177,8 +178,9 @@ class RunFolder:
         kept = [line for line in self.metrics() if (line["stage"], line["step"]) <= (stage, step)]
         write_lines(self.path / "metrics.jsonl", kept)
         self.close()
-        with writing(self.path / "tensorboard"):
-            self._events = ScalarEvents(self.path / "tensorboard" / f"stage_{stage}")
+        with writing(self.path / FOLDER):
+            self._events = ScalarEvents(self.path / FOLDER, f"stage_{stage}")
+        self._steps_before = stage_ends(kept).get(stage - 1, 0)
         for line in kept:
             if line["stage"] == stage:
                 self._write_events(line)
@@ -190,9 +192,8 @@ class RunFolder:
 
     def _write_events(self, line: dict) -> None:
         assert self._events is not None  # forget_metrics_after came first
-        values = {name: x for name, x in line.items() if name not in ("stage", "step")}
-        with writing(self.path / "tensorboard"):
-            self._events.write(line["step"], values)
+        with writing(self.path / FOLDER):
+            self._events.write(self._steps_before + line["step"], log_values(line))
 
     def close(self) -> None:
         """Close the event file."""

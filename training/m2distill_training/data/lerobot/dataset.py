@@ -101,6 +101,15 @@ class LerobotDataset:
             if episode["tasks"][0] == instruction:
                 yield self._read_demo(episode)
 
+    def contents(self) -> list[tuple[int, str, int]]:
+        """Return the number, instruction and number of steps of every episode."""
+        return [(episode["episode_index"], episode["tasks"][0], episode["length"]) for episode in self._episodes]
+
+    def all_demos(self) -> Iterator[tuple[str, Demo]]:
+        """Yield the instruction and the demo of every episode, in the order of `contents`. Raises DataError."""
+        for episode in self._episodes:
+            yield episode["tasks"][0], self._read_demo(episode)
+
     def _check_rate(self, path: Path) -> None:
         rates = self._layout.rates_hz
         if self._info["fps"] not in rates:

@@ -6,7 +6,8 @@ own files therefore lose their first action.
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -37,15 +38,23 @@ def export_lerobot(
     """
     if not files:
         raise UserError("no demonstration file given; name the HDF5 files of m2distill collect or import")
+    with new_dataset(out, lossless, cameras) as writer:
+        for path in files:
+            with open_libero(path, "before", cameras) as file:
+                for demo in file.demos():
+                    writer.add(path, demo, file.instruction)
+    return writer.info
+
+
+@contextmanager
+def new_dataset(out: Path, lossless: bool, cameras: Sequence[Camera]) -> Iterator["DatasetWriter"]:
+    """Give the writer of the dataset folder `out`, which appears completely after the block, or not at all."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty; name a new folder")
     with new_folder(out) as temporary:
-        with _Writer(temporary, lossless, cameras) as writer:
-            for path in files:
-                with open_libero(path, "before", cameras) as file:
-                    for demo in file.demos():
-                        writer.add(path, demo, file.instruction)
-            info = writer.finish()
+        with DatasetWriter(temporary, lossless, cameras) as writer:
+            yield writer
+            writer.finish()
         flush_folder(temporary)
         try:
             temporary.rename(out)
@@ -54,10 +63,9 @@ def export_lerobot(
                 raise
             raise UserError(f"{out} was written by another process meanwhile; name a new folder") from None
         fsync_path(out.parent)
-    return info
 
 
-class _Writer:
+class DatasetWriter:
     """Writer of a dataset, episode by episode."""
 
     def __init__(self, root: Path, lossless: bool, cameras: Sequence[Camera]):
@@ -76,11 +84,12 @@ class _Writer:
         self._rows: list[dict[str, np.ndarray]] = []  # of each episode; without images some 100 bytes a step
         self._counts = {camera: np.zeros((3, 256), np.int64) for camera in self._keys}
         self._total = 0
+        self.info: dict = {}  # of info.json, after `finish`
 
     def _video_path(self, key: str, number: int) -> Path:
         return self._root / layout.VIDEO_PATH.format(video_key=key, **_place(number))
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> "DatasetWriter":
         return self
 
     def __exit__(self, *_) -> None:
@@ -130,8 +139,8 @@ class _Writer:
         self._rows.append(rows)
         self._total += steps
 
-    def finish(self) -> dict:
-        """Write the tables and statistics, and return info.json."""
+    def finish(self) -> None:
+        """Write the tables, the statistics and info.json."""
         for videos in self._videos.values():
             videos.close()
         (self._root / layout.INFO).parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +171,7 @@ class _Writer:
             "features": layout.features(self._sizes, self._coding, self._cameras),
         }
         _write_json(self._root / layout.INFO, info)
-        return info
+        self.info = info
 
 
 def _place(file_number: int) -> dict[str, int]:

@@ -90,39 +90,61 @@ def import_bags(
     the files. `namespace` chooses one of several robots in a bag. Raises DataError if no episode can be used, or a file
     exists.
     """
-    given_arm = None if arm is None else load_arm(arm)
+    if arm is not None:
+        load_arm(arm)  # raises for all bags alike
     reports: list[EpisodeReport] = []
     files: dict[str, list[tuple[EpisodeReport, NewDemo]]] = {}  # by instruction
     specs: list[PolicySpec] = []
     images: dict[Path, bytes] = {}
     for path in find_bags(paths):
-        report = EpisodeReport(str(path))
+        report, demo, its_spec = convert_bag(
+            path, spec, instruction, arm, unlabelled, cameras, namespace, specs[0] if specs else None
+        )
         reports.append(report)
-        try:
-            with open_bag(path, namespace) as bag:
-                report.instruction = _instruction(bag, instruction)
-                report.success = bag.labels.get("success", "")
-                _check_success(report.success, unlabelled)
-                its_arm = _recorded_arm(bag) if given_arm is None else given_arm
-                robot = robot_from_settings(its_arm)
-                its_spec = spec or _spec(bag, robot)
-                robot.check(its_spec, arm or bag.labels.get("arm", ""))
-                _check_cameras(cameras, its_spec)
-                if specs and (problem := other_robot(specs[0], its_spec)):
-                    raise DataError(f"it is of another robot than the bags before it: {problem}; import them apart")
-                if specs and its_spec.cameras != specs[0].cameras:
-                    raise DataError(
-                        "it was recorded for other images than the bags before it; name one --checkpoint for all"
-                    )
-                demo = _demo(bag, its_spec, its_arm, report)
-        except UserError as error:
-            report.dropped = str(error)
+        if demo is None or its_spec is None:
             continue
         specs.append(its_spec)
         files.setdefault(normalise(report.instruction), []).append((report, demo))
         images[out / IMAGES / f"{path.name}.jpg"] = _contact_sheet(demo.demo, its_spec, report)
     _write(out, files, images, reports, cameras, specs[0] if specs else None)
     return reports
+
+
+def convert_bag(
+    path: Path,
+    spec: PolicySpec | None = None,
+    instruction: str | None = None,
+    arm: str | None = None,
+    unlabelled: bool = False,
+    cameras: Sequence[Camera] = (),
+    namespace: str | None = None,
+    like: PolicySpec | None = None,
+) -> tuple[EpisodeReport, NewDemo | None, PolicySpec | None]:
+    """Return the report on one bag, its demonstration and spec; None for both if it is dropped.
+
+    Arguments are those of `import_bags`; the robot and the cameras must be those of `like`.
+    """
+    report = EpisodeReport(str(path))
+    try:
+        with open_bag(path, namespace) as bag:
+            report.instruction = _instruction(bag, instruction)
+            report.success = bag.labels.get("success", "")
+            _check_success(report.success, unlabelled)
+            its_arm = _recorded_arm(bag) if arm is None else load_arm(arm)
+            robot = robot_from_settings(its_arm)
+            its_spec = spec or _spec(bag, robot)
+            robot.check(its_spec, arm or bag.labels.get("arm", ""))
+            _check_cameras(cameras, its_spec)
+            if like is not None and (problem := other_robot(like, its_spec)):
+                raise DataError(f"it is of another robot than the bags before it: {problem}; import them apart")
+            if like is not None and its_spec.cameras != like.cameras:
+                raise DataError(
+                    "it was recorded for other images than the bags before it; name one --checkpoint for all"
+                )
+            return report, _demo(bag, its_spec, its_arm, report), its_spec
+    except UserError as error:
+        report.dropped = str(error)
+        return report, None, None
 
 
 def _write(

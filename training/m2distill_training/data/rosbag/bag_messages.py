@@ -50,6 +50,11 @@ class EpisodeBag:
         self._is_chosen = namespace is not None
         self._namespaces = self._complete_namespaces() if namespace is None else [namespace.strip("/")]
 
+    @property
+    def seconds(self) -> float:
+        """Return the time from the first to the last message."""
+        return self._reader.duration * 1e-9
+
     def _complete_namespaces(self) -> list[str]:
         """Return the namespaces with all topics of a robot."""
         present = {c.topic.strip("/") for c in self._reader.connections if c.msgcount}

@@ -101,7 +101,7 @@ def test_a_valid_study_is_accepted(report, runs):
     assert runs.judge(GOOD) == ""
     assert report.judge(GOOD) == ""
     page = (report.folder / "case/report.html").read_text()
-    assert page.count("data:image/svg+xml") == 5 and "data:video/mp4;base64,ZmlsbQ==" in page
+    assert page.count("data:image/svg+xml") == 4 and "data:video/mp4;base64,ZmlsbQ==" in page
 
 
 def compare_two(case) -> None:
@@ -254,6 +254,7 @@ def checkpoint(tmp_path_factory):
             "sampling": "mode",
             "seed": 0,
             "max_steps": 9,
+            "environments": 1,
             "assets": assets_of(SOUP.suite).identity(),
             "versions": result_versions(),
             "success": False,

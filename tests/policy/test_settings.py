@@ -19,6 +19,7 @@ from m2distill_policy.bringup.launch_config import (
 from m2distill_policy.bringup.parameters import (
     POLICY_GROUPS,
     ArmParameters,
+    DashboardParameters,
     RecorderParameters,
     SimParameters,
     TeleopParameters,
@@ -27,9 +28,12 @@ from m2distill_policy.control import teleop
 from m2distill_policy.safety import limits, output_parameters
 
 ROOT = Path(__file__).parents[2]
-NODE_OF = {PolicyLaunchConfig: (ArmParameters, *POLICY_GROUPS, RecorderParameters), SimLaunchConfig: (SimParameters,)}
-LAUNCH_ONLY = {"namespace", "params_file", "remap", "use_sim_time"}
-RENAMED = {"record": "directory"}  # launch option -> parameter
+NODE_OF = {
+    PolicyLaunchConfig: (ArmParameters, *POLICY_GROUPS, RecorderParameters, DashboardParameters),
+    SimLaunchConfig: (SimParameters,),
+}
+LAUNCH_ONLY = {"dashboard", "namespace", "params_file", "remap", "use_sim_time"}
+RENAMED = {"record": "directory", "dashboard_port": "port"}  # launch option -> parameter
 SOURCES = (parameters, launch_config, teleop, output_parameters)
 
 

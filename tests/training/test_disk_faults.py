@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import disk_cases
@@ -15,11 +16,21 @@ NO_SPACE, READ_ONLY, FORBIDDEN = "No space left on device", "Read-only file syst
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found():
     """{writer: {fault: outcome}}"""
-    disk, source = (tmp_path_factory.mktemp(name) for name in ("disk", "source"))
-    for folder in (source, *source.parents[:2]):  # the user "nobody" writes its outcome there
-        folder.chmod(0o777)
+    with tempfile.TemporaryDirectory() as parent:  # pytest's folders are closed to the user "nobody"
+        disk, source = (Path(parent, name) for name in ("disk", "source"))
+        for folder, mode in (
+            (Path(parent), 0o755),
+            (disk, 0o755),
+            (source, 0o777),
+        ):  # "nobody" writes its outcome there
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)
+        yield outcomes(disk, source)
+
+
+def outcomes(disk: Path, source: Path) -> dict:
     apart = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     can_mount = (
         shutil.which("unshare")

@@ -199,11 +199,12 @@ def test_a_full_disk_ends_training_with_one_line_and_loses_nothing(files, tmp_pa
     assert load_checkpoint(resumed.checkpoint(1)).id == load_checkpoint(whole.checkpoint(1)).id
 
 
-def test_a_write_that_fails_keeps_what_was_there(tmp_path):
+def test_a_write_that_fails_keeps_what_was_there(tmp_path, monkeypatch):
     target = tmp_path / "folder" / "file"
     target.parent.mkdir()
     write_atomic(target, b"before")
-    (tmp_path / "folder" / f".file.{os.getpid()}").mkdir()  # the temporary name is taken: the write cannot begin
+    monkeypatch.setattr("m2distill_policy.utils.files.secrets.token_hex", lambda _: "0")
+    (tmp_path / "folder" / ".file.0.tmp").mkdir()  # the temporary name is taken: the write cannot begin
     with pytest.raises(RunError, match="file cannot be written"):
         write_atomic(target, b"after")
     assert target.read_bytes() == b"before"

@@ -62,7 +62,7 @@ def test_the_summary_holds_every_trial_of_the_second_stage(demo):
 def test_the_report_is_one_file_with_a_video_of_each_task(demo):
     out, _, _ = demo
     page = (out / "report.html").read_text()
-    assert page.count("data:video/mp4;base64,") == 4  # two tasks, method and control
+    assert page.count("data:video/mp4;base64,") == 6  # three cells of the matrix, method and control
     assert 'src="http' not in page and 'href="http' not in page
 
 

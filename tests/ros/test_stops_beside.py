@@ -63,10 +63,11 @@ def test_a_claimed_stop_is_a_stop_of_every_robot(client, checkpoint_path, tmp_pa
     other = Client("second", client.spinner)
     robots = [client, other]
     first = policy_node(checkpoint_path, autostart=True)
-    nodes = [first, replace(first, namespace="second"), recorder_node(checkpoint_path, tmp_path / "episodes")]
+    nodes = [first, recorder_node(checkpoint_path, tmp_path / "episodes")]
     load = [multiprocessing.Process(target=busy, daemon=True) for _ in range(2)]
     try:
-        with NodeProcesses(nodes, tmp_path / "log") as running:
+        second = NodeProcesses([replace(first, namespace="second")], tmp_path / "second_log")
+        with NodeProcesses(nodes, tmp_path / "log") as running, second:
             recorder = Recorder(client)
             for robot in robots:
                 robot.wait_until_active()
@@ -92,7 +93,7 @@ def test_a_claimed_stop_is_a_stop_of_every_robot(client, checkpoint_path, tmp_pa
                         f"p99 {np.percentile(late_ms, 99):.0f}, most {max(late_ms):.0f}",
                         flush=True,
                     )
-            running.check()
+            running.check(), second.check()
     finally:
         for process in load:
             process.kill()

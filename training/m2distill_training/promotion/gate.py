@@ -82,7 +82,7 @@ def check_forgetting(
         stage: stage of the checkpoint to test.
         before: stage of the checkpoint that it would replace; None if there is none.
         thresholds: what the checkpoint must reach.
-        suite_names: where the simulations of tasks are looked up.
+        suite_names: where the simulations of tasks are looked up; none: held-out demos are the test.
         episodes: per task and checkpoint.
         **simulation: options of evaluate_checkpoint.
 
@@ -95,8 +95,8 @@ def check_forgetting(
         raise RunError(f"stage {stage} does not know {min(lost)!r}, which stage {before} does")
     data = {place: d for place, d in enumerate(run.data()) if has_learned(candidate, d)}
     old = {place for place, d in data.items() if reference and has_learned(reference, d)}
-    # the simulation has LIBERO's robot; another one is judged by its held-out demos
-    simulated = {} if not_simulated(candidate.spec) else data
+    # the simulation has LIBERO's robot; another one, or one without suites, is judged by its held-out demos
+    simulated = {} if not suite_names or not_simulated(candidate.spec) else data
     found = {place: task_of(suite_names, d) for place, d in simulated.items()}
     tasks = {place: task for place, task in found.items() if task is not None}
     known = {place: task for place, task in tasks.items() if place in old}

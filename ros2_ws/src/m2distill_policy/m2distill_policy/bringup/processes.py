@@ -81,12 +81,15 @@ class NodeProcesses:
     started it ends. Other ROS processes that must find the nodes need the same `environment`.
 
     Args:
-        nodes: The nodes, in the order of their start.
+        nodes: The nodes, in the order of their start, each with another name.
         log_dir: Folder for the logs; created if it does not exist.
         variables: Additional environment variables, such as ROS_DOMAIN_ID.
     """
 
     def __init__(self, nodes: Sequence[NodeDescription], log_dir: Path, variables: Mapping[str, str] | None = None):
+        names = [node.name for node in nodes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the nodes are {', '.join(names)}, expected every name once, also in other namespaces")
         self._nodes = nodes
         self._log_dir = Path(log_dir)
         self.environment = {

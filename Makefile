@@ -4,9 +4,9 @@ SHELL := /bin/bash
 ENV := source scripts/env.sh &&
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -q
 CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/api tests/packaging
-# pytest-xdist: as many processes as there are cores, four at most. Each begins with a share of whole files, so that few
-# fixtures are made twice, and takes tests from the others when it has none left.
-PARALLEL := -n logical --maxprocesses 4 --dist worksteal
+# pytest-xdist: one process more than there are cores, because some tests wait, and four at most. Each begins with a share of
+# whole files, so that few fixtures are made twice, and takes tests from the others when it has none left.
+PARALLEL := -n $(shell echo $$(( $$(nproc) < 3 ? $$(nproc) + 1 : 4 ))) --dist worksteal
 
 .PHONY: help setup demo teach check test test-core test-ros coverage lint format docs docs-serve reference clean
 
@@ -32,7 +32,7 @@ test-core: setup  ## tests that need no running ROS 2
 	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
 
 test-ros: setup  ## tests over real ROS 2; those that measure times run one after the other
-	@$(ENV) python -m pytest -q -n 2 --dist loadfile -m "not timing" tests/ros tests/e2e
+	@$(ENV) python -m pytest -q -n 3 --dist loadfile -m "not timing" tests/ros tests/e2e
 	@$(ENV) python -m pytest -q -m timing tests/ros
 
 coverage: setup  ## line coverage of the tests that need no running ROS 2

@@ -1,14 +1,10 @@
 """Command topics, and the threads beside the control loop, in this process."""
 
 import math
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -241,24 +237,6 @@ def test_a_gripper_action_receives_few_goals_and_none_for_commands_that_alternat
                 robot.executor.spin_once(timeout_sec=0.005)
         assert goals == wanted
     server.destroy()
-
-
-@pytest.mark.slow
-def test_both_gripper_actions_with_control_msgs_from_source(request):
-    """Build the two actions, which the wheels lack, and run the test above with them."""
-    if gripper.ParallelGripperCommand is not None:
-        pytest.skip("control_msgs is installed, and the test above has run")
-    base, prefix = request.config.cache.mkdir("control_msgs"), Path(sys.prefix)
-    variables = {**os.environ, "AMENT_PREFIX_PATH": str(prefix), "CMAKE_PREFIX_PATH": str(prefix)}
-    build = [prefix / "bin" / "colcon", "--log-base", "log", "build", "--merge-install", "--base-paths"]
-    build += [Path(__file__).parent / "control_msgs", "--cmake-args", "-DBUILD_TESTING=OFF"]
-    subprocess.run([*build, f"-DPython3_EXECUTABLE={sys.executable}"], cwd=base, env=variables, check=True)
-    (packages,) = base.glob("install/lib/python*/site-packages")
-    for name, path in (("PYTHONPATH", packages), ("LD_LIBRARY_PATH", base / "install" / "lib")):
-        variables[name] = os.pathsep.join(filter(None, [str(path), os.environ.get(name, "")]))
-    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "receives_few_goals", "-p", "no:cacheprovider"]
-    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert "2 passed" in ended.stdout, ended.stdout + ended.stderr
 
 
 class GripperServer:

@@ -1,10 +1,13 @@
 """What an import would drop, known while the episode is recorded. No ROS here.
 
 The importer (`m2distill import bag`) drops an episode without commands or motion, with two instructions, or with a gap
-in its observations. `EpisodeCheck` counts only gaps in which a step of the policy surely falls, so it never rejects an
-episode that the import would take. A shorter gap may still fall between two steps or not.
+in its observations. `Grid` makes the importer's steps of an episode without a policy's actions. If the policy has
+acted, the steps are its own. Then `EpisodeCheck` counts only gaps in which one of them surely falls, so it never rejects
+an episode that the import would take.
 """
 
+import copy
+import heapq
 from collections.abc import Collection
 
 from m2distill_policy.language.instruction_text import normalise
@@ -13,6 +16,71 @@ from m2distill_policy.spec import PolicySpec
 
 # The limits of ages with which the import reads every arm's episodes.
 IMPORT_ARM = "libero_sim"
+
+
+REORDER_NS = 1_000_000_000  # messages of different topics may be received in another order than that of their stamps
+
+
+class Grid:
+    """The importer's steps of an episode, from the stamps of its observations.
+
+    Args:
+        streams: Names of the topics that a step consists of.
+        period_ns: Period of the steps. The first one is at the stamp that completes the first set.
+        max_age_ns: Age of a topic's newest message above which a step is held.
+        max_skew_ns: Difference between the newest messages of two topics above which a step is held.
+    """
+
+    def __init__(self, streams: Collection[str], period_ns: int, max_age_ns: int, max_skew_ns: int):
+        self._streams, self._period_ns = frozenset(streams), period_ns
+        self._max_age_ns, self._max_skew_ns = max_age_ns, max_skew_ns
+        self._waiting: list[tuple[int, str]] = []  # heap
+        self._newest_ns = self._next_ns = 0
+        self._last_ns: dict[str, int] = {}
+        self._began = False
+        self._held: tuple[str, int] | None = None  # stream, and stamp of its last message before the first held step
+        self.gap: tuple[str, int] | None = None  # stream and duration of the first gap
+
+    def add(self, stream: str, stamp_ns: int) -> None:
+        """Add a message of a topic."""
+        heapq.heappush(self._waiting, (stamp_ns, stream))
+        self._newest_ns = max(self._newest_ns, stamp_ns)
+        self._take_until(self._newest_ns - REORDER_NS)
+
+    def finished(self) -> "Grid":
+        """Return the grid of the episode if it ended now."""
+        grid = copy.deepcopy(self)
+        grid._take_until(grid._newest_ns)
+        if len(grid._last_ns) == len(grid._streams):
+            grid._step_until(grid._newest_ns + 1)
+        return grid
+
+    def _take_until(self, end_ns: int) -> None:
+        while self._waiting and self._waiting[0][0] <= end_ns:
+            stamp_ns, stream = heapq.heappop(self._waiting)
+            complete = len(self._last_ns) == len(self._streams)
+            if complete:
+                self._step_until(stamp_ns)
+            self._last_ns[stream] = stamp_ns
+            if not complete and len(self._last_ns) == len(self._streams):
+                self._next_ns = stamp_ns
+
+    def _step_until(self, end_ns: int) -> None:
+        while self._next_ns < end_ns:
+            oldest = min(self._last_ns, key=lambda stream: self._last_ns[stream])
+            age_ns = self._next_ns - self._last_ns[oldest]
+            skew_ns = max(self._last_ns.values()) - self._last_ns[oldest]
+            if age_ns > self._max_age_ns or skew_ns > self._max_skew_ns:
+                self._held = self._held or (oldest, self._last_ns[oldest])
+                self._next_ns += (
+                    (end_ns - 1 - self._next_ns) // self._period_ns * self._period_ns
+                )  # as held, until then
+            else:
+                if self._began and self._held:
+                    stream, before_ns = self._held
+                    self.gap = self.gap or (stream, self._last_ns[stream] - before_ns)
+                self._began, self._held = True, None
+            self._next_ns += self._period_ns
 
 
 class EpisodeCheck:
@@ -26,13 +94,16 @@ class EpisodeCheck:
 
     def __init__(self, spec: PolicySpec, streams: Collection[str], commands: Collection[str]):
         limits = limits_of(IMPORT_ARM)
-        self._max_age_ns = round(limits.max_age_s * 1e9) + spec.period_ns
+        age_ns = round(limits.max_age_s * 1e9)
+        self._grid_settings = (streams, spec.period_ns, age_ns, round(limits.max_skew_s * 1e9))
+        self._max_age_ns = age_ns + spec.period_ns
         self._max_skew_ns, self._period_ns = round(limits.max_skew_s * 1e9), spec.period_ns
         self._needed, self._streams = {*streams, *commands}, frozenset(streams)
         self.restart()
 
     def restart(self) -> None:
         """Forget everything, because an episode starts."""
+        self._grid = Grid(*self._grid_settings)
         self._missing = set(self._needed)
         self._last_ns: dict[str, int] = {}  # stamp of the last message, by stream
         self._behind_ns: dict[str, int] = {}  # stamp since which a stream is too old beside the others
@@ -52,6 +123,7 @@ class EpisodeCheck:
         if stamp_ns is None:
             return
         self._missing.discard(stream)
+        self._grid.add(stream, stamp_ns)
         before_ns = self._last_ns.get(stream)
         behind_ns = self._behind_ns.pop(stream, stamp_ns)
         if before_ns is not None and len(self._last_ns) == len(self._streams):  # the import starts when all are there
@@ -95,6 +167,6 @@ class EpisodeCheck:
             return f"it has no message on {', '.join(sorted(self._missing))}"
         if not (self._moves or len(self._grips) > 1):
             return "it has no motion: neither the arm nor the gripper received a command to move"
-        if self._gap:
-            return f"{self._gap[0]} has a gap of {self._gap[1] * 1e-6:.0f} ms, in which the policy would have held"
+        if gap := self._gap if self.acted else self._grid.finished().gap:
+            return f"{gap[0]} has a gap of {gap[1] * 1e-6:.0f} ms, in which the policy would have held"
         return ""

@@ -2,8 +2,8 @@
 
 The importer (`m2distill import bag`) drops an episode without commands or motion, with two instructions, or with a gap
 in its observations. `Grid` makes the importer's steps of an episode without a policy's actions. If the policy has
-acted, the steps are its own. Then `EpisodeCheck` counts only gaps in which one of them surely falls, so it never rejects
-an episode that the import would take.
+acted, the steps are its own. Then `EpisodeCheck` counts only gaps in which one of them surely falls, and rejects no
+episode that the import would take.
 """
 
 import copy

@@ -149,19 +149,28 @@ class Client(Node):
         return self.ask(self.get_state, GetState.Request(), "the state").current_state.label
 
     def ask(self, client, request, what: str, still_wanted: Callable[[], bool] = lambda: True):
-        """Return the response of a service.
+        """Return the response of a service, requested again while `still_wanted()`, see `answer_of`."""
+        self.wait(client.service_is_ready, what, START_LIMIT_S)
+        return self.answer_of(lambda: client.call_async(request), what, still_wanted)
+
+    def answer_of(self, send: Callable[[], object], what: str, still_wanted: Callable[[], bool] = lambda: True):
+        """Return the result of a request.
 
         The request is repeated, because one that is sent before both sides have discovered each other is lost.
         """
-        self.wait(client.service_is_ready, what, START_LIMIT_S)
         asked, begun_s = [], time.monotonic()
 
         def answer():
             if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked) and (not asked or still_wanted()):
-                asked.append(client.call_async(request))
+                asked.append(send())
             return next((future.result() for future in asked if future.done()), None)
 
         return self.wait(answer, what)
+
+    def change_parameters(self, parameters: AsyncParameterClient, changes: list[Parameter]):
+        """Set parameters of a node and return the response."""
+        self.wait(parameters.services_are_ready, "the parameter services", START_LIMIT_S)
+        return self.answer_of(lambda: parameters.set_parameters(changes), "a parameter")
 
     def start(self) -> None:
         """Configure where necessary, activate, and start the sensors."""
@@ -189,8 +198,7 @@ class Client(Node):
 
     def rejection(self, name: str, value) -> str:
         """Set a parameter; why it was rejected, or nothing."""
-        self.wait(self.policy_parameters.services_are_ready, "the parameter services", START_LIMIT_S)
-        answer = self.result(self.policy_parameters.set_parameters([Parameter(name, value=value)]), "a parameter")
+        answer = self.change_parameters(self.policy_parameters, [Parameter(name, value=value)])
         return "" if answer.results[0].successful else answer.results[0].reason
 
     def call(self, service: str) -> Trigger.Response:

@@ -80,7 +80,7 @@ class Episode:
 
     def reset(self, **parameters) -> Trigger.Response:
         chosen = [Parameter(name, value=value) for name, value in parameters.items()]
-        self.client.result(self._parameters.set_parameters(chosen), "the simulator's parameters")
+        self.client.change_parameters(self._parameters, chosen)
         return self.client.result(self._reset.call_async(Trigger.Request()), "the reset")
 
 

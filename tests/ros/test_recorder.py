@@ -145,13 +145,13 @@ def test_low_disk_space_ends_the_episode_and_keeps_it_unlabelled(client, recorde
     assert recorder("start").success
     (folder,) = (directory / "open").iterdir()
     recorder.record(3)
-    client.result(recorder.parameters.set_parameters([Parameter("min_free_mib", value=10**8)]), "a parameter")
+    client.change_parameters(recorder.parameters, [Parameter("min_free_mib", value=10**8)])
     client.wait((directory / folder.name).exists, "the end of the episode")
     with Reader(directory / folder.name) as bag:
         assert bag.storage.metadata.custom["success"] == "unknown"
     rejected = recorder("start")
     assert not rejected.success and "required are 100000000 (min_free_mib); free some space" in rejected.message
-    client.result(recorder.parameters.set_parameters([Parameter("min_free_mib", value=10)]), "a parameter")
+    client.change_parameters(recorder.parameters, [Parameter("min_free_mib", value=10)])
 
 
 def test_deactivation_keeps_the_open_episode_unlabelled(client, recorder, directory):

@@ -157,7 +157,7 @@ class Simulator:
             START_LIMIT_S,
         )
         wanted = [Parameter(name, value=value) for name, value in chosen.items()]
-        answer = client.result(self._parameters.set_parameters(wanted), "parameters")
+        answer = client.change_parameters(self._parameters, wanted)
         assert all(result.successful for result in answer.results), answer.results
         self.success.clear()
         self.over.clear()

@@ -177,5 +177,5 @@ def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):
 def test_parameters_read_at_startup_cannot_be_set_later(operator):
     teleop = AsyncParameterClient(operator, "teleop")
     operator.wait(teleop.services_are_ready, "the parameter services", 90.0)
-    answer = operator.result(teleop.set_parameters([Parameter("linear_m_s", value=0.5)]), "a parameter")
+    answer = operator.change_parameters(teleop, [Parameter("linear_m_s", value=0.5)])
     assert answer.results[0].reason == "linear_m_s: it is read at startup only; start the node again with the new value"

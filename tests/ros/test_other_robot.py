@@ -29,7 +29,8 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.recording.episode_topics import camera_info
 from m2distill_policy.ros.common import conversions
 from m2distill_sim import lift
-from m2distill_sim.arm_env import ArmEnv, SimObservation, global_seed, quiet_robosuite
+from m2distill_sim.arm_env import ArmEnv, SimObservation
+from m2distill_sim.lift_env import make_env
 from m2distill_sim.renderer import Renderer
 from m2distill_sim.suites import find_task
 from m2distill_training.data.libero.reader import open_libero
@@ -80,25 +81,10 @@ class Moment:
 
 def demonstration() -> list[Moment]:
     """Drive robosuite's UR5e above the cube, down, and close its gripper."""
-    with quiet_robosuite(), global_seed(0):
-        import robosuite
-
-        env = robosuite.make(
-            "Lift",
-            robots="UR5e",
-            controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
-            initialization_noise=None,
-            has_renderer=False,
-            has_offscreen_renderer=False,
-            use_camera_obs=False,
-            control_freq=20,
-            ignore_done=True,
-            hard_reset=False,
-        )
     views = [Camera("front", sim_camera="frontview"), Camera("hand", sim_camera="robot0_eye_in_hand")]
     sizes = {view.name: (HEIGHT, WIDTH) for view in views}
     moments = []
-    with ArmEnv(find_task(lift.SUITE, lift.NAME), lift.assets(), env, sizes, False, views) as arm:
+    with ArmEnv(find_task(lift.SUITE, lift.NAME), lift.assets(), make_env("UR5e"), sizes, False, views) as arm:
         arm._renderer = Renderer(arm.model, HEIGHT, WIDTH, plain=True)  # convex hulls are drawn ten times as fast
         seen = arm.reset(arm.state(), settle_steps=0)
         for step in range(STEPS):

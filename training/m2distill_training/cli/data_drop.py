@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from m2distill_policy.utils.argument_parser import Parser
+from m2distill_training.cli.data_editing import named_set, write_edited
 from m2distill_training.cli.options import add_cameras, add_lossless, chosen_cameras
 
 DESCRIPTION = """Write a new set without some episodes of an old one, which is not changed.
@@ -29,17 +30,11 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     from m2distill_policy.errors import UserError
     from m2distill_training.data.review.choices import Choices, read_choices
-    from m2distill_training.data.review.edit import edit_set
-    from m2distill_training.data.review.episodes import open_set
 
     if (options.choices is None) == (not options.episodes):
         raise UserError("give either --choices or --episodes")
     if options.choices is not None:
         demos, choices = read_choices(options.choices, options.set, chosen_cameras(options))
     else:
-        if options.set is None:
-            raise UserError("no set given; name the one that holds the episodes")
-        demos, choices = open_set(options.set, chosen_cameras(options)), Choices(frozenset(options.episodes))
-    count = edit_set(demos, choices, options.out, options.lossless)
-    print(f"{options.out}: {count} episodes; {len(choices.drop)} dropped, {len(choices.keep)} trimmed")
-    print(f"next: m2distill data info {options.out}")
+        demos, choices = named_set(options), Choices(frozenset(options.episodes))
+    write_edited(demos, choices, options)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from m2distill_policy.utils.argument_parser import Parser
+from m2distill_training.cli.data_editing import named_set, write_edited
 from m2distill_training.cli.options import add_cameras, add_lossless, chosen_cameras
 
 DESCRIPTION = """Write a new set whose episodes lack steps at the beginning or the end. The old set is not changed.
@@ -31,8 +32,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     from m2distill_policy.errors import UserError
     from m2distill_training.data.review.choices import Choices, read_choices
-    from m2distill_training.data.review.edit import edit_set, without_idle_ends
-    from m2distill_training.data.review.episodes import open_set
+    from m2distill_training.data.review.edit import without_idle_ends
 
     by_steps = options.first is not None or options.last is not None
     if sum((options.choices is not None, options.idle, by_steps)) != 1:
@@ -40,11 +40,9 @@ def run(options: argparse.Namespace) -> None:
     if options.choices is not None:
         demos, choices = read_choices(options.choices, options.set, chosen_cameras(options))
     else:
-        if options.set is None:
-            raise UserError("no set given; name the one that holds the episodes")
-        if by_steps and not options.episodes:
+        if options.set is not None and by_steps and not options.episodes:
             raise UserError("--first and --last need --episodes, the names of what is trimmed")
-        demos = open_set(options.set, chosen_cameras(options))
+        demos = named_set(options)
         steps = {each.name: each.steps or 0 for each in demos.contents()}
         Choices(keep={name: (0, steps.get(name, 1) - 1) for name in options.episodes}).check(demos)
         if options.idle:
@@ -52,6 +50,4 @@ def run(options: argparse.Namespace) -> None:
         else:
             last = {name: steps[name] - 1 if options.last is None else options.last for name in options.episodes}
             choices = Choices(keep={name: (options.first or 0, last[name]) for name in options.episodes})
-    count = edit_set(demos, choices, options.out, options.lossless)
-    print(f"{options.out}: {count} episodes; {len(choices.drop)} dropped, {len(choices.keep)} trimmed")
-    print(f"next: m2distill data info {options.out}")
+    write_edited(demos, choices, options)

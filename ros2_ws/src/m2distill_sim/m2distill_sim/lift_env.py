@@ -23,7 +23,7 @@ class LiftEnv(ArmEnv):
         """Load the task. `cameras` maps names to (height, width), none needs no renderer; see LiberoEnv."""
         cameras = cameras or {}
         check_cameras(cameras, views)
-        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), _make_env(), cameras, True, views, twin)
+        super().__init__(find_task(lift.SUITE, lift.NAME), lift.assets(), make_env(), cameras, True, views, twin)
         self.set_cube((lift.CUBE_HALF_M,) * 3)
 
     def set_cube(self, half_m: tuple[float, float, float]) -> None:
@@ -39,13 +39,14 @@ class LiftEnv(ArmEnv):
         mujoco.mj_forward(self.model, self.data)
 
 
-def _make_env():
+def make_env(robot: str = "Panda"):
+    """Return robosuite's Lift with this robot, without images."""
     with quiet_robosuite(), global_seed(0):  # the cube's size is drawn
         import robosuite
 
         return robosuite.make(
             "Lift",
-            robots="Panda",
+            robots=robot,
             controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
             initialization_noise=None,
             has_renderer=False,

@@ -182,7 +182,9 @@ class PolicySession:
         self._history_broken |= leapt or bool(merger.jumped)
         return oldest_ns if merger.complete else None
 
-    def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
+    def observe_pose(
+        self, position_m: Sequence[float] | np.ndarray, quat_xyzw: Sequence[float] | np.ndarray, stamp_ns: int
+    ) -> None:
         """Set the hand's pose in the base frame. After a malformed one the arm holds until a valid one arrives."""
         assert self._pose is not None  # one of `streams`
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))

@@ -12,6 +12,7 @@ from m2distill_policy.spec import PolicySpec
 
 JOINTS, POSE, TWIST, GRIPPER, INSTRUCTION = "joint_states", "ee_pose", "twist_cmd", "gripper_cmd", "instruction"
 OPERATOR_ACTIVE, ACTION, STATUS = "operator_active", "policy/action", "policy/status"
+TF, TF_STATIC, TRANSFORMS = "tf", "tf_static", "tf2_msgs/msg/TFMessage"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 NO_TOPICS: Mapping[str, str] = MappingProxyType({})
 # Quality of service: SENSOR is best effort; COMMAND is reliable; LATCHED is reliable and keeps the last message.
@@ -51,19 +52,24 @@ def joints_topic(topics: Mapping[str, str] = NO_TOPICS) -> Topic:
     return Topic(JOINTS, "sensor_msgs/msg/JointState", SENSOR, continuous=True, source=topics.get(JOINTS, ""))
 
 
-def episode_topics(spec: PolicySpec, compressed: bool, topics: Mapping[str, str] = NO_TOPICS) -> tuple[Topic, ...]:
+def episode_topics(
+    spec: PolicySpec, compressed: bool, topics: Mapping[str, str] = NO_TOPICS, by_tf: bool = False
+) -> tuple[Topic, ...]:
     """Return all topics of an episode of a robot with this spec.
 
     Args:
         spec: cameras of the robot.
         compressed: the image transport.
         topics: topics that have other names on the robot, as `Robot.topics`.
+        by_tf: the hand's pose is in TF, and not on the topic ee_pose.
     """
+    pose = (Topic(POSE, "geometry_msgs/msg/PoseStamped", SENSOR),)
+    frames = (Topic(TF, TRANSFORMS, SENSOR), Topic(TF_STATIC, TRANSFORMS, LATCHED))
     return (
         *(image_topic(camera.name, compressed, topics) for camera in spec.cameras),
         *(camera_info(camera.name, topics) for camera in spec.cameras),
         joints_topic(topics),
-        Topic(POSE, "geometry_msgs/msg/PoseStamped", SENSOR),
+        *(frames if by_tf else pose),
         Topic(TWIST, "geometry_msgs/msg/TwistStamped", COMMAND),
         Topic(GRIPPER, "std_msgs/msg/Float64", COMMAND),
         Topic(INSTRUCTION, "std_msgs/msg/String", COMMAND),

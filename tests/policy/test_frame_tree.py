@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from m2distill_policy.errors import MessageError
@@ -72,3 +74,28 @@ def test_a_quaternion_that_is_no_rotation_is_visible_in_the_product():
     tree.update("arm", "base", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), 1)
     tree.update("hand", "arm", *IDENTITY, 1)
     assert np.linalg.norm(tree.find("hand", "base").pose.quat_xyzw) == 0
+
+
+names = st.sampled_from(["base", "hand", "arm", "/arm", "rail", ""])
+numbers = st.one_of(st.floats(-1, 1), st.floats())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            names, names, st.tuples(numbers, numbers, numbers), st.tuples(*[numbers] * 4), st.integers() | st.none()
+        )
+    )
+)
+@pytest.mark.filterwarnings("ignore:overflow|invalid value:RuntimeWarning")
+def test_any_transforms_give_a_pose_or_a_reason(edges):
+    tree = FrameTree()
+    for child, parent, position, quat, stamp_ns in edges:
+        tree.update(child, parent, position, quat, stamp_ns)
+        try:
+            found = tree.find("hand", "base")
+        except MessageError as error:
+            assert "\n" not in str(error)
+        else:
+            assert found.pose.position_m.shape == (3,) and found.pose.quat_xyzw.shape == (4,) and found.moving

@@ -36,29 +36,27 @@ class ServoSwitch:
         self._asked_s = 0.0  # by the steady clock
         self._switched = False
         self._client: Any = None
-        if self._is_used and ServoCommandType is not None:
+        if not service or self._type is None:
+            return
+        if ServoCommandType is not None:
             self._client = node.create_client(ServoCommandType, service)
-
-    @property
-    def _is_used(self) -> bool:
-        return bool(self._service) and self._type is not None
+        else:
+            node.get_logger().warning(
+                f"moveit_msgs is not installed; switch MoveIt Servo to {self._commands} yourself: ros2 service call "
+                f"{service} moveit_msgs/srv/ServoCommandType '{{command_type: {self._type}}}'"
+            )
 
     def check(self) -> str:
-        """Call the service if Servo has not been switched; return why it is not switched, empty if it is.
+        """Call the service if Servo has not been switched; return why it is not, empty if it is or nobody knows.
 
         It does not wait: call it about once a second.
         """
-        problem = self._problem() if self._is_used else ""
+        problem = self._problem() if self._client is not None else ""
         if problem:
             self._node.get_logger().warning(problem, throttle_duration_sec=REPEAT_LOG_S)
         return problem
 
     def _problem(self) -> str:
-        if self._client is None:
-            return (
-                f"moveit_msgs is not installed; switch MoveIt Servo to {self._commands} yourself: ros2 service call "
-                f"{self._service} moveit_msgs/srv/ServoCommandType '{{command_type: {self._type}}}'"
-            )
         if not self._client.service_is_ready():
             self._asked, self._switched = None, False
             return (
@@ -68,6 +66,8 @@ class ServoSwitch:
         if self._switched:
             return ""
         if self._asked is None or time.monotonic() - self._asked_s > ASK_AGAIN_S:
+            if self._asked is not None:
+                self._client.remove_pending_request(self._asked)
             self._asked_s = time.monotonic()
             self._asked = self._client.call_async(ServoCommandType.Request(command_type=self._type))
             self._asked.add_done_callback(self._answered)

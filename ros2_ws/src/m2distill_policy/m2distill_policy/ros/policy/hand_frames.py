@@ -62,23 +62,31 @@ class HandFrames:
             )
         self._frames, self._on_pose, self._on_problem = frames, on_pose, on_problem
         self._tree = FrameTree()
-        self._arrived: set[str] = set()  # moving frames of the chain since the last pose
+        self._chain: frozenset[str] = frozenset()  # moving frames between the two; empty: unknown
+        self._arrived: set[str] = set()  # those of them that have arrived since the last pose
         # rclpy's type of a callback has no second argument.
         on_moving: Any = self._on_moving
         moving = entities.subscription(TFMessage, "tf", on_moving, MOVING, needed=True)
-        entities.subscription(TFMessage, "tf_static", lambda message: self._update(message.transforms, False), STATIC)
+        entities.subscription(TFMessage, "tf_static", self._on_static, STATIC)
         self.sources = PartSources(entities.node, moving.topic_name, TRANSFORMS)
+
+    def _on_static(self, message: Any) -> None:
+        self._update(message.transforms, False)
+        self._chain = frozenset()
 
     def _on_moving(self, message: Any, info: dict[str, int | None]) -> None:
         children = {transform.child_frame_id.removeprefix("/") for transform in message.transforms}
         self._update(message.transforms, True)
-        stamps_ns = [conversions.stamp_to_ns(transform.header.stamp) for transform in message.transforms]
+        if self._chain and not children & self._chain:
+            return  # of other parts of the robot
         try:
             found = self._tree.find(self._frames.hand, self._frames.base)
         except MessageError as error:
+            self._chain = frozenset()
+            stamps_ns = [conversions.stamp_to_ns(transform.header.stamp) for transform in message.transforms]
             self._on_problem(str(error), max(stamps_ns, default=0))
             return
-        self.sources.parts = found.moving
+        self._chain = self.sources.parts = found.moving
         self.sources.received(children, info["publication_sequence_number"])
         self._arrived |= children & found.moving
         if self._arrived >= found.moving:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-# A thread that waits spins for at most this many turns, then sleeps. Without a limit a training beside other programs takes
-# many times as long; with none at all, waking costs a third of an idle machine's speed (docs/benchmarks.md).
+# A thread that waits spins for at most this many turns, then sleeps. Without a limit a training beside other programs
+# takes many times as long; with none at all, waking costs a third of the speed on idle cores (docs/benchmarks.md).
 SPIN_COUNT = 500
 
 

@@ -33,11 +33,13 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
         DashboardParameters,
         RecorderParameters,
         SimParameters,
+        TeleopParameters,
     )
 
     declared = {"policy": (ArmParameters, *POLICY_GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
     declared["dashboard"] = (DashboardParameters,)
-    nodes = system_nodes(SystemLaunchConfig(record="r", dashboard=True))
+    declared["teleop"] = (ArmParameters, TeleopParameters)
+    nodes = system_nodes(SystemLaunchConfig(record="r", dashboard=True, teleop=True))
     assert {node.name for node in nodes} == declared.keys()
     for node in nodes:
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
@@ -99,6 +101,8 @@ def test_every_option_can_be_set_on_the_command_line():
         "follow_checkpoint": True,
         "dashboard": True,
         "dashboard_port": 8771,
+        "dashboard_run": "runs/kitchen",
+        "teleop": True,
         "record": "r",
         "operator": "Ada",
         "suite": "libero_goal",
@@ -135,7 +139,7 @@ def test_an_invalid_choice_is_rejected(words, wording, capsys):
 def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     """No shell does it in `--video=~/v` and `video:=~/v`."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    paths = ("checkpoint", "params_file", "record", "assets", "cameras", "video")
+    paths = ("checkpoint", "params_file", "record", "dashboard_run", "assets", "cameras", "video")
     config, _ = read_arguments([f"--{name.replace('_', '-')}=~/{name}" for name in paths])
     for name in paths:
         assert getattr(config, name) == f"{tmp_path}/{name}"

@@ -112,14 +112,16 @@ class JobRunner:
             raise UserError(f"{self._job or 'another step'} is running; wait for its end, or cancel it")
         if job in RESTING and self._is_moving():
             raise UserError(f"the policy moves the arm; stop it before {job}, which occupies this computer")
-        arguments = self._arguments(job, text)
+        loop = asyncio.get_running_loop()
         self._job, self._begun_s = job, time.monotonic()
-        self._lines.clear()
         try:
+            await loop.run_in_executor(None, self._episodes.scan)  # the last one may just have been kept
+            arguments = self._arguments(job, text)
+            self._lines.clear()
             status = await self._execute(arguments)
         finally:
             self._process, self._job = None, ""
-            await asyncio.get_running_loop().run_in_executor(None, self.scan)
+            await loop.run_in_executor(None, self.scan)
         last = self._lines[-1] if self._lines else "done"
         results = [line for line in self._lines if " " in line and not line.startswith("next:")]
         if status == 0:

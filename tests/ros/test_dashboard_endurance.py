@@ -17,7 +17,7 @@ from m2distill_policy.ros.dashboard.cameras import NEWEST, Camera, CameraThread,
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
 ORIGIN = "http://robot.lan:8770"
-NIGHT = 3000  # states and images that change; a visible page receives 5 and 20 a second
+NIGHT = 1500  # states and images that change; a visible page receives 5 and 20 a second
 LOADED = "location.pathname === '/' && typeof state !== 'undefined' && state.now === 1"
 GROWTH = 1.3  # of nodes and of the memory, from the first third on
 

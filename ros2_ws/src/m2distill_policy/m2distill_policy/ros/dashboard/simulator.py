@@ -1,13 +1,15 @@
 """The simulator and the operator, as the page shows them, and the reset of the simulator."""
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
 
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.task import Future
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
@@ -15,6 +17,7 @@ from m2distill_policy.bringup.parameters import SimParameters
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common.conversions import LATCHED
 
+REPEAT_S = 5.0  # after which a request for the parameters is repeated
 LIMIT_S = 60.0  # of a reset, which may load another scene
 ALLOWED = ("suite", "task", "initial_state", "seed", "driver", "disturbed")  # parameters that the page may set
 
@@ -30,14 +33,33 @@ class Simulator:
     def __init__(self, node: Node, answer: Callable[[Client, Any, float], Awaitable[Any]]):
         self._node, self._answer = node, answer
         self._task, self._success, self._operator = "", False, False
+        self._settings: dict[str, Any] = {}  # of the present episode
+        self._are_old = True  # an episode has begun since they were read
+        self._read: Future | None = None  # their request
+        self._requested_s = 0.0
         node.create_subscription(String, "sim/task", self._on_task, LATCHED)
         node.create_subscription(Bool, "sim/success", self._on_success, LATCHED)
         node.create_subscription(Bool, "operator_active", self._on_operator, 10)
         self._set = node.create_client(SetParameters, "sim/set_parameters")
+        self._get = node.create_client(GetParameters, "sim/get_parameters")
         self._reset = node.create_client(Trigger, "sim/reset")
 
     def _on_task(self, message: String) -> None:
-        self._task = message.data
+        self._task, self._are_old = message.data, True
+
+    def refresh(self) -> None:
+        """Read the simulator's parameters after the start of an episode; called regularly on the node's thread."""
+        if self._read is not None and self._read.done():
+            values = self._read.result().values
+            if len(values) == len(ALLOWED):
+                self._settings = dict(zip(ALLOWED, map(parameter_value_to_python, values), strict=True))
+            self._read = None
+        elif self._read is not None and time.monotonic() - self._requested_s > REPEAT_S:  # the simulator has ended
+            self._get.remove_pending_request(self._read)
+            self._read, self._are_old = None, True
+        elif self._read is None and self._are_old and self._get.service_is_ready():
+            self._read, self._are_old = self._get.call_async(GetParameters.Request(names=ALLOWED)), False
+            self._requested_s = time.monotonic()
 
     def _on_success(self, message: Bool) -> None:
         self._success = message.data
@@ -54,6 +76,7 @@ class Simulator:
         return {
             "present": bool(node.count_services(self._reset.srv_name)),
             "task": self._task,
+            "settings": self._settings,
             "success": self._success,
             "operators": sorted(names - {own}),
             "operator_active": self._operator and bool(names),

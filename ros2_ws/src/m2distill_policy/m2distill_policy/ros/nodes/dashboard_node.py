@@ -83,6 +83,7 @@ class DashboardNode(Node):
             self._watched_s = time.monotonic()
         watched = time.monotonic() - self._watched_s < UNWATCHED_S
         self._cameras.subscribe(self._robot.image_topics() if watched else {})
+        self._simulator.refresh()
 
     # --- called by the other threads
 

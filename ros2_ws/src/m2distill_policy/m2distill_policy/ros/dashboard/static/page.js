@@ -169,6 +169,12 @@ const sections = {
   simulator(found) {
     $("simulator").hidden = !found.present;
     text("sim-task", found.task);
+    const key = JSON.stringify(found.settings), form = $("reset");
+    if (form.dataset.key !== key) {
+      form.dataset.key = key;
+      for (const name of ["task", "initial_state", "seed"]) form.elements[name].value = found.settings[name] ?? 0;
+      form.elements.driver.checked = found.settings.driver === "expert";
+    }
     text("sim-success", found.success ? "success" : "");
     text("operator", found.operator_active ? "an operator moves the arm" : found.operators.length ? `${found.operators.join(", ")}: at rest` : "no teleoperation is running");
   },

@@ -41,7 +41,7 @@ def test_a_page_that_is_open_over_night_does_not_grow(tmp_path):
             counted.server.update()
             counted.server.show("/a", images[number % 2])
             time.sleep(0.001)
-            if number % 50 == 0:
+            if number % 10 == 0:
                 tab.js(f"order('x', '{number}')")
             if (number + 1) % (NIGHT // 3) == 0:
                 tab.until(f"state.now === {number}", "the newest state")

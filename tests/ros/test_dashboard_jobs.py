@@ -82,8 +82,6 @@ def test_a_new_task_is_imported_shown_and_learned_by_the_commands_of_the_page(la
     assert NEW in text and text.count("<video") == 2
     assert do(jobs, "learn", "1").startswith("learned: ")
     assert jobs.section["tasks"] == [INSTRUCTION, NEW] and jobs.section["running"] == ""
-    with pytest.raises(UserError):  # the run knows the task already
-        do(jobs, "learn", "1")
     with pytest.raises(UserError, match="no promotion"):
         do(jobs, "rollback_run")
 

@@ -1,4 +1,4 @@
-"""docs/teach.md from the page alone: record, look, learn, promote, obey; `make teach` runs it on a copy of a run.
+"""docs/teach.md from the page alone: record, look, learn, promote, follow; `make teach` runs it on a copy of a run.
 
 M2DISTILL_LEARNED_RUN names the run, M2DISTILL_TEACH_STEPS the gradient steps if not those of the run, and
 M2DISTILL_SCREENSHOTS a folder for screenshots.

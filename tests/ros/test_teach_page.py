@@ -151,13 +151,20 @@ def test_a_third_task_is_taught_from_the_page_and_obeyed(desk):
     desk.fill("#promote-text", 10)
     print(desk.job("promote", LEARN_S))
     tab.until(f"state.policy.known.includes({json.dumps(desk.new)})", "the swap")
-    desk.fill("#reset [name=task]", desk.task)  # the page was loaded again
+    follow(desk)
+
+
+def follow(desk: Desk) -> None:
+    """Let the policy do the new task in another scene, then stop it."""
+    tab = desk.tab
+    tab.until(f"document.querySelector('#reset [name=task]').value === '{desk.task}'", "the simulator's settings")
+    tab.js("document.querySelector('#reset [name=driver]').checked = false")
     desk.fill("#reset [name=initial_state]", 40)
     desk.press("#reset button:not([value])", "reset_sim")
     desk.fill("#instruction", desk.new)
     desk.press("#instruct button", "instruct")
     tab.until("document.getElementById('state').innerText === 'running'", "the state")
     wait_for(lambda: tab.js("state.simulator.success"), lambda: "success", EPISODE_S)
-    desk.film("teach_obey")
+    desk.film("teach_follow")
     tab.key("Escape")
     tab.until("document.querySelector('#stopped.ok')?.innerText.startsWith('stopped: /policy')", "the result")

@@ -102,6 +102,8 @@ def test_every_option_can_be_set_on_the_command_line():
         "follow_checkpoint": True,
         "dashboard": True,
         "dashboard_port": 8771,
+        "dashboard_run": "runs/kitchen",
+        "teleop": True,
         "record": "r",
         "operator": "Ada",
         "teleop": True,
@@ -139,7 +141,7 @@ def test_an_invalid_choice_is_rejected(words, wording, capsys):
 def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     """No shell does it in `--video=~/v` and `video:=~/v`."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    paths = ("checkpoint", "params_file", "record", "assets", "cameras", "video")
+    paths = ("checkpoint", "params_file", "record", "dashboard_run", "assets", "cameras", "video")
     config, _ = read_arguments([f"--{name.replace('_', '-')}=~/{name}" for name in paths])
     for name in paths:
         assert getattr(config, name) == f"{tmp_path}/{name}"

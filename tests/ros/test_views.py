@@ -82,6 +82,7 @@ def test_every_panel_of_foxglove_has_its_topic_field_and_service(policy):
     topics, shown = types(policy), set()
     services = {service for service, _ in policy.get_service_names_and_types_by_node("policy", "/")}
     for panel, config in layout["configById"].items():
+        assert "title" not in config, panel  # Foxglove reads foxglovePanelTitle
         for value in FOXGLOVE_PATHS[panel.split("!")[0]](config):
             topic, _, path = value.partition(".")
             shown.add(topic)

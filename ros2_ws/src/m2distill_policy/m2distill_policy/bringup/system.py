@@ -8,7 +8,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -74,9 +74,10 @@ def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
         recorder = _chosen(chosen, RecorderParameters)
         nodes.append(_node(config, "m2distill_policy", "recorder", recorder | clock))
     if config.teleop:
-        nodes.append(_node(config, "m2distill_policy", "teleop", clock | {"arm": arm}))
+        teleop = _chosen(chosen, ArmParameters)
+        nodes.append(replace(_node(config, "m2distill_policy", "teleop", teleop | clock), optional=True))
     if config.dashboard:
-        shown: ParameterValues = {"port": config.dashboard_port, "episodes": config.record}
+        shown: ParameterValues = {"port": config.dashboard_port, "episodes": config.record, "run": config.dashboard_run}
         nodes.append(replace(_node(config, "m2distill_policy", "dashboard", shown), optional=True))
     return tuple(nodes)
 
@@ -149,6 +150,8 @@ def run(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
         if line := missing_policy(config):
             print(line, flush=True)
         print(f"running: {', '.join(nodes.pids)}; logs in {log_dir}/; press Ctrl-C to stop", flush=True)
+        page = f", or open http://127.0.0.1:{config.dashboard_port}" if config.dashboard else ""
+        print(f"next: m2distill instruct TEXT in another terminal{page}", flush=True)
         while True:
             nodes.check()
             time.sleep(0.5)
@@ -160,9 +163,11 @@ Ctrl-C ends all nodes; the exit status is then 130."""
 OPTION_NAMES = {"step_limit": ("--max-steps", "--step-limit")}  # m2distill's name first, then the node's
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add an option for each field of SystemLaunchConfig, and --log-dir."""
+def add_arguments(parser: Parser, without: Collection[str] = ()) -> None:
+    """Add an option for each field of SystemLaunchConfig but `without`, and --log-dir."""
     for option in fields(SystemLaunchConfig):
+        if option.name in without:
+            continue
         names = OPTION_NAMES.get(option.name, ("--" + option.name.replace("_", "-"),))
         text = option.metadata["description"].replace("%", "%%")
         if option.type is bool:
@@ -180,7 +185,8 @@ def add_arguments(parser: Parser) -> None:
 
 def chosen_by(options: argparse.Namespace) -> tuple[SystemLaunchConfig, Path]:
     """Return the system that parsed options describe, and the folder for logs."""
-    return SystemLaunchConfig(**{f.name: getattr(options, f.name) for f in fields(SystemLaunchConfig)}), options.log_dir
+    chosen: dict[str, Any] = {f.name: getattr(options, f.name, f.default) for f in fields(SystemLaunchConfig)}
+    return SystemLaunchConfig(**chosen), options.log_dir
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[SystemLaunchConfig, Path]:

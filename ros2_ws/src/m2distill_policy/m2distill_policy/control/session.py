@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
-from m2distill_policy.errors import PolicyTimeoutError, SpecError, UserError
+from m2distill_policy.errors import PolicyHoldError, SpecError, UserError
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.joint_merger import JointMerger
@@ -31,7 +31,7 @@ JUMP_HOLD_NS = 500_000_000  # time without another jump of a joint after which t
 class StepPolicy(Protocol):
     """Policy that is called once per step and keeps its own history, such as `inference.InferencePolicy`.
 
-    A step may raise PolicyTimeoutError; the arm is then held.
+    A step may raise PolicyHoldError; the arm is then held.
     """
 
     def reset(self) -> None: ...
@@ -240,8 +240,8 @@ class PolicySession:
             command = self._guard.apply_limits(command, self._pose.value.position_m if self._pose else None)
         except SafetyFault as fault:
             return self._stop_by(fault)
-        except PolicyTimeoutError as late:
-            return Hold(str(late))
+        except PolicyHoldError as problem:
+            return Hold(str(problem))
         self._history_broken = False
         return command
 

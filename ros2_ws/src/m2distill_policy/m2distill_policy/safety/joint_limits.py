@@ -10,7 +10,6 @@ import numpy as np
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.safety.limits import SafetyLimits
-from m2distill_policy.spec import HAND_POSE
 
 _PANDA_RAD = (
     (-2.8973, 2.8973),
@@ -54,8 +53,8 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     Raises:
         UserError: the limits of a joint are unknown, or `limits` has another number of joints.
     """
-    if names == HAND_POSE:  # in simulation alone, which has limits of its own
-        return np.tile([-np.inf, np.inf], (len(names), 1))
+    if not names:
+        return np.zeros((0, 2))
     lower, upper = limits.joint_lower_rad, limits.joint_upper_rad
     if limits.joint_names and lower:
         given = dict(zip(limits.joint_names, zip(lower, upper, strict=True), strict=True))

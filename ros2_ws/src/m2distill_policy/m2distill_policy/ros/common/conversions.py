@@ -7,12 +7,13 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
+from m2distill_policy.observations.poses import Pose
 
 LATCHED = QoSProfile(
     depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
@@ -56,6 +57,12 @@ def joint_state_from_numpy(names: list[str], positions: np.ndarray, stamp_ns: in
     message = JointState(name=list(names), position=array.array("d", positions))
     message.header.stamp = stamp_from_ns(stamp_ns)
     return message
+
+
+def pose_to_numpy(message: PoseStamped) -> Pose:
+    """Return the pose as it is, unchecked."""
+    position, quat = message.pose.position, message.pose.orientation
+    return Pose(np.array([position.x, position.y, position.z]), np.array([quat.x, quat.y, quat.z, quat.w]))
 
 
 def twist_to_numpy(message: TwistStamped) -> tuple[np.ndarray, np.ndarray]:

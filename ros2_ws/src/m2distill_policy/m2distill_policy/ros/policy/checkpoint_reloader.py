@@ -44,11 +44,6 @@ class LoadedCheckpoint:
 def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedCheckpoint:
     """Load a checkpoint for a node with these settings and limits. Raises UserError."""
     checkpoint: Checkpoint = load_checkpoint(Path(path))
-    if checkpoint.spec.observes_hand:
-        raise CheckpointError(
-            f"{path} observes the pose of the hand, which no topic provides in the frame of its training; evaluate it "
-            "in simulation, or train with --state joints"
-        )
     policy = InferencePolicy(
         checkpoint, settings.sampling, settings.seed, settings.precision, settings.inference_backend, settings.device
     )

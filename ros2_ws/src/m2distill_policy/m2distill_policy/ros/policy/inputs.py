@@ -49,7 +49,7 @@ class Inputs:
         entities: Entities of the node.
         session: Session that receives the observations.
         compressed: Subscribe to compressed images.
-        frame_id: Required frame of the hand's pose.
+        pose_frame_id: Required frame of the hand's pose.
         on_input: Function that is called with the input's name and the stamp in ns after each message.
         topics: Topics that have other names on the robot, as `Robot.topics`.
     """
@@ -59,12 +59,14 @@ class Inputs:
         entities: ManagedEntities,
         session: PolicySession,
         compressed: bool,
-        frame_id: str,
+        pose_frame_id: str,
         on_input: Callable[[str, int], None],
         topics: Mapping[str, str] = NO_TOPICS,
     ):
         self.listening = False
-        self._entities, self._session, self._frame_id, self._on_input = entities, session, frame_id, on_input
+        observed = session.spec.observes_hand
+        self._remedy = "the checkpoint observes it there" if observed else "the frame of the commands; set frame_id"
+        self._entities, self._session, self._frame_id, self._on_input = entities, session, pose_frame_id, on_input
         self._checks: dict[str, InputCheck] = {}
         self._reported: set[tuple[str, int, int]] = set()  # cameras with a size that was logged
         kind = CompressedImage if compressed else Image
@@ -78,16 +80,17 @@ class Inputs:
                 best_effort(1),
                 needed=True,
             )
-        self._before = JointMerger(session.spec)  # joints received while the node is inactive
+        self._before = JointMerger(session.joint_spec)  # joints received while the node is inactive
         # rclpy's type of a callback has no second argument.
         on_joints: Any = self._on_joints
+        streams = [stream.name for stream in session.streams]
         joints_name = topics.get(JOINTS, JOINTS)
-        joints = entities.subscription(JointState, joints_name, on_joints, best_effort(5), needed=True)
-        self.sources = JointSources(
-            entities.node, joints.topic_name, session.spec.joint_names + session.spec.gripper_joint_names
-        )
-        if POSE in (stream.name for stream in session.streams):
-            entities.subscription(PoseStamped, POSE, self._on_pose, best_effort(1), needed=True)
+        if JOINTS in streams:
+            entities.subscription(JointState, joints_name, on_joints, best_effort(5), needed=True)
+        joints = session.joint_spec.joint_names + session.joint_spec.gripper_joint_names
+        self.sources = JointSources(entities.node, entities.node.resolve_topic_name(joints_name), joints)
+        if POSE in streams:
+            entities.subscription(PoseStamped, topics.get(POSE, POSE), self._on_pose, best_effort(1), needed=True)
 
     def check(self) -> tuple[list[str], list[str]]:
         """Return the faults of the robot's messages, and the inputs that are missing or too slow."""
@@ -157,8 +160,7 @@ class Inputs:
         if message.header.frame_id != self._frame_id:
             self._reject(
                 POSE,
-                f"is in the frame {message.header.frame_id!r}, expected {self._frame_id!r}, the frame "
-                "of the commands; set frame_id",
+                f"is in the frame {message.header.frame_id!r}, expected {self._frame_id!r}; {self._remedy}",
                 stamp_ns,
             )
         elif self.listening:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bag_writer import MS, START_NS, header, image, of, policy_action, twist, write_bag
 
+from m2distill_policy.cameras import find_camera
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.session import PolicySession
@@ -15,6 +16,7 @@ from m2distill_policy.observations.poses import Pose, displace, hand_state
 from m2distill_policy.robot import robot_from_settings
 from m2distill_policy.safety.arm_presets import limits_of, load_arm
 from m2distill_policy.spec import HAND_DOWN, HAND_POSE
+from m2distill_training.data.lerobot.lerobot_export import export_lerobot
 from m2distill_training.data.libero.reader import Demo, open_libero
 from m2distill_training.data.rosbag.bag_import import import_bags
 from m2distill_training.engine.train import train
@@ -87,15 +89,9 @@ def make_arm(tmp_path):
 def imported(bag: Path, out: Path, **options) -> Demo:
     (report,) = import_bags([bag], out, instruction="wave", **options)
     assert not report.dropped and report.steps == STEPS
-    with open_libero(out / report.file, "before", options.pop("cameras", None) or (camera("top"),)) as file:
+    with open_libero(out / report.file, "before", [find_camera("top")]) as file:
         (demo,) = file.demos()
     return demo
-
-
-def camera(name: str):
-    from m2distill_policy.cameras import find_camera
-
-    return find_camera(name)
 
 
 def test_a_robot_of_poses_alone_is_imported_learned_and_driven(make_arm, tmp_path):
@@ -127,6 +123,14 @@ def test_a_robot_of_poses_alone_is_imported_learned_and_driven(make_arm, tmp_pat
         session.observe_pose(pose.position_m, -pose.quat_xyzw * (-1) ** number, now_ns)
         assert np.isfinite(session.tick(now_ns).linear_m_s).all()
     np.testing.assert_array_equal(seen, demo.joint)
+
+
+def test_demonstrations_of_another_robot_are_exported_with_its_names_units_and_rate(make_arm, tmp_path):
+    imported(write_bag(tmp_path / "bag", events()), tmp_path / "data", arm=make_arm())
+    info = export_lerobot([tmp_path / "data/wave_demo.hdf5"], tmp_path / "lerobot", True, [find_camera("top")])
+    state = info["features"]["observation.state"]
+    assert (state["names"], state["shape"], info["robot_type"]) == (list(HAND_POSE), [6], "other")
+    assert state["info"]["units"] == ["m"] * 3 + ["rad"] * 3
 
 
 def test_the_state_of_a_recorded_robot_of_joints_can_be_the_pose_of_its_hand(make_arm, tmp_path):

@@ -168,7 +168,9 @@ def _with_stamps(bag: EpisodeBag, stamps: list[int | None], times: list[int], to
         for time_ns, message in bag.messages(bag.find(topic))
     ]
     if not clocks:
-        raise DataError(f"{VELOCITY} has no stamps, and no joint_states or ee_pose tells the time of the observations")
+        raise DataError(
+            f"{VELOCITY} has no stamps, and neither joint_states nor ee_pose gives the time of the observations"
+        )
     clocks.sort()
     since = np.array([time_ns - clocks[0][0] for time_ns, _ in clocks], np.float64)
     offsets = np.array([offset_ns - clocks[0][1] for _, offset_ns in clocks], np.float64)

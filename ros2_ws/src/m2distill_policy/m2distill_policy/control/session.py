@@ -21,7 +21,7 @@ from m2distill_policy.observations.observation import Observation, prepare_image
 from m2distill_policy.observations.poses import Pose, hand_state
 from m2distill_policy.robot import HAND, SAME
 from m2distill_policy.safety.arm_presets import limits_of
-from m2distill_policy.safety.joint_limits import joint_ranges
+from m2distill_policy.safety.joint_limits import check_joints, joint_ranges
 from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
@@ -261,16 +261,9 @@ class PolicySession:
         return Hold(self.fault)
 
     def _check_joints(self) -> None:
-        if self._joints is None:
-            return
-        joint_J, _ = self._joints.value
-        margin = self.limits.joint_margin_rad
-        for name, angle, (low, high) in zip(self.joint_spec.joint_names, joint_J, self._ranges_J2, strict=True):
-            if not low + margin <= angle <= high - margin:
-                raise SafetyFault(
-                    f"{name} is at {angle:.3f} rad, closer than {margin:g} (joint_margin_rad) to the "
-                    f"limits of its range {low:g} to {high:g}; move the arm away from them"
-                )
+        if self._joints is not None:
+            joint_J, _ = self._joints.value
+            check_joints(self.joint_spec.joint_names, joint_J, self._ranges_J2, self.limits.joint_margin_rad)
 
     def why_hold(self, now_ns: int) -> str:
         """Return why a tick must hold; empty if it may act."""

@@ -56,10 +56,8 @@ class EpisodeController:
         self._acknowledged = ""  # instruction that the policy follows now
         streams = [topic.name for topic in topics if topic.continuous]
         spec = PolicySpec.from_json(labels["spec"])
-        output = output_from_settings(settings_from_json(labels["arm_settings"]))
-        self.motion = episode_topics.MOTIONS[output.output].name  # topic of the arm's commands
-        has_gripper = output.gripper_output != "none"
-        self.check = EpisodeCheck(spec, streams, (self.motion, episode_topics.GRIPPER)[: 1 + has_gripper])
+        self.motion, *gripper = _command_topics(labels["arm_settings"])
+        self.check = EpisodeCheck(spec, streams, (self.motion, *gripper))
         namespace = node.get_namespace().rstrip("/")
         self._names = {topic.name: f"{namespace}/{topic.name}" for topic in topics}
         self._cameras: dict[str, dict] = {}  # calibration from camera_info, by camera
@@ -277,3 +275,9 @@ class EpisodeController:
             }
         )
         return episode.keep()
+
+
+def _command_topics(arm_settings: str) -> list[str]:
+    """Return the topic of the arm's commands, and that of the gripper's if there is one."""
+    output = output_from_settings(settings_from_json(arm_settings))
+    return [episode_topics.MOTIONS[output.output].name, *([episode_topics.GRIPPER] * (output.gripper_output != "none"))]

@@ -24,9 +24,14 @@ ROBOT = Path(__file__).with_name("remote_robot.py")
 
 
 class TwoHosts:
-    """Context manager of the hosts "robot" and "policy"."""
+    """Context manager of the hosts "robot" and "policy".
 
-    def __init__(self):
+    Args:
+        tuned: Forget fragments of datagrams that lost one after 1 s, not after 30 s, in which they fill the buffer.
+    """
+
+    def __init__(self, tuned: bool = False):
+        self._tuned = tuned
         self._keepers: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "TwoHosts":
@@ -45,6 +50,9 @@ class TwoHosts:
                 self._keepers[name] = keeper
                 if keeper.stdout.readline() != "up\n":
                     raise OSError(keeper.stderr.read().strip() or "no namespace can be made here")
+            for name in ADDRESSES if self._tuned else ():
+                tune = self.command(name, ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ipfrag_time"])
+                subprocess.run(tune, check=True)
             ends = [word for name, address in ADDRESSES.items() for word in (str(self._keepers[name].pid), address)]
             command = [sys.executable, str(Path(__file__).with_name("cable.py")), *ends]
             pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
@@ -180,13 +188,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--tuned", action="store_true", help="set net.ipv4.ipfrag_time to 1")
+    parser.add_argument("--transports", nargs="+", default=("raw", "compressed"))
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(reason)
     from m2distill_policy.bringup.processes import NodeDescription, command_line, environment
 
     size = ["--width", str(options.width), "--height", str(options.height)]
-    for transport in ("raw", "compressed"):
+    for transport in options.transports:
         parameters = {
             "checkpoint": str(options.checkpoint.resolve()),
             "arm": "libero_sim",
@@ -196,7 +206,7 @@ def main() -> None:
         policy = command_line(NodeDescription("m2distill_policy", "policy_node", "policy", "", parameters))
         robot = [*size, "--transport", transport, "--instruction", options.instruction]
         with (
-            TwoHosts() as hosts,
+            TwoHosts(options.tuned) as hosts,
             tempfile.TemporaryDirectory() as folder,
             RemotePolicy(hosts, policy, Path(folder), robot, environment()) as remote,
         ):

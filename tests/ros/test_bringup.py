@@ -106,7 +106,6 @@ def test_every_option_can_be_set_on_the_command_line():
         "teleop": True,
         "record": "r",
         "operator": "Ada",
-        "teleop": True,
         "suite": "libero_goal",
         "task": 4,
         "initial_state": 5,

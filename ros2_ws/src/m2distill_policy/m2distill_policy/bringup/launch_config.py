@@ -106,10 +106,6 @@ class PolicyLaunchConfig(SharedLaunchConfig):
     )
     dashboard_port: int = _launch_option(DashboardParameters, "port", "dashboard_port")
     dashboard_run: str = _launch_option(DashboardParameters, "run", "dashboard_run")
-    teleop: bool = parameter(
-        False,
-        "start the node teleop, so that a joystick moves the arm; joy_node of ROS 2 must publish its topic joy",
-    )
     autostart: bool = _launch_option(PolicyParameters, "autostart")
 
 

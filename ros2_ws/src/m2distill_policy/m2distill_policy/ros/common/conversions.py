@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import decode_compressed
+from m2distill_policy.observations.poses import Pose
 from m2distill_policy.ros.common import cv_bridge_decoding
 
 LATCHED = QoSProfile(
@@ -59,6 +60,12 @@ def joint_state_from_numpy(
     message = JointState(name=list(names), position=array.array("d", positions), velocity=array.array("d", velocities))
     message.header.stamp = stamp_from_ns(stamp_ns)
     return message
+
+
+def pose_to_numpy(message: PoseStamped) -> Pose:
+    """Return the pose as it is, unchecked."""
+    position, quat = message.pose.position, message.pose.orientation
+    return Pose(np.array([position.x, position.y, position.z]), np.array([quat.x, quat.y, quat.z, quat.w]))
 
 
 def twist_to_numpy(message: TwistStamped) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger
 from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, PolicyParameters
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
-from m2distill_policy.robot import robot_from_settings
+from m2distill_policy.robot import pose_frame, robot_from_settings
 from m2distill_policy.ros.common import cv_bridge_decoding, parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
@@ -101,6 +101,7 @@ class PolicyNode(LifecycleNode):
         self._robot.check(active.spec, self._arm)
         session = PolicySession(active.spec, active.thread, active.instructions, limits, output.output == "pose")
         entities, frame_id = self._entities, output.frame_id or active.spec.action.frame_id
+        pose_frame_id = pose_frame(active.spec, frame_id, limits.has_workspace or output.output == "pose")
         background = BackgroundExecutor()
         entities.at_destruction(background.end)
         entities.timer(POLL_PERIOD_S, background.poll, always=True)
@@ -112,7 +113,7 @@ class PolicyNode(LifecycleNode):
             entities,
             session,
             settings.image_transport == "compressed",
-            Frames(output.base_frame or frame_id, output.ee_frame),
+            Frames(output.base_frame or pose_frame_id, output.ee_frame),
             controller.loop.on_input,
             self._robot.topics,
         )

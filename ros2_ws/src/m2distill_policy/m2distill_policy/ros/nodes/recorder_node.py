@@ -29,7 +29,7 @@ from m2distill_policy.ros.recorder.bag_types import bag_types
 from m2distill_policy.ros.recorder.episode_controller import EpisodeController
 from m2distill_policy.ros.recorder.status_reporter import StatusReporter
 from m2distill_policy.ros.recorder.topic_recorder import TopicRecorder
-from m2distill_policy.safety.arm_presets import load_arm, resolve_arm, settings_to_json
+from m2distill_policy.safety.arm_presets import load_arm, output_from_settings, resolve_arm, settings_to_json
 from m2distill_policy.spec import read_spec
 
 FLUSH_PERIOD_S = 0.25  # data that the end of this process may lose
@@ -84,7 +84,7 @@ class RecorderNode(LifecycleNode):
         else:
             raise UserError(
                 "no checkpoint; set the parameter `checkpoint` to a checkpoint's directory, or `arm` to an arm file "
-                "with cameras and joint_names"
+                "with cameras and joint_names, or with cameras and `state: hand`"
             )
         labels = {
             "success": UNKNOWN,
@@ -100,7 +100,8 @@ class RecorderNode(LifecycleNode):
         background = BackgroundExecutor()
         entities.at_destruction(background.end)
         compressed = settings.image_transport == "compressed"
-        names = episode_topics(spec, compressed, robot.topics, self._is_posed_by_tf(arm))
+        output = output_from_settings(arm).output
+        names = episode_topics(spec, compressed, robot.topics, output, self._is_posed_by_tf(arm))
         episodes = EpisodeController(self, recordings, names, bag_types(), labels, self._settings, background)
         topics = TopicRecorder(entities, names, spec, settings.max_gap_s, episodes)
         status = StatusReporter(entities, episodes, topics, self._settings)

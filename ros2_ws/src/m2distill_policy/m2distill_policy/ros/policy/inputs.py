@@ -67,6 +67,8 @@ class Inputs:
         topics: Mapping[str, str] = NO_TOPICS,
     ):
         self.listening = False
+        observed = session.spec.observes_hand
+        self._remedy = "the checkpoint observes it there" if observed else "the frame of the commands; set frame_id"
         self._entities, self._session, self._frame_id, self._on_input = entities, session, frames.base, on_input
         self._checks: dict[str, InputCheck] = {}
         self._no_pose = ""  # why TF has no pose of the hand
@@ -82,23 +84,26 @@ class Inputs:
                 best_effort(1),
                 needed=True,
             )
-        self._before = JointMerger(session.spec)  # joints received while the node is inactive
+        self._before = JointMerger(session.joint_spec)  # joints received while the node is inactive
         # rclpy's type of a callback has no second argument.
         on_joints: Any = self._on_joints
+        streams = [stream.name for stream in session.streams]
         joints_name = topics.get(JOINTS, JOINTS)
-        joints = entities.subscription(JointState, joints_name, on_joints, best_effort(5), needed=True)
-        parts = session.spec.joint_names + session.spec.gripper_joint_names
-        self._joint_sources = PartSources(entities.node, joints.topic_name, JOINT_STATE, parts)
+        if JOINTS in streams:
+            entities.subscription(JointState, joints_name, on_joints, best_effort(5), needed=True)
+        parts = session.joint_spec.joint_names + session.joint_spec.gripper_joint_names
+        joints_topic = entities.node.resolve_topic_name(joints_name)
+        self._joint_sources = PartSources(entities.node, joints_topic, JOINT_STATE, parts)
         self.sources = [self._joint_sources]
-        if POSE in (stream.name for stream in session.streams):
-            self._receive_pose(frames)
+        if POSE in streams:
+            self._receive_pose(frames, topics.get(POSE, POSE))
 
-    def _receive_pose(self, frames: Frames) -> None:
+    def _receive_pose(self, frames: Frames, topic: str) -> None:
         if frames.hand:
             transforms = HandFrames(self._entities, frames, self._on_frame_pose, self._on_frame_problem)
             self.sources.append(transforms.sources)
         else:
-            self._entities.subscription(PoseStamped, POSE, self._on_pose, best_effort(1), needed=True)
+            self._entities.subscription(PoseStamped, topic, self._on_pose, best_effort(1), needed=True)
 
     def check(self) -> tuple[list[str], list[str]]:
         """Return the faults of the robot's messages, and the inputs that are missing or too slow."""
@@ -169,8 +174,7 @@ class Inputs:
         if message.header.frame_id != self._frame_id:
             self._reject(
                 POSE,
-                f"is in the frame {message.header.frame_id!r}, expected {self._frame_id!r}, the frame "
-                "of the commands; set frame_id",
+                f"is in the frame {message.header.frame_id!r}, expected {self._frame_id!r}; {self._remedy}",
                 stamp_ns,
             )
         elif self.listening:

@@ -15,6 +15,7 @@ from std_msgs.msg import Float64MultiArray
 from m2distill_policy.action import Command
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.observations.poses import Pose, are_near, displace
+from m2distill_policy.recording.episode_topics import MOTIONS
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.servo import ServoSwitch
@@ -41,11 +42,12 @@ class Outputs:
         self._clock, self._log, self._frame_id = entities.node.get_clock(), entities.node.get_logger(), frame_id
         self._stamp_sending = settings.command_stamp == "sending"
         self._session, self._period_s = session, 1 / session.spec.rate_hz
-        kind, topic, self._encode = {
-            "twist": (TwistStamped, "twist_cmd", self._twist),
-            "pose": (PoseStamped, "target_pose", self._target),
-            "array": (Float64MultiArray, "velocity_cmd", self._array),
+        kind, self._encode = {
+            "twist": (TwistStamped, self._twist),
+            "pose": (PoseStamped, self._target),
+            "array": (Float64MultiArray, self._array),
         }[settings.output]
+        topic = MOTIONS[settings.output].name
         self._by_pose = settings.output == "pose"
         self._pub = None if settings.dry_run else entities.publisher(kind, topic, 10)
         self._gripper = self._servo = None

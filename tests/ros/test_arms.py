@@ -127,6 +127,8 @@ def test_invalid_or_missing_poses_hold_the_hand_at_its_last_pose(impedance, clie
         client.sensors.cancel()
         client.wait_for_state(PolicyStatus.HOLDING, "silent")
         impedance.wait_for_stop(hand)
+        assert client.call("reset_fault").success  # there is none: the hold and its pose continue
+        assert client.status.state == PolicyStatus.HOLDING and impedance.away_m(hand)[-1] == 0
         nodes.check()
 
 

@@ -11,7 +11,7 @@ from m2distill_policy.ros.common import servo
 from m2distill_policy.ros.policy import gripper
 
 FOLDER = Path(__file__).parent
-TESTS = [str(FOLDER / "test_outputs.py"), str(FOLDER / "test_servo.py")]
+TESTS = [str(FOLDER / name) for name in ("test_outputs.py", "test_servo.py", "test_teleop.py")]
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_gripper_actions_and_servo_with_interfaces_from_source(request):
     (packages,) = base.glob("install/lib/python*/site-packages")
     for name, path in (("PYTHONPATH", packages), ("LD_LIBRARY_PATH", base / "install" / "lib")):
         variables[name] = os.pathsep.join(filter(None, [str(path), os.environ.get(name, "")]))
-    chosen = "receives_few_goals or with_moveit_msgs"
+    chosen = "receives_few_goals or with_moveit_msgs or with_control_msgs"
     command = [sys.executable, "-m", "pytest", "-q", *TESTS, "-k", chosen, "-p", "no:cacheprovider"]
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert "4 passed" in ended.stdout, ended.stdout + ended.stderr
+    assert "5 passed" in ended.stdout, ended.stdout + ended.stderr

@@ -20,9 +20,11 @@ from std_msgs.msg import Bool, Float64
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, environment
 from m2distill_policy.ros.common.conversions import twist_to_numpy
+from m2distill_policy.ros.policy import gripper
 
 STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
 FREE, HELD = [0] * 6, [0, 0, 0, 0, 1, 0]
+OPEN, CLOSE = [0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 1, 0]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,14 @@ def nodes(checkpoint_path, tmp_path_factory) -> Iterator[NodeProcesses]:
 
 @pytest.fixture
 def operator(client, nodes):
-    """Client with a joystick that publishes `client.stick` at 20 Hz; None: no messages."""
+    give_joystick(client)
+    yield client
+    client.stick = None
+    client.wait(lambda: not client.active or not client.active[-1], "the release of the deadman")
+
+
+def give_joystick(client) -> None:
+    """Publish `client.stick` at 20 Hz; None: no messages."""
     client.stick = None
     client.joy_stamp = Time  # none
     client.active: list[bool] = []
@@ -52,9 +61,6 @@ def operator(client, nodes):
 
     client.create_timer(0.05, speak)
     client.wait(joy_pub.get_subscription_count, "the teleop node", 90.0)
-    yield client
-    client.stick = None
-    client.wait(lambda: not client.active or not client.active[-1], "the release of the deadman")
 
 
 def twists(client, since: int = 0) -> list[np.ndarray]:
@@ -69,7 +75,7 @@ def test_the_arm_follows_the_stick_while_the_deadman_is_held_and_stops_when_it_i
     assert all(t.tolist() == pytest.approx([0.1, 0, 0, 0, 0, 0]) for t in twists(operator))
     assert operator.active[0] and all(operator.active)
     assert operator.of("gripper_cmd") == []  # the deadman alone leaves the gripper as it is
-    operator.stick = (FORWARD, [0, 1, 0, 0, 1, 0])
+    operator.stick = (FORWARD, OPEN)
     assert operator.wait(lambda: operator.of("gripper_cmd"), "the gripper")[-1].data == pytest.approx(0.08)
     operator.stick = (FORWARD, FREE)
     operator.wait(lambda: not operator.active[-1], "the release")
@@ -179,3 +185,33 @@ def test_parameters_read_at_startup_cannot_be_set_later(operator):
     operator.wait(teleop.services_are_ready, "the parameter services", 90.0)
     answer = operator.change_parameters(teleop, [Parameter("linear_m_s", value=0.5)])
     assert answer.results[0].reason == "linear_m_s: it is read at startup only; start the node again with the new value"
+
+
+def test_a_button_moves_a_gripper_by_one_goal_with_control_msgs(client, tmp_path):
+    if gripper.ParallelGripperCommand is None:
+        pytest.skip("control_msgs is not installed")
+    from rclpy.action import ActionServer
+
+    arm = tmp_path / "arm.yaml"
+    arm.write_text("extends: franka_servo\ngripper_output: parallel_action\n")
+    goals = []
+
+    def execute(handle):
+        goals.append(tuple(handle.request.command.position))
+        handle.succeed()
+        return gripper.ParallelGripperCommand.Result()
+
+    server = ActionServer(client, gripper.ParallelGripperCommand, "gripper_action", execute)
+    teleop = NodeDescription("m2distill_policy", "teleop_node", "teleop", "", {"joy_timeout_s": 1.0, "arm": str(arm)})
+    with NodeProcesses([teleop], tmp_path) as nodes:
+        give_joystick(client)
+        for buttons in (OPEN, CLOSE):
+            before = len(goals)
+            client.stick = (STILL, buttons)
+            client.wait(lambda n=before: len(goals) > n, "a goal")
+            sent = client.sent_joy
+            client.wait(lambda n=sent: client.sent_joy > n + 10, "the button held for half a second")
+            assert len(goals) == before + 1
+        assert goals[0][0] > goals[1][0]
+        nodes.check()
+    server.destroy()

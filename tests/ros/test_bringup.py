@@ -37,8 +37,7 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
     )
 
     declared = {"policy": (ArmParameters, *POLICY_GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
-    declared["dashboard"] = (DashboardParameters,)
-    declared["teleop"] = (ArmParameters, TeleopParameters)
+    declared |= {"dashboard": (DashboardParameters,), "teleop": (ArmParameters, TeleopParameters)}
     nodes = system_nodes(SystemLaunchConfig(record="r", dashboard=True, teleop=True))
     assert {node.name for node in nodes} == declared.keys()
     for node in nodes:
@@ -50,9 +49,11 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
 
 def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_and_range():
     from m2distill_policy.bringup.parameters import POLICY_GROUPS
+    from m2distill_policy.robot import RobotParameters
     from m2distill_policy.safety.arm_presets import arm_names, load_arm
 
-    declared = {field.name: field for group in POLICY_GROUPS for field in fields(group)}
+    groups = (*POLICY_GROUPS, RobotParameters)
+    declared = {field.name: field for group in groups for field in fields(group)}
     for arm in arm_names():
         for name, value in load_arm(arm).items():
             low, high = declared[name].metadata["bounds"]

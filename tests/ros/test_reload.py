@@ -11,15 +11,10 @@ import torch
 from harness import KNOWN, Client, policy_node, run
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.parameters import PolicyParameters
 from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_policy.errors import CheckpointError
 from m2distill_policy.models import Policy
 from m2distill_policy.ros.common.conversions import stamp_to_ns
-from m2distill_policy.ros.policy.checkpoint_reloader import load
-from m2distill_policy.safety.limits import SafetyLimits
-from m2distill_policy.spec import HAND_POSE
 
 PERIOD_MS = 50
 
@@ -133,12 +128,3 @@ def test_an_invalid_checkpoint_is_rejected_and_nothing_changes(kind, expected, r
 def test_the_service_responds_after_the_swap(running, checkpoint_path):
     answer = running.call("reload")
     assert answer.success and answer.message.endswith("is already active")
-
-
-def test_a_checkpoint_that_observes_the_pose_of_the_hand_is_rejected(checkpoint_path, tmp_path):
-    checkpoint = load_checkpoint(checkpoint_path)
-    spec = replace(checkpoint.spec, joint_names=HAND_POSE)
-    weights = Policy(checkpoint.model_config, spec).state_dict()
-    save_checkpoint(tmp_path / "hand", replace(checkpoint, state_dict=weights, spec=spec))
-    with pytest.raises(CheckpointError, match="observes the pose of the hand, which no topic provides"):
-        load(str(tmp_path / "hand"), PolicyParameters(), SafetyLimits())

@@ -5,6 +5,8 @@ its own, with a small tmpfs at the folder that it is given.
 """
 
 import contextlib
+import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -18,9 +20,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError
+from m2distill_policy.models import Policy, small
 from m2distill_policy.recording.episode import Recordings
-from m2distill_policy.spec import CameraSpec, PolicySpec
+from m2distill_policy.spec import CameraSpec, PolicySpec, libero_spec
 from m2distill_policy.utils.files import write_atomically
 from m2distill_sim.assets import write_folder
 from m2distill_sim.libero_writer import SimulatedEpisode, store_demo, write_task
@@ -34,15 +38,19 @@ from m2distill_training.data.store import open_store
 from m2distill_training.data.task_memory import save_task_memory
 from m2distill_training.data.videos import read_frames
 from m2distill_training.data.windows import DemoSubset
+from m2distill_training.runs.onnx_files import write_files
 from m2distill_training.runs.records import append_line, read_lines, write_json
+from m2distill_training.runs.tensorboard import write_events
 
 T, PX = 40, 64
-LINE = "line of a log"
+LINE, EVENTS = "line of a log", "events for TensorBoard"
+NOT_FLUSHED = (LINE, EVENTS)  # a kill may cut their last part short
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (T, PX, PX, 3), np.uint8)
 DEMO = Demo("a", {"agentview": IMAGES, "wrist": IMAGES}, *(RNG.uniform(-1, 1, (T, n)).astype("f4") for n in (7, 2, 7)))
 SPEC = PolicySpec(tuple(CameraSpec(name, PX, PX, True) for name in ("agentview", "wrist")))
 SUBSET: list[DemoSubset] = []  # of the source file
+POINTS = [(step, {"x" * 1000: 0.0}) for step in range(400)]
 
 
 def _record(folder: Path) -> None:
@@ -83,9 +91,22 @@ def writers(source: Path) -> dict[str, Callable[[Path], object]]:
         "record": lambda folder: write_json(folder / "a.json", {"text": ["x" * 900] * 2000}),
         LINE: lambda folder: append_line(folder / "a.jsonl", {"text": ["x" * 900] * 2000}),
         "page or image": lambda folder: write_atomically(folder / "a.html", RNG.bytes(2_000_000)),
+        EVENTS: lambda folder: write_events(folder / "tensorboard", "stage_1", POINTS),
+        "checkpoint": lambda folder: save_checkpoint(folder / "checkpoint", a_checkpoint()),
+        "ONNX export": lambda folder: write_files(
+            folder / "onnx", {"encoder.onnx": bytes(400_000), "spec.json": b"{}"}
+        ),
         "assets": lambda folder: write_folder(folder / "assets", {"a/b": RNG.bytes(2_000_000)}),
         "episode of the recorder": _record,
     }
+
+
+@functools.cache
+def a_checkpoint() -> Checkpoint:
+    """Return a checkpoint of about 1 MB."""
+    spec = libero_spec(64, text_encoder="none", text_width=8)
+    config = dataclasses.replace(small(), layers=1)
+    return Checkpoint(spec, config, Policy(config, spec).state_dict(), {"do": np.zeros(8, np.float32)})
 
 
 def outcome(write: Callable[[Path], object], folder: Path) -> str:
@@ -154,6 +175,8 @@ def read_again(folder: Path) -> str:
             np.load(path)
         for path in folder.rglob("*.jsonl"):
             read_lines(path)
+        if (folder / "checkpoint").is_dir():
+            load_checkpoint(folder / "checkpoint")
         for path in [path for path in folder.rglob("*.json") if path.parent.name != "meta"]:
             json.loads(path.read_text())
         for path in folder.rglob("a.mp4"):
@@ -174,6 +197,7 @@ def emptied(folder: Path) -> Path:
 def main(folder: Path, source: Path) -> None:
     write_demos(source / "a_demo.hdf5", "do", [NewDemo(DEMO, {}, {})])
     export_lerobot([source / "a_demo.hdf5"], source / "lerobot", lossless=True)
+    a_checkpoint()  # before the forks
     SUBSET.append(DemoSubset(open_store(source / "a_demo.hdf5", SPEC, "before"), np.zeros(4, np.float32), (0,)))
     with open_libero(source / "a_demo.hdf5", "before"):
         pass
@@ -191,7 +215,7 @@ def main(folder: Path, source: Path) -> None:
         row["twins"] = twins(write, emptied(folder), source)
         row["read after twins"], row["left by twins"] = read_again(folder), left(folder)
         # a line of a log is not flushed to the disk: it is cut short by hand in test_disk_faults.py
-        row["signal"] = 9 if name == LINE else killed(write, emptied(folder))
+        row["signal"] = 9 if name in NOT_FLUSHED else killed(write, emptied(folder))
         for path in [folder, *folder.rglob("*")]:
             os.utime(path, (0, 0), follow_symlinks=False)
         row["after a kill"] = outcome(write, folder)

@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
 from m2distill_policy.errors import CheckpointError, DataError
 from m2distill_training.cli import main
@@ -52,7 +53,9 @@ def new_task(libero_file):
 
 def test_a_run_keeps_what_further_stages_need(run):
     for i, name in enumerate("ab"):
-        replay, held_out = (load_task_memory(run.memory(i, kind), run.data()[i]) for kind in ("replay", "held_out"))
+        replay, held_out = (
+            load_task_memory(run.memory(i, kind), run.data()[i], CAMERA_NAMES) for kind in ("replay", "held_out")
+        )
         order = random_order(4, debug().seed, i)
         assert json.loads((run.memory(i, "replay") / "task.json").read_text())["demos"] == order[:1]
         assert json.loads((run.memory(i, "held_out") / "task.json").read_text())["demos"] == order[-1:]
@@ -69,7 +72,7 @@ def test_a_further_task_is_learned_from_the_run_s_memory_alone(run, new_task):
     assert set(read_json(run.path / "stages" / "3" / "replay.json")) == {"task a", "task b"}
     last = run.metrics()[-1]
     assert {"image", "text", "extra", "policy"} <= last.keys()  # the teacher was asked
-    assert len(load_task_memory(run.memory(2, "held_out"), run.data()[2]).chosen) == 1
+    assert len(load_task_memory(run.memory(2, "held_out"), run.data()[2], CAMERA_NAMES).chosen) == 1
     assert learn(run.path, new_task.with_name("c_demo.hdf5"), instruction="task d") == 4  # and so on
 
 

@@ -234,8 +234,13 @@ def test_lerobot_s_libero_layout_is_imported_with_the_pose_of_the_hand(source, t
             for name in ("joint", "gripper", "action"):
                 np.testing.assert_array_equal(getattr(demo, name), getattr(other, name))
             np.testing.assert_array_equal(demo.images["wrist"], other.images["wrist"])
-    with pytest.raises(DataError, match="obs/joint_states is missing"), open_libero(path, "before") as file:
-        next(file.demos())
+    with open_libero(path, "before") as file:
+        assert file.robot.observes_hand  # as nothing else is there
+    with (
+        pytest.raises(DataError, match="obs/joint_states is missing"),
+        open_libero(path, "before", state="joints") as f,
+    ):
+        next(f.demos())
 
 
 @pytest.mark.sim

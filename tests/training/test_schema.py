@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from m2distill_policy.cameras import CAMERA_NAMES
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_policy.spec import read_spec
@@ -69,7 +70,10 @@ def test_every_record_of_a_run_has_a_version(run):
 def test_a_newer_record_of_a_run_is_named(run):
     dataset = run.data()[0]
     for path, read in (
-        (run.memory(0, "replay") / "task.json", lambda: load_task_memory(run.memory(0, "replay"), dataset)),
+        (
+            run.memory(0, "replay") / "task.json",
+            lambda: load_task_memory(run.memory(0, "replay"), dataset, CAMERA_NAMES),
+        ),
         (run.path / "metrics.jsonl", run.metrics),
         (run.path / "environment.json", lambda: read_json(run.path / "environment.json")),
         (run.path / "config.json", lambda: read_run(run.path)),

@@ -13,7 +13,7 @@ from typing import Any
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.models.config import ModelConfig
 from m2distill_policy.robot import same_robot
-from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, PolicySpec, libero_spec
+from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, STATES, PolicySpec, libero_spec
 from m2distill_policy.utils.schema import SCHEMA, with_schema, without_schema
 from m2distill_training.strategies.registry import config_class, config_values, read_config
 from m2distill_training.utils.checks import ConfigError, require_one_of, require_range
@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 PAIRINGS = ("before", "as_stored")  # of observation and action, see data/libero/reader.py
-STATES = ("joints", "hand")
 PRECISIONS = ("float32", "bfloat16")
 BUDGET_UNITS = ("steps", "epochs")
 REPLAY_CHOICES = ("random", "coverage")
@@ -150,7 +149,7 @@ class TrainConfig:
     replay: ReplayConfig
     strategy_config: Any  # hyper-parameters of the strategy: an instance of its Config
     cameras: tuple[Camera, ...] = CAMERAS  # views of the policy, in encoder order
-    state: str = "joints"  # of the arm: joints, or hand (its pose, as LIBERO permits; for simulation alone)
+    state: str = "joints"  # what the policy observes of the arm: joints, or hand (its pose, as LIBERO permits)
 
     def __post_init__(self):
         expected = config_class(self.strategy)

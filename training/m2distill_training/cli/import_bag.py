@@ -40,6 +40,11 @@ def add_arguments(parser: Parser) -> None:
         "--namespace",
         help="namespace of the robot, empty for none; default: the only one that has all topics of a robot",
     )
+    parser.add_argument(
+        "--state",
+        choices=("joints", "hand"),
+        help="what a policy observes of the arm: joints, or hand (the pose on ee_pose); default: as the spec has it",
+    )
     add_cameras(parser, "those of the spec")
     parser.add_argument(
         "--unlabelled", action="store_true", help="accept episodes without a verdict, such as recovered ones"
@@ -61,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
         options.unlabelled,
         chosen_cameras(options, recorded_cameras(checkpoint.metrics) if checkpoint else ()),
         options.namespace,
+        options.state,
     )
     for report in reports:
         print(report.line())
@@ -72,3 +78,5 @@ def run(options: argparse.Namespace) -> None:
     print(options.out / REPORT)
     for name in list(files)[:1]:
         print(f"next: m2distill learn --run RUN --data {options.out / name}")
+        if options.state == "hand":
+            print("a new run needs: m2distill train --state hand")

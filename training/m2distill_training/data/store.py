@@ -70,6 +70,7 @@ def open_store(
         DataError: The file lacks a camera of the spec, or is damaged.
     """
     read = [find_camera(view.name, cameras) for view in spec.cameras]
+    version = _version(source)
     with open_libero(source, pairing, read, "hand" if spec.observes_hand else "joints") as file:
         if problem := other_robot(spec, file.robot):
             raise DataError(f"{source}: its demonstrations are of another robot: {problem}; use files of one robot")
@@ -81,6 +82,8 @@ def open_store(
                     f"is {camera.image_fit}; import the episodes again with the policy's"
                 )
         key = _content_key(source, spec, pairing, read)
+        if _version(source) != version:  # the key would be that of other content than the frames
+            raise DataError(f"{source} was replaced while it was read; repeat the command")
         folder = (cache or source.parent / CACHE) / key
         if not folder.is_dir():
             _build(folder, file, spec)
@@ -98,18 +101,52 @@ def find_store(dataset: dict, spec: PolicySpec, cache: Path | None = None) -> St
 
 
 def _load(folder: Path, source: Path, instruction: str, task: str, spec: PolicySpec) -> Store:
-    arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-    return Store(
-        source,
-        folder.name,
-        instruction,
-        {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
-        arrays["joint"],
-        arrays["gripper"],
-        arrays["action"],
-        arrays["bounds"],
-        task,
-    )
+    try:
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
+        store = Store(
+            source,
+            folder.name,
+            instruction,
+            {c.name: arrays[f"image_{c.name}"] for c in spec.cameras},
+            arrays["joint"],
+            arrays["gripper"],
+            arrays["action"],
+            arrays["bounds"],
+            task,
+        )
+        check_arrays(store)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise DataError(
+            f"decoded frames in {folder} are damaged or missing ({error}); remove that folder, and the next start "
+            "decodes them again"
+        ) from None
+    return store
+
+
+def check_arrays(store: Store) -> None:
+    """Raise ValueError for arrays that do not belong together."""
+    bounds, frames = store.bounds, len(store.action) if store.action.ndim else -1
+    tables = (store.joint, store.gripper, store.action)
+    if not (
+        all(x.ndim == 2 and len(x) == frames and x.dtype == np.float32 for x in tables)
+        and all(x.ndim == 4 and len(x) == frames and x.dtype == np.uint8 for x in store.images.values())
+        and bounds.ndim == 1
+        and bounds.dtype.kind == "i"
+        and len(bounds) > 1
+        and bounds[0] == 0
+        and bounds[-1] == frames
+        and (np.diff(bounds) > 0).all()
+    ):
+        raise ValueError("its arrays do not belong together")
+
+
+def _version(source: Path) -> tuple[int, ...]:
+    """Return numbers that change if a file is replaced or written; none without a file, which the reader reports."""
+    try:
+        found = source.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence[Camera]) -> str:
@@ -122,7 +159,7 @@ def _content_key(source: Path, spec: PolicySpec, pairing: str, cameras: Sequence
     if other := {c.name: c.hdf5_key for c in cameras if c.hdf5_key != find_camera(c.name).hdf5_key}:
         shape["hdf5_keys"] = other
     if spec.observes_hand:
-        shape["state"] = "hand"
+        shape["state"] = ["hand", *spec.hand_reference]
     digest.update(json.dumps(shape, sort_keys=True).encode())
     with source.open("rb") as file:
         while block := file.read(1 << 22):

@@ -15,7 +15,7 @@ import numpy as np
 from m2distill_policy.errors import DataError
 from m2distill_policy.utils.files import new_folder, publish_folder
 from m2distill_policy.utils.schema import with_schema, without_schema
-from m2distill_training.data.store import Store
+from m2distill_training.data.store import Store, check_arrays
 from m2distill_training.data.windows import DemoSubset
 from m2distill_training.utils.schemas import fits, is_count
 
@@ -44,14 +44,23 @@ def save_task_memory(folder: Path, subset: DemoSubset, demos: Sequence[int]) -> 
         raise DataError(f"{folder} cannot be written ({error.strerror}); make room and repeat the command") from None
 
 
-def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
-    """Return all demos that `save_task_memory` wrote of the task `dataset`, an entry of data.json. Raises DataError."""
+def load_task_memory(folder: Path, dataset: dict, cameras: Sequence[str]) -> DemoSubset:
+    """Return all demos that `save_task_memory` wrote of a task.
+
+    Args:
+        folder: The memory.
+        dataset: The task, an entry of data.json.
+        cameras: Names of the cameras that the policy needs.
+
+    Raises:
+        DataError: The memory is missing, damaged, or of another task.
+    """
     try:
         task = without_schema(json.loads((folder / "task.json").read_text()), folder / "task.json")
         if not fits(task, {"source": str, "key": str, "instruction": str, "demos": [is_count]}):
             raise ValueError("task.json is not what a run writes")
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-        images = {name.removeprefix("image_"): array for name, array in arrays.items() if name.startswith("image_")}
+        images = {name: arrays[f"image_{name}"] for name in cameras}
         store = Store(
             Path(task["source"]),
             task["key"],
@@ -59,7 +68,9 @@ def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
             images,
             *(arrays[name] for name in ("joint", "gripper", "action", "bounds")),
         )
-        _check(store, arrays["text"])
+        check_arrays(store)
+        if arrays["text"].ndim != 1 or arrays["text"].dtype != np.float32:
+            raise ValueError("text.npy is no embedding")
         if len(task["demos"]) != store.n_demos:
             raise ValueError("task.json does not number its demos")
         subset = DemoSubset(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
@@ -71,22 +82,3 @@ def load_task_memory(folder: Path, dataset: dict) -> DemoSubset:
             f"{dataset['path']} as the run learned it; restore it from a copy"
         )
     return subset
-
-
-def _check(store: Store, text: np.ndarray) -> None:
-    """Raise ValueError for arrays that do not belong together."""
-    bounds, frames = store.bounds, len(store.action) if store.action.ndim else -1
-    tables = (store.joint, store.gripper, store.action)
-    if not (
-        all(x.ndim == 2 and len(x) == frames and x.dtype == np.float32 for x in tables)
-        and all(x.ndim == 4 and len(x) == frames and x.dtype == np.uint8 for x in store.images.values())
-        and text.ndim == 1
-        and text.dtype == np.float32
-        and bounds.ndim == 1
-        and bounds.dtype.kind == "i"
-        and len(bounds) > 1
-        and bounds[0] == 0
-        and bounds[-1] == frames
-        and (np.diff(bounds) > 0).all()
-    ):
-        raise ValueError("its arrays do not belong together")

@@ -68,7 +68,8 @@ def learn(
         split = split_task(len(learned), store.n_demos, store.n_demos - held_out, held_out, config.seed)
         text = load_text_encoder(config.text_encoder).encode([store.instruction])[0]
         new = DemoSubset(store, text, split.demos)
-        old = [load_task_memory(run.memory(i, "replay"), d) for i, d in enumerate(learned)]
+        cameras = [camera.name for camera in previous.spec.cameras]
+        old = [load_task_memory(run.memory(i, "replay"), d, cameras) for i, d in enumerate(learned)]
         stages = [old, *([[]] * (stage - 2)), [new]]
         policy = Policy(previous.model_config, previous.spec)
         policy.load_state_dict(previous.state_dict)

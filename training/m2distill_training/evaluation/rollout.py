@@ -114,11 +114,9 @@ def feed(session: PolicySession, observation: SimObservation, stamp_ns: int) -> 
     for camera, image in observation.images.items():
         session.observe_image(camera, image, stamp_ns)
     fingers = observation.gripper_positions * np.array(spec.gripper_joint_signs)
-    arm = [observation.joint_positions]
     if spec.observes_hand:
-        arm = [observation.ee_pos, observation.ee_axis_angle]
-    session.observe_joints(
-        spec.joint_names + spec.gripper_joint_names,
-        np.concatenate([*arm, fingers]).tolist(),
-        stamp_ns,
-    )
+        session.observe_joints(spec.gripper_joint_names, fingers.tolist(), stamp_ns)
+        session.observe_pose(observation.ee_pos.tolist(), observation.ee_quat_xyzw.tolist(), stamp_ns)
+    else:
+        names = spec.joint_names + spec.gripper_joint_names
+        session.observe_joints(names, np.concatenate([observation.joint_positions, fingers]).tolist(), stamp_ns)

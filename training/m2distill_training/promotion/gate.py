@@ -154,7 +154,7 @@ def _by_demos(
             "kept. Name its suite with --suite, or learn with held-out demos (replay.held_out_demos, "
             "--held-out)"
         )
-    subset = load_task_memory(folder, dataset)
+    subset = load_task_memory(folder, dataset, [camera.name for camera in candidate.spec.cameras])
     batch = evenly_spaced(Windows([subset], candidate.spec.history), WINDOWS)
     inputs = to_model_input(batch["images"], batch["joint"], batch["gripper"], batch["text"])
     action = torch.from_numpy(batch["action"])

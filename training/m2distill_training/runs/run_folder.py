@@ -19,7 +19,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +178,7 @@ class RunFolder:
         kept = [line for line in self.metrics() if (line["stage"], line["step"]) <= (stage, step)]
         write_lines(self.path / "metrics.jsonl", kept)
         self.close()
-        with writing(self.path / FOLDER):
-            self._events = ScalarEvents(self.path / FOLDER, f"stage_{stage}")
+        self._events = ScalarEvents(self.path / FOLDER, f"stage_{stage}")
         self._steps_before = stage_ends(kept).get(stage - 1, 0)
         for line in kept:
             if line["stage"] == stage:
@@ -192,14 +191,12 @@ class RunFolder:
 
     def _write_events(self, line: dict) -> None:
         assert self._events is not None  # forget_metrics_after came first
-        with writing(self.path / FOLDER):
-            self._events.write(self._steps_before + line["step"], log_values(line))
+        self._events.write(self._steps_before + line["step"], log_values(line))
 
     def close(self) -> None:
         """Close the event file."""
         if self._events is not None:
-            with suppress(OSError):  # every line has been flushed, and failures have been reported
-                self._events.close()
+            self._events.close()
             self._events = None
 
 

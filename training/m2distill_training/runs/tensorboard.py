@@ -10,11 +10,14 @@ after which the next event waits forever.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
+
+from m2distill_training.runs.records import writing
 
 FOLDER = "tensorboard"
 Points = list[tuple[int, dict[str, float]]]  # global step, values by tag
@@ -24,26 +27,34 @@ class ScalarEvents:
     """Writer of one source's events. It removes earlier ones, so that a resumed run shows each step once."""
 
     def __init__(self, folder: Path, source: str):
-        folder.mkdir(parents=True, exist_ok=True)
-        for earlier in folder.glob(f"{source}.*"):
-            earlier.unlink()
-        self._writer = EventsWriter(str(folder / source))
+        self._folder = folder
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for earlier in folder.glob(f"{source}.*"):
+                earlier.unlink(missing_ok=True)
+            self._writer = EventsWriter(str(folder / source))
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Write one event. Raises RunError."""
         summary = Summary(value=[Summary.Value(tag=name, simple_value=x) for name, x in values.items()])
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-        self._writer.flush()
+        with writing(self._folder):
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        """Close the file: every event has been flushed, and failures have been reported."""
+        with suppress(OSError):
+            self._writer.close()
 
 
 def write_events(folder: Path, source: str, points: Points) -> None:
-    """Replace the events of a source that is known as a whole."""
+    """Replace the events of a source that is known as a whole. Raises RunError."""
     events = ScalarEvents(folder, source)
-    for step, values in points:
-        events.write(step, values)
-    events.close()
+    try:
+        for step, values in points:
+            events.write(step, values)
+    finally:
+        events.close()
 
 
 def stage_ends(lines: Sequence[dict]) -> dict[int, int]:

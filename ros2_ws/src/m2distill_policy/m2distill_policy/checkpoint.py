@@ -9,11 +9,11 @@
 The id identifies the content: two checkpoints with one id are the same policy.
 """
 
+import errno
 import functools
 import hashlib
 import json
-import shutil
-import tempfile
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from torch import Tensor
 from m2distill_policy.errors import CheckpointError, SpecError
 from m2distill_policy.models import ModelConfig, Policy
 from m2distill_policy.spec import SPEC, SUMS, PolicySpec, checkpoint_id
-from m2distill_policy.utils.files import fsync_path, write_durably
+from m2distill_policy.utils.files import exchange, fsync_path, new_folder, write_durably
 from m2distill_policy.utils.schema import NewerSchema, with_schema, without_schema
 
+TRIES = 10  # of reading a checkpoint that is replaced meanwhile
 FILES = (SPEC, "model.json", "weights.safetensors", "instructions.safetensors", "metrics.json")
 
 
@@ -92,7 +93,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if missing:
         raise CheckpointError(f"{path} is not a checkpoint: it lacks {', '.join(missing)}")
     try:
-        contents = {name: (path / name).read_bytes() for name in (*FILES, SUMS)}
+        contents = _read_files(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     sums = contents.pop(SUMS)
@@ -107,6 +108,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of this version: {error}") from None
     _check(checkpoint, str(path))
     return checkpoint
+
+
+def _read_files(path: Path) -> dict[str, bytes]:
+    """Return the content of every file. All are of one directory, also if a writer replaces it meanwhile."""
+    for last in (False,) * (TRIES - 1) + (True,):
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return {name: _read_file(directory, name) for name in (*FILES, SUMS)}
+        except FileNotFoundError:
+            if last or os.path.samestat(os.fstat(directory), os.stat(path)):
+                raise
+        finally:
+            os.close(directory)
+    raise AssertionError("the last try returns or raises")
+
+
+def _read_file(directory: int, name: str) -> bytes:
+    with open(name, "rb", opener=lambda name, flags: os.open(name, flags, dir_fd=directory)) as file:
+        return file.read()
 
 
 def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -190,23 +210,29 @@ def _sum(name: str, content: bytes) -> bytes:
 
 
 def _replace_directory(path: Path, contents: dict[str, bytes]) -> None:
-    """Write the files beside `path`, then rename the complete directory to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    new, old = scratch / "new", scratch / "old"
-    try:
+    """Write the files beside `path`, then put the complete directory in its place in one step."""
+    with new_folder(path) as scratch:
+        new = scratch / "new"
         new.mkdir()
         for name, content in contents.items():
             write_durably(new / name, content)
         fsync_path(new)
-        if path.exists():
-            path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        _put_in_place(new, path, scratch / "old")
         fsync_path(path.parent)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(new: Path, path: Path, old: Path) -> None:
+    try:
+        new.rename(path)  # works if there is nothing, or an empty directory
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    if exchange(new, path):
+        return
+    path.rename(old)  # here a reader may find nothing for a moment
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise

@@ -10,9 +10,12 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A problem outside the program; the message states how to fix it."""
+    """A problem outside the program; the message states how to fix it, in one line."""
 
     exit_status = 2  # of a command that ends with this error; 1 where the command ran and its criterion was not met
+
+    def __init__(self, *arguments: object):
+        super().__init__(*(_one_line(argument) for argument in arguments))
 
 
 class SpecError(UserError):
@@ -45,6 +48,11 @@ class AssetError(UserError):
 
 class RendererError(UserError):
     """A missing renderer, or one that failed."""
+
+
+def _one_line(argument: object) -> object:
+    """Return a text without line breaks: messages of libraries, which some errors quote, may have them."""
+    return " ".join(argument.split()) if isinstance(argument, str) and "\n" in argument else argument
 
 
 def nearest_name(name: str, allowed: Iterable[str]) -> str:

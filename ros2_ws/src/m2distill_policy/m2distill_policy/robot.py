@@ -1,8 +1,8 @@
 """Description of a robot in its arm file: joints, gripper, cameras, topics, rate and scale of an action.
 
-An arm file that names `cameras` and `joint_names` describes a whole robot. The recorder and the import derive a
-PolicySpec from it, so no checkpoint is needed to record the first demonstrations. Every checkpoint that is used with
-the file is compared with it.
+An arm file that names its joints, and its cameras or its gripper, describes a whole robot. The recorder and the import
+derive a PolicySpec from it, so no checkpoint is needed to record the first demonstrations. Every checkpoint that is
+used with the file is compared with it.
 """
 
 import dataclasses
@@ -12,21 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from m2distill_policy.cameras import MAX_CAMERAS
+from m2distill_policy.cameras import CAMERA_NAMES, MAX_CAMERAS
 from m2distill_policy.errors import SpecError, UserError
 from m2distill_policy.observations.image_fit import FITS
-from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, ActionSpec, CameraSpec, PolicySpec, libero_spec
+from m2distill_policy.spec import (
+    HAND_DOWN,
+    HAND_POSE,
+    PANDA_JOINTS,
+    STATES,
+    ActionSpec,
+    CameraSpec,
+    PolicySpec,
+    libero_spec,
+)
 from m2distill_policy.utils.parameters import parameter
 
-JOINT_STATES = "joint_states"
+JOINT_STATES, EE_POSE = "joint_states", "ee_pose"
 SAME = ("joint_names", "gripper_joint_names", "gripper_joint_signs", "rate_hz", "action")  # of one robot's specs
+HAND = ("hand_frame_id", "hand_reference")  # of one robot's specs if they observe the hand
 
 
 @dataclass(frozen=True)
 class RobotParameters:
     """Keys of an arm file that describe the robot. They are no parameters of a node."""
 
-    cameras: tuple[str, ...] = parameter((), "names of the cameras, 1 to 16, in the order of the policy's inputs")
+    cameras: tuple[str, ...] = parameter(
+        (), "names of the cameras, 1 to 16, in the order of the policy's inputs; empty: agentview and wrist"
+    )
     camera_topics: tuple[str, ...] = parameter(
         (), "their topics of sensor_msgs/Image, in the same order; empty: <camera>/image_raw"
     )
@@ -40,6 +52,17 @@ class RobotParameters:
         128, "side of the square images in recorded demonstrations, in pixels", at_least=8, at_most=1024
     )
     joint_states_topic: str = parameter(JOINT_STATES, "topic of the joint states")
+    ee_pose_topic: str = parameter(EE_POSE, "topic of the hand's pose")
+    state: str = parameter(
+        STATES[0],
+        "what demonstrations record of the arm: its joints, or in place of them the pose of its hand in frame_id",
+        choices=STATES,
+    )
+    hand_reference: tuple[float, ...] = parameter(
+        HAND_DOWN,
+        "orientation of the hand, as a quaternion x, y, z, w, from which demonstrations turn less than half a turn; "
+        "with state hand. The default points down, as a Panda's hand at work",
+    )
     gripper_joint_names: tuple[str, ...] = parameter((), "joints of the gripper in joint_states; empty: none")
     gripper_joint_signs: tuple[float, ...] = parameter(
         (), "1 or -1 for each of them, a factor on its position; empty: 1"
@@ -93,39 +116,50 @@ class Robot:
     @property
     def described(self) -> bool:
         """Whether the file describes a whole robot, and not only limits and outputs of an arm."""
-        return bool(self.parameters.cameras and self.joint_names)
+        views = self.parameters.cameras or self.parameters.gripper_joint_names
+        return bool((self.joint_names or self.observes_hand) and views)
+
+    @property
+    def observes_hand(self) -> bool:
+        """Whether demonstrations record the pose of the hand in place of the joints."""
+        return self.parameters.state == STATES[1]
 
     @property
     def topics(self) -> dict[str, str]:
-        """Topics that differ from the interface's: by `joint_states` and `<camera>/image_raw`."""
+        """Topics that differ from the interface's: by `joint_states`, `ee_pose` and `<camera>/image_raw`."""
         p = self.parameters
         images = dict(zip(p.cameras, p.camera_topics, strict=bool(p.camera_topics)))
         renamed = {f"{name}/image_raw": topic for name, topic in images.items()}
-        return renamed | ({JOINT_STATES: p.joint_states_topic} if p.joint_states_topic != JOINT_STATES else {})
+        states = {JOINT_STATES: p.joint_states_topic, EE_POSE: p.ee_pose_topic}
+        return renamed | {name: topic for name, topic in states.items() if topic != name}
 
     def spec(self) -> PolicySpec:
         """Return the spec of this robot's demonstrations. Raises UserError if the file does not describe it."""
         p = self.parameters
-        missing = [
-            name
-            for name, value in (("cameras", p.cameras), ("joint_names", self.joint_names), ("frame_id", self.frame_id))
-            if not value
-        ]
+        needed = {
+            "cameras": p.cameras or p.gripper_joint_names,
+            "joint_names": self.joint_names or self.observes_hand,
+            "frame_id": self.frame_id,
+        }
+        missing = [name for name, value in needed.items() if not value]
         if missing:
             raise UserError(
                 f"the arm has no {' and no '.join(missing)}; add them to the arm file, or give a checkpoint, "
                 "whose spec names what to record"
             )
         try:
+            cameras = p.cameras or CAMERA_NAMES
             return PolicySpec(
-                tuple(CameraSpec(name, p.image_px, p.image_px, True, p.image_fit) for name in p.cameras),
-                self.joint_names,
+                tuple(CameraSpec(name, p.image_px, p.image_px, True, p.image_fit) for name in cameras),
+                HAND_POSE if self.observes_hand else self.joint_names,
                 p.gripper_joint_names,
                 self._signs,
                 rate_hz=p.rate_hz,
                 action=ActionSpec(p.linear_scale_m, p.angular_scale_rad, p.gripper_open_width_m, self.frame_id),
                 text_encoder="none",
                 text_width=1,
+                hand_frame_id=self.frame_id,
+                hand_reference=p.hand_reference,
             )
         except SpecError as error:
             raise UserError(f"the arm file describes no possible robot: {error}") from None
@@ -152,8 +186,11 @@ class Robot:
         cameras = tuple(camera.name for camera in spec.cameras)
         found: list[tuple[str, Any, Any, bool]] = []
         if self.described:
-            same = sorted(spec.joint_names) == sorted(self.joint_names)
-            found.append(("joint_names", spec.joint_names, self.joint_names, same))
+            if spec.observes_hand:
+                found.append(("hand_frame_id", spec.hand_frame_id, self.frame_id, spec.hand_frame_id == self.frame_id))
+            else:
+                same = sorted(spec.joint_names) == sorted(self.joint_names)
+                found.append(("joint_names", spec.joint_names, self.joint_names, same))
             same = sorted(spec.gripper_joint_names) == sorted(p.gripper_joint_names)
             found.append(("gripper_joint_names", spec.gripper_joint_names, p.gripper_joint_names, same))
             ours = dict(zip(p.gripper_joint_names, self._signs, strict=True))
@@ -165,6 +202,10 @@ class Robot:
         if "image_fit" in self.given:
             fits = sorted({camera.image_fit for camera in spec.cameras})
             found.append(("image_fit", ", ".join(fits), p.image_fit, fits == [p.image_fit]))
+        if spec.observes_hand and "hand_reference" in self.given:
+            found.append(
+                ("hand_reference", spec.hand_reference, p.hand_reference, spec.hand_reference == p.hand_reference)
+            )
         numbers = {"rate_hz": spec.rate_hz} | {
             name: getattr(scales, name) for name in ("linear_scale_m", "angular_scale_rad", "gripper_open_width_m")
         }
@@ -207,15 +248,37 @@ def same_robot(spec: PolicySpec, robot: PolicySpec, **others: Any) -> PolicySpec
     cameras = tuple(
         dataclasses.replace(camera, image_fit=fits.get(camera.name, camera.image_fit)) for camera in spec.cameras
     )
-    return dataclasses.replace(spec, cameras=cameras, **{name: getattr(robot, name) for name in SAME}, **others)
+    return dataclasses.replace(spec, cameras=cameras, **{name: getattr(robot, name) for name in SAME + HAND}, **others)
 
 
 def other_robot(spec: PolicySpec, robot: PolicySpec) -> str:
     """Return in which way the spec is of another robot, in words; empty if it is of the same one."""
-    for name in SAME:
+    for name in SAME + HAND * spec.observes_hand:
         if getattr(spec, name) != getattr(robot, name):
             return f"its {name} is {_text(getattr(robot, name))}, expected {_text(getattr(spec, name))}"
     return ""
+
+
+def pose_frame(spec: PolicySpec, frame_id: str, commands_need_pose: bool) -> str:
+    """Return the frame in which the pose of the hand must arrive.
+
+    Args:
+        spec: of the policy.
+        frame_id: frame of the commands; it may be another name of the frame in the spec.
+        commands_need_pose: a workspace or the output needs the pose in the frame of the commands.
+
+    Raises:
+        UserError: The policy observes the hand in another frame than the commands need.
+    """
+    if not spec.observes_hand or spec.hand_frame_id == spec.action.frame_id:
+        return frame_id
+    if commands_need_pose and spec.hand_frame_id != frame_id:
+        raise UserError(
+            f"the checkpoint observes the hand in the frame {spec.hand_frame_id!r}, and the workspace or the output "
+            f"pose needs it in {frame_id!r}; disable the workspace and use another output, or train on demonstrations "
+            "of this arm"
+        )
+    return spec.hand_frame_id
 
 
 def not_simulated(spec: PolicySpec) -> str:

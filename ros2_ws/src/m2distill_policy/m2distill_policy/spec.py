@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -20,10 +21,14 @@ from m2distill_policy.observations.image_fit import CENTRE_CROP, FITS
 from m2distill_policy.utils.schema import NewerSchema, with_schema, without_schema
 
 SPEC, SUMS = "spec.json", "SHA256SUMS"  # files of a checkpoint
+SUMS_FORM = re.compile(rb"([0-9a-f]{64}  [\w.]+\n){5}")
 
 PANDA_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 PANDA_FINGERS = ("panda_finger_joint1", "panda_finger_joint2")
 HAND_POSE = ("hand_x", "hand_y", "hand_z", "hand_rx", "hand_ry", "hand_rz")  # in place of joints: m, axis-angle in rad
+STATES = ("joints", "hand")  # what a policy observes of the arm
+WORLD = "world"  # frame of the hand in LIBERO's data
+HAND_DOWN = (1.0, 0.0, 0.0, 0.0)  # quaternion x, y, z, w of a hand that points down, as LIBERO's does
 ADDED = "added"  # in the metadata of a field: older files may lack it
 MAX_JOINTS, MAX_TEXT_WIDTH = 128, 65536  # far above any real robot or text encoder
 
@@ -88,8 +93,18 @@ class PolicySpec:
     action: ActionSpec = ActionSpec()
     text_encoder: str = "bert-base-cased"  # see language/text_encoder.py
     text_width: int = 768
+    # frame of the hand's pose, and the orientation that decides which quaternion of a rotation counts (observations/
+    # poses.py); for a policy that observes the hand
+    hand_frame_id: str = dataclasses.field(default=WORLD, metadata={ADDED: True})
+    hand_reference: tuple[float, ...] = dataclasses.field(default=HAND_DOWN, metadata={ADDED: True})
 
     def __post_init__(self):
+        _require(bool(self.hand_frame_id), "hand_frame_id is empty")
+        reference = self.hand_reference
+        _require(
+            len(reference) == 4 and abs(math.hypot(*reference) - 1.0) < 1e-3 and reference[3] >= 0,
+            f"hand_reference is {list(reference)}, expected a unit quaternion x, y, z, w with w of at least 0",
+        )
         _require(
             1 <= len(self.cameras) <= MAX_CAMERAS,
             f"cameras has {len(self.cameras)} entries, allowed 1 to {MAX_CAMERAS}",
@@ -117,6 +132,12 @@ class PolicySpec:
     def observes_hand(self) -> bool:
         """The policy observes the pose of the hand in place of the joints, one of LIBERO's options."""
         return self.joint_names == HAND_POSE
+
+    def observing_hand(self) -> "PolicySpec":
+        """Return the spec of a policy that observes the hand in the frame of the actions, not the joints."""
+        if self.observes_hand:
+            return self
+        return dataclasses.replace(self, joint_names=HAND_POSE, hand_frame_id=self.action.frame_id)
 
     @property
     def period_ns(self) -> int:
@@ -194,6 +215,16 @@ def checkpoint_id(sums: bytes) -> str:
     return hashlib.sha256(sums).hexdigest()
 
 
+def _read_sums_and_spec(checkpoint: Path) -> tuple[bytes, bytes]:
+    """Return SHA256SUMS and the spec of one version; a writer may replace the checkpoint between the two."""
+    for _ in range(2):
+        sums, spec = (checkpoint / SUMS).read_bytes(), (checkpoint / SPEC).read_bytes()
+        line = f"{hashlib.sha256(spec).hexdigest()}  {SPEC}\n".encode()
+        if SUMS_FORM.fullmatch(sums) and line in sums:
+            return sums, spec
+    raise CheckpointError(f"{checkpoint} is damaged: {SPEC} does not match {SUMS}; restore it from a copy")
+
+
 def read_spec(checkpoint: Path) -> tuple[PolicySpec, str]:
     """Return the spec and the id of a checkpoint without reading its weights.
 
@@ -201,8 +232,8 @@ def read_spec(checkpoint: Path) -> tuple[PolicySpec, str]:
         CheckpointError: the directory is not a checkpoint of this version.
     """
     try:
-        sums = (checkpoint / SUMS).read_bytes()
-        return PolicySpec.from_json((checkpoint / SPEC).read_text("utf8")), checkpoint_id(sums)
+        sums, spec = _read_sums_and_spec(checkpoint)
+        return PolicySpec.from_json(spec.decode()), checkpoint_id(sums)
     except OSError as error:
         raise CheckpointError(f"{checkpoint} is not a checkpoint: {error.strerror}: {error.filename}") from None
     except NewerSchema as error:

@@ -17,6 +17,7 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERA_NAMES, Camera, find_camera
 from m2distill_policy.errors import UserError, unknown_name
+from m2distill_policy.observations.poses import axis_angle
 from m2distill_sim.assets import AssetSource
 from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import Task
@@ -51,9 +52,7 @@ class SimObservation:
 
         The angle is in [0, 2 pi], so that it is continuous if the hand points down.
         """
-        x, y, z, w = self.ee_quat_xyzw
-        sine = np.sqrt(max(1.0 - w * w, 0.0))
-        return np.zeros(3) if sine < 1e-8 else np.array([x, y, z]) * 2.0 * np.arccos(np.clip(w, -1.0, 1.0)) / sine
+        return axis_angle(self.ee_quat_xyzw)
 
 
 class ArmEnv:
@@ -180,6 +179,11 @@ class ArmEnv:
             ee_quat_xyzw=np.roll(quat_wxyz, -1),
             time_s=float(self.data.time),
         )
+
+    def joint_velocities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the velocities of the arm (7,) in rad/s and of the fingers (2,) in m/s, with robosuite's signs."""
+        robot, qvel = self._robot, self.data.qvel
+        return qvel[robot._ref_joint_vel_indexes].copy(), qvel[robot._ref_gripper_joint_vel_indexes].copy()
 
     def render(self, camera: str) -> np.ndarray:
         """Return the image of one of this environment's cameras, (H, W, 3) uint8 RGB, upright."""

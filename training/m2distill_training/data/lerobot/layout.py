@@ -50,8 +50,9 @@ def state_names(spec: PolicySpec = SPEC) -> tuple[str, ...]:
 def units(spec: PolicySpec = SPEC) -> dict[str, list[str]]:
     """Return the unit of each number, feature by feature."""
     action = spec.action
+    arm = ["m"] * 3 + ["rad"] * 3 if spec.observes_hand else ["rad"] * len(spec.joint_names)
     return {
-        STATE: ["rad"] * len(spec.joint_names) + ["m"] * len(spec.gripper_joint_names),
+        STATE: [*arm, *["m"] * len(spec.gripper_joint_names)],
         ACTION: [f"{action.linear_scale_m} m per step"] * 3
         + [f"{action.angular_scale_rad} rad per step"] * 3
         + ["-1 open, 1 closed"],

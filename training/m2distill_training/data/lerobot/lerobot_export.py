@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.robot import other_robot
+from m2distill_policy.spec import PolicySpec
 from m2distill_policy.utils.files import flush_folder, fsync_path, new_folder, write_durably
 from m2distill_training.data.lerobot import layout
 from m2distill_training.data.lerobot import statistics as stats
@@ -24,7 +26,6 @@ from m2distill_training.data.lerobot.layout import ACTION, STATE
 from m2distill_training.data.libero.reader import Demo, open_libero
 from m2distill_training.data.videos import LOSSLESS, SMALL, VideoFiles
 
-FPS = round(layout.SPEC.rate_hz)
 FIRST = {"chunk_index": 0, "file_index": 0}
 
 
@@ -38,21 +39,30 @@ def export_lerobot(
     """
     if not files:
         raise UserError("no demonstration file given; name the HDF5 files of m2distill collect or import")
-    with new_dataset(out, lossless, cameras) as writer:
+    with open_libero(files[0], "before", cameras) as first:
+        robot = first.robot
+    with new_dataset(out, lossless, cameras, robot) as writer:
         for path in files:
             with open_libero(path, "before", cameras) as file:
+                if problem := other_robot(robot, file.robot):
+                    raise DataError(f"{path}: its demonstrations are of another robot: {problem}; export it apart")
                 for demo in file.demos():
                     writer.add(path, demo, file.instruction)
     return writer.info
 
 
 @contextmanager
-def new_dataset(out: Path, lossless: bool, cameras: Sequence[Camera]) -> Iterator["DatasetWriter"]:
-    """Give the writer of the dataset folder `out`, which appears completely after the block, or not at all."""
+def new_dataset(
+    out: Path, lossless: bool, cameras: Sequence[Camera], robot: PolicySpec = layout.SPEC
+) -> Iterator["DatasetWriter"]:
+    """Give the writer of the dataset folder `out`, which appears completely after the block, or not at all.
+
+    `robot` has the joints, the rate and the actions of the demonstrations.
+    """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty; name a new folder")
     with new_folder(out) as temporary:
-        with DatasetWriter(temporary, lossless, cameras) as writer:
+        with DatasetWriter(temporary, lossless, cameras, robot) as writer:
             yield writer
             writer.finish()
         flush_folder(temporary)
@@ -68,15 +78,15 @@ def new_dataset(out: Path, lossless: bool, cameras: Sequence[Camera]) -> Iterato
 class DatasetWriter:
     """Writer of a dataset, episode by episode."""
 
-    def __init__(self, root: Path, lossless: bool, cameras: Sequence[Camera]):
-        self._cameras = tuple(cameras)
+    def __init__(self, root: Path, lossless: bool, cameras: Sequence[Camera], robot: PolicySpec):
+        self._cameras, self._robot, self._fps = tuple(cameras), robot, round(robot.rate_hz)
         self._keys = {camera.name: camera.lerobot_key for camera in cameras}
         self._root = root
         self._coding = LOSSLESS if lossless else SMALL
         self._sizes: dict[str, tuple[int, int]] = {}  # camera -> (height, width), of the first demo
         limit_bytes = layout.VIDEO_FILE_MB * 2**20
         self._videos = {
-            camera: VideoFiles(partial(self._video_path, key), self._coding, FPS, limit_bytes)
+            camera: VideoFiles(partial(self._video_path, key), self._coding, self._fps, limit_bytes)
             for camera, key in self._keys.items()
         }
         self._tasks: dict[str, int] = {}
@@ -107,9 +117,9 @@ class DatasetWriter:
         steps, number = len(demo.action), len(self._episodes)
         task = self._tasks.setdefault(instruction, len(self._tasks))
         rows = {
-            STATE: layout.to_state(demo),
+            STATE: layout.to_state(demo, self._robot),
             ACTION: demo.action,
-            "timestamp": np.arange(steps, dtype=np.float32) / np.float32(FPS),
+            "timestamp": np.arange(steps, dtype=np.float32) / np.float32(self._fps),
             "frame_index": np.arange(steps),
             "episode_index": np.full(steps, number),
             "index": np.arange(self._total, self._total + steps),
@@ -157,18 +167,18 @@ class DatasetWriter:
         _write_json(self._root / layout.STATS, {key: stats.of_rows(values) for key, values in rows.items()} | images)
         info = {
             "codebase_version": layout.VERSION,
-            "robot_type": "panda",
+            "robot_type": "other" if other_robot(layout.SPEC, self._robot) else "panda",
             "total_episodes": len(self._episodes),
             "total_frames": self._total,
             "total_tasks": len(self._tasks),
             "chunks_size": layout.FILES_PER_CHUNK,
             "data_files_size_in_mb": layout.DATA_FILE_MB,
             "video_files_size_in_mb": layout.VIDEO_FILE_MB,
-            "fps": FPS,
+            "fps": self._fps,
             "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": layout.DATA_PATH,
             "video_path": layout.VIDEO_PATH,
-            "features": layout.features(self._sizes, self._coding, self._cameras),
+            "features": layout.features(self._sizes, self._coding, self._cameras, self._robot),
         }
         _write_json(self._root / layout.INFO, info)
         self.info = info

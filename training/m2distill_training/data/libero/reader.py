@@ -12,6 +12,9 @@ the attribute, so the convention is also read from the simulator's states (pairi
 
 A task is named SUITE/NAME after its BDDL file, because instructions of LIBERO repeat: LIBERO-90 has 90 tasks and 74
 instructions.
+
+LIBERO's files have the joints and the pose of the hand, of which training chooses one. A file of another robot has what
+its spec states. Orientations of the hand are brought to the one axis-angle that the live session uses (poses.py).
 """
 
 import json
@@ -26,9 +29,10 @@ import numpy as np
 
 from m2distill_policy.cameras import CAMERAS, Camera
 from m2distill_policy.errors import DataError, SpecError, UserError
-from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, PolicySpec, libero_spec
+from m2distill_policy.observations.poses import nearest_rotations
+from m2distill_policy.spec import HAND_POSE, PANDA_JOINTS, STATES, PolicySpec, libero_spec
 from m2distill_policy.suites import LIBERO_SUITES, task_instruction
-from m2distill_training.config import PAIRINGS, STATES
+from m2distill_training.config import PAIRINGS
 from m2distill_training.data.actions import clip_rounding
 from m2distill_training.data.libero.hdf5_checks import member, reading
 from m2distill_training.data.libero.pairing import obs_after_action
@@ -54,12 +58,11 @@ class LiberoFile:
     """Demonstrations of one task, open for reading; created by `open_libero`."""
 
     def __init__(
-        self, path: Path, file: h5py.File, pairing: str, cameras: Sequence[Camera] = CAMERAS, state: str = STATES[0]
+        self, path: Path, file: h5py.File, pairing: str, cameras: Sequence[Camera] = CAMERAS, state: str | None = None
     ):
         if pairing not in PAIRINGS:
             raise DataError(f"pairing is {pairing!r}, allowed: {', '.join(PAIRINGS)}")
         self.path, self.cameras = path, tuple(cameras)
-        self._state, self._arm_key = state, ARM_KEYS[state]
         data = member(file, "data")
         if not isinstance(data, h5py.Group):
             raise DataError(f"{path}: group /data is missing; expected a LIBERO or robomimic demonstration file")
@@ -73,7 +76,8 @@ class LiberoFile:
             raise DataError(f"{path}: macros_image_convention is {convention!r}, allowed: opengl, opencv")
         self._upside_down = convention == "opengl"
         self.instruction = self._read_instruction()
-        self.robot = self._read_robot()
+        self.robot = self._read_robot(state)
+        self._arm_key = ARM_KEYS["hand" if self.robot.observes_hand else "joints"]
         self.task = self._read_task()  # SUITE/NAME; empty if the file does not name it
 
     def lengths(self) -> list[int]:
@@ -120,17 +124,30 @@ class LiberoFile:
             )
         return text
 
-    def _read_robot(self) -> PolicySpec:
+    def _read_robot(self, state: str | None) -> PolicySpec:
         """Return a spec whose joints, rate and actions are those of the demonstrations."""
         text = self._data.attrs.get(SPEC_ATTRIBUTE)
         if text is None:
-            return libero_spec(joint_names=HAND_POSE if self._state == "hand" else PANDA_JOINTS)
+            hand = self._has_hand_alone() if state is None else state == "hand"
+            return libero_spec(joint_names=HAND_POSE if hand else PANDA_JOINTS)
         try:
-            return PolicySpec.from_json(text if isinstance(text, str) else "")
+            robot = PolicySpec.from_json(text if isinstance(text, str) else "")
         except (SpecError, UserError) as error:
             raise DataError(
                 f"{self.path}: attribute {SPEC_ATTRIBUTE} of /data is not a spec ({error}); import it again"
             ) from None
+        has = STATES[robot.observes_hand]
+        if state not in (None, has):
+            raise DataError(
+                f"{self.path}: its demonstrations have the {has} of the arm, asked for is the {state}; learn them with "
+                f"--state {has}, or import the episodes again with --state {state}"
+            )
+        return robot
+
+    def _has_hand_alone(self) -> bool:
+        """Return whether the first demonstration has the pose of the hand and no joints, as LeRobot's LIBERO sets."""
+        joints, hand = (member(self._data, f"{self.demo_names[0]}/{ARM_KEYS[state]}") for state in STATES)
+        return joints is None and hand is not None
 
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
         dataset = member(self._data, f"{demo}/{key}")
@@ -148,6 +165,8 @@ class LiberoFile:
         steps = self._steps(demo)
         action = clip_rounding(self._numbers(demo, "actions", ACTION_WIDTH), f"{self.path}: {demo}/actions")
         joint = self._numbers(demo, self._arm_key, len(self.robot.joint_names), steps)
+        if self.robot.observes_hand:
+            joint[:, 3:] = nearest_rotations(joint[:, 3:], self.robot.hand_reference)
         gripper = self._numbers(demo, "obs/gripper_states", len(self.robot.gripper_joint_names), steps)
         images = {camera.name: self._images(demo, f"obs/{camera.hdf5_key}", steps) for camera in self.cameras}
         until = steps - self._shift  # obs[j-1] -> actions[j] when shifted
@@ -194,9 +213,19 @@ def _words_of_name(path: Path) -> str:
 
 @contextmanager
 def open_libero(
-    path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS, state: str = STATES[0]
+    path: Path, pairing: str, cameras: Sequence[Camera] = CAMERAS, state: str | None = None
 ) -> Iterator[LiberoFile]:
-    """Open the file of one task. `pairing` is as in the module's docstring, `state` one of STATES. Raises DataError."""
+    """Open the file of one task.
+
+    Args:
+        path: The file.
+        pairing: As in the module's docstring.
+        cameras: The names of the cameras in the file.
+        state: One of STATES; None: the joints, or the hand in a file without them.
+
+    Raises:
+        DataError: The file is missing, damaged, or has another state.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; give LIBERO-format HDF5 files, for example from `m2distill collect`")
     try:

@@ -21,7 +21,8 @@ from m2distill_policy.utils.files import folder_in_use, write_atomically
 from m2distill_training.data.libero.reader import Demo
 from m2distill_training.data.libero.writer import NewDemo, file_names, write_demos
 from m2distill_training.data.rosbag.bag_messages import EpisodeBag, find_bags, open_bag
-from m2distill_training.data.rosbag.episode_reader import Step, resample, without_idleness
+from m2distill_training.data.rosbag.episode_reader import resample, without_idleness
+from m2distill_training.data.rosbag.steps import Step
 
 REPORT, IMAGES = "import.json", "images"
 COLUMNS, CAPTION_PX = 8, 18  # of an episode's image: moments, height of its line
@@ -83,12 +84,13 @@ def import_bags(
     unlabelled: bool = False,
     cameras: Sequence[Camera] = (),
     namespace: str | None = None,
+    state: str | None = None,
 ) -> list[EpisodeReport]:
     """Write OUT/<instruction>_demo.hdf5, OUT/import.json and OUT/images/.
 
     `spec`, `instruction` and `arm` replace what the recorder stored. `cameras` state the keys of the spec's cameras in
-    the files. `namespace` chooses one of several robots in a bag. Raises DataError if no episode can be used, or a file
-    exists.
+    the files. `namespace` chooses one of several robots in a bag. `state` "hand" takes the pose of the hand in place of
+    the joints. Raises DataError if no episode can be used, or a file exists.
     """
     if arm is not None:
         load_arm(arm)  # raises for all bags alike
@@ -98,7 +100,7 @@ def import_bags(
     images: dict[Path, bytes] = {}
     for path in find_bags(paths):
         report, demo, its_spec = convert_bag(
-            path, spec, instruction, arm, unlabelled, cameras, namespace, specs[0] if specs else None
+            path, spec, instruction, arm, unlabelled, cameras, namespace, state, specs[0] if specs else None
         )
         reports.append(report)
         if demo is None or its_spec is None:
@@ -118,6 +120,7 @@ def convert_bag(
     unlabelled: bool = False,
     cameras: Sequence[Camera] = (),
     namespace: str | None = None,
+    state: str | None = None,
     like: PolicySpec | None = None,
 ) -> tuple[EpisodeReport, NewDemo | None, PolicySpec | None]:
     """Return the report on one bag, its demonstration and spec; None for both if it is dropped.
@@ -132,7 +135,7 @@ def convert_bag(
             _check_success(report.success, unlabelled)
             its_arm = _recorded_arm(bag) if arm is None else load_arm(arm)
             robot = robot_from_settings(its_arm)
-            its_spec = spec or _spec(bag, robot)
+            its_spec = _with_state(spec or _spec(bag, robot), state, robot)
             robot.check(its_spec, arm or bag.labels.get("arm", ""))
             _check_cameras(cameras, its_spec)
             if like is not None and (problem := other_robot(like, its_spec)):
@@ -214,9 +217,20 @@ def _spec(bag: EpisodeBag, robot: Robot) -> PolicySpec:
             return robot.spec()
         raise DataError(
             "it names no spec, for it is not the recorder's; name a policy's with --checkpoint, or an arm file with "
-            "cameras and joint_names with --arm"
+            "cameras and joint_names (or `state: hand`) with --arm"
         )
     return PolicySpec.from_json(bag.labels["spec"])
+
+
+def _with_state(spec: PolicySpec, state: str | None, robot: Robot) -> PolicySpec:
+    """Return the spec of a policy that observes this state of the arm; None: as it is."""
+    if state == "joints" and spec.observes_hand:
+        raise DataError("its spec has the pose of the hand, and no joints; name another --checkpoint or --arm")
+    if state != "hand" or spec.observes_hand:
+        return spec
+    own = "hand_reference" in robot.given
+    reference = robot.parameters.hand_reference if own else spec.hand_reference
+    return dataclasses.replace(spec.observing_hand(), hand_reference=reference)
 
 
 def _recorded_arm(bag: EpisodeBag) -> dict[str, Any]:

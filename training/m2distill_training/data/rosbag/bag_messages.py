@@ -1,8 +1,7 @@
 """Messages of one recorded episode: a rosbag2 folder of any recorder, mcap or sqlite3. ROS is not required.
 
 Topics are found by the names of docs/ros.md within any namespace of the robot. If a name is there more than once, the
-namespace that has all topics of a robot decides. Every fault of a bag is a DataError that
-names it.
+namespace that has all topics of a robot decides. Every fault of a bag is a DataError that names it.
 """
 
 import heapq
@@ -26,7 +25,8 @@ GAP_NS = 250_000_000  # a longer silence of a sensor is counted
 SILENCE_NS = 60_000_000_000  # nobody holds still for so long: what comes after is another episode
 JUMP_NS = 500_000_000  # stamps that go further than the time of recording does, by more than this, have jumped
 REORDER_NS = 200_000_000  # messages of one topic that were recorded so much later than a newer one are sorted
-ROBOT = (episode_topics.JOINTS, episode_topics.TWIST, episode_topics.GRIPPER)  # topics of every robot
+STATES = (episode_topics.JOINTS, episode_topics.POSE)  # a robot publishes at least one of these
+MOTIONS = tuple(topic.name for topic in episode_topics.MOTIONS.values())  # and receives one of these
 
 
 class EpisodeBag:
@@ -56,10 +56,15 @@ class EpisodeBag:
         return self._reader.duration * 1e-9
 
     def _complete_namespaces(self) -> list[str]:
-        """Return the namespaces with all topics of a robot."""
+        """Return the namespaces with states and commands of a robot, and of the gripper if one has them."""
         present = {c.topic.strip("/") for c in self._reader.connections if c.msgcount}
-        ends = [topic.removesuffix(ROBOT[0]) for topic in sorted(present) if f"/{topic}".endswith(f"/{ROBOT[0]}")]
-        return [end.strip("/") for end in ends if all(end + name in present for name in ROBOT)]
+        spaces = {topic.rpartition("/")[0] for topic in present}
+
+        def has(space: str, *names: str) -> bool:
+            return any(f"{space}/{name}".lstrip("/") in present for name in names)
+
+        moved = sorted(space for space in spaces if has(space, *STATES) and has(space, *MOTIONS))
+        return [space for space in moved if has(space, episode_topics.GRIPPER)] or moved
 
     def find(self, topic: Topic) -> Sequence[Connection]:
         """Return the topic with that suffix, empty without a message.

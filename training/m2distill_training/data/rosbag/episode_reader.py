@@ -3,12 +3,7 @@
 Observations come from a PolicySession that receives the recorded messages, stamp by stamp. It decodes, flips, resizes
 and orders as on the robot. If a policy acted, it reported the stamps of its inputs, and those messages make the step:
 its tensors are bit-identical to those of the live node. Otherwise the session ticks on a grid of the spec's period; if
-it would hold the arm, there is no step.
-
-The action of a step is the twist that the policy sent, or on the grid the newest one stamped before the next step,
-converted to [-1, 1] by the spec and the arm's gains. It is no motion if that twist is older than COMMAND_MAX_AGE_NS.
-The gripper's command has no stamp: it is the newest one recorded up to that twist, and before the first one the fingers
-stay as they are.
+it would hold the arm, there is no step. The actions of the steps are in commands.py.
 """
 
 import dataclasses
@@ -16,68 +11,41 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from m2distill_policy.action import ActionSample, Hold, command_to_action
-from m2distill_policy.control.session import JOINTS, PolicySession
+from m2distill_policy.action import ActionSample, Hold
+from m2distill_policy.control.session import JOINTS, POSE, PolicySession, arm_observation
 from m2distill_policy.errors import DataError, MessageError
 from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
 from m2distill_policy.observations.observation import Observation
 from m2distill_policy.recording import episode_topics
-from m2distill_policy.recording.episode_topics import COMMAND, NO_TOPICS, Topic, image_topic, joints_topic
-from m2distill_policy.robot import robot_from_settings
+from m2distill_policy.recording.episode_topics import COMMAND, TARGET, Topic, image_topic, joints_topic, pose_topic
+from m2distill_policy.robot import pose_frame, robot_from_settings
 from m2distill_policy.safety.arm_presets import limits_from_settings, limits_of
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.data.rosbag.bag_messages import EpisodeBag, stamp_of
+from m2distill_training.data.rosbag.bag_messages import EpisodeBag
+from m2distill_training.data.rosbag.commands import Commands, motion_topics
+from m2distill_training.data.rosbag.steps import Moment, Step, Tick
 
-COMMAND_MAX_AGE_NS = 250_000_000  # as the simulator's command_max_age_s
-LATE_NS = 5_000_000  # what one node sent first may be recorded so much later
 KEEP_NS = 1_000_000_000  # a policy acts on nothing older than this
 STILL = 1e-3  # of an action: no motion
 
-_TWIST = Topic(episode_topics.TWIST, "geometry_msgs/msg/TwistStamped", COMMAND)
-_GRIPPER = Topic(episode_topics.GRIPPER, "std_msgs/msg/Float64", COMMAND)
-_OPERATOR = Topic(episode_topics.OPERATOR_ACTIVE, "std_msgs/msg/Bool", COMMAND)
 _ACTION = Topic(episode_topics.ACTION, "m2distill_interfaces/msg/PolicyAction", COMMAND)
-
-
-@dataclass(frozen=True)
-class Step:
-    observation: Observation  # its stamp is that of its newest part
-    action: np.ndarray  # (7,) float64 in [-1, 1]
-    commanded: bool  # else nothing was, and the arm stood still
-    clipped: bool  # the command was beyond [-1, 1]
-    intervention: bool  # an operator had taken over
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time of a step.
-
-    `shown` and `sent_ns` are set if a policy acted: the stamps of its inputs, and the time of recording of its report.
-    """
-
-    stamp_ns: int  # not before those of its inputs
-    shown: tuple[int, ...] = ()
-    sent_ns: int = 0
 
 
 def resample(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> list[Step]:
     """Return every step of the episode, idle ones too. Raises DataError."""
     commands = Commands(bag, spec, arm)
     steps: list[Step] = []
-    topics = robot_from_settings(arm).topics
-    for tick, observation in observations(bag, spec, limits_from_settings(arm).max_joint_speed_rad_s, topics):
+    for moment in moments(bag, spec, arm):
         if not steps:
-            commands.fingers_are(robot_from_settings(arm).opening_m(observation.gripper))
-        steps.append(commands.step(tick, observation))
+            commands.fingers_are(robot_from_settings(arm).opening_m(moment.observation.gripper))
+        steps.append(commands.step(moment))
     if not any(step.commanded for step in steps):
         raise DataError(
-            f"no {episode_topics.TWIST} answers any observation; do the stamps of both come from one "
-            "clock (use_sim_time)?"
+            f"no {commands.names} answers any observation; do the stamps of both come from one clock (use_sim_time)?"
         )
     return steps
 
@@ -130,8 +98,13 @@ class _Ticks:
             self._acted.popleft()
 
 
-def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
-    """Return the ticks of a policy with that many inputs, in order; none in bags without its reports."""
+def _acted(bag: EpisodeBag, spec: PolicySpec, inputs: int) -> list[Tick]:
+    """Return the ticks of a policy with that many inputs, in order; none in bags without its reports.
+
+    A policy that observed the joints has its inputs in another order than one that observes the hand.
+    """
+    if "spec" in bag.labels and PolicySpec.from_json(bag.labels["spec"]).observes_hand != spec.observes_hand:
+        return []
     ticks = []
     for time_ns, message in bag.messages(bag.find(_ACTION)):
         shown = tuple(stamp.sec * 10**9 + stamp.nanosec for stamp in getattr(message, "input_stamps", ())[:inputs])
@@ -140,28 +113,30 @@ def _acted(bag: EpisodeBag, inputs: int) -> list[Tick]:
     return sorted(ticks, key=lambda tick: (tick.stamp_ns, tick.sent_ns))
 
 
-def observations(
-    bag: EpisodeBag, spec: PolicySpec, max_joint_speed_rad_s: float, topics: Mapping[str, str] = NO_TOPICS
-) -> Iterator[tuple[Tick, Observation]]:
+def moments(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> Iterator[Moment]:
     """Yield the policy's observation step by step. A joint faster than the limit is a gap, as live it is a hold.
 
     Raises DataError if the observations have a gap, or if the policy would never have acted.
     """
     witness = _Witness()
-    session = _unlimited_session(spec, witness, max_joint_speed_rad_s)
-    topic_of = {JOINTS: joints_topic(topics), **_camera_topics(bag, spec, topics)}
+    use_pose = TARGET in (topic.name for topic in motion_topics(bag, arm))
+    session = _unlimited_session(spec, witness, limits_from_settings(arm).max_joint_speed_rad_s, use_pose)
+    topics = robot_from_settings(arm).topics
+    known = {JOINTS: joints_topic(topics), POSE: pose_topic(topics), **_camera_topics(bag, spec, topics)}
     streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
+    topic_of = {name: known[name] for name in streams}
+    frame_id = pose_frame(spec, arm.get("frame_id") or spec.action.frame_id, use_pose)
     recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
-    ticks = _Ticks(spec.period_ns, _acted(bag, len(streams)))
+    ticks = _Ticks(spec.period_ns, _acted(bag, spec, len(streams)))
     missing = set(streams)
     stamp_ns = 0
     began_ns: int | None = None
     held: tuple[int, str] | None = None  # since when, and why
 
-    def take(tick: Tick) -> Iterator[tuple[Tick, Observation]]:
+    def take(tick: Tick) -> Iterator[Moment]:
         nonlocal held, began_ns
         if tick.shown:
-            if (observation := _shown(tick, recent)) is None:
+            if (moment := _shown(tick, recent, spec)) is None:
                 ticks.drop(tick)
                 return
         elif isinstance(outcome := session.tick(tick.stamp_ns), Hold):
@@ -169,20 +144,20 @@ def observations(
             held = held or (tick.stamp_ns, outcome.reason)
             return
         else:
-            observation = witness.observation
+            moment = Moment(tick, witness.observation, session.pose)
         ticks.took(tick)
         if began_ns is None:
             began_ns, held = tick.stamp_ns, None
         if held:
             raise DataError(f"observation gap {(held[0] - began_ns) * 1e-9:.2f} s after start: {held[1]}")
-        yield tick, observation
+        yield moment
 
     for stamp_ns, name, message in heapq.merge(
         *(_feed(bag, *item) for item in topic_of.items()), key=lambda fed: fed[0]
     ):
         while not missing and (tick := ticks.next()).stamp_ns < stamp_ns:
             yield from take(tick)
-        _show(session, name, message, stamp_ns)
+        _show(session, name, message, stamp_ns, frame_id)
         if streams[name].value is not None:
             recent[name].append((streams[name].stamp_ns, streams[name].value))
         while recent[name] and recent[name][0][0] < stamp_ns - KEEP_NS:
@@ -199,8 +174,8 @@ def observations(
         raise DataError(f"it does not fit the spec: {held[1]}")
 
 
-def _shown(tick: Tick, recent: dict[str, deque[tuple[int, object]]]) -> Observation | None:
-    """Return the observation of a policy that acted; None if the bag lacks a part of it."""
+def _shown(tick: Tick, recent: dict[str, deque[tuple[int, object]]], spec: PolicySpec) -> Moment | None:
+    """Return the moment of a policy that acted; None if the bag lacks a part of it."""
     values: dict[str, Any] = {
         name: value
         for (name, received), shown_ns in zip(recent.items(), tick.shown, strict=True)
@@ -209,20 +184,22 @@ def _shown(tick: Tick, recent: dict[str, deque[tuple[int, object]]]) -> Observat
     }
     if len(values) < len(recent):
         return None
-    joint, gripper = values.pop(JOINTS)
-    return Observation(values, joint, gripper, tick.stamp_ns)
+    joints, pose = values.pop(JOINTS, None), values.pop(POSE, None)
+    return Moment(tick, arm_observation(spec, values, joints, pose, tick.stamp_ns), pose)
 
 
-def _unlimited_session(spec: PolicySpec, witness: _Witness, max_joint_speed_rad_s: float) -> PolicySession:
+def _unlimited_session(
+    spec: PolicySpec, witness: _Witness, max_joint_speed_rad_s: float, use_pose: bool
+) -> PolicySession:
     """Return a session without joint limits that follows an instruction."""
-    joints = len(spec.joint_names)
+    joints = 0 if spec.observes_hand else len(spec.joint_names)
     limits = dataclasses.replace(
         limits_of("libero_sim"),
         joint_lower_rad=(-math.inf,) * joints,
         joint_upper_rad=(math.inf,) * joints,
         max_joint_speed_rad_s=max_joint_speed_rad_s,
     )
-    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits)
+    session = PolicySession(spec, witness, {"any": np.zeros(1, np.float32)}, limits, use_pose)
     session.set_instruction("any")
     return session
 
@@ -243,10 +220,17 @@ def _feed(bag: EpisodeBag, name: str, topic: Topic) -> Iterator[tuple[int, str, 
     return ((stamp_ns, name, message) for stamp_ns, message in bag.stamped(topic))
 
 
-def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
+def _show(session: PolicySession, name: str, message, stamp_ns: int, pose_frame_id: str) -> None:
     """Decode as ros/policy/inputs.py does with live messages."""
     if name == JOINTS:
         session.observe_joints(message.name, message.position, stamp_ns)
+        return
+    if name == POSE:
+        position, quat = message.pose.position, message.pose.orientation
+        if message.header.frame_id != pose_frame_id:
+            session.reject_input(POSE, f"is in the frame {message.header.frame_id!r}, expected {pose_frame_id!r}")
+        else:
+            session.observe_pose((position.x, position.y, position.z), (quat.x, quat.y, quat.z, quat.w), stamp_ns)
         return
     try:
         if hasattr(message, "format"):
@@ -259,63 +243,3 @@ def _show(session: PolicySession, name: str, message, stamp_ns: int) -> None:
         session.reject_input(name, str(error))
     else:
         session.observe_image(name, image, stamp_ns)
-
-
-class Commands:
-    """Commands of the arm, read step by step."""
-
-    def __init__(self, bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]):
-        frame_id = arm.get("frame_id") or spec.action.frame_id
-        stamps, times, twists = [], [], []
-        for time_ns, message in bag.messages(bag.need(_TWIST)):
-            if message.header.frame_id not in ("", frame_id):
-                raise DataError(
-                    f"{episode_topics.TWIST} is in the frame {message.header.frame_id!r}, expected {frame_id!r}"
-                )
-            linear, angular = message.twist.linear, message.twist.angular
-            stamps.append(stamp_of(message))
-            times.append(time_ns)
-            twists.append([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
-        order = np.argsort(stamps, kind="stable")
-        self._stamps, self._times = np.array(stamps)[order], np.array(times)[order]
-        self._twists = np.array(twists)[order]
-        has_gripper = arm.get("gripper_output") != "none"
-        found = bag.need(_GRIPPER) if has_gripper else []
-        widths = [(time_ns, message.data) for time_ns, message in bag.messages(found)]
-        self._width_times, self._widths = np.array([t for t, _ in widths]), np.array([w for _, w in widths])
-        if not (np.isfinite(self._twists).all() and np.isfinite(self._widths).all()):
-            raise DataError(f"{episode_topics.TWIST} or {episode_topics.GRIPPER} is not finite")
-        taken = [(time_ns, message.data) for time_ns, message in bag.messages(bag.find(_OPERATOR))]
-        self._taken_times, self._taken = np.array([t for t, _ in taken]), [on for _, on in taken]
-        self._spec, self._late_ns = spec, 0 if bag.labels else LATE_NS  # the recorder notes when it was sent
-        limits = limits_from_settings(arm)
-        self._gains = np.repeat([limits.linear_gain, limits.angular_gain], 3)
-        if not self._gains.all():
-            raise DataError("a gain of the arm is 0, so no command has an action; name another --arm")
-        self._full = (
-            self._gains * np.repeat([spec.action.linear_scale_m, spec.action.angular_scale_rad], 3) * spec.rate_hz
-        )
-
-    def fingers_are(self, width_m: float) -> None:
-        self._width_m = width_m
-
-    def step(self, tick: Tick, observation: Observation) -> Step:
-        place = self._twist_of(tick)
-        commanded = place >= 0 and tick.stamp_ns - self._stamps[place] <= COMMAND_MAX_AGE_NS
-        twist, intervention = np.zeros(6), False
-        if commanded:
-            twist, time_ns = self._twists[place], self._times[place] + LATE_NS
-            if gripper := int(np.searchsorted(self._width_times, time_ns, side="right")):
-                self._width_m = self._widths[gripper - 1]
-            if operator := int(np.searchsorted(self._taken_times, time_ns, side="right")):
-                intervention = self._taken[operator - 1]
-        scaled = twist / self._gains
-        action = command_to_action(self._spec.action, self._spec.rate_hz, scaled[:3], scaled[3:], self._width_m)
-        return Step(observation, action, commanded, bool((np.abs(twist) > self._full * (1 + 1e-9)).any()), intervention)
-
-    def _twist_of(self, tick: Tick) -> int:
-        """Return the index of the twist that a step uses, -1 if there is none."""
-        if tick.shown:
-            before = np.flatnonzero(self._times <= tick.sent_ns + self._late_ns)
-            return int(before[self._times[before].argmax()]) if len(before) else -1
-        return int(np.searchsorted(self._stamps, tick.stamp_ns + self._spec.period_ns)) - 1

@@ -4,6 +4,7 @@ The caller passes observations with their stamps and calls `PolicySession.tick` 
 Command for the newest complete observation, or a Hold with the reason. A missing input is never estimated.
 """
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.joint_merger import JointMerger
 from m2distill_policy.observations.observation import Observation, prepare_image
-from m2distill_policy.observations.poses import Pose
+from m2distill_policy.observations.poses import Pose, hand_state
+from m2distill_policy.robot import HAND, SAME
 from m2distill_policy.safety.arm_presets import limits_of
-from m2distill_policy.safety.joint_limits import joint_ranges
+from m2distill_policy.safety.joint_limits import check_joints, joint_ranges
 from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
@@ -47,7 +49,11 @@ class PolicySession:
         policy: The policy.
         instructions: Sentence embedding (L,) float32 of each instruction that the checkpoint knows.
         limits: Safety limits; by default those of the simulated robot.
-        use_pose: Make the hand's pose an input, as it is whenever `limits` define a workspace.
+        use_pose: Make the hand's pose an input, as it is whenever `limits` define a workspace or the policy observes
+            it.
+
+    Raises:
+        UserError: The policy observes the hand, and `limits` check joints that they do not name.
     """
 
     def __init__(
@@ -67,23 +73,28 @@ class PolicySession:
         self._policy = policy
         self._set_embeddings(instructions)
         self._guard = CommandGuard(limits, spec.rate_hz)
-        self._ranges_J2 = joint_ranges(spec.joint_names, limits)
+        # Of a policy that observes the hand, joints are watched for their limits alone.
+        watched = _watched_joints(limits) if spec.observes_hand else spec.joint_names
+        self.joint_spec = dataclasses.replace(spec, joint_names=watched)  # names the joints to receive
+        self._ranges_J2 = joint_ranges(watched, limits)
 
         def stream(name: str) -> InputStream:
             return InputStream(name, round(limits.max_age_s * 1e9), round(limits.max_lead_s * 1e9))
 
         self._cameras = {camera.name: stream(camera.name) for camera in spec.cameras}
-        self._joints = stream(JOINTS)
-        # An axis-angle jumps from 2 pi to 0, which is no motion.
-        speed_rad_s = math.inf if spec.observes_hand else limits.max_joint_speed_rad_s or math.inf
-        self._merger = JointMerger(spec, speed_rad_s, self._joints.max_age_ns)
+        self._joints = stream(JOINTS) if watched or spec.gripper_joint_names else None
+        self._merger = JointMerger(
+            self.joint_spec, limits.max_joint_speed_rad_s or math.inf, round(limits.max_age_s * 1e9)
+        )
         self._jump: tuple[str, int] | None = None  # joint that jumped last, and the stamp
-        self._pose = stream(POSE) if use_pose or limits.has_workspace else None
+        self._pose = stream(POSE) if use_pose or limits.has_workspace or spec.observes_hand else None
         self._history_broken = True
 
     @property
     def streams(self) -> list[InputStream]:
-        return [*self._cameras.values(), self._joints, *([self._pose] if self._pose else [])]
+        """Inputs in the order of ~/action: cameras, then what the policy observes of the arm, then the other."""
+        arm = [self._pose, self._joints] if self.spec.observes_hand else [self._joints, self._pose]
+        return [*self._cameras.values(), *(stream for stream in arm if stream)]
 
     @property
     def pose(self) -> Pose | None:
@@ -169,6 +180,8 @@ class PolicySession:
             the arm must be held; otherwise None.
         """
         merger = self._merger
+        if self._joints is None:
+            return None
         known = merger.update(names, positions, stamp_ns)
         if merger.problem:
             self._joints.reject(merger.problem)
@@ -182,7 +195,9 @@ class PolicySession:
         self._history_broken |= leapt or bool(merger.jumped)
         return oldest_ns if merger.complete else None
 
-    def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
+    def observe_pose(
+        self, position_m: Sequence[float] | np.ndarray, quat_xyzw: Sequence[float] | np.ndarray, stamp_ns: int
+    ) -> None:
         """Set the hand's pose in the base frame. After a malformed one the arm holds until a valid one arrives."""
         assert self._pose is not None  # one of `streams`
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
@@ -222,7 +237,7 @@ class PolicySession:
         self._history_broken = True  # until a command results
         observation = self._observation()
         try:
-            self._check_joints(observation.joint)
+            self._check_joints()
         except SafetyFault as fault:
             return self._stop_by(fault)
         self.recent.append(observation)
@@ -247,14 +262,10 @@ class PolicySession:
         self.fault = str(fault)
         return Hold(self.fault)
 
-    def _check_joints(self, joint_J: np.ndarray) -> None:
-        margin = self.limits.joint_margin_rad
-        for name, angle, (low, high) in zip(self.spec.joint_names, joint_J, self._ranges_J2, strict=True):
-            if not low + margin <= angle <= high - margin:
-                raise SafetyFault(
-                    f"{name} is at {angle:.3f} rad, closer than {margin:g} (joint_margin_rad) to the "
-                    f"limits of its range {low:g} to {high:g}; move the arm away from them"
-                )
+    def _check_joints(self) -> None:
+        if self._joints is not None:
+            joint_J, _ = self._joints.value
+            check_joints(self.joint_spec.joint_names, joint_J, self._ranges_J2, self.limits.joint_margin_rad)
 
     def why_hold(self, now_ns: int) -> str:
         """Return why a tick must hold; empty if it may act."""
@@ -277,14 +288,47 @@ class PolicySession:
         return ""
 
     def _observation(self) -> Observation:
-        joint, gripper = self._joints.value
         images = {name: stream.value for name, stream in self._cameras.items()}
-        return Observation(images, joint, gripper, stamp_ns=max(s.stamp_ns for s in self.streams))
+        joints = self._joints.value if self._joints else None
+        return arm_observation(self.spec, images, joints, self.pose, max(s.stamp_ns for s in self.streams))
+
+
+def arm_observation(
+    spec: PolicySpec,
+    images: dict[str, np.ndarray],
+    joints: tuple[np.ndarray, np.ndarray] | None,
+    pose: Pose | None,
+    stamp_ns: int,
+) -> Observation:
+    """Return the model's input of one step.
+
+    Args:
+        spec: of the policy.
+        images: prepared, by camera.
+        joints: positions of the arm and of the gripper, as `JointMerger.positions`; None: the policy needs none.
+        pose: of the hand; None unless the policy observes it.
+        stamp_ns: of the newest part.
+    """
+    joint_J, gripper_G = (np.zeros(0, np.float32),) * 2 if joints is None else joints
+    if spec.observes_hand:
+        assert pose is not None  # an input of such a policy
+        joint_J = hand_state(pose, spec.hand_reference)
+    return Observation(images, joint_J, gripper_G, stamp_ns)
+
+
+def _watched_joints(limits: SafetyLimits) -> tuple[str, ...]:
+    """Return the joints whose limits are checked although the policy does not observe them. Raises UserError."""
+    if not limits.joint_names and limits.joint_margin_rad >= 0:
+        raise UserError(
+            "the checkpoint observes the pose of the hand, so the joints whose limits are checked are unknown; set "
+            "joint_names to the arm's, or joint_margin_rad to -10 for no check"
+        )
+    return limits.joint_names if limits.joint_margin_rad >= 0 else ()
 
 
 def require_same_robot(ours: PolicySpec, other: PolicySpec) -> None:
     """Raise UserError if the two specs differ in their inputs, rate or actions."""
-    for name in ("cameras", "joint_names", "gripper_joint_names", "gripper_joint_signs", "rate_hz", "action"):
+    for name in ("cameras", *SAME, *(HAND if ours.observes_hand else ())):
         if getattr(other, name) != getattr(ours, name):
             raise UserError(
                 f"its spec has {name} {getattr(other, name)}, this robot's is {getattr(ours, name)}; "

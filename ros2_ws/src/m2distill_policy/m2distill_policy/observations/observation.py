@@ -19,7 +19,7 @@ class Observation:
     """One step of model input, as numpy arrays."""
 
     images: dict[str, np.ndarray]  # camera -> (height, width, 3) uint8, RGB, model orientation
-    joint: np.ndarray  # (J,) float32, rad
+    joint: np.ndarray  # (J,) float32, rad; of the hand (6,), m and axis-angle in rad
     gripper: np.ndarray  # (G,) float32, m, signed as in training
     stamp_ns: int  # of its newest part
 

@@ -10,8 +10,10 @@ from types import MappingProxyType
 
 from m2distill_policy.spec import PolicySpec
 
-JOINTS, POSE, TWIST, GRIPPER, INSTRUCTION = "joint_states", "ee_pose", "twist_cmd", "gripper_cmd", "instruction"
+JOINTS, POSE, GRIPPER, INSTRUCTION = "joint_states", "ee_pose", "gripper_cmd", "instruction"
+TWIST, TARGET, VELOCITY = "twist_cmd", "target_pose", "velocity_cmd"
 OPERATOR_ACTIVE, ACTION, STATUS = "operator_active", "policy/action", "policy/status"
+TF, TF_STATIC, TRANSFORMS = "tf", "tf_static", "tf2_msgs/msg/TFMessage"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 NO_TOPICS: Mapping[str, str] = MappingProxyType({})
 # Quality of service: SENSOR is best effort; COMMAND is reliable; LATCHED is reliable and keeps the last message.
@@ -27,6 +29,13 @@ class Topic:
     qos: str  # SENSOR, COMMAND or LATCHED
     continuous: bool = False  # messages must arrive all the time; silence is reported
     source: str = ""  # the robot's own topic, if it has another name
+
+
+MOTIONS = {  # the command topic of each output of an arm
+    "twist": Topic(TWIST, "geometry_msgs/msg/TwistStamped", COMMAND),
+    "pose": Topic(TARGET, "geometry_msgs/msg/PoseStamped", COMMAND),
+    "array": Topic(VELOCITY, "std_msgs/msg/Float64MultiArray", COMMAND),
+}
 
 
 def image_topic(camera: str, compressed: bool, topics: Mapping[str, str] = NO_TOPICS) -> Topic:
@@ -46,25 +55,40 @@ def camera_info(camera: str, topics: Mapping[str, str] = NO_TOPICS) -> Topic:
     return Topic(f"{camera}/camera_info", "sensor_msgs/msg/CameraInfo", SENSOR, source=own)
 
 
-def joints_topic(topics: Mapping[str, str] = NO_TOPICS) -> Topic:
+def joints_topic(topics: Mapping[str, str] = NO_TOPICS, continuous: bool = True) -> Topic:
     """Return the topic of the joint states."""
-    return Topic(JOINTS, "sensor_msgs/msg/JointState", SENSOR, continuous=True, source=topics.get(JOINTS, ""))
+    return Topic(JOINTS, "sensor_msgs/msg/JointState", SENSOR, continuous, topics.get(JOINTS, ""))
 
 
-def episode_topics(spec: PolicySpec, compressed: bool, topics: Mapping[str, str] = NO_TOPICS) -> tuple[Topic, ...]:
+def pose_topic(topics: Mapping[str, str] = NO_TOPICS, continuous: bool = True) -> Topic:
+    """Return the topic of the hand's pose."""
+    return Topic(POSE, "geometry_msgs/msg/PoseStamped", SENSOR, continuous, topics.get(POSE, ""))
+
+
+def episode_topics(
+    spec: PolicySpec,
+    compressed: bool,
+    topics: Mapping[str, str] = NO_TOPICS,
+    output: str = "twist",
+    by_tf: bool = False,
+) -> tuple[Topic, ...]:
     """Return all topics of an episode of a robot with this spec.
 
     Args:
-        spec: cameras of the robot.
+        spec: what a policy of the robot observes.
         compressed: the image transport.
         topics: topics that have other names on the robot, as `Robot.topics`.
+        output: the format of its commands. Twists are recorded as well: an operator sends them.
+        by_tf: TF is recorded too, which has the hand's pose.
     """
+    frames = (Topic(TF, TRANSFORMS, SENSOR), Topic(TF_STATIC, TRANSFORMS, LATCHED))
     return (
         *(image_topic(camera.name, compressed, topics) for camera in spec.cameras),
         *(camera_info(camera.name, topics) for camera in spec.cameras),
-        joints_topic(topics),
-        Topic(POSE, "geometry_msgs/msg/PoseStamped", SENSOR),
-        Topic(TWIST, "geometry_msgs/msg/TwistStamped", COMMAND),
+        joints_topic(topics, continuous=not spec.observes_hand or bool(spec.gripper_joint_names)),
+        pose_topic(topics, continuous=spec.observes_hand or output == "pose"),
+        *(frames if by_tf else ()),
+        *dict.fromkeys((MOTIONS[output], MOTIONS["twist"])),
         Topic(GRIPPER, "std_msgs/msg/Float64", COMMAND),
         Topic(INSTRUCTION, "std_msgs/msg/String", COMMAND),
         Topic(OPERATOR_ACTIVE, "std_msgs/msg/Bool", COMMAND),

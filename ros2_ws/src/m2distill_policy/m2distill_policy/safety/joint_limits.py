@@ -9,8 +9,7 @@ import math
 import numpy as np
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.safety.limits import SafetyLimits
-from m2distill_policy.spec import HAND_POSE
+from m2distill_policy.safety.limits import SafetyFault, SafetyLimits
 
 _PANDA_RAD = (
     (-2.8973, 2.8973),
@@ -40,6 +39,16 @@ JOINT_LIMITS_RAD: dict[str, tuple[float, float]] = {
 }
 
 
+def check_joints(names: tuple[str, ...], joint_J: np.ndarray, ranges_J2: np.ndarray, margin_rad: float) -> None:
+    """Raise SafetyFault for the first joint, in rad, that is nearer than the margin to a limit of its range."""
+    for name, angle, (low, high) in zip(names, joint_J, ranges_J2, strict=True):
+        if not low + margin_rad <= angle <= high - margin_rad:
+            raise SafetyFault(
+                f"{name} is at {angle:.3f} rad, closer than {margin_rad:g} (joint_margin_rad) to the "
+                f"limits of its range {low:g} to {high:g}; move the arm away from them"
+            )
+
+
 def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     """Return the lower and upper limit of every joint.
 
@@ -54,8 +63,8 @@ def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:
     Raises:
         UserError: the limits of a joint are unknown, or `limits` has another number of joints.
     """
-    if names == HAND_POSE:  # in simulation alone, which has limits of its own
-        return np.tile([-np.inf, np.inf], (len(names), 1))
+    if not names:
+        return np.zeros((0, 2))
     lower, upper = limits.joint_lower_rad, limits.joint_upper_rad
     if limits.joint_names and lower:
         given = dict(zip(limits.joint_names, zip(lower, upper, strict=True), strict=True))

@@ -1,5 +1,6 @@
 """Durable files and folders: content under its final name is complete and on the disk, also after a crash."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -16,6 +17,7 @@ from m2distill_policy.utils.disk_file import DiskFile
 
 # Of file systems without flock, such as Lustre or NFS; EBADF is NFS's answer for a folder.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 NEW_S = 5.0  # age below which an unlocked temporary file is not removed: its process may be about to lock it
 
 
@@ -172,6 +174,18 @@ def publish_folder(temporary: Path, folder: Path) -> None:
         if not folder.is_dir():
             raise
     fsync_path(folder.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step. Return False on a system or a file system that cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0:
+        return True
+    if (code := ctypes.get_errno()) in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def flush_folder(folder: Path) -> None:

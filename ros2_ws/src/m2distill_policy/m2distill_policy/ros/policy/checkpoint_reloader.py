@@ -60,11 +60,6 @@ def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedC
         known = {motion.text: np.zeros(1, np.float32)}
         return LoadedCheckpoint(path, motion.id, motion.spec, known, replay, PolicyThread(replay, timeout_s))
     checkpoint: Checkpoint = load_checkpoint(Path(path))
-    if checkpoint.spec.observes_hand:
-        raise CheckpointError(
-            f"{path} observes the pose of the hand, which no topic provides in the frame of its training; evaluate it "
-            "in simulation, or train with --state joints"
-        )
     policy = InferencePolicy(
         checkpoint, settings.sampling, settings.seed, settings.precision, settings.inference_backend, settings.device
     )

@@ -18,7 +18,7 @@ from m2distill_policy.recording.episode_check import EpisodeCheck
 from m2distill_policy.recording.topic_statistics import TopicStatistics
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.recorder.raw_subscription import header_stamp_ns
-from m2distill_policy.safety.arm_presets import settings_from_json
+from m2distill_policy.safety.arm_presets import output_from_settings, settings_from_json
 from m2distill_policy.spec import PolicySpec
 
 MIB = 2**20
@@ -56,8 +56,8 @@ class EpisodeController:
         self._acknowledged = ""  # instruction that the policy follows now
         streams = [topic.name for topic in topics if topic.continuous]
         spec = PolicySpec.from_json(labels["spec"])
-        has_gripper = settings_from_json(labels["arm_settings"]).get("gripper_output") != "none"
-        self.check = EpisodeCheck(spec, streams, (episode_topics.TWIST, episode_topics.GRIPPER)[: 1 + has_gripper])
+        self.motion, *gripper = _command_topics(labels["arm_settings"])
+        self.check = EpisodeCheck(spec, streams, (self.motion, *gripper))
         namespace = node.get_namespace().rstrip("/")
         self._names = {topic.name: f"{namespace}/{topic.name}" for topic in topics}
         self._cameras: dict[str, dict] = {}  # calibration from camera_info, by camera
@@ -275,3 +275,9 @@ class EpisodeController:
             }
         )
         return episode.keep()
+
+
+def _command_topics(arm_settings: str) -> list[str]:
+    """Return the topic of the arm's commands, and that of the gripper's if there is one."""
+    output = output_from_settings(settings_from_json(arm_settings))
+    return [episode_topics.MOTIONS[output.output].name, *([episode_topics.GRIPPER] * (output.gripper_output != "none"))]

@@ -1,17 +1,20 @@
 """Subscriptions of the recorder: every message goes to the open episode as it was received."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import PoseStamped, Twist
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
+from m2distill_policy.observations.poses import Pose, are_near
 from m2distill_policy.recording import episode_topics
+from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.diagnostics import InputMonitor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import REPEAT_LOG_S
@@ -21,6 +24,8 @@ from m2distill_policy.spec import PolicySpec
 
 MAX_DRAINED = 1000  # messages per topic that are taken at the end of an episode
 MIN_RATE = 0.8  # minimum rate of a watched topic, as a fraction of the control rate
+MAX_FIXED = 1000  # messages on tf_static; a robot has a few
+STILL_M, STILL_RAD = 1e-5, 1e-4  # distance of a target below which it is no motion, as in the import with small gains
 
 
 class TopicRecorder:
@@ -46,12 +51,18 @@ class TopicRecorder:
         self._watched = [topic.name for topic in topics if topic.continuous]
         self._max_gap_ns, self._min_rate_hz = round(max_gap_s * 1e9), MIN_RATE * spec.rate_hz
         self._monitor: InputMonitor | None = None  # while the node is active
+        self._hand: Pose | None = None  # newest pose
         self._subscriptions: list[Subscription] = []
+        self._fixed: dict[bytes, None] = {}  # messages on tf_static, each once: they precede an episode
         readers: dict[str, Callable[[Any], None]] = {
             episode_topics.INSTRUCTION: self._on_instruction,
             episode_topics.STATUS: episodes.on_status,
             episode_topics.ACTION: episodes.on_action,
-            episode_topics.TWIST: lambda command: episodes.check.moved(episode_topics.TWIST, _speed(command.twist)),
+            # a twist of an operator commands the arm whatever its output is
+            episode_topics.TWIST: lambda command: episodes.check.moved(episodes.motion, _speed(command.twist)),
+            episode_topics.VELOCITY: lambda command: episodes.check.moved(episodes.motion, math.hypot(*command.data)),
+            episode_topics.TARGET: self._on_target,
+            episode_topics.POSE: self._on_pose,
             episode_topics.GRIPPER: lambda command: episodes.check.gripped(episode_topics.GRIPPER, command.data),
             **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras},
         }
@@ -68,6 +79,13 @@ class TopicRecorder:
     def start(self) -> None:
         """Start to measure rates."""
         self._monitor = InputMonitor(self._watched, self._max_gap_ns)
+
+    def begin(self) -> None:
+        """Write the fixed transforms to the episode that has just started."""
+        with self._episodes.disk_errors():
+            for raw in self._fixed:
+                info = {"source_timestamp": time.time_ns(), "publication_sequence_number": 0}
+                self._episodes.write(episode_topics.TF_STATIC, raw, info)
 
     def stop(self) -> None:
         self._monitor = None
@@ -102,6 +120,9 @@ class TopicRecorder:
     ) -> None:
         if self._monitor and name in self._watched:
             self._monitor.received(name, self._steady.now().nanoseconds)
+        if name == episode_topics.TF_STATIC and len(self._fixed) < MAX_FIXED:
+            self._fixed.pop(bytes(raw), None)  # the last one counts
+            self._fixed[bytes(raw)] = None
         with self._episodes.disk_errors():
             self._episodes.write(name, raw, info)
             if read:
@@ -116,6 +137,15 @@ class TopicRecorder:
             )
         else:
             read(message)
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._hand = conversions.pose_to_numpy(message)
+
+    def _on_target(self, message: PoseStamped) -> None:
+        """Notice a target pose. It moves the arm unless it is about where the hand is."""
+        target = conversions.pose_to_numpy(message)
+        stays = self._hand is not None and are_near(self._hand, target, STILL_M, STILL_RAD)
+        self._episodes.check.moved(self._episodes.motion, 0.0 if stays else 1.0)
 
     def _on_instruction(self, message: String) -> None:
         self._episodes.on_instruction(message.data)

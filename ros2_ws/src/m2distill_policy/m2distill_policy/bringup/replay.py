@@ -21,8 +21,11 @@ from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.recording.motion import RecordedMotion, save_motion
 from m2distill_policy.utils.argument_parser import Parser
 
-# Options of `m2distill run` that a replay does not have: what it follows is the motion, and nothing is recorded.
-WITHOUT = ("checkpoint", "dry_run", "sampling", "seed", "record", "operator", "follow_checkpoint", "autostart")
+# Options of `m2distill run` that a replay does not have: it follows the motion to its end, and nothing is recorded.
+WITHOUT = (
+    *("checkpoint", "dry_run", "sampling", "seed", "record", "operator", "follow_checkpoint", "autostart"),
+    *("step_limit", "dashboard_run"),
+)
 
 
 def add_options(parser: Parser) -> None:

@@ -188,6 +188,7 @@ def test_a_second_policy_is_not_activated(robot, checkpoint_path, tmp_path):
     robot.wait_for_state(PolicyStatus.RUNNING)
 
 
+@pytest.mark.timing
 def test_a_policy_that_waits_for_another_one_to_end_is_interrupted(robot, checkpoint_path, tmp_path):
     other = policy_node(checkpoint_path, autostart=True)
     other = type(other)(other.package, other.executable, "policy2", "", other.parameters)

@@ -338,8 +338,10 @@ def test_the_remaining_time_is_that_of_all_stages(libero_file, tmp_path, capsys)
     assert capsys.readouterr().out.rstrip().endswith("eta 1:00")
 
 
-@pytest.mark.parametrize(("given", "used"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
-def test_threads_of_openmp_wait_without_spinning_unless_the_user_says_otherwise(given, used):
+@pytest.mark.parametrize(
+    ("given", "policy", "spins"), [({}, "PASSIVE", "500"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE", "30000000000")]
+)
+def test_threads_of_openmp_that_wait_soon_sleep_unless_the_user_says_otherwise(given, policy, spins):
     """OpenMP prints what it has read when torch loads it."""
     code = """
 import sys
@@ -350,7 +352,8 @@ try:
 finally:
     import torch
 """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    environment = inherited | given | {"OMP_DISPLAY_ENV": "true"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    environment = inherited | given | {"OMP_DISPLAY_ENV": "verbose"}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert f"OMP_WAIT_POLICY = '{used.upper()}'" in ended.stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in ended.stderr
+    assert f"GOMP_SPINCOUNT = '{spins}'" in ended.stderr

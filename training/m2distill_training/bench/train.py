@@ -28,7 +28,7 @@ from m2distill_training.utils.allocator import freed_memory_kept
 COLUMNS = ("name", "batch", "ours_ms", "plain_ms", "value", "bar", "holds")
 DEMO_STEPS = 60
 PRECISION_STEPS, BLOCK = 200, 20
-CORE_SECONDS, SPEED_KEPT = 0.65, 0.4  # bars of a step of `small`
+SPEED_KEPT = 0.4  # bar of a step of `small` beside a busy core
 ACTING_REPEATS = 100
 BUSY = "while True: pass"
 
@@ -99,7 +99,6 @@ def small_step(config: TrainConfig, repeats: int, steps: int) -> list[dict]:
         {
             "name": "core-seconds of a step of M2Distill",
             "value": round(value, 3),
-            **against(value, "<=", CORE_SECONDS),
             "each": [round(x, 3) for x in cores],
             **shared,
         },

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.utils.argument_parser import Parser
+from m2distill_policy.utils.openmp import wait_settings
 
 ERROR = "m2distill: error:"
 ISSUE_HINT = "m2distill info prints the versions that an issue needs"
@@ -114,9 +115,7 @@ USER_ERRNOS = {
 
 def main() -> None:
     """The console script."""
-    # Threads of OpenMP that wait otherwise spin, and beside other programs a training takes over 10 times as long.
-    # OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.update(wait_settings(os.environ))  # OpenMP reads them when torch is imported
     try:
         if "_ARGCOMPLETE" in os.environ:
             complete()

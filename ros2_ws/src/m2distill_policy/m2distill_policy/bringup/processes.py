@@ -15,6 +15,7 @@ from pathlib import Path
 
 from m2distill_policy.bringup.preflight import check_ros_variables, check_texts, missing_rmw
 from m2distill_policy.errors import UserError
+from m2distill_policy.utils.openmp import wait_settings
 
 FASTDDS_PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"
 # Signals that stop a node, each with the time in s before the next one is sent.
@@ -50,7 +51,7 @@ def environment(present: Mapping[str, str] = os.environ) -> dict[str, str]:
         "FASTDDS_DEFAULT_PROFILES_FILE": str(FASTDDS_PROFILE),  # read by Fast DDS 3
         "MUJOCO_GL": "egl",
         "OMP_NUM_THREADS": "1",  # for numpy and MuJoCo; the policy's parameter sets torch's
-        "OMP_WAIT_POLICY": "passive",  # threads that wait do not take the processor from other nodes
+        **wait_settings(present),
     }
     return {name: value for name, value in needed.items() if name not in present}
 

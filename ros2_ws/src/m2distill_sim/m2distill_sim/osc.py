@@ -37,7 +37,7 @@ class OscPose:
         self._low, self._high = robot.torque_limits
         fingers = _range([model.actuator(name).id for name in self._gripper.actuators])
         low, high = model.actuator_ctrlrange[fingers].T
-        self._middle, self._half = 0.5 * (high + low), 0.5 * (high - low)
+        self._middle, self._half = (0.5 * (high + low)).tolist(), (0.5 * (high - low)).tolist()
         self._targets = data.ctrl[fingers]
         self._inertia_NN = np.empty((model.nv, model.nv))
         self._jacobians_3N = np.empty((3, model.nv)), np.empty((3, model.nv))
@@ -46,6 +46,7 @@ class OscPose:
         self._J = np.empty((6, dofs), order="F")
         self._J_position, self._J_rotation = np.empty((3, dofs), order="F"), np.empty((3, dofs), order="F")
         self._all_qvel, self._qM = data.qvel, data.qM
+        self._error, self._velocity, self._wrench = np.empty(6), np.empty(6), np.empty(6)
         self._is_current = False
         self._update()
 
@@ -55,7 +56,8 @@ class OscPose:
         osc = self._osc
         osc.ee_pos, osc.ee_ori_mat, osc.new_update = self._position, self._rotation, False
         osc.set_goal(action[:6])
-        self._finger_step = SIGNS * self._gripper.speed * np.sign(action[6:])
+        self._finger_step = (SIGNS * self._gripper.speed * np.sign(action[6:])).tolist()
+        self._fingers = np.broadcast_to(self._gripper.current_action, 2).tolist()
 
     def apply(self) -> None:
         """Set the controls of one substep, after mj_step1."""
@@ -63,19 +65,24 @@ class OscPose:
         self._is_current = False
         osc = self._osc
         orientation_error, opspace_matrices, nullspace_torques = self._functions
-        error = orientation_error(osc.goal_ori, self._rotation)
-        force = (osc.goal_pos - self._position) * osc.kp[:3] + -self._velocity * osc.kd[:3]
-        torque = error * osc.kp[3:] + -self._angular_velocity * osc.kd[3:]
-        _, force_matrix, torque_matrix, nullspace = opspace_matrices(
+        error, wrench = self._error, self._wrench
+        np.subtract(osc.goal_pos, self._position, out=error[:3])
+        error[3:] = orientation_error(osc.goal_ori, self._rotation)
+        desired = error * osc.kp - self._velocity * osc.kd
+        _, for_position, for_rotation, nullspace = opspace_matrices(
             self._mass, self._J, self._J_position, self._J_rotation
         )
-        wrench = np.concatenate([np.dot(force_matrix, force), np.dot(torque_matrix, torque)])
-        torques = np.dot(self._J.T, wrench) + self._bias
+        np.dot(for_position, desired[:3], out=wrench[:3])
+        np.dot(for_rotation, desired[3:], out=wrench[3:])
+        torques = np.dot(self._J.T, wrench)
+        torques += self._bias
         torques += nullspace_torques(self._mass, nullspace, osc.initial_joint, self._qpos, self._qvel)
         np.minimum(np.maximum(torques, self._low), self._high, out=self._torques)
-        moved = self._gripper.current_action + self._finger_step
-        self._gripper.current_action = np.minimum(np.maximum(moved, -1.0), 1.0)
-        self._targets[:] = self._middle + self._half * self._gripper.current_action
+        for finger, step in enumerate(self._finger_step):
+            moved = min(max(self._fingers[finger] + step, -1.0), 1.0)
+            self._fingers[finger] = moved
+            self._targets[finger] = self._middle[finger] + self._half[finger] * moved
+        self._gripper.current_action = np.array(self._fingers)
 
     def _update(self) -> None:
         """Compute velocities, Jacobians and the mass matrix of the current state, once per substep."""
@@ -84,7 +91,8 @@ class OscPose:
         self._is_current = True
         linear, angular = self._jacobians_3N
         mujoco.mj_jacSite(self._model, self._data, linear, angular, self._site)
-        self._velocity, self._angular_velocity = np.dot(linear, self._all_qvel), np.dot(angular, self._all_qvel)
+        np.dot(linear, self._all_qvel, out=self._velocity[:3])
+        np.dot(angular, self._all_qvel, out=self._velocity[3:])
         self._J_position[:], self._J_rotation[:] = linear[:, self._dofs], angular[:, self._dofs]
         self._J[:3], self._J[3:] = self._J_position, self._J_rotation
         mujoco.mj_fullM(self._model, self._inertia_NN, self._qM)

@@ -9,8 +9,6 @@ CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/api te
 # pytest-xdist: as many processes as there are cores, four at most. Each begins with a share of whole files, so that few
 # fixtures are made twice, and takes tests from the others when it has none left.
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
-# A training that is interrupted after OpenVINO has run in the same process ends in a segmentation fault.
-ALONE := tests/policy/test_backends.py
 
 .PHONY: help setup demo teach check test test-core test-ros coverage lint format docs docs-serve reference clean
 
@@ -28,13 +26,12 @@ teach: setup  ## after `make demo`: record, learn, verify and run one more task 
 	@$(ENV) M2DISTILL_LEARNED_RUN=$(RUN) python -m pytest -q -s tests/ros/test_teach.py tests/ros/test_teach_page.py
 
 check: lint  ## style, types and the quick tests, for every change: about 2 minutes
-	@$(ENV) $(PYTEST) $(PARALLEL) -m "not slow and not ros and not sim" --ignore=$(ALONE) $(CORE)
+	@$(ENV) $(PYTEST) $(PARALLEL) -m "not slow and not ros and not sim" $(CORE)
 
 test: lint test-core test-ros  ## style, types and all tests
 
 test-core: setup  ## tests that need no running ROS 2
-	@$(ENV) $(PYTEST) $(PARALLEL) --ignore=$(ALONE) $(CORE)
-	@$(ENV) $(PYTEST) $(ALONE)
+	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
 
 test-ros: setup  ## tests over real ROS 2; most wait most of the time, and those that measure times run two at a time
 	@$(ENV) $(PYTEST) -n 4 --dist loadfile -m "not timing" tests/ros tests/e2e

@@ -1,7 +1,10 @@
 """Inference backends and ONNX: equal to torch for every preset, and rejected if they are not."""
 
+import ctypes
+import gc
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from safetensors.numpy import load_file
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.errors import UserError
-from m2distill_policy.models import Policy, libero, small
+from m2distill_policy.models import Policy, libero, openvino_encoder, small
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.openvino_encoder import TOLERANCE, OpenVinoEncoder
 from m2distill_policy.observations.observation import Observation
@@ -21,6 +24,7 @@ from m2distill_training.cli import main
 openvino = pytest.importorskip("openvino")
 pytest.importorskip("onnx")
 
+SS_DISABLE = 2  # of sigaltstack(2)
 FILES = ("encoder.onnx", "decoder.onnx", "spec.json", "instructions.safetensors")
 
 
@@ -78,8 +82,28 @@ def test_a_missing_package_and_an_unknown_backend_are_one_line(checkpoint, monke
     with pytest.raises(UserError, match="unknown inference backend 'openvno'; did you mean 'openvino'"):
         InferencePolicy(checkpoint, backend="openvno")
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(openvino_encoder, "_core", openvino_encoder._core.__wrapped__)  # the process may have one
     with pytest.raises(UserError, match=r"pip install 'm2distill-policy\[openvino\]', or set inference_backend"):
         InferencePolicy(checkpoint, backend="openvino")
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2)."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def test_dropped_policies_leave_a_stack_on_which_signals_can_be_handled(checkpoint):
+    """Otherwise Ctrl-C after a swap of checkpoints is a segmentation fault, on processors with AMX."""
+    policies = [InferencePolicy(checkpoint, backend="openvino") for _ in range(2)]
+    while policies:
+        del policies[0]
+        gc.collect()
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    ranges = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines()]
+    mapped = any(int(start, 16) <= (stack.address or 0) < int(end, 16) for start, end in ranges)
+    assert mapped or stack.flags & SS_DISABLE
 
 
 def test_exported_graphs_in_another_runtime_give_the_mixtures_of_every_history(checkpoint, observations, tmp_path):

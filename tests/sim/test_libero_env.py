@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import os
 import subprocess
@@ -52,7 +53,7 @@ def test_physics_equals_robosuites(soup_env):
         soup_env.step(action, render=False)
     ours = soup_env.state()
     soup_env.reset(SOUP[0], settle_steps=0)
-    soup_env._robot.controller.sim = soup_env._sim
+    soup_env._robot.controller.update(force=True)
     for action in [np.zeros(7)] * 5 + list(actions):
         soup_env._env.step(action)
     np.testing.assert_allclose(ours, soup_env.state(), atol=2e-4)
@@ -96,6 +97,31 @@ def test_images_are_upright(soup_env):
     basket = (np.abs(agentview - agentview[60, 32]).max(axis=2) > 30) & (agentview[..., 0] > agentview[..., 2] + 40)
     assert np.argwhere(basket)[:, 1].mean() > 40  # at y = +0.25, right of the middle
     assert (images["wrist"][-8:].max(axis=2) < 60).mean() > 0.9  # the hand is at the bottom of the image
+
+
+def test_what_is_left_out_of_a_drawing_changes_no_pixel(soup_env, monkeypatch):
+    """LIBERO's hidden sites, and geoms beside and behind the camera; a site that is not hidden is drawn."""
+    model, names = soup_env.model, ("agentview", "frontview", "robot0_eye_in_hand")
+
+    def draw():
+        height_width = {"agentview": (64, 64), "robot0_eye_in_hand": (64, 48), "frontview": (40, 64)}
+        return [soup_env._renderer.render(model, soup_env.data, name, *height_width[name]) for name in names]
+
+    for state, action in ((0, (0.5, 0.5, -1, 0.3, 0, 0.5, 1)), (1, (-0.5, -1, 0, 0, 0.5, -1, -1))):
+        soup_env.reset(SOUP[state])
+        for _ in range(10):
+            soup_env.step(np.array(action), render=False)
+        groups, images, drawn = model.geom_group.copy(), draw(), soup_env._renderer._scene.ngeom
+        np.testing.assert_array_equal(model.geom_group, groups)
+        with monkeypatch.context() as patch:
+            patch.setattr(Renderer, "_without_invisible", lambda *_: contextlib.nullcontext())
+            everything = draw()
+        assert drawn < soup_env._renderer._scene.ngeom - 3
+        assert all(np.array_equal(a, b) for a, b in zip(images, everything, strict=True))
+    site = model.site("gripper0_grip_site_cylinder").id
+    model.site_rgba[site, 3] *= -1
+    assert not np.array_equal(draw()[0], images[0])
+    model.site_rgba[site, 3] *= -1
 
 
 def test_objects_differ_in_colour_from_the_floor_and_from_each_other(soup_env):
@@ -149,7 +175,7 @@ def test_an_initial_state_of_another_task_and_an_unknown_camera_are_rejected(sou
 
 
 SCRIPT = """
-import logging, sys
+import gc, logging, sys, weakref
 def deny(event, arguments):
     if event == "open" and arguments[0] == "/tmp/robosuite.log":
         raise PermissionError("the file belongs to another user")
@@ -159,6 +185,10 @@ from m2distill_sim.assets import find_assets
 from m2distill_sim.libero_env import LiberoEnv
 env = LiberoEnv("libero_object", 0, find_assets("builtin"), {"agentview": (32, 32)})
 env.reset()
+parts = [weakref.ref(part) for part in (env._env, env._sim, env._robot)]
+gc.disable()
+env.close()
+assert [part() for part in parts] == [None] * 3  # also of the environment for which LIBERO is imported
 assert logging.FileHandler is file_handler
 print("ran")
 """

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from m2distill_policy.errors import UserError
+from m2distill_training.execution.executor import Executor, run_jobs
 from m2distill_training.execution.graph import Activity, run_graph
-from m2distill_training.execution.jobs import Job
+from m2distill_training.execution.jobs import Job, Resources
 from m2distill_training.execution.local import LocalBackend
 from m2distill_training.execution.open import open_executor
 
@@ -61,3 +62,33 @@ def test_a_job_takes_the_fullest_gpu_with_room_and_else_the_emptiest():
     assert backend._free_gpu(0.1) == 0
     assert backend._free_gpu(0.3) == 1
     assert backend._free_gpu(0.5) == 1
+
+
+class OutOfMemoryError(RuntimeError):
+    """Error with the name of torch's, which a GPU without enough memory causes."""
+
+
+def take_memory(folder: Path, attempts: int) -> int:
+    """Fail that many times as on a full GPU; return the number of calls."""
+    calls = len(list(folder.iterdir())) + 1
+    (folder / str(calls)).touch()
+    if calls <= attempts:
+        raise OutOfMemoryError("CUDA out of memory")
+    return calls
+
+
+def test_a_job_without_enough_memory_on_its_gpu_gets_a_larger_share_and_alone_it_fails(tmp_path):
+    import torch  # not above, because the workers import this module
+
+    assert torch.OutOfMemoryError.__name__ == OutOfMemoryError.__name__
+    backend = LocalBackend(1)
+    backend._gpus = 1
+    repeated = []
+    with Executor(backend) as executor:
+        executor.on_repeat = lambda job, reason: repeated.append((job.resources.gpus, reason))
+        assert run_jobs(executor, [Job("train", take_memory, (tmp_path, 1), Resources(1, 0.5))]) == [2]
+        said = "the GPU's memory did not suffice; fewer jobs run, it now takes 1 of a GPU"
+        assert repeated == [(1.0, said)]
+        with pytest.raises(RuntimeError, match="CUDA out of memory"):
+            run_jobs(executor, [Job("large", take_memory, (tmp_path, 9), Resources(1, 1.0))])
+    assert len(repeated) == 1

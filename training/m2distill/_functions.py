@@ -55,7 +55,7 @@ def collect(
         cluster: auto or HOST:PORT of a Ray cluster.
         seed: Seed of the expert's variation, of the disturbances and of the placements.
         image_size_px: Side of the images of cameras that state no size.
-        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
+        assets: As for the option --assets; default: $M2DISTILL_ASSETS, else builtin.
         cameras: The views to record.
         progress: Print progress.
 
@@ -113,7 +113,7 @@ def evaluate(
         max_steps: Steps after which an episode has failed.
         workers: Processes, each with a simulator; default: 2, all CPUs of a cluster; 0: this process.
         cluster: auto or HOST:PORT of a Ray cluster.
-        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
+        assets: As for the option --assets; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported.
         environments: Simulators per process that share one pass of the policy's network.
         out: For a checkpoint, the folder of the result; default: CHECKPOINT_evaluation beside it.

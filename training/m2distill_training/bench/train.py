@@ -79,7 +79,7 @@ def small_step(config: TrainConfig, repeats: int, steps: int) -> list[dict]:
 
     The teacher's tokens of all windows are known after the warm-up, as in most of a stage.
     """
-    stage = Steps(config.with_strategy("m2distill"), _part(config, 1), [_part(config, 0)])
+    stage = Steps(config.with_strategy("m2distill"), demo_subset(config, 1), [demo_subset(config, 0)])
     cores: list[float] = []
     idle: list[float] = []
     busy: list[float] = []
@@ -141,14 +141,14 @@ def plain_and_ours(config: TrainConfig, batch: int, repeats: int) -> Times:
     Ours includes gathering the windows and converting them to floating point. The plain step receives them ready,
     because bench data measures its reader.
     """
-    ours = Steps(with_batch(config, "finetune", batch), _part(config, 0))
+    ours = Steps(with_batch(config, "finetune", batch), demo_subset(config, 0))
     with InOwnProcess(plain_step, config, batch) as plain:
         return alternate(ours.step, plain, repeats, f"batch {batch}, ours and plain")
 
 
 def plain_step(config: TrainConfig, batch: int) -> Callable[[], float]:
     spec = libero_spec(config.image_px, config.history, config.text_encoder, TEXT_WIDTH)
-    windows = Windows([_part(config, 0)], config.history).gather(np.arange(batch))
+    windows = Windows([demo_subset(config, 0)], config.history).gather(np.arange(batch))
     inputs = to_model_input(windows["images"], windows["joint"], windows["gripper"], windows["text"])
     inputs["images"] = {name: x.contiguous() for name, x in inputs["images"].items()}
     trainer, action = PlainTrainer(config, spec), torch.from_numpy(windows["action"])
@@ -159,7 +159,7 @@ def er_and_m2distill(config: TrainConfig, batch: int, repeats: int) -> Times:
     """Time M2Distill (as ours) and ER (as plain) on the same `batch` samples, half of them replayed."""
     half = batch // 2
     m2distill, er = (
-        Steps(with_batch(config, strategy, half, half), _part(config, 1), [_part(config, 0)])
+        Steps(with_batch(config, strategy, half, half), demo_subset(config, 1), [demo_subset(config, 0)])
         for strategy in ("m2distill", "er")
     )
     return alternate(m2distill.step, er.step, repeats, f"batch {batch}, M2Distill and ER")
@@ -179,8 +179,8 @@ def precision_gap(config: TrainConfig, strategy: str, steps: int) -> dict:
         progress(f"{steps} steps of {strategy} in {precision}")
         stage = Steps(
             dataclasses.replace(config, precision=precision),
-            _part(config, 1),
-            [] if strategy == "finetune" else [_part(config, 0)],
+            demo_subset(config, 1),
+            [] if strategy == "finetune" else [demo_subset(config, 0)],
         )
         losses = np.array([stage.step()["loss"] for _ in range(steps)])
         blocks[precision] = losses.reshape(-1, BLOCK).mean(1)
@@ -197,5 +197,5 @@ def precision_gap(config: TrainConfig, strategy: str, steps: int) -> dict:
     }
 
 
-def _part(config: TrainConfig, task: int) -> DemoSubset:
+def demo_subset(config: TrainConfig, task: int) -> DemoSubset:
     return DemoSubset(memory_store(DEMO_STEPS, config.image_px, task), text(task), demos=(0,))

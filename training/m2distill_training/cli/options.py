@@ -76,7 +76,8 @@ def add_spreading(parser: Parser) -> None:
 def add_assets(parser: Parser) -> None:
     parser.add_argument(
         "--assets",
-        help="builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin",
+        help="builtin, installed, hub or a folder; :clustered and :matte after LIBERO's draw them faster; default: "
+        "$M2DISTILL_ASSETS, else builtin",
     )
 
 

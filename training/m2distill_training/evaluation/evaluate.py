@@ -117,7 +117,7 @@ def evaluate_checkpoint(
         max_steps: control steps after which an episode has failed.
         workers: CPUs for episodes, see open_executor; 0: this process.
         cluster: a Ray cluster, see open_executor.
-        assets: builtin, installed, hub or a folder; default: $M2DISTILL_ASSETS, else builtin.
+        assets: see find_assets; default: $M2DISTILL_ASSETS, else builtin.
         starts: "report", or "choice" for starts that are never reported; see suites.held_out.
         environments: simulators per process that share a forward pass of the network; see batched_policy.py.
         videos: write videos/ of every failure and of each task's first state.

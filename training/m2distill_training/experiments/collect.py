@@ -74,7 +74,7 @@ def collect(
     assets = find_assets() if assets is None else assets
     found = collect_tasks(suite, tasks, episodes, Path(out), seed=seed, size_px=size_px, assets=assets, cameras=cameras)
     if not all(each.ended for each in found):
-        probe = functools.partial(check_simulation, {(suite, _name(assets)): assets.identity()})
+        probe = functools.partial(check_simulation, {(suite, assets.name): assets.identity()})
         with (
             folder_in_use(Path(out)),
             open_executor(workers, cluster, Path(out), probe) as executor,
@@ -108,11 +108,6 @@ def collect_tasks(
         raise UserError(f"tasks {list(tasks)} given, expected at least one and no duplicates")
     check_expert(suite)
     return [CollectTask(task, out / f"{task.name}_demo.hdf5", episodes, settings, assets) for task in requested]
-
-
-def _name(assets: AssetSource) -> str:
-    """Return what find_assets takes on another machine."""
-    return "builtin" if assets.is_builtin else str(assets.path)
 
 
 class CollectTask(Activity):

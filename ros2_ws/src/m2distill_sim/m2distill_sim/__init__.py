@@ -6,6 +6,8 @@ Inventory, in reading order:
     builtin/           the built-in set: LIBERO's objects as boxes and cylinders in flat colours, written as MJCF
     task_files.py      checks of the files that a task needs, before anything is loaded
     renderer.py        offscreen images of a MuJoCo model
+    mesh_clustering.py fewer faces for LIBERO's meshes, on request
+    osc.py             robosuite's controller of the arm, bit for bit, with fewer calls
     arm_env.py         a robosuite task as plain arrays: reset, step, render, success
     kinematics.py       frames, joints and cameras of the arm, and its URDF
     libero_env.py      LIBERO's tasks

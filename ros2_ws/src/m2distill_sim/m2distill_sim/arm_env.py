@@ -18,7 +18,9 @@ import numpy as np
 from m2distill_policy.cameras import CAMERA_NAMES, Camera, find_camera
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.observations.poses import axis_angle
-from m2distill_sim.assets import AssetSource
+from m2distill_sim.assets import CLUSTERED, MATTE, AssetSource
+from m2distill_sim.mesh_clustering import cluster_visual_meshes
+from m2distill_sim.osc import OscPose
 from m2distill_sim.renderer import VISUAL_GROUP, Renderer, mujoco
 from m2distill_sim.suites import Task
 
@@ -26,6 +28,7 @@ ARENA_CAMERAS = ("frontview", "birdview", "sideview")  # of robosuite's and LIBE
 SETTLE_STEPS = 5  # zero actions after a reset, during which objects fall onto the floor (LIBERO's evaluation)
 ARM_JITTER_RAD = 0.02  # robosuite's default initialization noise, with which LIBERO's initial states were made
 HIDDEN_GROUP = 4
+WXYZ_TO_XYZW = [1, 2, 3, 0]
 ROBOSUITE_LOG = "/tmp/robosuite.log"
 ROBOT_RGB = {
     "link": (0.92, 0.92, 0.92),
@@ -87,7 +90,9 @@ class ArmEnv:
         self.model: mujoco.MjModel = self._sim.model._model
         self.data: mujoco.MjData = self._sim.data._data
         self._check_model_has_cameras()
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR  # nobody reads the force sensors
         self._substeps = round(env.control_timestep / env.model_timestep)
+        self._controller: OscPose | None = None  # of the episode
         if plain:
             _draw_collision_shapes(self.model)
         self._renderer: Renderer | None = None
@@ -97,8 +102,10 @@ class ArmEnv:
                 raise ValueError(f"the twin is an environment of {twin.task.name}, {twin.assets.label}, {twin.cameras}")
             self._renderer = twin._renderer
         elif self.cameras:
+            if CLUSTERED in assets.drawings:
+                cluster_visual_meshes(self.model)
             height, width = (max(size[axis] for size in self.cameras.values()) for axis in (0, 1))
-            self._renderer = Renderer(self.model, height, width, plain)
+            self._renderer = Renderer(self.model, height, width, plain, MATTE in assets.drawings)
 
     @property
     def instruction(self) -> str:
@@ -138,9 +145,8 @@ class ArmEnv:
         self._sim.set_state_from_flattened(state)
         mujoco.mj_forward(self.model, self.data)
         self._after_step()
-        self._robot.controller.sim = _UpdatedSim(self._sim)
-        self._robot.controller.update(force=True)
         self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)  # robosuite keeps the last episode's
+        self._controller = OscPose(self._robot, self.model, self.data)
         for _ in range(settle_steps):
             self.step(np.zeros(7), render=False)
         return self.observe()
@@ -160,9 +166,12 @@ class ArmEnv:
             raise UserError(f"action has shape {action.shape}, expected (7,): translation, rotation, gripper")
         if not np.isfinite(action).all():
             raise UserError(f"action {action.tolist()} is not finite; the policy or the caller is defective")
+        assert self._controller is not None  # an episode has begun
         for substep in range(self._substeps):
             mujoco.mj_step1(self.model, self.data)
-            self._robot.control(action, policy_step=substep == 0)
+            if substep == 0:
+                self._controller.set_goal(action)
+            self._controller.apply()
             mujoco.mj_step2(self.model, self.data)
         self._after_step()
         return self.observe(render)
@@ -176,7 +185,7 @@ class ArmEnv:
             joint_positions=qpos[robot._ref_joint_pos_indexes].copy(),
             gripper_positions=qpos[robot._ref_gripper_joint_pos_indexes].copy(),
             ee_pos=self.data.site_xpos[robot.eef_site_id].copy(),
-            ee_quat_xyzw=np.roll(quat_wxyz, -1),
+            ee_quat_xyzw=quat_wxyz[WXYZ_TO_XYZW],
             time_s=float(self.data.time),
         )
 
@@ -211,7 +220,7 @@ class ArmEnv:
             self._renderer = None
         if self._env is not None:
             vars(self._env).clear()  # its robots, objects and samplers refer back to it, so it would never be freed
-            self._env = self._sim = None
+            self._env = self._sim = self._controller = None
             del self.model, self.data
 
     def __enter__(self):
@@ -232,20 +241,6 @@ class ArmEnv:
 
     def _after_step(self) -> None:
         """Update what a task tracks besides the simulator's state."""
-
-
-class _UpdatedSim:
-    """Simulator as the controller accesses it, without the forward pass.
-
-    mj_step1 has just updated positions and velocities, which is all that OSC reads. The full forward pass that
-    robosuite requests at every substep is therefore omitted.
-    """
-
-    def __init__(self, sim):
-        self.model, self.data = sim.model, sim.data
-
-    def forward(self) -> None:
-        pass
 
 
 def check_cameras(cameras: dict[str, tuple[int, int]], views: Sequence[Camera] = ()) -> None:

@@ -1,7 +1,8 @@
 """Sources of 3-D assets, and the cache folder of this package.
 
-An assets folder has LIBERO's layout: scenes/, textures/, stable_hope_objects/, stable_scanned_objects/, ... Without a
-choice by the caller, $M2DISTILL_ASSETS is used, else the built-in set: an installation of LIBERO's assets changes
+An assets folder has LIBERO's layout: scenes/, textures/, stable_hope_objects/, stable_scanned_objects/, ... How it is
+drawn belongs to a source, because a policy works only on images like those it was trained on. Without a choice by the
+caller, $M2DISTILL_ASSETS is used, else the built-in set: an installation of LIBERO's assets changes
 nothing by itself. The Hugging Face hub is contacted only if it is named.
 """
 
@@ -10,10 +11,10 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from m2distill_policy.errors import AssetError
+from m2distill_policy.errors import AssetError, unknown_name
 from m2distill_policy.utils.files import publish_folder
 from m2distill_sim.builtin import builtin_files
 
@@ -58,15 +59,29 @@ NOT_LIBEROS = (  # what the wheels hold besides the 585 files of LIBERO's reposi
     "turbosquid_objects/yellow_moka_pot",
 )
 LIBERO = "libero"  # label of folders with LIBERO's layout, independent of their content
+CLUSTERED, MATTE = "clustered", "matte"
+DRAWINGS = (CLUSTERED, MATTE)  # faster ways to draw LIBERO's assets, see docs/sim.md
+SEPARATOR = ":"  # before each of them in a source's name
 
 
 @dataclass(frozen=True)
 class AssetSource:
-    """A checked assets folder. `label` is "builtin-<hash>" or "libero"; datasets store the `identity`."""
+    """A checked assets folder, and how it is drawn. Datasets store the `identity`."""
 
     kind: str  # "path", "installed", "hub" or "builtin"
     path: Path
-    label: str
+    content: str  # "builtin-<hash>" or "libero"
+    drawings: tuple[str, ...] = ()  # some of DRAWINGS, in their order
+
+    @property
+    def label(self) -> str:
+        """Return the content and the ways of drawing, such as "libero:clustered:matte"."""
+        return SEPARATOR.join((self.content, *self.drawings))
+
+    @property
+    def name(self) -> str:
+        """Return what find_assets takes on another machine."""
+        return "builtin" if self.is_builtin else SEPARATOR.join((str(self.path), *self.drawings))
 
     @property
     def is_builtin(self) -> bool:
@@ -75,16 +90,17 @@ class AssetSource:
     def identity(self) -> str:
         """Return a name of the assets' content that does not depend on their location.
 
-        It is the label, with a digest of all files for LIBERO's layout. LIBERO's 422 MB take seconds, so the digest is
-        stored in the cache folder, under the names, sizes and times of the files.
+        It is the label, and for LIBERO's layout contains a digest of all files. LIBERO's 422 MB take seconds, so the
+        digest is stored in the cache folder, under the names, sizes and times of the files.
 
         Raises:
             AssetError: a file cannot be read.
         """
-        if self.label != LIBERO:
+        if self.content != LIBERO:
             return self.label
         try:
-            return f"{self.label}-{_digest(self.path, self._files())[:12]}"
+            content = f"{self.content}-{_digest(self.path, self._files())[:12]}"
+            return SEPARATOR.join((content, *self.drawings))
         except OSError as error:
             raise AssetError(
                 f'assets folder {self.path} cannot be read ({error}); copy LIBERO\'s assets whole, or use "builtin"'
@@ -106,12 +122,32 @@ def find_assets(kind_or_path: str | Path | None = None) -> AssetSource:
 
     Args:
         kind_or_path: "installed", "hub", "builtin", a folder, or None for $M2DISTILL_ASSETS, else the built-in set.
+            All but the built-in set may be followed by names of DRAWINGS, as in "installed:clustered:matte".
 
     Raises:
-        AssetError: the requested assets are missing or incomplete.
+        AssetError: the requested assets are missing or incomplete, or cannot be drawn that way.
     """
     if kind_or_path is None:
         kind_or_path = os.environ.get("M2DISTILL_ASSETS") or "builtin"
+    kind_or_path, drawings = _split(kind_or_path)
+    source = _find(kind_or_path)
+    if drawings and source.is_builtin:
+        raise AssetError(f"the built-in assets are drawn in one way; leave out {SEPARATOR}{SEPARATOR.join(drawings)}")
+    return replace(source, drawings=drawings)
+
+
+def _split(kind_or_path: str | Path) -> tuple[str | Path, tuple[str, ...]]:
+    """Return the source without its drawings, and these. A folder that exists is not split. Raises AssetError."""
+    base, *drawings = str(kind_or_path).split(SEPARATOR)
+    if not drawings or Path(kind_or_path).expanduser().is_dir():
+        return kind_or_path, ()
+    for drawing in drawings:
+        if drawing not in DRAWINGS:
+            raise AssetError(f"assets {kind_or_path}: {unknown_name('drawing', drawing, DRAWINGS)}")
+    return base, tuple(drawing for drawing in DRAWINGS if drawing in drawings)
+
+
+def _find(kind_or_path: str | Path) -> AssetSource:
     if kind_or_path == "builtin":
         return _builtin()
     if kind_or_path == "hub":

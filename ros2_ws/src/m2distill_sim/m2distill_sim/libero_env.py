@@ -55,8 +55,16 @@ class LiberoEnv(ArmEnv):
                 f'LIBERO\'s assets, or "hub" to download them, as `assets` or in $M2DISTILL_ASSETS'
             )
         check_task_files(found.bddl_file, assets)
-        env = _make_env(found, assets, "ControlEnv", **NO_IMAGES).env
-        super().__init__(found, assets, env, cameras, assets.is_builtin, views, twin)
+        # The first call imports LIBERO, and that leaves this frame in a reference cycle. No local may hold the result.
+        super().__init__(
+            found,
+            assets,
+            _make_env(found, assets, "ControlEnv", **NO_IMAGES).env,
+            cameras,
+            assets.is_builtin,
+            views,
+            twin,
+        )
 
     @property
     def objects_of_interest(self) -> tuple[str, ...]:

@@ -247,7 +247,8 @@ class SimParameters:
     )
     assets: str = parameter(
         "",
-        "source of the assets: builtin, installed, hub or a folder; empty: the best available",
+        "source of the assets: builtin, installed, hub or a folder; :clustered and :matte after LIBERO's draw them "
+        "faster; empty: $M2DISTILL_ASSETS, else builtin",
         read_only=True,
         path=True,
     )

@@ -4,6 +4,7 @@ The rest of the encoder is small and sensitive to rounding, and remains torch's.
 torch's before it is used: a processor or a version may have a defect.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -33,9 +34,8 @@ class OpenVinoEncoder(nn.Module):
 
     def __init__(self, encoder: ImageEncoder, height: int, width: int, text_width: int, dtype: torch.dtype):
         super().__init__()
-        openvino = _import_openvino()
+        core = _core()
         self.project = encoder.project
-        core = openvino.Core()
         compiled = core.compile_model(
             core.read_model(convolutions_to_onnx(encoder, height, width, text_width)),
             "CPU",
@@ -70,7 +70,14 @@ class OpenVinoEncoder(nn.Module):
                 )
 
 
-def _import_openvino() -> Any:
+@functools.cache
+def _core() -> Any:
+    """Return the OpenVINO core of this process, which is never freed. Raises UserError.
+
+    On processors with AMX a core gives its thread a larger stack for signal handlers, and frees it when it is freed
+    itself. Of two cores the older one leaves the thread with a freed stack, and the next signal, such as Ctrl-C, is a
+    segmentation fault (OpenVINO 2026.4).
+    """
     try:
         import openvino
     except ImportError:
@@ -78,4 +85,4 @@ def _import_openvino() -> Any:
             "inference_backend openvino needs the Python packages openvino and onnx; install them with pip install "
             "'m2distill-policy[openvino]', or set inference_backend to torch"
         ) from None
-    return openvino
+    return openvino.Core()

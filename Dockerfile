@@ -61,7 +61,7 @@ RUN source /opt/ros/jazzy/setup.bash \
 FROM ros:jazzy-ros-core-noble AS robot
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ros-jazzy-control-msgs \
+    && apt-get install -y --no-install-recommends ros-jazzy-control-msgs ros-jazzy-moveit-msgs ros-jazzy-tf2-msgs \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 m2distill
 COPY --from=robot-build /opt/m2distill /opt/m2distill

@@ -2,7 +2,7 @@
 # Build the ROS 2 workspace, in one of two ways:
 #   - with a sourced ROS 2 distribution: plain `colcon build` into ros2_ws/install; source ros2_ws/install/setup.bash then;
 #   - with the ROS 2 wheels in .venv: the messages are built into .venv, beside those of the wheels. Every Python of the
-#     venv can import them, and nothing needs to be sourced. pip has installed the two Python packages there already;
+#     venv can import them, and nothing needs to be sourced. So are messages that have no wheel (wheel_messages/). pip has installed the two Python packages there already;
 #     their colcon build into ros2_ws/install checks the packaging and serves users who source the workspace.
 # Requires cmake, g++ and make. Quick when nothing changed.
 set -euo pipefail
@@ -20,6 +20,6 @@ fi
 export PATH="$venv/bin:$PATH" AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"
 colcon() { "$venv/bin/colcon" --log-base log build --merge-install --event-handlers console_cohesion- "$@"; }
 tag=$("$python" -c 'import sys; print(sys.implementation.cache_tag)')  # CMake's cache fits one Python
-colcon --packages-select m2distill_interfaces --build-base "build/$tag" --install-base "$venv" \
+colcon --base-paths src/m2distill_interfaces wheel_messages/*/ --build-base "build/$tag" --install-base "$venv" \
     --cmake-args -DBUILD_TESTING=OFF "-DPython3_EXECUTABLE=$python"
-colcon --packages-ignore m2distill_interfaces
+colcon --base-paths src --packages-ignore m2distill_interfaces

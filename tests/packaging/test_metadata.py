@@ -34,7 +34,7 @@ NEEDED_AT_RUN_TIME = {  # distribution -> what is found without an import statem
     "m2distill": set(),
 }
 NEEDED_BY_RCLPY = {"ros-jazzy-lifecycle-msgs"}  # its wheel does not declare it
-NO_WHEEL = {"control_msgs", "launch", "launch_ros", "m2distill_interfaces"}
+NO_WHEEL = {"control_msgs", "cv_bridge", "launch", "launch_ros", "m2distill_interfaces", "moveit_msgs", "tf2_msgs"}
 ROSDEP_KEYS = {  # module -> key of rosdistro (rosdep/python.yaml) that installs it without pip
     "OpenGL": "python3-opengl",
     "cv2": "python3-opencv",
@@ -54,7 +54,12 @@ def code(distribution: str) -> list[Path]:
 
 
 def is_ros(module: str) -> bool:
-    return module.endswith(("_msgs", "_srvs", "_interfaces")) or module in {"rclpy", "launch", "launch_ros"}
+    return module.endswith(("_msgs", "_srvs", "_interfaces")) or module in {
+        "rclpy",
+        "launch",
+        "launch_ros",
+        "cv_bridge",
+    }
 
 
 def test_there_is_one_version():

@@ -4,12 +4,13 @@ import functools
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace import CHECKOUT, HAS_WHEELS, WORKSPACE, build, copy_package, run_node, snapshot
+from workspace import CHECKOUT, HAS_WHEELS, ROOT, WORKSPACE, build, copy_package, environment, run_node, snapshot
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,3 +107,15 @@ def test_a_node_reports_a_missing_module_in_one_line(package, node, way, alone, 
     assert end.returncode == 2
     missing = re.fullmatch(rf"error: {node} needs the Python module (\S+), which .* does not have; .*\n", end.stderr)
     assert missing and missing[1].partition(".")[0] != package, end.stderr
+
+
+def test_messages_that_stand_in_for_a_distributions_are_not_part_of_a_workspace():
+    """A distribution has packages of the same names, which they would replace."""
+    found = {
+        path.parent.name for folder in ("ros2_ws", "tests") for path in (ROOT / folder).rglob("*_msgs/package.xml")
+    }
+    assert found >= {"tf2_msgs", "control_msgs", "moveit_msgs"}
+    colcon = [sys.executable, "-m", "colcon"] if HAS_WHEELS else ["colcon"]
+    command = [*colcon, "list", "--names-only", "--base-paths", ROOT / "ros2_ws", ROOT / "tests"]
+    listed = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == ["m2distill_interfaces", "m2distill_policy", "m2distill_sim"]

@@ -31,7 +31,8 @@ def arm_file(folder: Path, content: str | bytes) -> str:
 
 
 def test_the_presets_are_the_files_of_the_package():
-    assert arm_names() == ("franka_impedance", "franka_servo", "libero_sim", "unknown", "ur_servo")
+    real = ("fr3_impedance", "fr3_servo", "franka_impedance", "franka_servo")
+    assert arm_names() == (*real, "libero_sim", "unknown", "ur_servo")
     assert load_arm("unknown") == {}
     assert load_arm("franka_servo")["workspace_max_m"] == (0.75, 0.45, 0.70)
     assert load_arm("ur_servo")["gripper_action_scale"] == -0.8 / 0.085
@@ -74,6 +75,16 @@ def test_an_arm_is_added_by_one_file(tmp_path):
     assert limits.max_angular_rad_s == 0.8  # a default
 
 
+def test_a_file_extends_a_preset_and_replaces_some_of_its_settings(tmp_path):
+    path = arm_file(tmp_path, "max_linear_m_s: 0.02\nextends: fr3_servo\ncameras: [front]\n")
+    changed = {"max_linear_m_s": 0.02, "cameras": ("front",)}
+    assert load_arm(path) == load_arm("fr3_servo") | changed
+    assert load_arm("fr3_servo")["max_linear_m_s"] == load_arm("franka_servo")["max_linear_m_s"] == 0.1
+    assert load_arm("fr3_servo")["ee_frame"] == "fr3_hand_tcp"
+    assert settings_from_json(settings_to_json(load_arm(path))) == load_arm(path)
+    assert load_arm(arm_file(tmp_path, "extends: unknown")) == {}
+
+
 def test_a_path_is_expanded_and_made_absolute_and_a_name_stays(tmp_path, monkeypatch):
     path = arm_file(tmp_path, "{}")
     monkeypatch.chdir(tmp_path)
@@ -92,7 +103,7 @@ def test_a_path_is_expanded_and_made_absolute_and_a_name_stays(tmp_path, monkeyp
 def test_an_unknown_preset_is_rejected_with_the_nearest_one():
     with pytest.raises(UserError) as error:
         resolve_arm("ur_serv")
-    assert str(error.value).startswith("unknown arm 'ur_serv'; did you mean 'ur_servo'? (allowed: franka_impedance,")
+    assert str(error.value).startswith("unknown arm 'ur_serv'; did you mean 'ur_servo'? (allowed: fr3_impedance,")
     assert str(error.value).endswith("give one of these, or the path of an arm file (.yaml)")
 
 
@@ -141,6 +152,11 @@ LIST = "write [1.0, 2.0] without unit or quotes"
         ("joint_names: [left, 2]", 1, "joint_names is ['left', 2.0], expected a list of names", "[name_1, name_2]"),
         ("joint_names: left", 1, "joint_names is 'left', expected a list of names", "write [name_1, name_2]"),
         ("joint_lower_rad: [[1]]", 1, "joint_lower_rad is a list, expected a list of numbers in rad", LIST),
+        # presets
+        ("extends: fr3_serv", 1, "extends: unknown preset 'fr3_serv'; did you mean 'fr3_servo'?", "write one of these"),
+        ("extends: [fr3_servo]", 1, "extends: unknown preset 'a list'", "write one of these"),
+        ("extends: unknown\nextends: unknown", 2, "extends appears twice", "remove one of the two lines"),
+        ("extend: fr3_servo", 1, "unknown key 'extend'; did you mean 'extends'?", "correct or remove it"),
         # YAML
         ("- 1", 1, "got a list, expected `key: value` lines", "as in docs/ros.md"),
         ("franka", 1, "got 'franka', expected `key: value` lines", "as in docs/ros.md"),

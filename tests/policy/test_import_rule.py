@@ -25,6 +25,9 @@ ROS = (
     "rcl_interfaces",
     "action_msgs",
     "builtin_interfaces",
+    "control_msgs",
+    "moveit_msgs",
+    "tf2_msgs",
     "launch",
     "launch_ros",
 )

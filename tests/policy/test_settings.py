@@ -32,7 +32,7 @@ NODE_OF = {
     PolicyLaunchConfig: (ArmParameters, *POLICY_GROUPS, RecorderParameters, DashboardParameters),
     SimLaunchConfig: (SimParameters,),
 }
-LAUNCH_ONLY = {"dashboard", "namespace", "params_file", "remap", "use_sim_time"}
+LAUNCH_ONLY = {"dashboard", "namespace", "params_file", "remap", "teleop", "use_sim_time"}
 RENAMED = {"record": "directory", "dashboard_port": "port"}  # launch option -> parameter
 SOURCES = (parameters, launch_config, teleop, output_parameters)
 

@@ -108,10 +108,11 @@ class Tab:
 class Browser:
     """A Chromium process. A context manager."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, niceness: int = 0):
         assert CHROMIUM is not None
         self._process = subprocess.Popen(
             [
+                *(("nice", "-n", str(niceness)) if niceness else ()),
                 CHROMIUM,
                 "--headless",
                 "--no-sandbox",

@@ -21,6 +21,7 @@ os.environ.update(  # before rclpy starts
 
 try:
     import rclpy
+    import tf2_msgs.msg  # noqa: F401
 
     import m2distill_interfaces.msg  # noqa: F401
 except ImportError as error:

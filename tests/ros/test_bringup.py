@@ -33,11 +33,12 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
         DashboardParameters,
         RecorderParameters,
         SimParameters,
+        TeleopParameters,
     )
 
     declared = {"policy": (ArmParameters, *POLICY_GROUPS), "sim": (SimParameters,), "recorder": (RecorderParameters,)}
-    declared["dashboard"] = (DashboardParameters,)
-    nodes = system_nodes(SystemLaunchConfig(record="r", dashboard=True))
+    declared |= {"dashboard": (DashboardParameters,), "teleop": (ArmParameters, TeleopParameters)}
+    nodes = system_nodes(SystemLaunchConfig(record="r", dashboard=True, teleop=True))
     assert {node.name for node in nodes} == declared.keys()
     for node in nodes:
         defaults = {field.name: field.default for group in declared[node.name] for field in fields(group)}
@@ -48,9 +49,11 @@ def test_every_parameter_of_the_description_is_declared_by_its_node_with_that_ty
 
 def test_a_preset_names_parameters_that_are_declared_with_values_of_their_type_and_range():
     from m2distill_policy.bringup.parameters import POLICY_GROUPS
+    from m2distill_policy.robot import RobotParameters
     from m2distill_policy.safety.arm_presets import arm_names, load_arm
 
-    declared = {field.name: field for group in POLICY_GROUPS for field in fields(group)}
+    groups = (*POLICY_GROUPS, RobotParameters)
+    declared = {field.name: field for group in groups for field in fields(group)}
     for arm in arm_names():
         for name, value in load_arm(arm).items():
             low, high = declared[name].metadata["bounds"]
@@ -99,6 +102,8 @@ def test_every_option_can_be_set_on_the_command_line():
         "follow_checkpoint": True,
         "dashboard": True,
         "dashboard_port": 8771,
+        "dashboard_run": "runs/kitchen",
+        "teleop": True,
         "record": "r",
         "operator": "Ada",
         "suite": "libero_goal",
@@ -135,7 +140,7 @@ def test_an_invalid_choice_is_rejected(words, wording, capsys):
 def test_the_home_folder_is_expanded_in_every_path(tmp_path, monkeypatch):
     """No shell does it in `--video=~/v` and `video:=~/v`."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    paths = ("checkpoint", "params_file", "record", "assets", "cameras", "video")
+    paths = ("checkpoint", "params_file", "record", "dashboard_run", "assets", "cameras", "video")
     config, _ = read_arguments([f"--{name.replace('_', '-')}=~/{name}" for name in paths])
     for name in paths:
         assert getattr(config, name) == f"{tmp_path}/{name}"

@@ -50,8 +50,8 @@ def dashboard_node(port: int, **parameters) -> NodeDescription:
 class System:
     """Policy, recorder and dashboard as processes, and a robot whose sensors a thread publishes."""
 
-    def __init__(self, nodes: NodeProcesses, robot: Client, address: str):
-        self.nodes, self.robot, self.address = nodes, robot, address
+    def __init__(self, nodes: NodeProcesses, robot: Client, address: str, checkpoint: Path):
+        self.nodes, self.robot, self.address, self.checkpoint = nodes, robot, address, checkpoint
         self.twists: list[tuple[float, bool]] = []  # time of arrival, and whether it moves
         robot.create_subscription(
             TwistStamped,
@@ -96,7 +96,7 @@ def system(ros, checkpoint_path, tmp_path_factory) -> Iterator[System]:
     with NodeProcesses(nodes, folder / "log") as running:
         robot.wait_until_active()
         robot.sensors.reset()
-        system = System(running, robot, f"http://127.0.0.1:{port}")
+        system = System(running, robot, f"http://127.0.0.1:{port}", checkpoint_path)
         yield system
         system.end()
     robot.destroy_node()
@@ -215,6 +215,20 @@ def test_a_full_disk_is_reported_on_the_page(system, page):
         page.until(f"document.querySelector('#log li').innerText.includes('{wording}')", "the answer")
     page.click("[data-order=discard]")
     page.until("document.querySelector('#log li').innerText.includes('discard: discarded')", "the answer")
+
+
+def test_a_disk_that_fills_while_recording_ends_the_episode_and_the_page_states_why(system, page):
+    parameters = AsyncParameterClient(system.robot, "recorder")
+    page.click("[data-order=record]")
+    page.until("document.querySelector('#recorder.ok')?.innerText.startsWith('recording ')", "the recording")
+    full = "!!document.querySelector('#recorder.bad')?.innerText.match(/^waiting.*MiB left on the disk/)"
+    for free_mib, shown in ((10**9, full), (10, f"!({full})")):
+        answer = parameters.set_parameters([Parameter("min_free_mib", value=free_mib)])
+        wait_for(answer.done, lambda: "the parameter")
+        page.until(shown, "the reason")
+    page.until(
+        "[...document.querySelectorAll('#episodes li')].some((li) => li.innerText.startsWith('unlabelled'))", "it"
+    )
 
 
 def test_a_silent_camera_is_marked_as_old(system, page):
@@ -355,6 +369,11 @@ def test_the_end_of_the_dashboard_has_no_effect_on_the_policy_and_a_page_finds_t
         page.until("document.querySelector('#stopped.ok')?.innerText.startsWith('stopped: /policy')", "the result")
         os.kill(system.nodes.pids["policy"], signal.SIGINT)
         page.until("document.getElementById('state').innerText === 'no policy'", "the end of the policy")
+        with NodeProcesses([policy_node(system.checkpoint, autostart=True)], tmp_path / "again"):
+            page.until(
+                "document.getElementById('state').innerText === 'idle'", "the policy that was started again", 90.0
+            )
+        page.until("document.getElementById('state').innerText === 'no policy'", "its end")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130, (tmp_path / "log").read_text()
 

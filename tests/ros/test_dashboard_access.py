@@ -1,74 +1,27 @@
 """Who may use the dashboard: the real web server, with a backend that only counts."""
 
 import asyncio
-import http.client
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from dashboard_server import Counted, serving
 from rclpy.parameter import Parameter
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.dashboard.access import COOKIE, Access, access_rules
 from m2distill_policy.ros.dashboard.cameras import Camera, camera_name, encode
 from m2distill_policy.ros.dashboard.page_connection import PageConnection
-from m2distill_policy.ros.dashboard.server import MAX_MESSAGE, MAX_PAGES, Backend, Server
+from m2distill_policy.ros.dashboard.server import MAX_MESSAGE, MAX_PAGES
 from m2distill_policy.ros.nodes.dashboard_node import DashboardNode
 
 TOKEN = "t" * 32
 ORIGIN = "http://robot.lan:8770"
-
-
-class Counted:
-    """A server with the orders and stops that reached its backend."""
-
-    def __init__(self, access: Access):
-        self.orders: list[tuple[str, str]] = []
-        self.stops = 0
-        self.server = Server(Backend(lambda: {"now": 1}, self._order, self._stop, self._film), access, "127.0.0.1", 0)
-        self.own = f"127.0.0.1:{self.server.port}"
-
-    async def _order(self, name: str, text: str) -> str:
-        self.orders.append((name, text))
-        if name == "slow":
-            await asyncio.sleep(30)
-        return "done"
-
-    def _stop(self) -> None:
-        self.stops += 1
-
-    async def _film(self, name: str) -> tuple[int, bytes]:
-        raise UserError(f"no episode {name}")
-
-    def request(self, method: str, path: str, headers: dict, body: str = "") -> http.client.HTTPResponse:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in ({"Host": self.own} | headers).items():
-            if value is not None:
-                connection.putheader(name, value)
-        connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body.encode())
-        return connection.getresponse()
-
-    def socket(self, **options):
-        return connect(f"ws://{self.own}/ws", **{"origin": f"http://{self.own}", **options})
-
-
-@contextmanager
-def serving(access: Access) -> Iterator[Counted]:
-    counted = Counted(access)
-    counted.server.start()
-    try:
-        yield counted
-    finally:
-        counted.server.end()
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,9 @@ def entities(name: str):
 
 
 def started(name: str, chosen: dict[str, str]) -> list:
-    """Return the nodes that the file starts with the arguments `chosen`."""
+    """Return the nodes that the file starts with the arguments `chosen`, then a line that it logs."""
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch_ros.actions import Node
 
     from launch import LaunchContext
 
@@ -55,7 +56,8 @@ def started(name: str, chosen: dict[str, str]) -> list:
         assert isinstance(entity, DeclareLaunchArgument | OpaqueFunction)  # nothing that an including file would notice
         nodes += entity.execute(context) or []
     for node in nodes:
-        node._perform_substitutions(context)
+        if isinstance(node, Node):
+            node._perform_substitutions(context)
     return nodes
 
 
@@ -104,6 +106,16 @@ def test_rviz_opens_only_on_request():
     assert [node.node_executable for node in started("policy", {"checkpoint": "c"})] == ["policy_node"]
     rviz = started("policy", {"checkpoint": "c", "rviz": "True", "namespace": "robot1"})[-1]
     assert (rviz.node_executable, rviz.node_name) == ("rviz2", "/robot1/rviz")
+
+
+@needs_launch
+@pytest.mark.parametrize("name", ["policy", "run"])
+def test_a_real_arm_without_a_checkpoint_starts_the_others_and_one_line_states_it(name, tmp_path):
+    *nodes, line = started(name, {"arm": "fr3_servo", "record": str(tmp_path), "teleop": "True"})
+    assert [node.node_executable for node in nodes] == ["recorder_node", "teleop_node"]
+    assert [text.text for text in line.msg] == [
+        system.missing_policy(PolicyLaunchConfig(arm="fr3_servo", record=str(tmp_path), teleop=True))
+    ]
 
 
 @needs_launch

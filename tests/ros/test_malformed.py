@@ -24,6 +24,7 @@ from m2distill_policy.control.session import PolicySession
 from m2distill_policy.observations.image_decoding import ENCODINGS
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.ros.policy.hand_frames import Frames
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, libero_spec
 
@@ -140,7 +141,8 @@ def inputs(ros):
     node = LifecycleNode("fed", enable_rosout=False)
     entities = ManagedEntities(node)
     session = PolicySession(libero_spec(SIZE), NeverActs(), {"go": np.zeros(1, np.float32)}, use_pose=True)
-    inputs = Inputs(entities, session, compressed=False, frame_id="panda_link0", on_input=lambda name, stamp_ns: None)
+    frames = Frames("panda_link0", "")
+    inputs = Inputs(entities, session, compressed=False, frames=frames, on_input=lambda name, stamp_ns: None)
     inputs.listening = True
     yield inputs, session
     entities.destroy()

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
+from m2distill_policy.ros.nodes.dashboard_node import DashboardNode
 from m2distill_policy.ros.nodes.policy_node import PolicyNode
 from m2distill_policy.ros.nodes.teleop_node import TeleopNode
 
@@ -52,6 +53,14 @@ def test_the_policy_is_permitted_everything_it_uses(make_node, checkpoint_path, 
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.problem
     assert_allowed(node, "policy", allowed("policy", "action", "execute"))
     assert len(published(node, "policy") & COMMANDS) == 2  # the motion and the gripper
+
+
+def test_the_dashboard_is_permitted_everything_it_uses_and_commands_nothing(make_node):
+    node = make_node(DashboardNode)
+    used = {service for service, _ in node.get_client_names_and_types_by_node("dashboard", "/")}
+    assert {"/policy/command", "/sim/reset"} <= used <= allowed("operator", "service", "request")
+    topics = published(node, "dashboard")
+    assert topics and topics <= allowed("operator", "topic", "publish") and not topics & COMMANDS
 
 
 def test_teleoperation_is_permitted_everything_it_uses(make_node):

@@ -62,7 +62,7 @@ def test_an_instruction_and_a_stop_exclude_each_other():
 
 
 def test_a_real_arm_requires_a_checkpoint_of_its_own():
-    with pytest.raises(UserError, match="no checkpoint for franka_servo"):
+    with pytest.raises(UserError, match="no checkpoint for franka_servo; set the option checkpoint to one"):
         system_nodes(SystemLaunchConfig(arm="franka_servo"))
     assert system.main(["--arm", "franka_servo"]) == 2
 

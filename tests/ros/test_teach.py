@@ -245,7 +245,7 @@ def succeeds(client: Client, simulator: Simulator, lab: Lab, task: int, state: i
 
 @pytest.mark.skipif(not GIVEN, reason="a network that has learned nothing has nothing to forget")
 def test_without_distillation_and_replay_the_promotion_is_rejected(lab, demonstrations, capsys):
-    config = read_json(lab.before / "config.json")
+    config = json.loads((lab.before / "config.json").read_text())
     config["optim"]["budget"] = round(config["optim"]["budget"] * CONTROL_BUDGET)
     (lab.before / "config.json").write_text(json.dumps(config))
     stage = current(lab.before)

@@ -15,6 +15,7 @@ from m2distill_policy.ros.nodes.policy_node import PolicyNode
 
 VIEWS = Path(__file__).parents[2] / "ros2_ws/src/m2distill_policy/rviz"
 RVIZ_SHOWS = {
+    "rviz_default_plugins/Pose": "geometry_msgs/msg/PoseStamped",
     "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
     "rviz_default_plugins/TwistStamped": "geometry_msgs/msg/TwistStamped",
 }
@@ -62,7 +63,10 @@ def field(type_name: str, path: str) -> str:
 def test_every_display_of_rviz_has_its_topic_type_and_quality_of_service(policy):
     displays = yaml.safe_load((VIEWS / "m2distill.rviz").read_text())["Visualization Manager"]["Displays"]
     shown = [display for display in displays if "Topic" in display]
-    assert {d["Topic"]["Value"] for d in shown} == {"agentview/image_raw", "wrist/image_raw", "twist_cmd"}
+    assert {d["Topic"]["Value"] for d in shown} == {"agentview/image_raw", "wrist/image_raw", "twist_cmd", "ee_pose"}
+    (arm,) = (d["Description Topic"] for d in displays if d["Class"] == "rviz_default_plugins/RobotModel")
+    assert (arm["Value"], arm["Durability Policy"]) == ("robot_description", "Transient Local")
+    assert "rviz_default_plugins/TF" in {d["Class"] for d in displays}
     for display in shown:
         topic = "/" + display["Topic"]["Value"]
         assert types(policy)[topic] == RVIZ_SHOWS[display["Class"]], topic
@@ -78,6 +82,7 @@ def test_every_panel_of_foxglove_has_its_topic_field_and_service(policy):
     topics, shown = types(policy), set()
     services = {service for service, _ in policy.get_service_names_and_types_by_node("policy", "/")}
     for panel, config in layout["configById"].items():
+        assert "title" not in config, panel  # Foxglove reads foxglovePanelTitle
         for value in FOXGLOVE_PATHS[panel.split("!")[0]](config):
             topic, _, path = value.partition(".")
             shown.add(topic)

@@ -10,7 +10,7 @@ from m2distill_training.cli import main
 def test_tasks_are_listed_by_number_and_instruction(capsys):
     assert main.run(["tasks", "--suite", "libero_goal"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10 and lines[7] == "7  turn on the stove"
+    assert len(lines) == 11 and lines[7] == "7  turn on the stove" and lines[10].startswith("next: ")
 
 
 def test_a_sheet_has_both_views_of_every_task_and_an_empty_cell_at_the_end(builtin, tmp_path):

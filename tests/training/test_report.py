@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import html.parser
 import json
 import re
@@ -168,6 +169,9 @@ def test_two_runs_of_one_seed_count_as_one_seed(runs, tmp_path):
 def test_negative_numbers_are_aligned_as_numbers():
     assert page._table(["NBT"], [["-5% (-9% to 1%)"]]).count('class="n"') == 1
     assert page._table(["run"], [["-dashed"]]).count('class="n"') == 0
+    for text in ("87% (70% to 95%)", "-3%", "0.5", 4, -4, "-", "+2", "8 of 10 (49% to 94%)"):
+        assert page._table(["x"], [[text]]).count('class="n"') == 1, text
+    assert ".n{text-align:right" in page.STYLE
 
 
 def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):
@@ -216,7 +220,47 @@ def test_the_command_measures_drift_when_asked(runs, tmp_path, capsys):
     assert main.run(["report", str(run), "--drift"]) == 0
     assert "Not measured" not in (run / "report.html").read_text()
     assert (run / "report_figures" / "drift.png").is_file()
-    assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
+    assert capsys.readouterr().out.splitlines()[-2] == str(run / "report.html")
+
+
+def test_two_tasks_of_one_instruction_have_rows_and_panels_of_their_own(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["m2distill"], run)
+    evaluation = read_json(run / "evaluation.json")
+    shared = evaluation["stages"][0]["tasks"][0]["instruction"]
+    for stage in evaluation["stages"][1:]:
+        stage["tasks"][1]["instruction"] = shared
+    (run / "evaluation.json").write_text(json.dumps(evaluation))
+    titles = [f"{shared} ({SUITE} task {task})" for task in TASKS[:2]]
+    drawn = figures.forgetting(load_runs([run]))
+    panels = {axes.get_title().replace("\n", " "): axes for axes in drawn.axes if axes.get_visible()}
+    assert list(panels) == [*titles, find_task(SUITE, TASKS[2]).instruction]
+    points = {title: len(panels[title].containers[0][0].get_xdata()) for title in titles}
+    assert points == dict(zip(titles, (3, 2), strict=True))
+    write_report(tmp_path / "report.html", [run])
+    rows = Reader((tmp_path / "report.html").read_text()).rows
+    assert [row[1] for row in rows if row[0] in titles] == ["8 of 10 (49% to 94%)", "9 of 10 (60% to 98%)"]
+    table = list(csv.DictReader((tmp_path / "report_tables" / "tasks.csv").open()))
+    assert [row["instruction"] for row in table][:2] == titles
+
+
+def test_the_evaluation_of_a_checkpoint_is_reported_by_the_command(runs, tmp_path, capsys):
+    """A folder as evaluate_checkpoint writes it: without a run, seeds and stages."""
+    run = RunFolder(runs["m2distill"])
+    of_run = read_json(run.path / "evaluation.json")
+    evaluation = {name: of_run[name] for name in ("episodes_per_task", "sampling", "seed", "max_steps")}
+    last = of_run["stages"][-1]
+    evaluation |= {"checkpoint": str(run.checkpoint(3)), **last, "ran": {}}
+    folder = tmp_path / "evaluated"
+    folder.mkdir()
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    assert main.run(["report", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(folder / "report.html")
+    rows = Reader((folder / "report.html").read_text()).rows
+    label = f"{run.path.name}/stages/3"
+    assert [label, "-", "-", "-", "-", "10"] in rows
+    assert [find_task(SUITE, TASKS[2]).instruction, "7 of 10 (40% to 89%)"] in rows
+    assert (folder / "report_figures" / "forgetting.svg").is_file()
 
 
 def test_a_run_without_evaluation_is_rejected(tmp_path):
@@ -239,14 +283,24 @@ addEventListener('load', () => {
   document.body.append(pre);
 });
 </script></body>"""
+FRAME = """<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"></iframe><script>
+addEventListener("load", () => {{
+  const frame = document.querySelector("iframe");
+  document.body.append(document.importNode(frame.contentDocument.getElementById("probe"), true));
+  frame.remove();
+}});
+</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width):
-    """A copy of the page with a script that reports the boxes; the browser's own errors come on its stderr."""
-    copy = tmp_path / "probed.html"
-    copy.write_text(report.read_text().replace("</body>", PROBE))
+    """A copy of the page with a script that reports the boxes; the browser's own errors come on its stderr.
+
+    The page is in a frame of this width, because a window cannot be as narrow as a phone.
+    """
+    copy, page_text = tmp_path / "probed.html", report.read_text().replace("</body>", PROBE)
+    copy.write_text(FRAME.format(width=width, page=html.escape(page_text)))
     done = subprocess.run(
         [
             CHROMIUM,
@@ -255,7 +309,7 @@ def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width
             "--disable-gpu",
             "--disable-dev-shm-usage",
             f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},900",
+            "--window-size=1300,900",
             "--enable-logging=stderr",
             "--timeout=60000",
             "--dump-dom",
@@ -313,10 +367,19 @@ def test_colour_is_the_method_and_line_the_seed(runs, tmp_path):
     assert "m2distill: mean of 2 seeds" in [text.get_text() for text in drawn.legends[0].get_texts()]
 
 
+def named(figure, axis: str) -> bool:
+    """Return whether the figure, or each of its visible axes, names this axis."""
+    whole = figure.get_supxlabel() if axis == "x" else figure.get_supylabel()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    return bool(whole) or all(axes.get_xlabel() if axis == "x" else axes.get_ylabel() for axes in shown)
+
+
 def test_every_axis_has_a_name(runs):
     loaded = load_runs(list(runs.values()))
-    for figure in (figures.forgetting(loaded), figures.losses(loaded[0]), figures.drift(loaded)):
-        assert figure.get_supxlabel() and figure.get_supylabel()
+    for figure in (figures.forgetting(loaded), figures.losses(loaded[0]), figures.matrix(loaded[0])):
+        assert all(named(figure, axis) for axis in "xy")
+    units = {axes.get_ylabel() for axes in figures.drift(loaded).axes if axes.get_visible()}
+    assert units == {"share of mean square", "KL, nats"} and named(figures.drift(loaded), "x")
     assert [axes.get_xlabel() for axes in figures.comparison(loaded).axes] == [
         "success, %",
         "success lost, %",

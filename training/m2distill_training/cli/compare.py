@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
         print(options.figure, file=sys.stderr if options.format in ("csv", "json") and not options.out else sys.stdout)
     for line in failed:
         print(line, file=sys.stderr)
+    if options.format == "text" and not gates:
+        print("next: --figure FILE draws it, and --gate METRIC:MARGIN makes it a regression gate")
     return 1 if failed else 0
 
 

@@ -29,3 +29,4 @@ def run(options: argparse.Namespace) -> None:
         f"{options.out}: {info['total_episodes']} episodes, {info['total_frames']} steps, "
         f"{tasks} task{'s' * (tasks != 1)}"
     )
+    print(f"next: m2distill data show {options.out}")

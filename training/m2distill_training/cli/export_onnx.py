@@ -21,3 +21,4 @@ def run(options: argparse.Namespace) -> None:
 
     for path in export_onnx(load_checkpoint(options.checkpoint), options.out):
         print(path)
+    print("next: load both graphs in another runtime; spec.json states their inputs, the embeddings those of the texts")

@@ -88,6 +88,7 @@ COMMANDS = {
         },
     ),
     "run": CommandEntry("start simulator and policy as ROS 2 nodes, until Ctrl-C", "run"),
+    "replay": CommandEntry("move the arm through a recorded episode", "replay"),
     "dashboard": CommandEntry("web page of a running policy: cameras, stop, instructions, recording", "dashboard"),
     "instruct": CommandEntry("send an instruction to a running policy and print its status", "instruct"),
     "service": CommandEntry("call services of running nodes", "service"),
@@ -97,7 +98,7 @@ SECTIONS = {
     "data": ("tasks", "collect", "import", "export", "data", "bag"),
     "learning": ("train", "learn", "promote", "rollback"),
     "evaluation": ("evaluate", "report", "compare", "study", "bench"),
-    "robot": ("run", "dashboard", "instruct", "service"),
+    "robot": ("run", "replay", "dashboard", "instruct", "service"),
 }
 # What the operating system reports about a path that the user gave, or about a full disk.
 USER_ERRNOS = {

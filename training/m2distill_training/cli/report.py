@@ -34,3 +34,4 @@ def run(options: argparse.Namespace) -> None:
     out = options.out or options.runs[0] / "report.html"
     write_report(out, options.runs)
     print(out)
+    print(f"next: open {out} in a browser")

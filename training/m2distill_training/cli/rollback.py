@@ -18,3 +18,4 @@ def run(options: argparse.Namespace) -> None:
     from m2distill_training.promotion.promotion import rollback
 
     print(f"rolled back: {options.run / 'current'} -> stages/{rollback(options.run)}/checkpoint")
+    print(f"next: m2distill run --checkpoint {options.run / 'current'}; a running policy that follows it has swapped")

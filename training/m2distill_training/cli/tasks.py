@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> None:
     tasks = suites()[options.suite]
     if options.out is None:
         print("\n".join(f"{task.index}  {task.instruction}" for task in tasks))
+        print(f"next: m2distill tasks --suite {options.suite} --out {options.suite}.jpg draws them")
         return
     if options.out.suffix not in (".jpg", ".png"):
         raise UserError(f"--out is {options.out}, expected a name that ends in .jpg or .png")
@@ -33,3 +34,4 @@ def run(options: argparse.Namespace) -> None:
 
     write_image(options.out, contact_sheet(tasks, assets_of(options.suite, options.assets)))
     print(options.out)
+    print(f"next: open {options.out}")

@@ -298,6 +298,8 @@ def _summarise(chosen: DemoPlan, console: Console, clock: _Clock, evaluations: d
         "demonstrations each, then instructed over ROS 2.",
     )
     console.print(f"{sum(clock.phases.values()) / 60:.1f} minutes in all; see {chosen.out}/report.html")
+    checkpoint = chosen.folders["m2distill"] / "stages/2/checkpoint"
+    console.print(f"next: m2distill run --dashboard --checkpoint {checkpoint}", soft_wrap=True)
 
 
 def _score(task: dict) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from m2distill_training.evaluation.metrics import t_interval
-from m2distill_training.report.runs import ReportedRun
+from m2distill_training.report.runs import ReportedRun, TaskKey, task_key, task_titles
 from m2distill_training.report.styles import COLORS, RunStyle, run_styles
 
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
@@ -66,18 +66,18 @@ def matrix(run: ReportedRun) -> Figure:
 
 def forgetting(runs: list[ReportedRun]) -> Figure:
     """Draw the success on each task after every stage since it was learned, with 95 % Wilson intervals."""
-    instructions = list(dict.fromkeys(d["instruction"] for run in runs for d in run.data))
-    figure, panels = _panels(len(instructions), width=3.2, height=2.2)
+    titles = task_titles(runs)
+    figure, panels = _panels(len(titles), width=3.2, height=2.2)
     stages = max(len(run.evaluation["stages"]) for run in runs)
-    for axes, text in zip(panels, instructions, strict=True):
-        _draw_means(axes, runs, text)
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        _draw_means(axes, runs, key)
         for n, (run, style) in enumerate(zip(runs, run_styles(runs), strict=True)):
             shift = (n - (len(runs) - 1) / 2) * min(0.08, 0.5 / len(runs))  # so that intervals do not overlap
             points = [
                 (i + shift, t["success_rate"], *t["wilson_95"])
                 for i, stage in enumerate(run.evaluation["stages"], 1)
                 for t in stage["tasks"]
-                if t["instruction"] == text
+                if task_key(t) == key
             ]
             if points:
                 x, y, low, high = np.array(points).T
@@ -98,7 +98,7 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
         axes.set_xlim(0.6, stages + 0.4)
         axes.set_xticks(range(1, stages + 1))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
-        axes.set_title(textwrap.fill(text, 44), fontsize=8)
+        axes.set_title(textwrap.fill(title, 44), fontsize=8)
         _plain(axes, "y")
     figure.supxlabel("after stage", fontsize=8)
     figure.supylabel("success, %", fontsize=8)
@@ -106,7 +106,7 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
     return figure
 
 
-def _draw_means(axes: Axes, runs: list[ReportedRun], instruction: str) -> None:
+def _draw_means(axes: Axes, runs: list[ReportedRun], key: TaskKey) -> None:
     """Draw the mean of each method with several seeds, and a band: its 95 % t interval, cut off at 0 and 100 %."""
     styles = dict(zip((run.path for run in runs), run_styles(runs), strict=True))
     for method in dict.fromkeys(run.method for run in runs):
@@ -117,7 +117,7 @@ def _draw_means(axes: Axes, runs: list[ReportedRun], instruction: str) -> None:
         rates: dict[int, list[float]] = {}
         for run in seeds.values():
             for i, stage in enumerate(run.evaluation["stages"], 1):
-                own = [t["success_rate"] for t in stage["tasks"] if t["instruction"] == instruction]
+                own = [t["success_rate"] for t in stage["tasks"] if task_key(t) == key]
                 if own:
                     rates.setdefault(i, []).append(float(np.mean(own)))
         x = [i for i, values in rates.items() if len(values) > 1]
@@ -186,12 +186,12 @@ def drift(runs: list[ReportedRun]) -> Figure | None:
                 markersize=3,
                 alpha=0.6,
             )
-        axes.set_title("policy: KL in nats" if name is None else name, fontsize=9)
+        axes.set_title("policy" if name is None else name, fontsize=9)
+        axes.set_ylabel("KL, nats" if name is None else "share of mean square", fontsize=7)
         axes.set_ylim(bottom=0)
         cast(MaxNLocator, axes.xaxis.get_major_locator()).set_params(integer=True)
         _plain(axes, "y")
     figure.supxlabel("stages since the task was learned", fontsize=8)
-    figure.supylabel("drift, relative to the latents' mean square", fontsize=8)
     _legend(figure, panels)
     return figure
 

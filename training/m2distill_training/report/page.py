@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from m2distill_training.evaluation.metrics import t_interval
 from m2distill_training.report import figures
 from m2distill_training.report.films import film_section, matrix_table
-from m2distill_training.report.runs import ReportedRun, load_runs
+from m2distill_training.report.runs import ReportedRun, load_runs, task_titles
 from m2distill_training.report.tables import result_tables
 from m2distill_training.runs.records import write_atomic
 
@@ -223,10 +223,11 @@ def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
 
 
 def _tasks(runs: list[ReportedRun]) -> list[str]:
-    last = [{_name(task): task for task in run.evaluation["stages"][-1]["tasks"]} for run in runs]
+    last = [run.tasks() for run in runs]
     rows = [
-        [name[0], *(_successes(tasks[name]) if name in tasks else "-" for tasks in last)]
-        for name in dict.fromkeys(name for tasks in last for name in tasks)
+        [title, *(_successes(tasks[key]) if key in tasks else "-" for tasks in last)]
+        for key, title in task_titles(runs).items()
+        if any(key in tasks for tasks in last)
     ]
     videos = [film_section(run, number) for number, run in enumerate(runs)]
     return [
@@ -236,11 +237,6 @@ def _tasks(runs: list[ReportedRun]) -> list[str]:
         "<h2>Videos</h2>",
         "".join(videos) or _note("None recorded."),
     ]
-
-
-def _name(task: dict) -> tuple[str, str]:
-    """Return instruction and place of a task: several tasks may share an instruction."""
-    return task["instruction"], f"{task.get('suite')} {task.get('task')}"
 
 
 def _successes(task: dict) -> str:

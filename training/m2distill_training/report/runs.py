@@ -10,6 +10,8 @@ from m2distill_training.evaluation.evaluate import METRICS, is_checkpoint_evalua
 from m2distill_training.runs.records import RunError, read_json
 from m2distill_training.runs.run_folder import CONFIG, ENVIRONMENTS, RunFolder
 
+TaskKey = tuple[str, str, str]  # instruction, suite and number in the suite: tasks may share an instruction
+
 
 @dataclass(frozen=True)
 class ReportedRun:
@@ -29,10 +31,29 @@ class ReportedRun:
         """Return a text that is equal for runs that differ only in their seed."""
         return json.dumps({**self.config, "seed": None})
 
+    def tasks(self, stage: int = -1) -> dict[TaskKey, dict]:
+        """Return the evaluated tasks after a stage, by default after the last one."""
+        return {task_key(task): task for task in self.evaluation["stages"][stage]["tasks"]}
+
     @property
     def strategy(self) -> str:
         """Return the name of the strategy; the label for the evaluation of a checkpoint."""
         return self.config.get("strategy", self.label)
+
+
+def task_key(task: dict) -> TaskKey:
+    """Return what identifies an evaluated task."""
+    return task["instruction"], str(task.get("suite", "")), str(task.get("task", ""))
+
+
+def task_titles(runs: list[ReportedRun]) -> dict[TaskKey, str]:
+    """Return the title of every evaluated task, in the order of learning: its instruction, and its place if need be."""
+    stages = max(len(run.evaluation["stages"]) for run in runs)
+    keys = dict.fromkeys(
+        key for i in range(stages) for run in runs if i < len(run.evaluation["stages"]) for key in run.tasks(i)
+    )
+    count = Counter(instruction for instruction, _, _ in keys)
+    return {key: key[0] if count[key[0]] == 1 else f"{key[0]} ({key[1]} task {key[2]})" for key in keys}
 
 
 def load_runs(paths: list[Path]) -> list[ReportedRun]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from m2distill_training.report.figures import METRICS
 from m2distill_training.report.latex import latex_text
-from m2distill_training.report.runs import ReportedRun
+from m2distill_training.report.runs import ReportedRun, task_titles
 
 
 def result_tables(runs: Sequence[ReportedRun]) -> dict[str, str]:
@@ -14,10 +14,11 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, str]:
     metrics = [
         [run.label, str(run.config["seed"]), *(_numbers(run.evaluation, name) for name in METRICS)] for run in runs
     ]
+    titles = task_titles(list(runs))
     tasks = [
-        [run.label, task["instruction"], (task["success_rate"], *task["wilson_95"]), str(task["episodes"])]
+        [run.label, titles[key], (task["success_rate"], *task["wilson_95"]), str(task["episodes"])]
         for run in runs
-        for task in run.evaluation["stages"][-1]["tasks"]
+        for key, task in run.tasks().items()
     ]
     return {
         "metrics.csv": _csv(["run", "seed", *METRICS], metrics),

@@ -5,9 +5,9 @@ ros2 launch m2distill_policy run.launch.py checkpoint:=DIRECTORY arm:=franka_ser
 ros2 launch m2distill_policy run.launch.py --show-args
 """
 
-from m2distill_policy.bringup.system import SystemLaunchConfig, system_nodes
+from m2distill_policy.bringup.system import SystemLaunchConfig, missing_policy, system_nodes
 from m2distill_policy.ros.common.launch_description import description
 
 
 def generate_launch_description():
-    return description(SystemLaunchConfig, system_nodes, rviz=True, required=True)
+    return description(SystemLaunchConfig, system_nodes, rviz=True, required=True, note=missing_policy)

@@ -34,7 +34,11 @@ class MessageError(UserError):
     """A message whose fields contradict each other, or that this program cannot use."""
 
 
-class PolicyTimeoutError(UserError):
+class PolicyHoldError(UserError):
+    """A policy that has no action for a step; the arm is held."""
+
+
+class PolicyTimeoutError(PolicyHoldError):
     """A policy step that takes longer than its time limit."""
 
 

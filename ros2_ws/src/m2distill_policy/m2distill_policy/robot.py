@@ -1,8 +1,8 @@
 """Description of a robot in its arm file: joints, gripper, cameras, topics, rate and scale of an action.
 
-An arm file that names `cameras` and `joint_names` describes a whole robot. The recorder and the import derive a
-PolicySpec from it, so no checkpoint is needed to record the first demonstrations. Every checkpoint that is used with
-the file is compared with it.
+An arm file that names its joints, and its cameras or its gripper, describes a whole robot. The recorder and the import
+derive a PolicySpec from it, so no checkpoint is needed to record the first demonstrations. Every checkpoint that is
+used with the file is compared with it.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from m2distill_policy.cameras import MAX_CAMERAS
+from m2distill_policy.cameras import CAMERA_NAMES, MAX_CAMERAS
 from m2distill_policy.errors import SpecError, UserError
 from m2distill_policy.observations.image_fit import FITS
 from m2distill_policy.spec import (
@@ -36,7 +36,9 @@ HAND = ("hand_frame_id", "hand_reference")  # of one robot's specs if they obser
 class RobotParameters:
     """Keys of an arm file that describe the robot. They are no parameters of a node."""
 
-    cameras: tuple[str, ...] = parameter((), "names of the cameras, 1 to 16, in the order of the policy's inputs")
+    cameras: tuple[str, ...] = parameter(
+        (), "names of the cameras, 1 to 16, in the order of the policy's inputs; empty: agentview and wrist"
+    )
     camera_topics: tuple[str, ...] = parameter(
         (), "their topics of sensor_msgs/Image, in the same order; empty: <camera>/image_raw"
     )
@@ -114,7 +116,8 @@ class Robot:
     @property
     def described(self) -> bool:
         """Whether the file describes a whole robot, and not only limits and outputs of an arm."""
-        return bool(self.parameters.cameras and (self.joint_names or self.observes_hand))
+        views = self.parameters.cameras or self.parameters.gripper_joint_names
+        return bool((self.joint_names or self.observes_hand) and views)
 
     @property
     def observes_hand(self) -> bool:
@@ -133,23 +136,21 @@ class Robot:
     def spec(self) -> PolicySpec:
         """Return the spec of this robot's demonstrations. Raises UserError if the file does not describe it."""
         p = self.parameters
-        missing = [
-            name
-            for name, value in (
-                ("cameras", p.cameras),
-                ("joint_names", self.joint_names or self.observes_hand),
-                ("frame_id", self.frame_id),
-            )
-            if not value
-        ]
+        needed = {
+            "cameras": p.cameras or p.gripper_joint_names,
+            "joint_names": self.joint_names or self.observes_hand,
+            "frame_id": self.frame_id,
+        }
+        missing = [name for name, value in needed.items() if not value]
         if missing:
             raise UserError(
                 f"the arm has no {' and no '.join(missing)}; add them to the arm file, or give a checkpoint, "
                 "whose spec names what to record"
             )
         try:
+            cameras = p.cameras or CAMERA_NAMES
             return PolicySpec(
-                tuple(CameraSpec(name, p.image_px, p.image_px, True, p.image_fit) for name in p.cameras),
+                tuple(CameraSpec(name, p.image_px, p.image_px, True, p.image_fit) for name in cameras),
                 HAND_POSE if self.observes_hand else self.joint_names,
                 p.gripper_joint_names,
                 self._signs,

@@ -7,6 +7,7 @@ Inventory, in reading order:
     task_files.py      checks of the files that a task needs, before anything is loaded
     renderer.py        offscreen images of a MuJoCo model
     arm_env.py         a robosuite task as plain arrays: reset, step, render, success
+    kinematics.py       frames, joints and cameras of the arm, and its URDF
     libero_env.py      LIBERO's tasks
     lift.py            robosuite's Lift task: names, assets and initial states
     lift_env.py        robosuite's Lift task as an environment

@@ -180,6 +180,11 @@ class ArmEnv:
             time_s=float(self.data.time),
         )
 
+    def joint_velocities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the velocities of the arm (7,) in rad/s and of the fingers (2,) in m/s, with robosuite's signs."""
+        robot, qvel = self._robot, self.data.qvel
+        return qvel[robot._ref_joint_vel_indexes].copy(), qvel[robot._ref_gripper_joint_vel_indexes].copy()
+
     def render(self, camera: str) -> np.ndarray:
         """Return the image of one of this environment's cameras, (H, W, 3) uint8 RGB, upright."""
         if self._renderer is None or camera not in self.cameras:

@@ -39,7 +39,9 @@ LAUNCH_OVERRIDES = {
     ),
     "autostart": LaunchOverride(True, "on by default, so that one command starts a running system"),
     "checkpoint": LaunchOverride(
-        "", "empty: the shipped starter, for the first three tasks of LIBERO-OBJECT in simulation"
+        "",
+        "empty: in simulation the shipped starter, for the first three tasks of LIBERO-OBJECT; with a real arm no "
+        "policy, so that record and teleop take its first demonstrations",
     ),
     "record": LaunchOverride("", "a folder starts the recorder (docs/recording.md); empty: no recorder"),
 }
@@ -91,6 +93,11 @@ class PolicyLaunchConfig(SharedLaunchConfig):
     image_transport: str = _launch_option(PolicyParameters, "image_transport")
     record: str = _launch_option(RecorderParameters, "directory", "record")
     operator: str = _launch_option(RecorderParameters, "operator")
+    teleop: bool = parameter(
+        False,
+        "start the teleoperation by joystick (docs/ros.md); its joystick driver, joy_node, is not started; for the "
+        "keyboard start teleop_node in a terminal",
+    )
     follow_checkpoint: bool = _launch_option(PolicyParameters, "follow_checkpoint")
     dashboard: bool = parameter(
         False,
@@ -98,6 +105,7 @@ class PolicyLaunchConfig(SharedLaunchConfig):
         "params_file can set its other parameters",
     )
     dashboard_port: int = _launch_option(DashboardParameters, "port", "dashboard_port")
+    dashboard_run: str = _launch_option(DashboardParameters, "run", "dashboard_run")
     autostart: bool = _launch_option(PolicyParameters, "autostart")
 
 
@@ -135,7 +143,7 @@ class EndLaunchConfig:
 class ViewLaunchConfig:
     """Options of launch files with a policy that `m2distill run` does not have."""
 
-    rviz: bool = parameter(False, "open RViz on the cameras and the commands; requires the package rviz2")
+    rviz: bool = parameter(False, "open RViz on the arm, the cameras and the commands; requires the package rviz2")
 
 
 def choices_of(option: Field) -> tuple[str, ...]:

@@ -201,6 +201,13 @@ class DashboardParameters:
     episodes: str = parameter(
         "", "the recorder's folder, whose kept episodes the page lists; empty: none", read_only=True, path=True
     )
+    run: str = parameter(
+        "",
+        "run folder that learns from the episodes when the page requests it, on this computer; empty: the page cannot "
+        "start learning",
+        read_only=True,
+        path=True,
+    )
     target_episodes: int = parameter(
         10, "number of episodes planned per instruction, which the page can change", at_least=1, at_most=10_000
     )

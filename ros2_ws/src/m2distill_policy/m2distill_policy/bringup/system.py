@@ -8,7 +8,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from m2distill_policy.bringup.preflight import check_dashboard
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, ParameterValues
 from m2distill_policy.cameras import read_cameras
 from m2distill_policy.errors import UserError
+from m2distill_policy.robot import robot_from_settings
 from m2distill_policy.safety.arm_presets import load_arm, resolve_arm
 from m2distill_policy.safety.output_parameters import OutputParameters
 from m2distill_policy.utils.argument_parser import Parser
@@ -42,29 +43,57 @@ STARTER_CHECKPOINT = Path(__file__).parents[1] / "starter"
 
 
 def policy_nodes(config: PolicyLaunchConfig) -> tuple[NodeDescription, ...]:
-    """Return the policy, the recorder if `record` is set, and the dashboard if `dashboard` is set."""
+    """Return the policy, and those of recorder, teleoperation and dashboard that are chosen.
+
+    A real arm without a checkpoint has no policy yet: the others run alone, for its first demonstrations.
+
+    Raises:
+        UserError: The arm file is invalid, or nothing would run.
+    """
     arm = resolve_arm(config.arm)
-    load_arm(arm)  # reports an invalid file before any node starts
-    if not config.checkpoint and arm != SIMULATED_ARM:
+    robot = robot_from_settings(load_arm(arm))  # reports an invalid file before any node starts
+    acts = not _teaches_first(config)
+    if not acts and not (config.record or config.teleop):
         raise UserError(
-            f"no checkpoint for {config.arm}; set the option checkpoint to one that was trained on this arm, "
-            f"because the starter is for {SIMULATED_ARM} only"
+            f"no checkpoint for {config.arm}; set the option checkpoint to one that was trained on this arm, because "
+            f"the starter is for {SIMULATED_ARM} only, or set record and teleop to record its first demonstrations"
         )
+    if not acts and config.record:
+        robot.spec()  # reports what the arm file lacks
     chosen: ParameterValues = {option.name: getattr(config, option.name) for option in fields(PolicyLaunchConfig)}
-    chosen["checkpoint"] = config.checkpoint or str(STARTER_CHECKPOINT)
+    chosen["checkpoint"] = (config.checkpoint or str(STARTER_CHECKPOINT)) if acts else ""
     chosen["directory"], chosen["arm"] = config.record, arm
     clock: ParameterValues = {"use_sim_time": config.use_sim_time == "true"}
     if config.use_sim_time == "auto":  # with a real arm nothing is set, so that an including launch file can decide
         clock = {"use_sim_time": True} if arm == SIMULATED_ARM else {}
-    policy = _chosen(chosen, ArmParameters, PolicyParameters, OutputParameters)
-    nodes = [_node(config, "m2distill_policy", "policy", policy | clock)]
+    nodes: list[NodeDescription] = []
+    if acts:
+        policy = _chosen(chosen, ArmParameters, PolicyParameters, OutputParameters)
+        nodes.append(_node(config, "m2distill_policy", "policy", policy | clock))
     if config.record:
         recorder = _chosen(chosen, RecorderParameters)
         nodes.append(_node(config, "m2distill_policy", "recorder", recorder | clock))
+    if config.teleop:
+        teleop = _chosen(chosen, ArmParameters)
+        nodes.append(replace(_node(config, "m2distill_policy", "teleop", teleop | clock), optional=True))
     if config.dashboard:
-        shown: ParameterValues = {"port": config.dashboard_port, "episodes": config.record}
+        shown: ParameterValues = {"port": config.dashboard_port, "episodes": config.record, "run": config.dashboard_run}
         nodes.append(replace(_node(config, "m2distill_policy", "dashboard", shown), optional=True))
     return tuple(nodes)
+
+
+def missing_policy(config: PolicyLaunchConfig) -> str:
+    """Return one line about a policy that is not started because there is no checkpoint yet; empty if it is started."""
+    if not _teaches_first(config):
+        return ""
+    return (
+        f"no checkpoint: the policy is not started; record demonstrations of {config.arm}, import them and train, then "
+        "start again with the option checkpoint (docs/ros.md, first demonstrations)"
+    )
+
+
+def _teaches_first(config: PolicyLaunchConfig) -> bool:
+    return not config.checkpoint and resolve_arm(config.arm) != SIMULATED_ARM
 
 
 def sim_nodes(config: SimLaunchConfig) -> tuple[NodeDescription, ...]:
@@ -118,7 +147,11 @@ def run(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
             signal.signal(signal.SIGTSTP, handler)
 
         signal.signal(signal.SIGTSTP, suspend)
+        if line := missing_policy(config):
+            print(line, flush=True)
         print(f"running: {', '.join(nodes.pids)}; logs in {log_dir}/; press Ctrl-C to stop", flush=True)
+        page = f", or open http://127.0.0.1:{config.dashboard_port}" if config.dashboard else ""
+        print(f"next: m2distill instruct TEXT in another terminal{page}", flush=True)
         while True:
             nodes.check()
             time.sleep(0.5)
@@ -130,9 +163,11 @@ Ctrl-C ends all nodes; the exit status is then 130."""
 OPTION_NAMES = {"step_limit": ("--max-steps", "--step-limit")}  # m2distill's name first, then the node's
 
 
-def add_arguments(parser: Parser) -> None:
-    """Add an option for each field of SystemLaunchConfig, and --log-dir."""
+def add_arguments(parser: Parser, without: Collection[str] = ()) -> None:
+    """Add an option for each field of SystemLaunchConfig but `without`, and --log-dir."""
     for option in fields(SystemLaunchConfig):
+        if option.name in without:
+            continue
         names = OPTION_NAMES.get(option.name, ("--" + option.name.replace("_", "-"),))
         text = option.metadata["description"].replace("%", "%%")
         if option.type is bool:
@@ -150,7 +185,8 @@ def add_arguments(parser: Parser) -> None:
 
 def chosen_by(options: argparse.Namespace) -> tuple[SystemLaunchConfig, Path]:
     """Return the system that parsed options describe, and the folder for logs."""
-    return SystemLaunchConfig(**{f.name: getattr(options, f.name) for f in fields(SystemLaunchConfig)}), options.log_dir
+    chosen: dict[str, Any] = {f.name: getattr(options, f.name, f.default) for f in fields(SystemLaunchConfig)}
+    return SystemLaunchConfig(**chosen), options.log_dir
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[SystemLaunchConfig, Path]:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
-from m2distill_policy.errors import PolicyTimeoutError, SpecError, UserError
+from m2distill_policy.errors import PolicyHoldError, SpecError, UserError
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.joint_merger import JointMerger
@@ -33,7 +33,7 @@ JUMP_HOLD_NS = 500_000_000  # time without another jump of a joint after which t
 class StepPolicy(Protocol):
     """Policy that is called once per step and keeps its own history, such as `inference.InferencePolicy`.
 
-    A step may raise PolicyTimeoutError; the arm is then held.
+    A step may raise PolicyHoldError; the arm is then held.
     """
 
     def reset(self) -> None: ...
@@ -195,7 +195,9 @@ class PolicySession:
         self._history_broken |= leapt or bool(merger.jumped)
         return oldest_ns if merger.complete else None
 
-    def observe_pose(self, position_m: Sequence[float], quat_xyzw: Sequence[float], stamp_ns: int) -> None:
+    def observe_pose(
+        self, position_m: Sequence[float] | np.ndarray, quat_xyzw: Sequence[float] | np.ndarray, stamp_ns: int
+    ) -> None:
         """Set the hand's pose in the base frame. After a malformed one the arm holds until a valid one arrives."""
         assert self._pose is not None  # one of `streams`
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
@@ -251,8 +253,8 @@ class PolicySession:
             command = self._guard.apply_limits(command, self._pose.value.position_m if self._pose else None)
         except SafetyFault as fault:
             return self._stop_by(fault)
-        except PolicyTimeoutError as late:
-            return Hold(str(late))
+        except PolicyHoldError as problem:
+            return Hold(str(problem))
         self._history_broken = False
         return command
 

@@ -2,8 +2,8 @@
 
 Needs only numpy and OpenCV, so a live topic and a recording are read by the same code. Input is not trusted: every
 size is checked against the bytes that were received before memory of that size is allocated, and an image that cannot
-be decoded raises MessageError with the reason. cv_bridge is not used, because distributions build it for numpy 1; tests
-compare the results of both where it can be imported.
+be decoded raises MessageError with the reason. A node also uses cv_bridge for encodings that it decodes to the same
+numbers (`ros/common/cv_bridge_decoding.py`), so that results never depend on it.
 """
 
 import array
@@ -77,6 +77,19 @@ def decode_raw(encoding: str, height: int, width: int, step: int, big_endian: bo
     Raises:
         MessageError: the encoding is not supported, or the fields contradict each other.
     """
+    layout, rows, row_bytes = check_raw(encoding, height, width, step, data)
+    samples = np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(rows, step)[:, :row_bytes])
+    if layout.sample_bytes == 2:
+        samples = samples.view(">u2" if big_endian else "<u2").astype(np.uint16)
+    return _to_rgb8(samples.reshape(rows, width, layout.channels), layout.to_rgb)
+
+
+def check_raw(encoding: str, height: int, width: int, step: int, data: Bytes) -> tuple[Encoding, int, int]:
+    """Return the layout of a raw image, its rows of bytes, and the bytes of a row without padding.
+
+    Raises:
+        MessageError: the encoding is not supported, or the fields contradict each other.
+    """
     if encoding not in ENCODINGS:
         raise MessageError(f"image encoding {encoding!r} is not supported (allowed: {', '.join(ENCODINGS)})")
     layout = ENCODINGS[encoding]
@@ -92,10 +105,7 @@ def decode_raw(encoding: str, height: int, width: int, step: int, big_endian: bo
     rows = height * layout.rows[0] // layout.rows[1]
     if len(data) != step * rows:
         raise MessageError(f"image has {len(data)} bytes, expected {step * rows}: {rows} rows of {step}")
-    samples = np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(rows, step)[:, :row_bytes])
-    if layout.sample_bytes == 2:
-        samples = samples.view(">u2" if big_endian else "<u2").astype(np.uint16)
-    return _to_rgb8(samples.reshape(rows, width, layout.channels), layout.to_rgb)
+    return layout, rows, row_bytes
 
 
 def decode_compressed(data: Bytes, format: str = "") -> np.ndarray:

@@ -26,6 +26,26 @@ def are_near(a: Pose, b: Pose, distance_m: float, angle_rad: float) -> bool:
     return bool(np.linalg.norm(a.position_m - b.position_m) <= distance_m and 2 * np.arccos(cosine) <= angle_rad)
 
 
+def compose(outer: Pose, inner: Pose) -> Pose:
+    """Return the pose in the frame of `outer` of what has the pose `inner` in the frame that `outer` places."""
+    position = outer.position_m + rotate(outer.quat_xyzw, inner.position_m)
+    return Pose(position, _product(outer.quat_xyzw, inner.quat_xyzw))
+
+
+def inverse(pose: Pose) -> Pose:
+    """Return the pose of the frame that `pose` is in, in the frame that it places."""
+    quat = pose.quat_xyzw * [-1.0, -1.0, -1.0, 1.0]
+    return Pose(-rotate(quat, pose.position_m), quat)
+
+
+def rotate(quat_xyzw: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return a vector (3,) rotated by a unit quaternion."""
+    x, y, z, w = quat_xyzw.tolist()  # numbers of Python, because numpy takes 10 times as long for three of them
+    a, b, c = vector.tolist()
+    tx, ty, tz = 2 * (y * c - z * b), 2 * (z * a - x * c), 2 * (x * b - y * a)
+    return np.array([a + w * tx + y * tz - z * ty, b + w * ty + z * tx - x * tz, c + w * tz + x * ty - y * tx])
+
+
 def displace(pose: Pose, translation_m: np.ndarray, rotation_rad: np.ndarray) -> Pose:
     """Return the pose after a translation and a rotation, both in the base frame.
 
@@ -34,17 +54,22 @@ def displace(pose: Pose, translation_m: np.ndarray, rotation_rad: np.ndarray) ->
         translation_m: (3,) float64.
         rotation_rad: (3,) float64, axis-angle.
     """
-    x, y, z, w = pose.quat_xyzw
-    rx, ry, rz, rw = _quaternion(rotation_rad)
-    product = np.array(
-        [  # rotation times orientation: a rotation about the axes of the base
-            rw * x + rx * w + ry * z - rz * y,
-            rw * y - rx * z + ry * w + rz * x,
-            rw * z + rx * y - ry * x + rz * w,
-            rw * w - rx * x - ry * y - rz * z,
+    product = _product(_quaternion(rotation_rad), pose.quat_xyzw)  # a rotation about the axes of the base
+    return Pose(pose.position_m + translation_m, product / np.linalg.norm(product))
+
+
+def _product(a_xyzw: np.ndarray, b_xyzw: np.ndarray) -> np.ndarray:
+    """Return the quaternion (4,), xyzw, of the rotation b followed by a."""
+    ax, ay, az, aw = a_xyzw.tolist()
+    x, y, z, w = b_xyzw.tolist()
+    return np.array(
+        [
+            aw * x + ax * w + ay * z - az * y,
+            aw * y - ax * z + ay * w + az * x,
+            aw * z + ax * y - ay * x + az * w,
+            aw * w - ax * x - ay * y - az * z,
         ]
     )
-    return Pose(pose.position_m + translation_m, product / np.linalg.norm(product))
 
 
 def difference(start: Pose, end: Pose) -> np.ndarray:

@@ -13,6 +13,7 @@ from m2distill_policy.spec import PolicySpec
 JOINTS, POSE, GRIPPER, INSTRUCTION = "joint_states", "ee_pose", "gripper_cmd", "instruction"
 TWIST, TARGET, VELOCITY = "twist_cmd", "target_pose", "velocity_cmd"
 OPERATOR_ACTIVE, ACTION, STATUS = "operator_active", "policy/action", "policy/status"
+TF, TF_STATIC, TRANSFORMS = "tf", "tf_static", "tf2_msgs/msg/TFMessage"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 NO_TOPICS: Mapping[str, str] = MappingProxyType({})
 # Quality of service: SENSOR is best effort; COMMAND is reliable; LATCHED is reliable and keeps the last message.
@@ -65,7 +66,11 @@ def pose_topic(topics: Mapping[str, str] = NO_TOPICS, continuous: bool = True) -
 
 
 def episode_topics(
-    spec: PolicySpec, compressed: bool, topics: Mapping[str, str] = NO_TOPICS, output: str = "twist"
+    spec: PolicySpec,
+    compressed: bool,
+    topics: Mapping[str, str] = NO_TOPICS,
+    output: str = "twist",
+    by_tf: bool = False,
 ) -> tuple[Topic, ...]:
     """Return all topics of an episode of a robot with this spec.
 
@@ -74,12 +79,15 @@ def episode_topics(
         compressed: the image transport.
         topics: topics that have other names on the robot, as `Robot.topics`.
         output: the format of its commands. Twists are recorded as well: an operator sends them.
+        by_tf: TF is recorded too, which has the hand's pose.
     """
+    frames = (Topic(TF, TRANSFORMS, SENSOR), Topic(TF_STATIC, TRANSFORMS, LATCHED))
     return (
         *(image_topic(camera.name, compressed, topics) for camera in spec.cameras),
         *(camera_info(camera.name, topics) for camera in spec.cameras),
         joints_topic(topics, continuous=not spec.observes_hand or bool(spec.gripper_joint_names)),
         pose_topic(topics, continuous=spec.observes_hand or output == "pose"),
+        *(frames if by_tf else ()),
         *dict.fromkeys((MOTIONS[output], MOTIONS["twist"])),
         Topic(GRIPPER, "std_msgs/msg/Float64", COMMAND),
         Topic(INSTRUCTION, "std_msgs/msg/String", COMMAND),

@@ -2,8 +2,8 @@
 
 An arm file maps names of `SafetyLimits`, `OutputParameters` and `RobotParameters` to values. Those of the first two
 replace defaults of the policy node; parameters that the user sets take precedence. The packaged presets in config/arms/
-are such files, and `arm` accepts the name of a preset or the path of a file. Of the presets, only `libero_sim` has been
-run: those of real arms are untried on hardware.
+are such files, and `arm` accepts the name of a preset or the path of a file. A file may begin with the settings of a
+preset (`extends`). Of the presets, only `libero_sim` has been run: those of real arms are untried on hardware.
 
 A file is data alone: YAML nodes are read without constructing objects, so a tag cannot run code.
 """
@@ -28,6 +28,7 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 
 PRESETS_FOLDER = Path(__file__).parents[1] / "config" / "arms"
 MAX_FILE_BYTES = 65536  # the packaged files have less than 3 kB
+EXTENDS = "extends"  # key of a file: the preset whose settings the file adds to and replaces
 NOT_IN_A_FILE = ("dry_run",)  # a choice of each run, not a property of an arm
 SETTINGS: dict[str, Field] = {
     field.name: field
@@ -134,24 +135,37 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}:{_line(root)}: got {_describe(root)}, expected `key: value` lines, as in docs/ros.md")
     settings: dict[str, Any] = {}
+    preset: dict[str, Any] | None = None
     for key_node, value_node in root.value:
         where = f"{path}:{_line(key_node)}"
         if not isinstance(key_node, yaml.ScalarNode):
             raise UserError(f"{where}: a key is {_describe(key_node)}, expected a name; write `key: value` lines")
         key = key_node.value
-        if key in settings:
+        if key in settings or (key == EXTENDS and preset is not None):
             raise UserError(f"{where}: {key} appears twice; remove one of the two lines")
         try:
+            if key == EXTENDS:
+                preset = _load_preset(value_node)
+                continue
             _field(key)
             settings[key] = _checked(key, _python_value(key, value_node))
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
+    settings = (preset or {}) | settings
     try:
         limits_from_settings(settings)
         robot_from_settings(settings)
     except UserError as error:  # between keys, as the two corners of the workspace
         raise UserError(f"{path}: {error}") from None
     return settings
+
+
+def _load_preset(node: yaml.Node) -> dict[str, Any]:
+    """Return the settings of the preset that the key `extends` names."""
+    name = node.value if isinstance(node, yaml.ScalarNode) else _describe(node)
+    if name not in (names := arm_names()):
+        raise UserError(f"extends: {unknown_name('preset', name, names)}; write one of these")
+    return load_arm(name)
 
 
 def _read_text(path: Path) -> str:
@@ -213,10 +227,11 @@ def _python_value(key: str, node: yaml.Node) -> Any:
 def _field(key: str) -> Field:
     if key in SETTINGS:
         return SETTINGS[key]
-    near = nearest_name(key, SETTINGS)
+    allowed = sorted([*SETTINGS, EXTENDS])
+    near = nearest_name(key, allowed)
     unit = f" in {_unit(near)}" if _unit(near) else ""
     hint = f"; did you mean {near!r}{unit}?" if near else ""
-    raise UserError(f"unknown key {key!r:.80}{hint} (allowed: {', '.join(sorted(SETTINGS))}); correct or remove it")
+    raise UserError(f"unknown key {key!r:.80}{hint} (allowed: {', '.join(allowed)}); correct or remove it")
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -20,7 +20,20 @@ class OutputParameters:
         choices=("twist", "pose", "array"),
     )
     dry_run: bool = parameter(False, "publish no command topics, only ~/action, ~/status and /diagnostics")
-    frame_id: str = parameter("", "frame of the commands and of ee_pose; empty: the checkpoint's")
+    frame_id: str = parameter("", "frame of the commands; empty: the checkpoint's")
+    base_frame: str = parameter(
+        "", "frame that the hand's pose is in, at the place of frame_id if it has another name; empty: frame_id"
+    )
+    ee_frame: str = parameter(
+        "",
+        "frame of the hand in TF, for example panda_hand_tcp: its pose in base_frame replaces the topic ee_pose; "
+        "empty: ee_pose is required",
+    )
+    servo_service: str = parameter(
+        "",
+        "service of MoveIt Servo (moveit_msgs/ServoCommandType) that is called so that Servo accepts the commands, for "
+        "example servo_node/switch_command_type; empty: none",
+    )
     command_stamp: str = parameter(
         "observation",
         "stamp of a command: the stamp of its observation, or the time of sending",

@@ -39,7 +39,7 @@ class InstructionClient(ClientNode):
     def _on_status(self, status: PolicyStatus) -> None:
         self.status = status
 
-    def find(self) -> PolicyStatus:
+    def find(self, limit_s: float = FIND_TIMEOUT_S) -> PolicyStatus:
         """Return the status of the policy node once all subscribers of instructions are found. Raises UserError."""
         topic = self.resolve_topic_name("instruction")
 
@@ -47,9 +47,9 @@ class InstructionClient(ClientNode):
             found = self._publisher.get_subscription_count()
             return bool(self.status and self._command.is_ready() and 0 < found >= self.count_subscribers(topic))
 
-        if not self.wait_until(complete, FIND_TIMEOUT_S):
+        if not self.wait_until(complete, limit_s):
             raise UserError(
-                f"no policy node found within {FIND_TIMEOUT_S:.0f} s; start one with m2distill run in the same "
+                f"no policy node found within {limit_s:.0f} s; start one with m2distill run in the same "
                 "ROS_DOMAIN_ID, and set --namespace if it has one"
             )
         self.one_server(self._command.service)

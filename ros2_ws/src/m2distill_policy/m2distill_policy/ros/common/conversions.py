@@ -4,6 +4,7 @@ Images are (H, W, 3) uint8 RGB arrays. Stamps are integers in nanoseconds.
 """
 
 import array
+from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -12,8 +13,9 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.errors import MessageError
-from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
+from m2distill_policy.observations.image_decoding import decode_compressed
 from m2distill_policy.observations.poses import Pose
+from m2distill_policy.ros.common import cv_bridge_decoding
 
 LATCHED = QoSProfile(
     depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
@@ -31,9 +33,7 @@ def stamp_from_ns(stamp_ns: int) -> Time:
 
 def image_to_numpy(message: Image) -> np.ndarray:
     """Return the image as (H, W, 3) uint8 RGB."""
-    return decode_raw(
-        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
-    )
+    return cv_bridge_decoding.decode(message)
 
 
 def compressed_image_to_numpy(message: CompressedImage) -> np.ndarray:
@@ -53,8 +53,11 @@ def image_from_numpy(image_HWC: np.ndarray, stamp_ns: int, frame_id: str) -> Ima
     return message
 
 
-def joint_state_from_numpy(names: list[str], positions: np.ndarray, stamp_ns: int) -> JointState:
-    message = JointState(name=list(names), position=array.array("d", positions))
+def joint_state_from_numpy(
+    names: list[str], positions: np.ndarray, stamp_ns: int, velocities: Sequence[float] | np.ndarray = ()
+) -> JointState:
+    """Return a message of joint positions (rad; fingers m) and, if known, their velocities per second."""
+    message = JointState(name=list(names), position=array.array("d", positions), velocity=array.array("d", velocities))
     message.header.stamp = stamp_from_ns(stamp_ns)
     return message
 

@@ -7,8 +7,9 @@ variable of the launch is set, and the end of a node ends no process of the incl
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
+from typing import Any
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, Shutdown
 from launch.events.process import ProcessExited, ShutdownProcess
 from launch.substitutions import PathJoinSubstitution
 from launch_ros.actions import Node
@@ -36,21 +37,23 @@ def description(
     nodes: Callable[[SharedLaunchConfig], tuple[NodeDescription, ...]],
     rviz: bool = False,
     required: bool = False,
+    note: Callable[[Any], str] = lambda config: "",
 ) -> LaunchDescription:
     """Return a launch description in which the end of one node ends the others.
 
     Args:
         config_class: Options; each field becomes a launch argument.
         nodes: Function that returns the nodes for a configuration.
-        rviz: Add the argument `rviz`, which opens RViz on the cameras and the commands.
+        rviz: Add the argument `rviz`, which opens RViz on the arm, the cameras and the commands.
         required: Default of the argument `required`.
+        note: Function that returns a line to log for a configuration; empty: none.
     """
     options = fields(config_class)
     of_the_launch = [*fields(EndLaunchConfig), *(fields(ViewLaunchConfig) if rviz else ())]
     defaults = {option.name: default_text(option) for option in (*options, *of_the_launch)}
     defaults["required"] = str(required).lower()
 
-    def start(context: LaunchContext) -> list[Node]:
+    def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         given = context.launch_configurations
         _reject_misspelt(context, defaults)
         config = config_class(**{option.name: read_option(option, given[option.name]) for option in options})
@@ -62,7 +65,8 @@ def description(
         started += [_node(node, variables, None if node.optional else end) for node in described]
         if chosen.get("rviz"):
             started.append(_rviz(config.namespace, variables))
-        return started
+        line = note(config)
+        return [*started, *([LogInfo(msg=line)] if line else [])]
 
     arguments = [_argument(option, defaults[option.name]) for option in (*options, *of_the_launch)]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])
@@ -133,5 +137,6 @@ def _rviz(namespace: str, variables: dict[str, str]) -> Node:
         name="rviz",
         namespace=namespace,
         arguments=["-d", PathJoinSubstitution([FindPackageShare(package), *path])],
+        remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],  # those of the namespace
         additional_env=variables,
     )

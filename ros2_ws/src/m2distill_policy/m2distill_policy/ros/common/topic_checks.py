@@ -11,6 +11,7 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
 DISCOVERY_S = 3.0  # from a node's creation until it has discovered the others; measured 1.3 to 1.4
 POLICY_STATUS, JOINT_STATE = "m2distill_interfaces/msg/PolicyStatus", "sensor_msgs/msg/JointState"
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
 COMMAND = "m2distill_interfaces/srv/Command"
 
 
@@ -46,11 +47,11 @@ def type_name(kind: Any) -> str:
 def duplicate_inputs(entities: ManagedEntities) -> list[str]:
     """Return one line for each required topic, and for a simulation's clock, with more than one publisher.
 
-    Several drivers may publish joint states; `ros/policy/joint_sources.py` checks that they have different joints.
+    Several drivers may publish joint states or transforms; `ros/policy/part_sources.py` checks that their parts differ.
     """
     node, found = entities.node, []
     topics = [(s.topic_name, type_name(s.msg_type)) for s, needed in entities.subscriptions if needed]
-    topics = [(topic, kind) for topic, kind in topics if kind != JOINT_STATE]
+    topics = [(topic, kind) for topic, kind in topics if kind not in (JOINT_STATE, TRANSFORMS)]
     if node.get_parameter("use_sim_time").value:
         topics.append((node.resolve_topic_name("/clock"), "rosgraph_msgs/msg/Clock"))
     for topic, kind in topics:

@@ -27,35 +27,44 @@ class EpisodeFolder:
     """
 
     def __init__(self, folder: str):
-        self._folder = Path(folder).absolute() if folder else None
+        self.folder = Path(folder).absolute() if folder else None
         self._known: dict[str, dict[str, Any]] = {}
         self._film_lock = asyncio.Lock()
-        self.section: dict[str, Any] = {"folder": str(self._folder or ""), "newest": [], "counts": [], "problem": ""}
+        self.section: dict[str, Any] = {"folder": str(self.folder or ""), "newest": [], "counts": [], "problem": ""}
 
     def scan(self) -> None:
         """Read what is new, and compose `section`. It may wait for the disk."""
-        if self._folder is None:
+        if self.folder is None:
             return
         section: dict[str, Any] = {**self.section, "problem": ""}
         try:
-            names = sorted(path.parent.name for path in self._folder.glob(f"*/{METADATA}"))
+            names = sorted(path.parent.name for path in self.folder.glob(f"*/{METADATA}"))
             new = [name for name in reversed(names) if name not in self._known][:READ_AT_ONCE]
             self._known = {name: self._known[name] for name in names if name in self._known}
             for name in new:
-                self._known[name] = _labels(self._folder / name)
+                self._known[name] = _labels(self.folder / name)
         except OSError as error:
-            section["problem"] = f"{self._folder} cannot be read ({error.strerror})"
+            section["problem"] = f"{self.folder} cannot be read ({error.strerror})"
         episodes = [self._known[name] for name in sorted(self._known, reverse=True)]
         section["newest"] = episodes[:SHOWN]
         counts = Counter(episode["instruction"] for episode in episodes if episode["success"] == "true")
         section["counts"] = [list(pair) for pair in counts.most_common()]
         self.section = section
 
+    def successes(self, instruction: str) -> list[Path]:
+        """Return the successful episodes of an instruction, oldest first, as far as `scan` knows them."""
+        assert self.folder is not None  # the caller has asked
+        return [
+            self.folder / name
+            for name, labels in sorted(self._known.items())
+            if (labels["instruction"], labels["success"]) == (instruction, "true")
+        ]
+
     async def film(self, name: str) -> tuple[int, bytes]:
         """Return the number of images and a JPEG with them side by side. Raises UserError."""
-        if self._folder is None or not NAME.fullmatch(name) or name not in self._known:
+        if self.folder is None or not NAME.fullmatch(name) or name not in self._known:
             raise UserError(f"no episode {name!r} in the folder")
-        command = [sys.executable, "-m", "m2distill_policy.recording.filmstrip", str(self._folder / name)]
+        command = [sys.executable, "-m", "m2distill_policy.recording.filmstrip", str(self.folder / name)]
         async with self._film_lock:  # one at a time
             process = await asyncio.create_subprocess_exec(
                 *command,

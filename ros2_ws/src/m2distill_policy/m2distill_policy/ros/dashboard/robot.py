@@ -36,6 +36,7 @@ TRIGGERS = {
     "failure": "recorder/failure",
 }
 MOVING = ("instruct", "start")  # orders after which the arm may move
+MOVING_STATES = ("running", "holding")
 ORDERS = (*COMMANDS, *TRIGGERS, "label")
 
 
@@ -150,7 +151,7 @@ class Robot:
             return await self._send_command(name, text)
         if name in TRIGGERS:
             limit_s = RELOAD_LIMIT_S if name in ("reload", "rollback") else TRIGGER_LIMIT_S
-            answer = await self._answer(self._triggers[name], Trigger.Request(), limit_s)
+            answer = await self.answer(self._triggers[name], Trigger.Request(), limit_s)
             if not answer.success:
                 raise UserError(answer.message)
             return answer.message or "done"
@@ -164,7 +165,7 @@ class Robot:
             request_id=uuid.uuid4().hex,
             expires=expires,
         )
-        answer = await self._answer(self._command, request, ANSWER_TIMEOUT_S, RESEND_S, moves=name in MOVING)
+        answer = await self.answer(self._command, request, ANSWER_TIMEOUT_S, RESEND_S, moves=name in MOVING)
         if not answer.accepted:
             raise UserError(f"{answer.message} ({STATES[answer.state]})")
         if name == "instruct":
@@ -172,7 +173,7 @@ class Robot:
             self._instruction_pub.publish(String(data=text))
         return answer.message or "done"
 
-    async def _answer(
+    async def answer(
         self, client: Client, request: Any, limit_s: float, resend_s: float | None = None, moves: bool = False
     ) -> Any:
         """Return the response of a service; the request is sent again every `resend_s`. Raises UserError."""

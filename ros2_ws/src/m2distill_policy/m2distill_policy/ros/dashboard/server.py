@@ -27,6 +27,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.dashboard.access import COOKIE, Access
+from m2distill_policy.ros.dashboard.jobs import REVIEW_POLICY
 from m2distill_policy.ros.dashboard.page_connection import PageConnection
 
 STATIC = Path(__file__).parent / "static"
@@ -35,7 +36,7 @@ UPDATE_PERIOD_S = 0.2
 MAX_PAGES = 16
 MAX_MESSAGE = 16_384  # bytes from a browser
 MAX_LOG = 30  # answers that a new page receives
-END_LIMIT_S = 3.0
+END_LIMIT_S = 5.0
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -58,12 +59,16 @@ class Backend:
         order: Coroutine that carries out an order, given its name and text, and returns the answer. Raises UserError.
         stop: Function that requests a stop and returns at once.
         film: Coroutine that returns the number of images and the JPEG of an episode's filmstrip. Raises UserError.
+        review: Function that returns the path of a page about a set, given folder and name. Raises UserError.
+        end: Coroutine that ends what the backend runs, when the server ends.
     """
 
     sections: Callable[[], Mapping[str, Any]]
     order: Callable[[str, str], Awaitable[str]]
     stop: Callable[[], None]
     film: Callable[[str], Awaitable[tuple[int, bytes]]]
+    review: Callable[[str, str], Path]
+    end: Callable[[], Awaitable[None]]
 
 
 class Guard:
@@ -85,7 +90,9 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                sent = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    sent.setdefault(name, value)
             await send(message)
 
         if not problem:
@@ -135,6 +142,7 @@ class Server:
             Route("/session", lambda _: Response(status_code=204)),
             Route("/stop", self._stop, methods=["POST"]),
             Route("/film/{name}", self._film),
+            Route("/review/{folder}/{name}", self._review),
             Route("/{name}", self._file),
             WebSocketRoute("/ws", self._serve_page),
         ]
@@ -199,6 +207,7 @@ class Server:
         updates = asyncio.create_task(self._update_forever())
         await self._server.serve(sockets=[self._socket])
         updates.cancel()
+        await self._backend.end()
 
     async def _update_forever(self) -> None:
         assert self._changed is not None  # _main made it
@@ -278,6 +287,14 @@ class Server:
         try:
             count, strip = await self._backend.film(request.path_params["name"])
             return Response(strip, media_type="image/jpeg", headers={"X-Frames": str(count)})
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+
+    async def _review(self, request: Request) -> Response:
+        """Return the page of a set, with a policy under which it cannot reach the dashboard."""
+        try:
+            path = self._backend.review(request.path_params["folder"], request.path_params["name"])
+            return FileResponse(path, headers={"Content-Security-Policy": REVIEW_POLICY})
         except UserError as error:
             return PlainTextResponse(f"{error}\n", 404)
 

@@ -17,8 +17,10 @@ from m2distill_policy.ros.common.process import run_node
 from m2distill_policy.ros.dashboard.access import access_rules
 from m2distill_policy.ros.dashboard.cameras import CameraThread
 from m2distill_policy.ros.dashboard.episodes import EpisodeFolder
-from m2distill_policy.ros.dashboard.robot import ORDERS, Robot
+from m2distill_policy.ros.dashboard.jobs import JOBS, JobRunner
+from m2distill_policy.ros.dashboard.robot import MOVING_STATES, ORDERS, Robot
 from m2distill_policy.ros.dashboard.server import Backend, Server
+from m2distill_policy.ros.dashboard.simulator import Simulator
 from m2distill_policy.ros.dashboard.stop_thread import StopThread
 from m2distill_policy.utils.parameters import expanded
 
@@ -38,8 +40,9 @@ class DashboardNode(Node):
         self._stop = StopThread(self.get_namespace(), self._on_stop)
         self._robot = Robot(self, lambda: self._stop.is_stopping)
         self._cameras = CameraThread(self, self._settings.image_rate_hz, self._settings.image_width_px, self._show)
-        fields = DashboardParameters.__dataclass_fields__
-        self._episodes = EpisodeFolder(expanded(fields["episodes"], self._settings.episodes))
+        self._simulator = Simulator(self, self._robot.answer)
+        self._episodes = EpisodeFolder(self._path("episodes"))
+        self._jobs = JobRunner(self._path("run"), self._episodes, self._is_moving)
         self._target = self._settings.target_episodes
         self._server: Server | None = None
         self._watched_s = -UNWATCHED_S
@@ -50,9 +53,11 @@ class DashboardNode(Node):
     def start(self) -> None:
         """Open the page to browsers. Raises UserError if it must not or cannot be opened."""
         settings = self._settings
-        token_file = expanded(DashboardParameters.__dataclass_fields__["token_file"], settings.token_file)
+        token_file = self._path("token_file")
         access = access_rules(settings.host, settings.origin, token_file)
-        backend = Backend(self._sections, self._order, self._press, self._episodes.film)
+        backend = Backend(
+            self._sections, self._order, self._press, self._episodes.film, self._jobs.review, self._jobs.end
+        )
         self._server = Server(backend, access, settings.host, settings.port)
         for part in (self._stop, self._cameras, self._server):
             part.start()
@@ -65,12 +70,20 @@ class DashboardNode(Node):
             if part is not None:
                 part.end()
 
+    def _path(self, name: str) -> str:
+        """Return the path in a parameter, with the home folder in place of `~`."""
+        return expanded(DashboardParameters.__dataclass_fields__[name], getattr(self._settings, name))
+
+    def _is_moving(self) -> bool:
+        return self._robot.policy()["state"] in MOVING_STATES
+
     def _look_around(self) -> None:
         """Subscribe to the cameras while a page shows them."""
         if self._server is not None and self._server.watched:
             self._watched_s = time.monotonic()
         watched = time.monotonic() - self._watched_s < UNWATCHED_S
         self._cameras.subscribe(self._robot.image_topics() if watched else {})
+        self._simulator.refresh()
 
     # --- called by the other threads
 
@@ -91,7 +104,7 @@ class DashboardNode(Node):
         now_s = time.monotonic()
         if now_s - self._scanned_s > SCAN_PERIOD_S and (self._scan is None or self._scan.done()):
             self._scanned_s = now_s
-            self._scan = asyncio.get_running_loop().run_in_executor(None, self._episodes.scan)
+            self._scan = asyncio.get_running_loop().run_in_executor(None, self._read_folders)
         return {
             "now": int(time.time()),  # so that an open page receives something every second
             "stop": self._stop.result,
@@ -101,7 +114,13 @@ class DashboardNode(Node):
             "recorder": self._robot.diagnostics("recorder"),
             "cameras": [camera.describe(now_s) for camera in self._cameras.cameras],
             "episodes": {**self._episodes.section, "target": self._target},
+            "simulator": self._simulator.section,
+            "jobs": self._jobs.section,
         }
+
+    def _read_folders(self) -> None:
+        self._episodes.scan()
+        self._jobs.scan()
 
     async def _order(self, name: str, text: str) -> str:
         if name == "target":
@@ -109,6 +128,12 @@ class DashboardNode(Node):
                 raise UserError(f"number of episodes {text!r}, expected 1 to 10000")
             self._target = int(text)
             return f"{text} episodes are planned"
+        if name in ("reset_sim", "reset_record"):
+            return await self._reset(text, name == "reset_record")
+        if name == "cancel":
+            return self._jobs.cancel()
+        if name in JOBS:
+            return await self._jobs.start(name, text)
         if name not in ORDERS:
             raise UserError(f"unknown order {name!r}; load the page again")
         try:
@@ -116,6 +141,13 @@ class DashboardNode(Node):
         finally:
             if name in RECORDER_ORDERS:
                 self._scanned_s = -SCAN_PERIOD_S
+
+    async def _reset(self, text: str, record: bool) -> str:
+        """Start an episode of the simulator, and its recording without delay."""
+        if self._stop.is_stopping:
+            raise UserError("a stop is in progress; repeat the order after it")
+        answer = await self._simulator.reset(text)
+        return f"{answer}; {await self._robot.order('record', '')}" if record else answer
 
 
 def make_started() -> DashboardNode:

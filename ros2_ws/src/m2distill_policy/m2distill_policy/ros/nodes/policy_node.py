@@ -21,7 +21,7 @@ from m2distill_policy.bringup.parameters import POLICY_GROUPS, ArmParameters, Po
 from m2distill_policy.control.session import PolicySession
 from m2distill_policy.errors import UserError
 from m2distill_policy.robot import pose_frame, robot_from_settings
-from m2distill_policy.ros.common import parameters
+from m2distill_policy.ros.common import cv_bridge_decoding, parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
@@ -30,6 +30,7 @@ from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.checkpoint_reloader import CheckpointReloader
 from m2distill_policy.ros.policy.command_server import CommandServer
 from m2distill_policy.ros.policy.controller import PolicyController
+from m2distill_policy.ros.policy.hand_frames import Frames
 from m2distill_policy.ros.policy.inputs import Inputs
 from m2distill_policy.ros.policy.outputs import Outputs
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
@@ -94,6 +95,8 @@ class PolicyNode(LifecycleNode):
         if not settings.checkpoint:
             raise UserError("no checkpoint; set the parameter `checkpoint` to a checkpoint's directory")
         torch.set_num_threads(settings.torch_threads)
+        if report := cv_bridge_decoding.bridge().report:
+            self.get_logger().info(report)
         active = checkpoint_reloader.load(settings.checkpoint, settings, limits)
         self._robot.check(active.spec, self._arm)
         session = PolicySession(active.spec, active.thread, active.instructions, limits, output.output == "pose")
@@ -110,11 +113,11 @@ class PolicyNode(LifecycleNode):
             entities,
             session,
             settings.image_transport == "compressed",
-            pose_frame_id,
+            Frames(output.base_frame or pose_frame_id, output.ee_frame),
             controller.loop.on_input,
             self._robot.topics,
         )
-        controller.loop.joint_sources = inputs.sources
+        controller.loop.part_sources = inputs.sources
         self._parts = Configured(publisher, controller, reloader, inputs, outputs, os.path.realpath(active.path))
         self._announce()
         if settings.follow_checkpoint:

@@ -5,10 +5,12 @@ docs/recording.md; what is on the disk and what survives which failure: `recordi
 already receives instructions, so that the next episode is labelled with the last one.
 """
 
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import String
@@ -97,8 +99,9 @@ class RecorderNode(LifecycleNode):
             self.get_logger().warning(f"{folder} was not finished; run `m2distill bag recover {settings.directory}`")
         background = BackgroundExecutor()
         entities.at_destruction(background.end)
+        compressed = settings.image_transport == "compressed"
         output = output_from_settings(arm).output
-        names = episode_topics(spec, settings.image_transport == "compressed", robot.topics, output)
+        names = episode_topics(spec, compressed, robot.topics, output, self._is_posed_by_tf(arm))
         episodes = EpisodeController(self, recordings, names, bag_types(), labels, self._settings, background)
         topics = TopicRecorder(entities, names, spec, settings.max_gap_s, episodes)
         status = StatusReporter(entities, episodes, topics, self._settings)
@@ -109,6 +112,15 @@ class RecorderNode(LifecycleNode):
         entities.timer(FLUSH_PERIOD_S, episodes.flush)
         entities.timer(SYNC_PERIOD_S, episodes.sync)
         entities.timer(REPORT_PERIOD_S, status.report)
+
+    def _is_posed_by_tf(self, arm: Mapping[str, Any]) -> bool:
+        """Return whether the hand's pose is in TF, and TF can be recorded."""
+        if not arm.get("ee_frame"):
+            return False
+        if importlib.util.find_spec("tf2_msgs") is None:
+            self.get_logger().warning("TF is not recorded: tf2_msgs is not installed; install ros-$ROS_DISTRO-tf2-msgs")
+            return False
+        return True
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._parts  # the node is configured
@@ -165,6 +177,7 @@ class RecorderNode(LifecycleNode):
 
         def start() -> str:
             answer = episodes.start()
+            parts.topics.begin()
             parts.status.restart()
             return answer
 

@@ -19,12 +19,14 @@ from m2distill_policy.bringup.parameters import ArmParameters, TeleopParameters
 from m2distill_policy.control.teleop import Motion, Teleoperator, TeleopSettings, teleop_defaults
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import REPEAT_LOG_S, run_node
+from m2distill_policy.ros.common.servo import ServoSwitch
 from m2distill_policy.ros.policy.gripper import make_gripper
 from m2distill_policy.ros.policy.outputs import AT_REST, FLUSH_LIMIT
 from m2distill_policy.ros.teleop.keyboard import Keyboard
 from m2distill_policy.safety.arm_presets import load_arm, output_from_settings
 
 KEYBOARD_PERIOD_S = 0.02
+SERVO_PERIOD_S = 1.0
 
 
 class TeleopNode(Node):
@@ -44,7 +46,9 @@ class TeleopNode(Node):
         self._operator = Teleoperator(settings)
         self._frame_id, self._active = chosen.frame_id, False
         self._twist_pub = self.create_publisher(TwistStamped, "twist_cmd", 10)
-        self._gripper = make_gripper(self, output_from_settings(arm), self.create_publisher)
+        outputs = output_from_settings(arm)
+        self._servo = ServoSwitch(self, outputs.servo_service if outputs.output == "twist" else "", "twist")
+        self._gripper = make_gripper(self, outputs, self.create_publisher)
         self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self._active_pub = self.create_publisher(Bool, "operator_active", 10)
         self._keyboard = None
@@ -57,6 +61,7 @@ class TeleopNode(Node):
             on_joy: Any = self._on_joy
             self.create_subscription(Joy, "joy", on_joy, 1)
         self.create_timer(1 / chosen.rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(SERVO_PERIOD_S, self._check_servo, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Stop the arm if it is moving, and restore the terminal."""
@@ -79,6 +84,9 @@ class TeleopNode(Node):
         """Read the terminal again; the arm moves only after the deadman is released and pressed again."""
         if self._keyboard is not None:
             self._keyboard.open()
+
+    def _check_servo(self) -> None:
+        self._servo.check()
 
     def _on_gripper(self, message: Float64) -> None:
         if not self._active:  # then it may be an older one of ours

@@ -1,13 +1,15 @@
 """Replacement of the checkpoint of a running node.
 
 The new one is loaded and validated in the background and swapped in between two control steps. The previous one is kept
-for `rollback`. An invalid one is rejected with the reason and changes nothing.
+for `rollback`. An invalid one is rejected with the reason and changes nothing. A recorded motion, which is a file, can
+stand in place of a checkpoint's folder: `m2distill replay` lets the node follow it under all limits and orders.
 """
 
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +19,11 @@ from m2distill_policy.bringup.parameters import PolicyParameters
 from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.control.policy_thread import PolicyThread
-from m2distill_policy.control.session import PolicySession, require_same_robot
+from m2distill_policy.control.replay_policy import ReplayPolicy
+from m2distill_policy.control.session import PolicySession, StepPolicy, require_same_robot
 from m2distill_policy.errors import CheckpointError, UserError
 from m2distill_policy.observations.observation import Observation
+from m2distill_policy.recording.motion import load_motion
 from m2distill_policy.ros.common.background import BackgroundExecutor, lower_priority
 from m2distill_policy.safety.limits import SafetyLimits
 from m2distill_policy.spec import PolicySpec
@@ -29,25 +33,36 @@ VALIDATION_TIMEOUT_S = 10.0  # for one step of a checkpoint that is validated
 LOCKSTEP_TIMEOUT_S = 5.0  # for one step in lockstep, long enough for a busy machine
 
 
+class SeededPolicy(StepPolicy, Protocol):
+    """Policy that `reseed` returns to its beginning: the random generator of a network, the first step of a motion."""
+
+    def reseed(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """Checkpoint that is ready to act on `thread`; `policy` holds the weights."""
+    """Checkpoint or recorded motion that is ready to act on `thread`; `policy` holds the weights."""
 
     path: str
     checkpoint_id: str
     spec: PolicySpec
     instructions: Mapping[str, np.ndarray]
-    policy: InferencePolicy
+    policy: SeededPolicy
     thread: PolicyThread
 
 
 def load(path: str, settings: PolicyParameters, limits: SafetyLimits) -> LoadedCheckpoint:
-    """Load a checkpoint for a node with these settings and limits. Raises UserError."""
+    """Load a checkpoint or a recorded motion for a node with these settings and limits. Raises UserError."""
+    timeout_s = LOCKSTEP_TIMEOUT_S if settings.pacing == "lockstep" else limits.command_timeout_s
+    if Path(path).is_file():
+        motion = load_motion(Path(path))
+        replay = ReplayPolicy(motion)
+        known = {motion.text: np.zeros(1, np.float32)}
+        return LoadedCheckpoint(path, motion.id, motion.spec, known, replay, PolicyThread(replay, timeout_s))
     checkpoint: Checkpoint = load_checkpoint(Path(path))
     policy = InferencePolicy(
         checkpoint, settings.sampling, settings.seed, settings.precision, settings.inference_backend, settings.device
     )
-    timeout_s = LOCKSTEP_TIMEOUT_S if settings.pacing == "lockstep" else limits.command_timeout_s
     return LoadedCheckpoint(
         path,
         checkpoint.id,

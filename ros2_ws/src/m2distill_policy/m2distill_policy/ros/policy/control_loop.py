@@ -19,8 +19,8 @@ from m2distill_policy.ros.common.diagnostics import InputMonitor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import duplicate_inputs, other_policies, topic_problems
 from m2distill_policy.ros.policy.execute_server import ExecuteServer
-from m2distill_policy.ros.policy.joint_sources import JointSources
 from m2distill_policy.ros.policy.outputs import Outputs
+from m2distill_policy.ros.policy.part_sources import PartSources
 from m2distill_policy.ros.policy.run_state import RunState
 from m2distill_policy.ros.policy.run_status import RunStatus
 from m2distill_policy.ros.policy.status_publisher import StatusPublisher
@@ -49,7 +49,7 @@ class ControlLoop:
     run: RunState  # from start() on
     on_fault: Callable[[str], None]  # latches a fault; set by the controller
     check_operator: Callable[[], None]  # notices an operator's silence; set by the controller
-    joint_sources: JointSources  # set by the node
+    part_sources: list[PartSources]  # of joints and frames; set by the node
 
     def __init__(
         self,
@@ -240,10 +240,15 @@ class ControlLoop:
         """Look for other policies, for inputs with several sources, and for commands that nobody receives."""
         conflicts = [*other_policies(self._entities, self._outputs.topic), *duplicate_inputs(self._entities)]
         self._graph_hold = "; ".join(conflicts)
-        self.joint_sources.check_graph()
-        problems = [*conflicts, self.joint_sources.conflict, *topic_problems(self._entities), self._outputs.unheard()]
+        for sources in self.part_sources:
+            sources.check_graph()
+        problems = [*conflicts, self._part_conflict(), *topic_problems(self._entities)]
+        problems += [self._outputs.unheard(), self._outputs.servo_problem()]
         self.status.graph = "; ".join(filter(None, problems))
 
     def _conflict(self) -> str:
         """Return which sources contradict each other; empty if none do."""
-        return self._graph_hold or self.joint_sources.conflict
+        return self._graph_hold or self._part_conflict()
+
+    def _part_conflict(self) -> str:
+        return next((sources.conflict for sources in self.part_sources if sources.conflict), "")

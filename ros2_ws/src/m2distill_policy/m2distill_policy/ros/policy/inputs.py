@@ -14,13 +14,15 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.control.session import JOINTS, POSE, PolicySession
 from m2distill_policy.errors import UserError
+from m2distill_policy.observations.frame_tree import FramePose
 from m2distill_policy.observations.joint_merger import JointMerger
 from m2distill_policy.observations.observation import prepare_image
 from m2distill_policy.recording.episode_topics import NO_TOPICS, image_topic
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
-from m2distill_policy.ros.common.topic_checks import topic_problems
-from m2distill_policy.ros.policy.joint_sources import JointSources
+from m2distill_policy.ros.common.topic_checks import JOINT_STATE, topic_problems
+from m2distill_policy.ros.policy.hand_frames import Frames, HandFrames
+from m2distill_policy.ros.policy.part_sources import PartSources
 from m2distill_policy.spec import CameraSpec
 
 RECENT_S = 1.0  # age above which a message is not considered at activation
@@ -49,7 +51,8 @@ class Inputs:
         entities: Entities of the node.
         session: Session that receives the observations.
         compressed: Subscribe to compressed images.
-        pose_frame_id: Required frame of the hand's pose.
+        frames: Frame that the hand's pose must be in, and the hand's frame in TF; if that is empty, the pose is
+            received on the topic ee_pose.
         on_input: Function that is called with the input's name and the stamp in ns after each message.
         topics: Topics that have other names on the robot, as `Robot.topics`.
     """
@@ -59,15 +62,16 @@ class Inputs:
         entities: ManagedEntities,
         session: PolicySession,
         compressed: bool,
-        pose_frame_id: str,
+        frames: Frames,
         on_input: Callable[[str, int], None],
         topics: Mapping[str, str] = NO_TOPICS,
     ):
         self.listening = False
         observed = session.spec.observes_hand
         self._remedy = "the checkpoint observes it there" if observed else "the frame of the commands; set frame_id"
-        self._entities, self._session, self._frame_id, self._on_input = entities, session, pose_frame_id, on_input
+        self._entities, self._session, self._frame_id, self._on_input = entities, session, frames.base, on_input
         self._checks: dict[str, InputCheck] = {}
+        self._no_pose = ""  # why TF has no pose of the hand
         self._reported: set[tuple[str, int, int]] = set()  # cameras with a size that was logged
         kind = CompressedImage if compressed else Image
         self._decode = conversions.compressed_image_to_numpy if compressed else conversions.image_to_numpy
@@ -87,10 +91,19 @@ class Inputs:
         joints_name = topics.get(JOINTS, JOINTS)
         if JOINTS in streams:
             entities.subscription(JointState, joints_name, on_joints, best_effort(5), needed=True)
-        joints = session.joint_spec.joint_names + session.joint_spec.gripper_joint_names
-        self.sources = JointSources(entities.node, entities.node.resolve_topic_name(joints_name), joints)
+        parts = session.joint_spec.joint_names + session.joint_spec.gripper_joint_names
+        joints_topic = entities.node.resolve_topic_name(joints_name)
+        self._joint_sources = PartSources(entities.node, joints_topic, JOINT_STATE, parts)
+        self.sources = [self._joint_sources]
         if POSE in streams:
-            entities.subscription(PoseStamped, topics.get(POSE, POSE), self._on_pose, best_effort(1), needed=True)
+            self._receive_pose(frames, topics.get(POSE, POSE))
+
+    def _receive_pose(self, frames: Frames, topic: str) -> None:
+        if frames.hand:
+            transforms = HandFrames(self._entities, frames, self._on_frame_pose, self._on_frame_problem)
+            self.sources.append(transforms.sources)
+        else:
+            self._entities.subscription(PoseStamped, topic, self._on_pose, best_effort(1), needed=True)
 
     def check(self) -> tuple[list[str], list[str]]:
         """Return the faults of the robot's messages, and the inputs that are missing or too slow."""
@@ -100,7 +113,8 @@ class Inputs:
             check = self._checks.get(stream.name, InputCheck("", []))
             times_s = [t for t in check.times_s if now_s - t < RECENT_S]
             if not times_s:
-                missing.append(f"{stream.name}: no message in the last second")
+                why = self._no_pose if stream.name == POSE else ""
+                missing.append(f"{stream.name}: {why or 'no message in the last second'}")
                 continue
             if check.problem:
                 wrong.append(check.problem)
@@ -146,7 +160,7 @@ class Inputs:
         """Merge a message that may contain a part of the joints; an input has arrived when all of them have."""
         stamp_ns = conversions.stamp_to_ns(message.header.stamp)
         if self.listening:
-            self.sources.received(message.name, info["publication_sequence_number"])
+            self._joint_sources.received(message.name, info["publication_sequence_number"])
             oldest_ns = self._session.observe_joints(message.name, message.position, stamp_ns)
             if oldest_ns is not None:
                 self._on_input(JOINTS, oldest_ns)
@@ -169,6 +183,19 @@ class Inputs:
             self._on_input(POSE, stamp_ns)
         else:
             self._record(POSE, "")
+
+    def _on_frame_pose(self, found: FramePose) -> None:
+        self._no_pose = ""
+        if self.listening:
+            self._session.observe_pose(*found.pose, found.stamp_ns)
+            self._on_input(POSE, found.stamp_ns)
+        else:
+            self._record(POSE, "")
+
+    def _on_frame_problem(self, reason: str, stamp_ns: int) -> None:
+        self._no_pose = reason  # before the activation no error: the frames may be published later
+        if self.listening:
+            self._reject(POSE, reason, stamp_ns)
 
     def _reject(self, name: str, reason: str, stamp_ns: int) -> None:
         if self.listening:

@@ -18,6 +18,7 @@ from m2distill_policy.observations.poses import Pose, are_near, displace
 from m2distill_policy.recording.episode_topics import MOTIONS
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
+from m2distill_policy.ros.common.servo import ServoSwitch
 from m2distill_policy.ros.policy.gripper import make_gripper
 from m2distill_policy.safety.output_parameters import OutputParameters
 
@@ -49,8 +50,10 @@ class Outputs:
         topic = MOTIONS[settings.output].name
         self._by_pose = settings.output == "pose"
         self._pub = None if settings.dry_run else entities.publisher(kind, topic, 10)
-        self._gripper = None
+        self._gripper = self._servo = None
         if not settings.dry_run:
+            self._servo = ServoSwitch(entities.node, settings.servo_service, settings.output)
+            entities.at_destruction(self._servo.destroy)
             self._gripper = make_gripper(entities.node, settings, entities.publisher)
             entities.at_destruction(self._gripper.destroy)
         self.clear()
@@ -126,6 +129,10 @@ class Outputs:
         if self._pub is None or self._pub.get_subscription_count():
             return ""
         return f"{self._pub.topic_name}: nobody subscribes, so the arm cannot move"
+
+    def servo_problem(self) -> str:
+        """Return why MoveIt Servo ignores the commands; empty if it does not, or is not used."""
+        return self._servo.check() if self._servo is not None else ""
 
     def flush(self) -> None:
         """Wait until the subscribers have the last message, which the destruction of the publisher would drop."""

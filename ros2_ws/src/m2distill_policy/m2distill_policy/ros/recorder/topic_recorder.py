@@ -1,6 +1,7 @@
 """Subscriptions of the recorder: every message goes to the open episode as it was received."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from m2distill_policy.spec import PolicySpec
 
 MAX_DRAINED = 1000  # messages per topic that are taken at the end of an episode
 MIN_RATE = 0.8  # minimum rate of a watched topic, as a fraction of the control rate
+MAX_FIXED = 1000  # messages on tf_static; a robot has a few
 STILL_M, STILL_RAD = 1e-5, 1e-4  # distance of a target below which it is no motion, as in the import with small gains
 
 
@@ -51,6 +53,7 @@ class TopicRecorder:
         self._monitor: InputMonitor | None = None  # while the node is active
         self._hand: Pose | None = None  # newest pose
         self._subscriptions: list[Subscription] = []
+        self._fixed: dict[bytes, None] = {}  # messages on tf_static, each once: they precede an episode
         readers: dict[str, Callable[[Any], None]] = {
             episode_topics.INSTRUCTION: self._on_instruction,
             episode_topics.STATUS: episodes.on_status,
@@ -76,6 +79,13 @@ class TopicRecorder:
     def start(self) -> None:
         """Start to measure rates."""
         self._monitor = InputMonitor(self._watched, self._max_gap_ns)
+
+    def begin(self) -> None:
+        """Write the fixed transforms to the episode that has just started."""
+        with self._episodes.disk_errors():
+            for raw in self._fixed:
+                info = {"source_timestamp": time.time_ns(), "publication_sequence_number": 0}
+                self._episodes.write(episode_topics.TF_STATIC, raw, info)
 
     def stop(self) -> None:
         self._monitor = None
@@ -110,6 +120,9 @@ class TopicRecorder:
     ) -> None:
         if self._monitor and name in self._watched:
             self._monitor.received(name, self._steady.now().nanoseconds)
+        if name == episode_topics.TF_STATIC and len(self._fixed) < MAX_FIXED:
+            self._fixed.pop(bytes(raw), None)  # the last one counts
+            self._fixed[bytes(raw)] = None
         with self._episodes.disk_errors():
             self._episodes.write(name, raw, info)
             if read:

@@ -1,8 +1,9 @@
 """Node `sim`: a LIBERO task with the topics of a real arm.
 
-It publishes cameras, joint states and /clock (within a namespace a clock of its own), and subscribes to twist_cmd and
-gripper_cmd. All stamps are simulation time, which starts at 1 s, never decreases, and advances by 1 s at a reset. An
-episode starts with the node and at every `~/reset`, with the task and the initial state of the present parameters.
+It publishes cameras, joint states, the hand's pose, TF and /clock (within a namespace a clock of its own), and
+subscribes to twist_cmd and gripper_cmd. All stamps are simulation time, which starts at 1 s, never decreases, and
+advances by 1 s at a reset. An episode starts with the node and at every `~/reset`, with the task and the initial state
+of the present parameters.
 
 Pacing `real_time`: a step every 50 ms of the steady clock, with the newest command if it is fresh, otherwise without
 motion. Pacing `lockstep`: a step for each command that answers the last observation (a gripper_cmd, then a twist_cmd
@@ -22,7 +23,6 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64, String, UInt32
 from std_srvs.srv import Trigger
 
@@ -32,11 +32,12 @@ from m2distill_policy.cameras import CAMERAS, read_cameras, square_sizes
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import run_node
-from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS, ActionSpec
+from m2distill_policy.spec import ActionSpec
 from m2distill_sim.arm_env import ArmEnv, SimObservation
 from m2distill_sim.env_factory import make_env
 from m2distill_sim.experts import check_expert
 from m2distill_sim.ros.driver import ExpertDriver
+from m2distill_sim.ros.sensor_topics import Outgoing, SensorTopics
 from m2distill_sim.suites import assets_of, initial_states
 from m2distill_sim.video import write_video
 
@@ -44,7 +45,6 @@ RATE_HZ = 20.0  # LIBERO's control rate
 PERIOD_NS = round(1e9 / RATE_HZ)
 RESET_LEAP_NS = 1_000_000_000
 VIDEO_BYTES = 2**27  # images kept for a video: 68 s of two cameras of 128 px, encoded within 10 s
-FINGER_SIGNS = (1.0, -1.0)  # robosuite's second finger has a negative position, robots' have not
 
 
 class GripperCommand(NamedTuple):
@@ -90,9 +90,9 @@ class SimNode(Node):
         self._video = ""
 
         self._clock_pub = self.create_publisher(ClockMessage, "/clock", 1)
-        self._joints_pub = self.create_publisher(JointState, "joint_states", 5)
         self._cameras = read_cameras(Path(self._settings.cameras)) if self._settings.cameras else CAMERAS
-        self._image_pubs = {c.name: self.create_publisher(Image, f"{c.name}/image_raw", 1) for c in self._cameras}
+        self._sensors = SensorTopics(self, self._cameras)
+        self._observation: list[Outgoing] = []  # the last one, as it was published
         self._success_pub = self.create_publisher(Bool, "~/success", conversions.LATCHED)
         self._over_pub = self.create_publisher(Bool, "~/episode_over", conversions.LATCHED)
         self._steps_pub = self.create_publisher(UInt32, "~/steps", conversions.LATCHED)
@@ -160,6 +160,7 @@ class SimNode(Node):
             f"{chosen.suite} task {chosen.task}, initial state {chosen.initial_state}: {env.instruction}"
         )
         observation = env.reset(initial_state, chosen.seed)
+        self._sensors.describe(env, self._now_ns)
         self._use_driver(chosen, env)
         self._observe(observation)
         return env
@@ -281,15 +282,10 @@ class SimNode(Node):
         self._observe(observation)
 
     def _observe(self, observation: SimObservation) -> None:
-        positions = np.concatenate([observation.joint_positions, observation.gripper_positions * FINGER_SIGNS])
-        joints = conversions.joint_state_from_numpy([*PANDA_JOINTS, *PANDA_FINGERS], positions, self._now_ns)
-        self._observation = [
-            (self._clock_pub, ClockMessage(clock=conversions.stamp_from_ns(self._now_ns))),
-            (self._joints_pub, joints),
-        ]
-        for name, publisher in self._image_pubs.items():
-            image = conversions.image_from_numpy(observation.images[name], self._now_ns, f"{name}_optical_frame")
-            self._observation.append((publisher, image))
+        clock = ClockMessage(clock=conversions.stamp_from_ns(self._now_ns))
+        assert self._env is not None  # an episode has begun
+        sensed = self._sensors.messages(self._env, observation, self._now_ns)
+        self._observation = [(self._clock_pub, clock), *sensed]
         if self._video:
             self._add_frame(self._frame(observation.images))
         self._publish_observation()

@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const MAX_LOG = 50, STOP_AGAIN_MS = 300, SILENT_MS = 3000, RETRY_MS = [250, 500, 1000, 2000, 5000];
+const TONES_HZ = { record: 660, reset_record: 660, keep: 880, discard: 330 };
 const page = Math.random().toString(36).slice(2);  // names this page in the answers to its orders
 const state = { stop: { number: 0, state: "idle" } };
 let socket = null, attempts = 0, lastMessage = 0, lostAt = Date.now(), orders = 0;
@@ -101,9 +102,10 @@ const sections = {
     for (const button of $("known").children) button.setAttribute("aria-pressed", String(button.textContent === policy.instruction));
   },
   action(action) {
-    $("action").hidden = !action;
-    $("no-action").hidden = !!action;
-    if (!action) return;
+    const mixture = action && action.weights.length;  // a replay has none
+    $("action").hidden = !mixture;
+    $("no-action").hidden = !!mixture;
+    if (!mixture) return;
     text("mode", `${action.mode + 1} of ${action.weights.length}`);
     text("entropy", action.entropy.toFixed(2));
     text("limited", action.limited_by.length ? `, limited by ${action.limited_by.join(", ")}` : "");
@@ -161,7 +163,37 @@ const sections = {
     const followed = state.policy && state.policy.instruction;
     const name = newest && newest.instruction || followed || "";
     text("count", episodes.folder && name ? `${counts.get(name) || 0} of ${episodes.target}: ${name}` : "");
+    list("import-text", episodes.counts.map(([counted]) => counted).filter(Boolean), (counted) => make("option", counted));
     list("episodes", episodes.newest.map((episode) => JSON.stringify(episode)), (json) => episodeItem(JSON.parse(json)));
+  },
+  simulator(found) {
+    $("simulator").hidden = !found.present;
+    text("sim-task", found.task);
+    const key = JSON.stringify(found.settings), form = $("reset");
+    if (form.dataset.key !== key) {
+      form.dataset.key = key;
+      for (const name of ["task", "initial_state", "seed"]) form.elements[name].value = found.settings[name] ?? 0;
+      form.elements.driver.checked = found.settings.driver === "expert";
+    }
+    text("sim-success", found.success ? "success" : "");
+    text("operator", found.operator_active ? "an operator moves the arm" : found.operators.length ? `${found.operators.join(", ")}: at rest` : "no teleoperation is running");
+  },
+  jobs(jobs) {
+    $("jobs").hidden = !!jobs.problem;
+    text("jobs-problem", jobs.problem ? `${jobs.problem} m2distill dashboard --run RUN --episodes FOLDER offers the steps here.` : "");
+    text("jobs-run", jobs.run);
+    list("jobs-tasks", jobs.tasks, (task) => make("div", task));
+    text("jobs-deployed", jobs.deployed || "-");
+    text("jobs-set", jobs.set || "-");
+    const folder = jobs.set.split("/")[0];
+    list("jobs-pages", jobs.pages.map((name) => `/review/${folder}/${name}`), (address) => {
+      const link = make("a", "page of the set");
+      Object.assign(link, { href: address, target: "_blank", rel: "noopener" });
+      return link;
+    });
+    text("jobs-state", jobs.running ? `${jobs.running}: running for ${jobs.seconds} s` : "");
+    text("jobs-lines", jobs.lines.join("\n"));
+    for (const button of document.querySelectorAll("#jobs button")) button.disabled = (button.id === "cancel") !== !!jobs.running;
   },
   log(entries) { entries.forEach(addLog); },
 };
@@ -256,11 +288,14 @@ function addLog(entry) {
   item.append(time, make("span", `${entry.order ? `${entry.order}: ` : ""}${entry.text}`, entry.ok ? "" : "bad"));
   $("log").prepend(item);
   while ($("log").children.length > MAX_LOG) $("log").lastChild.remove();
-  if (entry.ok && (entry.order === "keep" || entry.order === "discard") && String(entry.id).startsWith(page)) beep(entry.order === "keep" ? 880 : 330);
+  if (entry.ok && TONES_HZ[entry.order] && String(entry.id).startsWith(page)) signal(TONES_HZ[entry.order]);
 }
 
-function beep(frequency) {
+function signal(frequency) {
   if (!$("sound").checked) return;
+  for (const pad of navigator.getGamepads ? navigator.getGamepads() : []) {
+    pad?.vibrationActuator?.playEffect("dual-rumble", { duration: 150, strongMagnitude: 0.5, weakMagnitude: 0.5 }).catch(() => {});
+  }
   const context = new AudioContext(), tone = context.createOscillator(), volume = context.createGain();
   tone.frequency.value = frequency;
   volume.gain.value = 0.1;
@@ -287,6 +322,18 @@ for (const [form, input, name] of [["instruct", "instruction", "instruct"], ["la
   $(form).addEventListener("submit", (event) => {
     event.preventDefault();
     if ($(input).value.trim()) order(name, $(input).value.trim());
+  });
+}
+$("reset").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const chosen = event.target.elements, expert = chosen.driver.checked;
+  const numbers = ["task", "initial_state", "seed"].map((name) => `${name}=${chosen[name].value}`);
+  order(event.submitter?.value || "reset_sim", [...numbers, `driver=${expert ? "expert" : "none"}`, `disturbed=${expert}`].join(" "));
+});
+for (const form of document.querySelectorAll("form[data-job]")) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    order(form.dataset.job, form.querySelector("input, select")?.value || "");
   });
 }
 document.addEventListener("visibilitychange", () => tell("visible", document.hidden ? "no" : "yes"));

@@ -13,16 +13,16 @@ import numpy as np
 from sensor_msgs.msg import Image
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import ENCODINGS, decode_raw
-from m2distill_policy.ros.common import conversions
-from m2distill_policy.ros.common.cv_bridge_decoding import bridge, known_image
+from m2distill_policy.ros.common.cv_bridge_decoding import bridge, decoder, known_image
+decode = decoder()
 for encoding in ENCODINGS:
     message = known_image(encoding)
     expected = decode_raw(encoding, message.height, message.width, message.step, False, message.data)
-    image = conversions.image_to_numpy(message)
+    image = decode(message)
     assert np.array_equal(image, expected) and image.flags.c_contiguous, encoding
 message.encoding, message.step = "rgb8", 3
 try:
-    conversions.image_to_numpy(message)
+    decode(message)
 except MessageError as error:
     print("rejected:", error)
 print("report:", bridge().report)

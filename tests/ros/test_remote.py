@@ -1,6 +1,9 @@
 """A policy on another host than the robot: it acts over a good network, and holds with the reason over a bad one."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from harness import policy_node
@@ -19,10 +22,17 @@ def hosts():
 
 
 @pytest.fixture(scope="module")
-def remote(hosts, checkpoint_path, tmp_path_factory):
+def folder():
+    """A folder on disk: each host has a /dev/shm of its own."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def remote(hosts, checkpoint_path, folder):
     """The limits are those of an arm that nobody has described."""
-    policy = command_line(policy_node(checkpoint_path, autostart=True, max_age_s=0.12, watchdog_s=0.25))
-    folder = tmp_path_factory.mktemp("remote")
+    checkpoint = shutil.copytree(checkpoint_path, folder / "checkpoint")
+    policy = command_line(policy_node(checkpoint, autostart=True, max_age_s=0.12, watchdog_s=0.25))
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, (os.path.dirname(__file__), os.environ.get("PYTHONPATH"))))}
     with RemotePolicy(hosts, policy, folder, (), variables, "peers") as remote:
         yield remote

@@ -21,7 +21,7 @@ from m2distill_policy.observations.observation import Observation, prepare_image
 from m2distill_policy.observations.poses import Pose, hand_state
 from m2distill_policy.robot import HAND, SAME
 from m2distill_policy.safety.arm_presets import limits_of
-from m2distill_policy.safety.joint_limits import check_joints, joint_ranges
+from m2distill_policy.safety.joint_limits import joint_ranges
 from m2distill_policy.safety.limits import CommandGuard, SafetyFault, SafetyLimits
 from m2distill_policy.spec import PolicySpec
 
@@ -265,7 +265,7 @@ class PolicySession:
     def _check_joints(self) -> None:
         if self._joints is not None:
             joint_J, _ = self._joints.value
-            check_joints(self.joint_spec.joint_names, joint_J, self._ranges_J2, self.limits.joint_margin_rad)
+            _check_joints(self.joint_spec.joint_names, joint_J, self._ranges_J2, self.limits.joint_margin_rad)
 
     def why_hold(self, now_ns: int) -> str:
         """Return why a tick must hold; empty if it may act."""
@@ -324,6 +324,16 @@ def _watched_joints(limits: SafetyLimits) -> tuple[str, ...]:
             "joint_names to the arm's, or joint_margin_rad to -10 for no check"
         )
     return limits.joint_names if limits.joint_margin_rad >= 0 else ()
+
+
+def _check_joints(names: tuple[str, ...], joint_J: np.ndarray, ranges_J2: np.ndarray, margin_rad: float) -> None:
+    """Raise SafetyFault for the first joint, in rad, that is nearer than the margin to a limit of its range."""
+    for name, angle, (low, high) in zip(names, joint_J, ranges_J2, strict=True):
+        if not low + margin_rad <= angle <= high - margin_rad:
+            raise SafetyFault(
+                f"{name} is at {angle:.3f} rad, closer than {margin_rad:g} (joint_margin_rad) to the "
+                f"limits of its range {low:g} to {high:g}; move the arm away from them"
+            )
 
 
 def require_same_robot(ours: PolicySpec, other: PolicySpec) -> None:

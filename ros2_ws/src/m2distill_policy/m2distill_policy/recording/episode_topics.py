@@ -79,14 +79,15 @@ def episode_topics(
         compressed: the image transport.
         topics: topics that have other names on the robot, as `Robot.topics`.
         output: the format of its commands. Twists are recorded as well: an operator sends them.
-        by_tf: TF is recorded too, which has the hand's pose.
+        by_tf: TF has the hand's pose; it is recorded too, or in place of a pose that the import does not need.
     """
+    posed = spec.observes_hand or output == "pose"  # the import needs the topic
     frames = (Topic(TF, TRANSFORMS, SENSOR), Topic(TF_STATIC, TRANSFORMS, LATCHED))
     return (
         *(image_topic(camera.name, compressed, topics) for camera in spec.cameras),
         *(camera_info(camera.name, topics) for camera in spec.cameras),
         joints_topic(topics, continuous=not spec.observes_hand or bool(spec.gripper_joint_names)),
-        pose_topic(topics, continuous=spec.observes_hand or output == "pose"),
+        *((pose_topic(topics, continuous=posed),) if posed or not by_tf else ()),
         *(frames if by_tf else ()),
         *dict.fromkeys((MOTIONS[output], MOTIONS["twist"])),
         Topic(GRIPPER, "std_msgs/msg/Float64", COMMAND),

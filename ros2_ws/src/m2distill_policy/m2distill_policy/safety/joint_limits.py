@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from m2distill_policy.errors import UserError
-from m2distill_policy.safety.limits import SafetyFault, SafetyLimits
+from m2distill_policy.safety.limits import SafetyLimits
 
 _PANDA_RAD = (
     (-2.8973, 2.8973),
@@ -37,16 +37,6 @@ JOINT_LIMITS_RAD: dict[str, tuple[float, float]] = {
     **{f"{name}_joint": (-_FULL_TURN_RAD, _FULL_TURN_RAD) for name in _UR_FULL_TURN_JOINTS},
     "elbow_joint": (-math.pi, math.pi),
 }
-
-
-def check_joints(names: tuple[str, ...], joint_J: np.ndarray, ranges_J2: np.ndarray, margin_rad: float) -> None:
-    """Raise SafetyFault for the first joint, in rad, that is nearer than the margin to a limit of its range."""
-    for name, angle, (low, high) in zip(names, joint_J, ranges_J2, strict=True):
-        if not low + margin_rad <= angle <= high - margin_rad:
-            raise SafetyFault(
-                f"{name} is at {angle:.3f} rad, closer than {margin_rad:g} (joint_margin_rad) to the "
-                f"limits of its range {low:g} to {high:g}; move the arm away from them"
-            )
 
 
 def joint_ranges(names: tuple[str, ...], limits: SafetyLimits) -> np.ndarray:

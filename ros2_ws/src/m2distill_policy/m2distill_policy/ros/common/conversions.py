@@ -13,9 +13,8 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.errors import MessageError
-from m2distill_policy.observations.image_decoding import decode_compressed
+from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
 from m2distill_policy.observations.poses import Pose
-from m2distill_policy.ros.common import cv_bridge_decoding
 
 LATCHED = QoSProfile(
     depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
@@ -33,7 +32,9 @@ def stamp_from_ns(stamp_ns: int) -> Time:
 
 def image_to_numpy(message: Image) -> np.ndarray:
     """Return the image as (H, W, 3) uint8 RGB."""
-    return cv_bridge_decoding.decode(message)
+    return decode_raw(
+        message.encoding, message.height, message.width, message.step, bool(message.is_bigendian), message.data
+    )
 
 
 def compressed_image_to_numpy(message: CompressedImage) -> np.ndarray:

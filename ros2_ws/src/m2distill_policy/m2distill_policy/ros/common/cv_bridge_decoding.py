@@ -20,6 +20,7 @@ from sensor_msgs.msg import Image
 
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import ENCODINGS, check_raw, decode_raw
+from m2distill_policy.ros.common import conversions
 
 TRIAL_LIMIT_S = 30.0  # for the process that tries it
 HEIGHT, WIDTH, PADDING = 8, 12, 4  # of the known image; its rows are padded
@@ -49,12 +50,15 @@ def bridge() -> Bridge:
     return Bridge(frozenset(equal), report, lambda message: converter.imgmsg_to_cv2(message, "rgb8"))
 
 
-def decode(message: Image) -> np.ndarray:
-    """Return the image as (H, W, 3) uint8 RGB. Raises MessageError."""
+def decoder() -> Callable[[Image], np.ndarray]:
+    """Return the function that decodes raw images to (H, W, 3) uint8 RGB. It raises MessageError."""
+    return _decode if bridge().convert else conversions.image_to_numpy
+
+
+def _decode(message: Image) -> np.ndarray:
     found = bridge()
-    big_endian = bool(message.is_bigendian)  # the known image is not
-    if found.convert is None or message.encoding not in found.encodings or big_endian:
-        return decode_raw(message.encoding, message.height, message.width, message.step, big_endian, message.data)
+    if found.convert is None or message.encoding not in found.encodings or message.is_bigendian:  # the known one is not
+        return conversions.image_to_numpy(message)
     check_raw(message.encoding, message.height, message.width, message.step, message.data)
     try:
         return np.ascontiguousarray(found.convert(message))

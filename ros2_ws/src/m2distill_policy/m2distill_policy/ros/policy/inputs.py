@@ -18,7 +18,7 @@ from m2distill_policy.observations.frame_tree import FramePose
 from m2distill_policy.observations.joint_merger import JointMerger
 from m2distill_policy.observations.observation import prepare_image
 from m2distill_policy.recording.episode_topics import NO_TOPICS, image_topic
-from m2distill_policy.ros.common import conversions
+from m2distill_policy.ros.common import conversions, cv_bridge_decoding
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import JOINT_STATE, topic_problems
 from m2distill_policy.ros.policy.hand_frames import Frames, HandFrames
@@ -74,7 +74,7 @@ class Inputs:
         self._no_pose = ""  # why TF has no pose of the hand
         self._reported: set[tuple[str, int, int]] = set()  # cameras with a size that was logged
         kind = CompressedImage if compressed else Image
-        self._decode = conversions.compressed_image_to_numpy if compressed else conversions.image_to_numpy
+        self._decode = conversions.compressed_image_to_numpy if compressed else cv_bridge_decoding.decoder()
         for camera in (camera.name for camera in session.spec.cameras):
             topic = image_topic(camera, compressed, topics)
             entities.subscription(

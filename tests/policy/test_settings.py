@@ -33,7 +33,7 @@ NODE_OF = {
     SimLaunchConfig: (SimParameters,),
 }
 LAUNCH_ONLY = {"dashboard", "namespace", "params_file", "remap", "teleop", "use_sim_time"}
-RENAMED = {"record": "directory", "dashboard_port": "port"}  # launch option -> parameter
+RENAMED = {"record": "directory", "dashboard_port": "port", "dashboard_run": "run"}  # launch option -> parameter
 SOURCES = (parameters, launch_config, teleop, output_parameters)
 
 

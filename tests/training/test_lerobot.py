@@ -261,6 +261,6 @@ def test_a_file_that_is_there_already_is_not_touched(exported, tmp_path, capsys)
 def test_export_and_import_from_the_command_line(files, tmp_path, capsys):
     out, back = tmp_path / "dataset", tmp_path / "back"
     assert main.run(["export", "lerobot", str(files[0]), "--out", str(out), "--lossless"]) == 0
-    assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 task\n"
+    assert capsys.readouterr().out == f"{out}: 3 episodes, 27 steps, 1 task\nnext: m2distill data show {out}\n"
     assert main.run(["import", "lerobot", str(out), "--out", str(back)]) == 0
     assert capsys.readouterr().out.startswith(f"{back / 'pick_up_the_milk_demo.hdf5'}\nnext: m2distill train ")

@@ -22,7 +22,7 @@ SLOW = {  # files with tests that train, evaluate or measure for over 10 s
     "training/test_study.py",
 }
 
-TIMING = {  # files that measure a latency, a rate or a stop: nothing else may run beside them
+TIMING = {  # files that measure a latency, a rate or a stop: at most one other of them runs beside
     "ros/test_fault.py",
     "ros/test_faults.py",
     "ros/test_hang.py",

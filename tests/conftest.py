@@ -29,6 +29,7 @@ TIMING = {  # files that measure a latency, a rate or a stop: at most one other 
     "ros/test_outputs.py",
     "ros/test_recorder.py",
     "ros/test_reload.py",
+    "ros/test_stop_times.py",
     "ros/test_teleop.py",
 }
 

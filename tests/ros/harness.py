@@ -38,6 +38,14 @@ LIMIT_S = 30.0
 ASK_AGAIN_S = 5.0
 STOP_MS = 150  # maximum duration of a stop
 TRIALS = 3
+WIDE_LIMITS = """
+max_age_s: 1.0
+watchdog_s: 1.0
+command_timeout_s: 1.0
+joint_margin_rad: -10.0
+workspace_min_m: [-.inf, -.inf, -.inf]
+workspace_max_m: [.inf, .inf, .inf]
+"""  # lines of an arm file: any pose and joint, and the pauses of a busy machine
 START_LIMIT_S = 90.0  # of a node's process on a busy machine: it imports torch
 
 

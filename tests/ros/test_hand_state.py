@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
-from harness import START_LIMIT_S, policy_node
+from harness import START_LIMIT_S, WIDE_LIMITS, policy_node
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from recorder_client import recorder_node
@@ -46,12 +46,6 @@ max_first_linear_m_s: 10.0
 max_first_angular_rad_s: 100.0
 max_linear_step_m_s: 20.0
 max_angular_step_rad_s: 200.0
-max_age_s: 1.0
-watchdog_s: 1.0
-command_timeout_s: 1.0
-joint_margin_rad: -10.0
-workspace_min_m: [-.inf, -.inf, -.inf]
-workspace_max_m: [.inf, .inf, .inf]
 """
 
 
@@ -87,7 +81,7 @@ class Robot(Node):
 @pytest.fixture
 def arm_path(tmp_path) -> Path:
     path = tmp_path / "poses.yaml"
-    path.write_text(ARM)
+    path.write_text(ARM + WIDE_LIMITS)
     return path
 
 

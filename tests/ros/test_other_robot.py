@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
-from harness import START_LIMIT_S, policy_node
+from harness import START_LIMIT_S, WIDE_LIMITS, policy_node
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from recorder_client import recorder_node
@@ -58,12 +58,6 @@ linear_gain: 1.0
 angular_gain: 1.0
 max_first_linear_m_s: 1.0
 max_first_angular_rad_s: 5.0
-max_age_s: 1.0
-watchdog_s: 1.0
-command_timeout_s: 1.0
-joint_margin_rad: -10.0
-workspace_min_m: [-.inf, -.inf, -.inf]
-workspace_max_m: [.inf, .inf, .inf]
 """
 HEIGHT, WIDTH, STEPS, PERIOD_NS = 60, 80, 24, 50_000_000
 ABOVE_M = np.array([0.0, 0.0, 0.1])
@@ -130,7 +124,7 @@ class Robot(Node):
 @pytest.fixture
 def arm_path(tmp_path) -> Path:
     path = tmp_path / "ur5e.yaml"
-    path.write_text(ARM)
+    path.write_text(ARM + WIDE_LIMITS)
     return path
 
 
@@ -161,7 +155,7 @@ def test_a_six_joint_arm_from_its_file_alone(client, make_node, arm_path, tmp_pa
     assert (spec.joint_names, spec.gripper_joint_names) == (tuple(JOINTS), ("finger_joint",))
     assert [camera.name for camera in spec.cameras] == ["front", "hand"] and spec.action.frame_id == "base_link"
     other = tmp_path / "other.yaml"
-    other.write_text(ARM.replace("elbow_joint", "knee_joint").replace("# their", "# not their"))
+    other.write_text((ARM + WIDE_LIMITS).replace("elbow_joint", "knee_joint").replace("# their", "# not their"))
     thresholds = Thresholds()
     with pytest.raises(UserError, match="for another robot than arm .*other.yaml: its joint_names is .*'elbow_joint'"):
         promote(run.path, thresholds=thresholds, suites=(), arm=str(other))

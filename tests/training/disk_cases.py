@@ -110,17 +110,19 @@ def a_checkpoint() -> Checkpoint:
     return Checkpoint(spec, config, Policy(config, spec).state_dict(), {"do": np.zeros(8, np.float32)})
 
 
-def outcome(write: Callable[[Path], object], folder: Path) -> str:
-    """Return what a writer does: "written", or the kind of its error and its message."""
+def outcome(act: Callable[[Path], object], folder: Path, done: str = "written", named: bool = False) -> str:
+    """Return `done`, or the kind of the error and its message; if `named`, an OSError must name its file."""
     try:
-        write(folder)
+        act(folder)
     except UserError as error:
         return f"UserError: {error}"
     except OSError as error:
+        if named and not error.filename:
+            return "TRACEBACK " + traceback.format_exc()
         return f"OSError {error.errno}: {error}"
     except BaseException:
         return "TRACEBACK " + traceback.format_exc()
-    return "written"
+    return done
 
 
 def unmount(folder: Path) -> None:

@@ -7,18 +7,16 @@ import json
 import os
 import shutil
 import tempfile
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from bag_writer import INSTRUCTION, write_bag
-from disk_cases import DEMO, SPEC, a_checkpoint
+from disk_cases import DEMO, SPEC, a_checkpoint, outcome
 
 from m2distill_policy.cameras import CAMERA_NAMES, read_cameras
 from m2distill_policy.checkpoint import load_checkpoint, save_checkpoint
-from m2distill_policy.errors import UserError
 from m2distill_policy.safety.arm_presets import load_arm
 from m2distill_policy.spec import libero_spec, read_spec
 from m2distill_training.data.lerobot.dataset import LerobotDataset
@@ -121,19 +119,6 @@ def _read_memory(folder: Path) -> None:
     _touch(load_task_memory(folder / "run/memory/0/replay", dataset, CAMERA_NAMES).store)
 
 
-def outcome(read: Callable[[Path], object], folder: Path) -> str:
-    """Return "read", or the kind of error and its message."""
-    try:
-        read(folder)
-    except UserError as error:
-        return f"UserError: {error}"
-    except OSError as error:
-        return f"OSError {error.errno}: {error}" if error.filename else "TRACEBACK " + traceback.format_exc()
-    except BaseException:
-        return "TRACEBACK " + traceback.format_exc()
-    return "read"
-
-
 def outcome_apart(read: Callable[[Path], object], folder: Path, user: int | None = None) -> str:
     """Return the outcome of a reader in a process of its own, of another user if asked for."""
     reading, writing = os.pipe()
@@ -142,7 +127,7 @@ def outcome_apart(read: Callable[[Path], object], folder: Path, user: int | None
         if user is not None:
             os.setresuid(user, user, user)
         with os.fdopen(writing, "w") as pipe:
-            pipe.write(outcome(read, folder))
+            pipe.write(outcome(read, folder, "read", named=True))
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:

@@ -42,10 +42,6 @@ class FrameTree:
         pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
         self._edges[_plain(child)] = (_plain(parent), pose, stamp_ns)
 
-    def clear_moving(self) -> None:
-        """Remove all transforms that are not static."""
-        self._edges = {child: edge for child, edge in self._edges.items() if edge[2] is None}
-
     def find(self, frame: str, base: str) -> FramePose:
         """Return the pose of `frame` in `base`.
 

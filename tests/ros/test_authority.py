@@ -15,6 +15,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
 from harness import KNOWN, START_LIMIT_S, Client, policy_node, run
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -174,6 +175,24 @@ def test_a_repeated_text_changes_nothing_and_does_not_undo_a_pause_or_a_stop(rob
     robot.destroy_timer(repetition)
 
 
+def test_a_policy_whose_topics_become_known_one_after_another_is_waited_for(robot, node):
+    assert robot.transition(Transition.TRANSITION_DEACTIVATE)
+    other = Node("other", context=robot.context)
+    other.create_publisher(TwistStamped, "twist_cmd", 10)
+    robot.wait(lambda: robot.count_publishers("twist_cmd") == 2, "the other's first topic")
+    pass_time(robot, 5)
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
+    answer = robot.change_state.call_async(request)
+    pass_time(robot, 2)
+    other.create_publisher(PolicyStatus, "other/status", 10)
+    assert not robot.result(answer, "the transition").success
+    assert "/twist_cmd is also published by the policy node /other" in node.log_path("policy").read_text()
+    other.destroy_node()
+    robot.wait(lambda: robot.count_publishers("twist_cmd") == 1, "the other's end")
+    assert robot.transition(Transition.TRANSITION_ACTIVATE)
+
+
+@pytest.mark.timing
 def test_a_second_policy_is_not_activated(robot, checkpoint_path, tmp_path):
     other = policy_node(checkpoint_path)
     other = type(other)(other.package, other.executable, "policy2", "", other.parameters)

@@ -85,6 +85,13 @@ def policies(node: Node) -> list[str]:
     return sorted(n for n in names if node.count_services(f"{n}/command") or node.count_publishers(f"{n}/status"))
 
 
+def graph_names(node: Node) -> set[str]:
+    """Return the names of all nodes, topics and services that are discovered."""
+    nodes = {f"{namespace.rstrip('/')}/{name}" for name, namespace in node.get_node_names_and_namespaces()}
+    topics = {topic for topic, _ in node.get_topic_names_and_types()}
+    return nodes | topics | {service for service, _ in node.get_service_names_and_types()}
+
+
 def has_unnamed_publishers(node: Node, topic: str) -> bool:
     """Return whether a publisher has a node without a name: it has just appeared, or it was killed."""
     return any(p.node_name == UNKNOWN_NODE for p in node.get_publishers_info_by_topic(topic))

@@ -52,7 +52,7 @@ class JobRunner:
         self._episodes, self._is_moving = episodes, is_moving
         self._process: asyncio.subprocess.Process | None = None
         self._lines: deque[str] = deque(maxlen=SHOWN_LINES)
-        self._job, self._begun_s = "", 0.0
+        self._job, self._begun_s, self._is_cancelled = "", 0.0, False
         self._known: dict[str, Any] = {"tasks": [], "deployed": "", "set": "", "pages": []}
 
     @property
@@ -113,7 +113,7 @@ class JobRunner:
         if job in RESTING and self._is_moving():
             raise UserError(f"the policy moves the arm; stop it before {job}, which occupies this computer")
         loop = asyncio.get_running_loop()
-        self._job, self._begun_s = job, time.monotonic()
+        self._job, self._begun_s, self._is_cancelled = job, time.monotonic(), False
         try:
             await loop.run_in_executor(None, self._episodes.scan)  # the last one may just have been kept
             arguments = self._arguments(job, text)
@@ -126,7 +126,7 @@ class JobRunner:
         results = [line for line in self._lines if " " in line and not line.startswith("next:")]
         if status == 0:
             return results[-1] if results else last
-        if status in (130, -signal.SIGINT):
+        if self._is_cancelled or status in (130, -signal.SIGINT):  # it may end otherwise while Python starts
             raise UserError(f"{job} was cancelled; the same step continues it")
         raise UserError(last.removeprefix("m2distill: error: "))
 
@@ -179,6 +179,7 @@ class JobRunner:
         """Interrupt the step that runs. Raises UserError if none does."""
         if self._process is None:
             raise UserError("no step is running")
+        self._is_cancelled = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGINT)
         return f"cancelling {self._job}"

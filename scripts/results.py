@@ -25,7 +25,7 @@ PLAN, FIGURES, PAGE = (ROOT / path for path in ("docs/results/plan.yaml", "docs/
 BEGIN, END = "<!-- written by scripts/results.py -->", "<!-- end -->"
 METRICS = ("fwt", "nbt", "auc")
 NOTE = (
-    "Means over seeds in percent, with 95 % t intervals over seeds where there are two or more. Starts are those for "
+    "Means over seeds in percent, with 95 % t intervals over seeds for two or more. Starts are those for "
     "choices. The metrics are defined in [method](method.md#terms-of-the-paper-and-names-in-the-code)."
 )
 ENVIRONMENT = ("started", "source", "python", "cpu", "cores", "threads")

@@ -1,5 +1,6 @@
 """Comparison of the live ROS graph with a node's topics: missing, incompatible and duplicate publishers."""
 
+import time
 from typing import Any
 
 from rclpy.node import Node
@@ -10,6 +11,7 @@ from m2distill_policy.ros.common.managed_entities import ManagedEntities
 
 UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
 DISCOVERY_S = 3.0  # from a node's creation until it has discovered the others; measured 1.3 to 1.4
+SETTLED_S = 0.5  # without a change of the graph until it counts as discovered
 POLICY_STATUS, JOINT_STATE = "m2distill_interfaces/msg/PolicyStatus", "sensor_msgs/msg/JointState"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
 COMMAND = "m2distill_interfaces/srv/Command"
@@ -85,16 +87,27 @@ def policies(node: Node) -> list[str]:
     return sorted(n for n in names if node.count_services(f"{n}/command") or node.count_publishers(f"{n}/status"))
 
 
-def graph_names(node: Node) -> set[str]:
-    """Return the names of all nodes, topics and services that are discovered."""
-    nodes = {f"{namespace.rstrip('/')}/{name}" for name, namespace in node.get_node_names_and_namespaces()}
-    topics = {topic for topic, _ in node.get_topic_names_and_types()}
-    return nodes | topics | {service for service, _ in node.get_service_names_and_types()}
+class GraphChanges:
+    """Changes of the discovered graph: the topics of one node become known one after another."""
 
+    def __init__(self, node: Node):
+        self._node = node
+        self._known: set[str] = set()
+        self._changed_s = time.monotonic()
 
-def has_unnamed_publishers(node: Node, topic: str) -> bool:
-    """Return whether a publisher has a node without a name: it has just appeared, or it was killed."""
-    return any(p.node_name == UNKNOWN_NODE for p in node.get_publishers_info_by_topic(topic))
+    def is_settled(self, topic: str | None) -> bool:
+        """Return whether nothing new was discovered lately and the nodes of all publishers of `topic` are known.
+
+        A publisher has a node without a name if it has just appeared, or was killed.
+        """
+        node = self._node
+        names = {f"{namespace.rstrip('/')}/{name}" for name, namespace in node.get_node_names_and_namespaces()}
+        names |= {name for name, _ in (*node.get_topic_names_and_types(), *node.get_service_names_and_types())}
+        if names != self._known:
+            self._known, self._changed_s = names, time.monotonic()
+        publishers = node.get_publishers_info_by_topic(topic) if topic else ()
+        unnamed = any(publisher.node_name == UNKNOWN_NODE for publisher in publishers)
+        return not unnamed and time.monotonic() >= self._changed_s + SETTLED_S
 
 
 def named_publishers(node: Node, topic: str) -> list[TopicEndpointInfo]:

@@ -25,7 +25,7 @@ from m2distill_policy.ros.common import cv_bridge_decoding, parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
-from m2distill_policy.ros.common.topic_checks import DISCOVERY_S, graph_names, has_unnamed_publishers, other_policies
+from m2distill_policy.ros.common.topic_checks import DISCOVERY_S, GraphChanges, other_policies
 from m2distill_policy.ros.policy import checkpoint_reloader
 from m2distill_policy.ros.policy.checkpoint_reloader import CheckpointReloader
 from m2distill_policy.ros.policy.command_server import CommandServer
@@ -41,8 +41,7 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 
 POLL_PERIOD_S = 0.05  # for outcomes of background work
 FOLLOW_PERIOD_S = 1.0
-SETTLED_S = 0.5  # without a change of the graph until it counts as discovered
-NAMES_S = 3.0  # limit for that, and until the name of a discovered publisher's node is known
+NAMES_S = 3.0  # until the graph is settled, and the name of a discovered publisher's node is known
 FORGET_S = 25.0  # until DDS forgets a node that was killed
 
 
@@ -170,7 +169,8 @@ class PolicyNode(LifecycleNode):
         assert self._parts  # the node is configured
         topic = self._parts.outputs.topic
         self._sleep_while(lambda: True, self._created_s + DISCOVERY_S)
-        self._wait_for_graph(topic)
+        graph = GraphChanges(self)
+        self._sleep_while(lambda: not graph.is_settled(topic), time.monotonic() + NAMES_S)
         deadline_s = time.monotonic() + (FORGET_S if self.get_parameter("autostart").value else 0.0)
         others: list[str] = []
 
@@ -182,20 +182,6 @@ class PolicyNode(LifecycleNode):
 
         self._sleep_while(found, deadline_s)
         return others
-
-    def _wait_for_graph(self, command_topic: str | None) -> None:
-        """Wait until nothing new is discovered: the topics of one node become known one after another."""
-        known: set[str] = set()
-        changed_s = time.monotonic()
-
-        def changes() -> bool:
-            nonlocal known, changed_s
-            if (names := graph_names(self)) != known:
-                known, changed_s = names, time.monotonic()
-            unnamed = command_topic is not None and has_unnamed_publishers(self, command_topic)
-            return unnamed or time.monotonic() < changed_s + SETTLED_S
-
-        self._sleep_while(changes, changed_s + NAMES_S)
 
     def _sleep_while(self, condition: Callable[[], bool], deadline_s: float) -> None:
         """Sleep while the condition holds, until the deadline or a signal."""

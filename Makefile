@@ -4,11 +4,13 @@ SHELL := /bin/bash
 ENV := source scripts/env.sh &&
 # Tests flush many files: where memory is large enough, their folders are in it.
 TEMP := $(shell [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 6000000 ] 2>/dev/null && echo /dev/shm || echo /tmp)
-PYTEST := OMP_NUM_THREADS=1 PYTEST_DEBUG_TEMPROOT=$(TEMP) python -m pytest -q
+# Compiled tests are kept, also where PYTHONDONTWRITEBYTECODE is set: else each process compiles all of them again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTEST_DEBUG_TEMPROOT=$(TEMP) python -m pytest -q
 CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/api tests/packaging
 # pytest-xdist: as many processes as there are cores, four at most. Each begins with a share of whole files, so that few
 # fixtures are made twice, and takes tests from the others when it has none left.
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
+FILES := --dist loadfile --no-loadscope-reorder  # whole files, in the order of tests/conftest.py
 
 .PHONY: help setup demo teach check test test-core test-ros coverage lint format docs docs-serve reference clean
 
@@ -34,8 +36,8 @@ test-core: setup  ## tests that need no running ROS 2
 	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
 
 test-ros: setup  ## tests over real ROS 2; most wait most of the time, and those that measure times run two at a time
-	@$(ENV) $(PYTEST) -n 4 --dist loadfile -m "not timing" tests/ros tests/e2e
-	@$(ENV) $(PYTEST) -n 2 --dist loadfile -m timing tests/ros
+	@$(ENV) $(PYTEST) -n 4 $(FILES) -m "not timing" tests/ros tests/e2e
+	@$(ENV) $(PYTEST) -n 2 $(FILES) -m timing tests/ros
 
 coverage: setup  ## line coverage of the tests that need no running ROS 2
 	@$(ENV) $(PYTEST) $(PARALLEL) --cov --cov-report=term $(CORE)

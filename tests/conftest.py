@@ -1,4 +1,5 @@
-"""Markers by folder and by file: `-m "not slow and not ros and not sim"` leaves the quick tests of `make check`."""
+"""Markers by folder and by file, and the order of files: the longest begin first, so that no process ends long before
+the others. `-m "not slow and not ros and not sim"` leaves the quick tests of `make check`."""
 
 from pathlib import Path
 
@@ -33,8 +34,50 @@ TIMING = {  # files that measure a latency, a rate or a stop: at most one other 
     "ros/test_teleop.py",
 }
 
+LONGEST = (  # files that take over 30 s on an idle machine, or begin a cluster or a build for all of their tests
+    "training/test_cluster.py",
+    "packaging/test_workspace.py",
+    "training/test_evaluate_crash.py",
+    "training/test_parts.py",
+    "api/test_api.py",
+    "training/test_bench.py",
+    "training/test_loop_strategies.py",
+    "training/test_run.py",
+    "training/test_demo.py",
+    "training/test_study.py",
+    "training/test_learn_promote.py",
+    "training/test_report.py",
+    "training/test_evaluate.py",
+    "e2e/test_demo.py",
+    "ros/test_bringup.py",
+    "ros/test_teach.py",
+    "ros/test_sim_by_the_clock.py",
+    "ros/test_authority.py",
+    "ros/test_arms.py",
+    "ros/test_activation.py",
+    "ros/test_gripper_actions.py",
+    "ros/test_hang.py",
+    "ros/test_dashboard.py",
+    "ros/test_one_line_errors.py",
+    "ros/test_hangup.py",
+    "ros/test_recorder_parity.py",
+    "ros/test_overtaken.py",
+    "ros/test_policy_node.py",
+    "ros/test_starter.py",
+    "ros/test_malformed.py",
+    "ros/test_teleop.py",
+    "ros/test_fault.py",
+    "ros/test_bench_node.py",
+    "ros/test_lockstep.py",
+    "ros/test_follow.py",
+    "ros/test_stops_beside.py",
+    "ros/test_other_robot.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {HERE / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
     for item in items:
         if HERE not in item.path.parents:
             continue

@@ -4,6 +4,7 @@ Scripts stand in for the interpreter and for uname.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,48 @@ def test_a_python_without_pinned_versions_is_rejected_in_one_line(tmp_path):
     (line,) = found.stderr.splitlines()
     assert line.startswith("setup: Python 3.9.18 found, Python 3.10 to 3.13 needed")
     assert line.endswith("set PYTHON=/path/to/python3") and found.returncode == 1
+
+
+COLCON = """#!/bin/sh
+echo build >> "$(dirname "$0")/builds"
+[ ! -e "$(dirname "$0")/broken" ] && mkdir -p ../.venv/share/m2distill_interfaces install
+"""
+
+
+def test_the_workspace_is_built_again_only_if_a_source_or_the_installation_changed(tmp_path):
+    """A script stands in for colcon, which is called twice in a build, for the messages and for the Python packages."""
+    for folder in (
+        "scripts",
+        ".venv/bin",
+        ".venv/share/rosidl_default_generators",
+        "ros2_ws/src",
+        "ros2_ws/wheel_messages/x",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("build_workspace.sh", "fix_ros_wheels.py"):
+        shutil.copy(SETUP.with_name(name), tmp_path / "scripts")
+    for name, script in (("colcon", COLCON), ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')):
+        (tmp_path / ".venv/bin" / name).write_text(script)
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    (tmp_path / "scripts/fix_ros_wheels.py").write_text("")
+    source, builds, broken = (tmp_path / name for name in ("ros2_ws/src/a.msg", ".venv/bin/builds", ".venv/bin/broken"))
+
+    def built() -> int:
+        """Run the script; return how often colcon was called."""
+        builds.unlink(missing_ok=True)
+        script = tmp_path / "scripts/build_workspace.sh"
+        subprocess.run(["bash", script], check=False, capture_output=True, timeout=60)
+        return len(builds.read_text().splitlines()) if builds.exists() else 0
+
+    source.write_text("int32 x\n")
+    assert (built(), built()) == (2, 0)
+    source.write_text("int32 y\n")
+    broken.touch()
+    assert (built(), built()) == (1, 1)  # what failed is tried again
+    broken.unlink()
+    assert (built(), built()) == (2, 0)
+    (tmp_path / ".venv/m2distill-setup").write_text("other packages")
+    assert (built(), built()) == (2, 0)
+    for result in (tmp_path / ".venv/share/m2distill_interfaces", tmp_path / "ros2_ws/install"):
+        shutil.rmtree(result)
+        assert (built(), built()) == (2, 0)

@@ -34,7 +34,8 @@ SHARED = {
 }
 
 
-OPTIONS = {"copied": (), "linked": ("--symlink-install",)}
+MESSAGES = "m2distill_interfaces"
+OPTIONS = {"linked": ("--symlink-install",), "copied": ()}
 WAYS = pytest.mark.parametrize("way", OPTIONS)
 
 
@@ -53,29 +54,40 @@ def foreign_workspace(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Callable[[str, str], Path]:
-    """Function that returns a workspace with one package, built in one way; it builds once."""
+    """Function that returns a workspace with one package, built in one way; it builds once.
+
+    Copied messages take the place of linked ones in their workspace: they are compiled once.
+    """
 
     @functools.cache
     def built(package: str, way: str) -> Path:
-        workspace = foreign_workspace(tmp_path_factory.mktemp(package))
-        copy_package(package, workspace)
+        cmake_options: tuple[str, ...] = ()
+        if (package, way) == (MESSAGES, "copied"):
+            workspace = built(MESSAGES, "linked")
+            shutil.rmtree(workspace / "install")
+            shutil.rmtree(workspace / "build" / MESSAGES / "ament_cmake_python")
+            cmake_options = ("-DAMENT_CMAKE_SYMLINK_INSTALL=OFF",)
+        else:
+            workspace = foreign_workspace(tmp_path_factory.mktemp(package))
+            copy_package(package, workspace)
         around = workspace.parents[1]
         before = snapshot(around)
-        build(workspace, *OPTIONS[way])
+        build(workspace, *OPTIONS[way], cmake_options=cmake_options)
         assert snapshot(around) == before
         return workspace
 
     return built
 
 
-@WAYS
 @pytest.mark.parametrize("package", NODES)
-def test_a_package_alone_builds_and_writes_nothing_outside_the_build_folders(package, way, alone):
-    workspace = alone(package, way)
-    share = workspace / "install" / package / "share" / package
-    assert [name for name in ["package.xml", *SHARED[package]] if not (share / name).is_file()] == []
-    lib = workspace / "install" / package / "lib" / package
-    assert [name for name in NODES[package] if not os.access(lib / name, os.X_OK)] == []
+def test_a_package_alone_builds_and_writes_nothing_outside_the_build_folders(package, alone):
+    for way in OPTIONS:
+        workspace = alone(package, way)
+        share = workspace / "install" / package / "share" / package
+        assert [name for name in ["package.xml", *SHARED[package]] if not (share / name).is_file()] == []
+        assert (share / "package.xml").is_symlink() == (way == "linked")
+        lib = workspace / "install" / package / "lib" / package
+        assert [name for name in NODES[package] if not os.access(lib / name, os.X_OK)] == []
 
 
 @WAYS

@@ -37,10 +37,11 @@ def copy_package(name: str, workspace: Path) -> None:
             shutil.copy(SOURCES / file, copy, follow_symlinks=False)
 
 
-def build(workspace: Path, *options: str) -> None:
+def build(workspace: Path, *options: str, cmake_options: tuple[str, ...] = ()) -> None:
     """Run `colcon build` in `workspace`; fails the test with colcon's output."""
     colcon = [sys.executable, "-m", "colcon"] if HAS_WHEELS else ["colcon"]
     command = [*colcon, "build", "--event-handlers", "console_direct+", *options, "--cmake-args", "-DBUILD_TESTING=OFF"]
+    command += cmake_options
     if HAS_WHEELS:
         command.append(f"-DPython3_EXECUTABLE={sys.executable}")
     done = subprocess.run(command, cwd=workspace, env=environment(), capture_output=True, text=True, check=False)

@@ -25,6 +25,7 @@ ROBOT_PIP = {
 IMPORTED_AS = {
     "cv2": "opencv-python-headless",
     "huggingface_hub": "transformers",
+    "tokenizers": "transformers",
     "yaml": "pyyaml",
 }  # the latter brings the former
 

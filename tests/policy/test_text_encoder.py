@@ -23,8 +23,11 @@ def test_importing_the_module_imports_neither_torch_nor_transformers():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_loading_and_encoding_print_nothing():
-    code = "from m2distill_policy.language.text_encoder import *; load_text_encoder('all-MiniLM-L6-v2').encode(['go'])"
+def test_loading_and_encoding_print_nothing_and_do_not_import_transformers():
+    code = (
+        "from m2distill_policy.language.text_encoder import *; load_text_encoder('all-MiniLM-L6-v2').encode(['go'])\n"
+        "import sys; assert not {'transformers', 'torchvision', 'torch._dynamo'} & set(sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")
 
@@ -58,6 +61,32 @@ def test_an_embedding_equals_that_of_sentence_transformers(minilm, monkeypatch):
         sentence
     )
     np.testing.assert_allclose(minilm.encode([sentence])[0], reference, atol=1e-5)
+
+
+def test_an_embedding_is_that_of_transformers_bit_by_bit(minilm):
+    import torch
+
+    from m2distill_policy.language.torchvision_workaround import patch_torchvision
+
+    patch_torchvision()
+    from transformers import AutoTokenizer, BertModel
+
+    folder = text_encoder._packaged_minilm()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), BertModel.from_pretrained(folder).eval()
+    for text in ("open the drawer", "", "Öffne die Schublade! 日本語 🙂", "a\tb\nc", "[MASK] [PAD]", "word " * 300):
+        words = tokenizer([text], truncation=True, max_length=256, return_tensors="pt")
+        with torch.no_grad():
+            mean = model(**words).last_hidden_state[0].mean(0)
+        np.testing.assert_array_equal(minilm.encode([text])[0], (mean / mean.norm()).numpy(), text)
+
+
+@pytest.mark.parametrize("absent", ["model.safetensors", "tokenizer.json"])
+def test_a_folder_of_minilm_without_a_file_is_rejected_in_one_line(absent, tmp_path):
+    for file in text_encoder._packaged_minilm().iterdir():
+        if file.name != absent:
+            (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(TextEncoderError, match=f"cannot be loaded from {tmp_path} .*{absent}"):
+        load_text_encoder(MINILM, tmp_path)
 
 
 def test_a_sentence_is_computed_once():

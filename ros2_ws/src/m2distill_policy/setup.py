@@ -47,6 +47,7 @@ setup(
         "pyyaml",
         "rosbags",
         "safetensors",
+        "tokenizers",
         "torch",
         "transformers",
     ],

@@ -8,6 +8,7 @@ trainer.py          one stage: network, optimiser, state, checkpoint
 stored_mixtures.py  mixtures of the policies that learned earlier tasks
 batches.py          the batches of a stage and their random numbers
 gradients.py        gradients of single loss terms
+optimiser.py        AdamW
 schedule.py         phases and learning rate
 rate.py             gradient steps per second
 augment.py          image augmentation

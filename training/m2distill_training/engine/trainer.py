@@ -30,6 +30,7 @@ from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.gradients import TermGradients
+from m2distill_training.engine.optimiser import AdamW
 from m2distill_training.engine.rate import MovingRate
 from m2distill_training.engine.schedule import Phases, learning_rate
 from m2distill_training.engine.stored_mixtures import stored_mixtures
@@ -134,7 +135,7 @@ class Trainer:
     def _begin_optimiser(self) -> None:
         o = self.config.optim
         self.average = {name: x.clone() for name, x in self.policy.state_dict().items()} if o.ema_decay > 0 else None
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = AdamW(
             self.policy.parameters(), lr=o.lr, betas=(o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True
         )
 

@@ -113,6 +113,7 @@ def _files(figure: Figure) -> dict[str, bytes]:
     """Return the figure as png, svg and pdf."""
     svg, pdf, png = io.BytesIO(), io.BytesIO(), io.BytesIO()
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    figure.set_layout_engine("none")  # it is laid out now; once for all formats
     FigureCanvasPdf(figure).print_pdf(pdf, metadata={"CreationDate": None})
     figure.dpi = PNG_DPI
     FigureCanvasAgg(figure).print_png(png)

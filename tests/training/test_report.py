@@ -3,8 +3,6 @@
 import base64
 import csv
 import html
-import html.parser
-import itertools
 import json
 import re
 import shutil
@@ -14,8 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.transforms import Bbox
+from report_reading import FRAME, PROBE, Reader, assert_legible
 
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -73,28 +70,6 @@ def report(runs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("report") / "compared.html"
     write_report(out, list(runs.values()), notes="a < b")
     return out
-
-
-class Reader(html.parser.HTMLParser):
-    """The text of every table cell, row by row, and every address that the page refers to."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.rows, self.addresses, self.cell = [], [], None
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag == "tr":
-            self.rows.append([])
-        self.cell = tag in ("td", "th")
-
-    def handle_endtag(self, tag):
-        self.cell = False
-
-    def handle_data(self, data):
-        if self.cell:
-            self.rows[-1].append(data)
 
 
 def test_tables_show_the_metrics_with_intervals_and_every_task(runs, report):
@@ -273,30 +248,6 @@ def test_a_run_without_evaluation_is_rejected(tmp_path):
         write_report(tmp_path / "report.html", [tmp_path])
 
 
-PROBE = """<script>
-addEventListener('load', () => {
-  const boxes = [...document.querySelectorAll('img,table,video,h2')].map(e => {
-    const b = e.getBoundingClientRect();
-    return [e.tagName, b.width, b.height, e.tagName != 'IMG' || e.naturalWidth > 0, b.right];
-  });
-  const pre = document.createElement('pre');
-  pre.id = 'probe';
-  const links = [...document.querySelectorAll('a')].map(a => a.getAttribute('href'));
-  const missing = links.filter(href => !document.querySelector(href));
-  pre.textContent = JSON.stringify({links: links.length, missing, boxes,
-    page: document.documentElement.scrollWidth, window: innerWidth});
-  document.body.append(pre);
-});
-</script></body>"""
-FRAME = """<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"></iframe><script>
-addEventListener("load", () => {{
-  const frame = document.querySelector("iframe");
-  document.body.append(document.importNode(frame.contentDocument.getElementById("probe"), true));
-  frame.remove();
-}});
-</script>"""
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
 @pytest.mark.parametrize("width", [1280, 360])
 def test_a_browser_lays_out_every_figure_table_and_video(report, tmp_path, width):
@@ -377,31 +328,6 @@ def named(figure, axis: str) -> bool:
     whole = figure.get_supxlabel() if axis == "x" else figure.get_supylabel()
     shown = [axes for axes in figure.axes if axes.get_visible()]
     return bool(whole) or all(axes.get_xlabel() if axis == "x" else axes.get_ylabel() for axes in shown)
-
-
-def drawn_texts(figure) -> list[tuple[str, Bbox]]:
-    """Return every text that is drawn, with its place in pixels."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
-    for axes in (axes for axes in figure.axes if axes.get_visible()):
-        found += [axes.title, axes.xaxis.label, axes.yaxis.label, axes.xaxis.offsetText, axes.yaxis.offsetText]
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-    shown = [text for text in found if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]
-
-
-def assert_legible(figure) -> None:
-    """Check that no text is cut at the edge of the figure or lies over another one."""
-    texts, edge = drawn_texts(figure), figure.bbox
-    for text, box in texts:
-        inside = edge.x0 - 1 <= box.x0 and box.x1 <= edge.x1 + 1 and edge.y0 - 1 <= box.y0 and box.y1 <= edge.y1 + 1
-        assert inside, (text, box, edge)
-    for (one, a), (other, b) in itertools.combinations(texts, 2):
-        across, along = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert across < 1 or along < 1, (one, other)
 
 
 def test_no_text_of_a_figure_is_cut_or_covered(runs, tmp_path):

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import importlib.util
 import re
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import find_task
 from m2distill_training.cli import main
+from m2distill_training.evaluation.compare import compare
 from m2distill_training.experiments.study import SuiteGraph, study
 from m2distill_training.experiments.study_jobs import train_stage
 from m2distill_training.experiments.study_plan import (
@@ -27,6 +29,7 @@ from m2distill_training.experiments.study_plan import (
     read_plan,
 )
 from m2distill_training.experiments.study_results import _tables, study_runs
+from m2distill_training.report.runs import load_runs
 from m2distill_training.runs.records import read_json, read_lines
 from m2distill_training.runs.run_folder import RunFolder
 
@@ -54,12 +57,23 @@ def data(tmp_path_factory, write_libero) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def results_script():
+    """The program that copies figures of a study into the documentation."""
+    spec = importlib.util.spec_from_file_location("results", Path(__file__).parents[2] / "scripts/results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def plan_of(data: Path, **changes):
     suite = {"suite": "libero_object", "tasks": [0, 1], "data": str(data)}
     return make_plan({**SETTINGS, "suites": [suite], **changes}, "plan")
 
 
-def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(data, tmp_path, capfd):
+def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(
+    data, tmp_path, capfd, monkeypatch, results_script
+):
     out = tmp_path / "study"
     assert not study(out, plan_of(data), workers=2, limit_s=0)  # nothing has begun
     assert main.run(["study", "--status", str(out)]) == 0
@@ -80,6 +94,12 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(data
     # Before and after each stage: the first run's 2 are not repeated, nor is the end of a curve.
     assert ran == {"first": 2, "er": 5, "no_text": 5}
     assert "| no_text | er |" in (out / "comparison.md").read_text().replace("  ", " ")
+
+    figures = tmp_path / "figures"
+    monkeypatch.setattr(results_script, "FIGURES", figures)
+    assert results_script.take(out) == ["er-3", "no_text-3"] and results_script.take(out) == []
+    assert compare([figures]) == compare([out])
+    assert [run.environments[0]["cores"] for run in load_runs([figures / "runs/er-3"])] == [os.cpu_count()]
 
     assert study(out, plan_of(data, strategies=["er", "multitask"]), workers=1)
     assert len(read_lines(folders["er"].path / "episodes.jsonl")) == ran["er"]  # nothing was repeated
@@ -191,6 +211,11 @@ def test_the_plan_of_the_results_is_valid():
     assert plan.starts == "choice"
     budgets = {v.name: plan.config(plan.suites[0], v, 0).optim.budget for v in plan.strategies}
     assert budgets["er_long"] > budgets["er"] == budgets["m2distill"]
+
+
+def test_the_page_of_results_is_written_from_the_figures(results_script):
+    text = results_script.PAGE.read_text()
+    assert results_script.page(text) == text, "run python scripts/results.py and commit docs/results.md"
 
 
 def test_variants_are_known_by_their_folders(tmp_path):

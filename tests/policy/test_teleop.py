@@ -73,6 +73,42 @@ def test_after_a_forced_release_the_deadman_must_be_pressed_anew():
     assert teleoperator.motion(0.2) is not None
 
 
+def pressed(*numbers: int) -> list[int]:
+    return [int(i in numbers) for i in range(8)]
+
+
+def test_each_press_of_a_button_for_the_recorder_is_one_order_without_the_deadman():
+    teleoperator = operator(buttons=pressed())
+    for number in (7, 5, 3, 2, 6):  # start, success, keep, discard, failure
+        teleoperator.receive(STILL, pressed(number), 0.1)
+        teleoperator.receive(STILL, pressed(number), 0.2)  # held
+        teleoperator.receive(STILL, pressed(), 0.3)
+    assert teleoperator.take_orders() == ["start", "success", "keep", "discard", "failure"]
+    assert teleoperator.take_orders() == [] and teleoperator.motion(0.3) is None
+
+
+def test_a_button_that_may_have_been_down_before_is_no_order():
+    teleoperator = operator(buttons=pressed(7))  # in the first message
+    teleoperator.receive(STILL, pressed(), 0.1)
+    teleoperator.receive(STILL, pressed(3), 0.5)  # after a silence
+    teleoperator.receive([], [], 0.6)  # of another joystick
+    teleoperator.receive(STILL, pressed(2), 0.7)
+    teleoperator.release()
+    teleoperator.receive(STILL, pressed(2, 3), 0.8)
+    assert teleoperator.take_orders() == []
+    teleoperator.receive(STILL, pressed(2, 3, 7), 0.9)
+    assert teleoperator.take_orders() == ["start"]
+
+
+def test_a_joystick_without_the_buttons_for_the_recorder_moves_the_arm_all_the_same():
+    teleoperator = operator(STILL, [0, 0, 0, 0, 1])
+    assert teleoperator.problem == "" and teleoperator.motion(0.0) is not None
+    without = Teleoperator(TeleopSettings(start_button=-1))
+    for buttons in (pressed(), pressed(7)):
+        without.receive(STILL, buttons, 0.0)
+    assert without.take_orders() == []
+
+
 @settings(deadline=None)
 @given(axes=st.lists(st.floats(width=32), max_size=8), buttons=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=8))
 def test_whatever_a_joystick_sends_the_arm_stays_below_its_speeds(axes, buttons):
@@ -108,6 +144,7 @@ ONES = (1.0,) * 5
         ({"axis_signs": (math.nan, *ONES)}, "axis_signs is .*, allowed -1 to 1"),
         ({"linear_m_s": math.nan}, "linear_m_s is nan, allowed 0.001 to 1"),
         ({"deadman_button": -1}, "deadman_button is -1, allowed 0 to 63"),
+        ({"deadman_button": 5}, "success_button and deadman_button are both 5; give each a button of its own"),
     ],
 )
 def test_settings_out_of_range_are_rejected(setting, expected):

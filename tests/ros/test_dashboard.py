@@ -4,10 +4,8 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,16 +15,15 @@ import numpy as np
 import psutil
 import pytest
 from browser import CHROMIUM, Browser, Tab, wait_for
+from dashboard_system import System, dashboard_node, frames, free_port
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import TwistStamped
 from harness import KNOWN, Client, policy_node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from recorder_client import recorder_node
 
 from m2distill_interfaces.msg import PolicyStatus
-from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses
-from m2distill_policy.ros.common.conversions import twist_to_numpy
+from m2distill_policy.bringup.processes import NodeProcesses
 
 pytestmark = [
     pytest.mark.timing,
@@ -34,53 +31,8 @@ pytestmark = [
 ]
 STOPS = int(os.environ.get("M2DISTILL_STOPS", "6"))
 STOP_P99_MS, FIRST_IMAGE_S, CPU_SHARE = 300, 2.0, 0.10
+PERIODS, PERIOD_S = 20, 0.05  # of the policy, in one turn with the page or without
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def dashboard_node(port: int, **parameters) -> NodeDescription:
-    return NodeDescription("m2distill_policy", "dashboard_node", "dashboard", "", {"port": port, **parameters})
-
-
-class System:
-    """Policy, recorder and dashboard as processes, and a robot whose sensors a thread publishes."""
-
-    def __init__(self, nodes: NodeProcesses, robot: Client, address: str, checkpoint: Path):
-        self.nodes, self.robot, self.address, self.checkpoint = nodes, robot, address, checkpoint
-        self.twists: list[tuple[float, bool]] = []  # time of arrival, and whether it moves
-        robot.create_subscription(
-            TwistStamped,
-            "twist_cmd",
-            lambda m: self.twists.append((time.time(), bool(np.any(np.concatenate(twist_to_numpy(m)))))),
-            100,
-        )
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._ended.is_set():
-            self.robot.spinner.spin_once(timeout_sec=0.05)
-            del self.robot.received[:-200]
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def wait_for_state(self, state: int) -> None:
-        wait_for(lambda: self.robot.status and self.robot.status.state == state, lambda: f"state {state}")
-
-    def run(self) -> None:
-        """Let the policy move the arm."""
-        self.robot.instruct(KNOWN[1])
-        self.wait_for_state(PolicyStatus.RUNNING)
-        begun_s = time.time()
-        wait_for(lambda: self.twists and self.twists[-1][1] and self.twists[-1][0] > begun_s, lambda: "motion")
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +69,6 @@ def page(system, browser) -> Tab:
     return tab
 
 
-def frames(tab: Tab) -> int:
-    """Return the number of images that the page has drawn of each of the two cameras, at least."""
-    counts = tab.js("[...document.querySelectorAll('canvas')].map((canvas) => Number(canvas.dataset.frames || 0))")
-    return min(counts) if len(counts) == 2 else 0
-
-
 @pytest.fixture(autouse=True)
 def rest(system):
     """Begin every test with a policy at rest."""
@@ -138,15 +84,28 @@ def click_text(tab: Tab, text: str) -> None:
 
 
 def test_the_first_image_is_there_within_two_seconds(system, page, browser):
-    tab = browser.tab()
-    begun_s = time.monotonic()
-    tab.open(system.address)
-    wait_for(lambda: frames(tab), lambda: "images")
-    assert time.monotonic() - begun_s < FIRST_IMAGE_S
+    """Also on the first page in a while, for which the cameras are subscribed to again."""
+    page.open("about:blank")
+    wait_for(lambda: not camera_subscribers(system), lambda: "the end of the subscriptions")
+    times_s = []
+    for make_tab in (lambda: page, browser.tab):  # a new tab hides the others
+        tab = make_tab()
+        begun_s = time.monotonic()
+        tab.open(system.address)
+        wait_for(lambda tab=tab: frames(tab), lambda: "images")
+        times_s.append(time.monotonic() - begun_s)
     drawn = frames(tab)
     wait_for(lambda: frames(tab) > drawn + 5, lambda: "live images")
     tab.close()
     page.to_front()
+    page.until("!!document.querySelector('#known button')", "the page")
+    print(f"first images after {times_s[0]:.2f} s and, beside another page, {times_s[1]:.2f} s")
+    assert max(times_s) < FIRST_IMAGE_S, times_s
+
+
+def camera_subscribers(system: System) -> list:
+    found = system.robot.get_subscriptions_info_by_topic("agentview/image_raw")
+    return [info for info in found if info.node_name == "dashboard"]
 
 
 def test_an_instruction_runs_pauses_and_continues_from_the_page(system, page):
@@ -272,9 +231,17 @@ def brightness(color: str) -> int:
 
 
 def test_the_keyboard_alone_reaches_every_control_and_stops(system, page):
+    """Those of the simulator and of learning too, which this system has not."""
+    page.js(
+        "for (const id of ['simulator', 'jobs']) document.getElementById(id).hidden = false;"
+        "document.getElementById('import-text').append(new Option('wave'));"
+        "const link = document.createElement('a'); link.href = '/'; link.textContent = 'set';"
+        "document.getElementById('jobs-pages').append(link)"
+    )
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
+    controls_of_a_page = "a, button, input, select, summary"
     visible = (
-        "[...document.querySelectorAll('button, input, summary')].filter((e) => e.checkVisibility() && !e.disabled)"
+        f"[...document.querySelectorAll('{controls_of_a_page}')].filter((e) => e.checkVisibility() && !e.disabled)"
     )
     controls = page.js(f"{visible}.length")
     reached = set()
@@ -287,6 +254,11 @@ def test_the_keyboard_alone_reaches_every_control_and_stops(system, page):
     assert set(range(controls)) <= reached
     unnamed = f"{visible}.filter((e) => !(e.innerText || e.ariaLabel || e.labels?.length)).length"
     assert page.js(unnamed) == 0
+    for order, key in (("record", "Enter"), ("discard", " ")):
+        page.js(f"document.querySelector('[data-order={order}]').focus()")
+        page.key(key)
+        page.until(f"document.querySelector('#log li')?.innerText.includes('{order}: {order}')", "the answer")
+    assert page.js("state.stop.state") != "stopping"  # the space bar pressed the button that has the focus
     page.js("document.getElementById('instruction').focus()")
     page.type(KNOWN[1])
     page.key("Enter")
@@ -299,6 +271,8 @@ def test_the_keyboard_alone_reaches_every_control_and_stops(system, page):
     stops = page.js("state.stop.number")
     page.key(" ")
     page.until(f"state.stop.number > {stops} && state.stop.state === 'stopped'", "the result")
+    page.open(system.address)
+    page.until("!!document.querySelector('#known button')", "the page as it was")
 
 
 def test_markup_in_texts_is_shown_and_not_run(system, page):
@@ -338,16 +312,36 @@ def test_two_browsers_see_the_same(system, page, browser, tmp_path):
             tab.until("document.querySelector('#stopped.ok')?.innerText.startsWith('stopped: /policy')", "the result")
 
 
-def test_an_open_page_costs_at_most_a_tenth_of_a_core(system, page):
+def test_an_open_page_costs_at_most_a_tenth_of_a_core_and_no_period_of_the_policy(system, page):
+    """Periods are compared with those while the dashboard is suspended, because other programs cost some, too."""
     system.run()
     process = psutil.Process(system.nodes.pids["dashboard"])
-    drawn, before, begun_s = frames(page), process.cpu_times(), time.monotonic()
-    time.sleep(3.0)
-    after, wall_s = process.cpu_times(), time.monotonic() - begun_s
-    share = (after.user + after.system - before.user - before.system) / wall_s
-    print(f"{share:.3f} of a core, {(frames(page) - drawn) / wall_s:.1f} images per second and camera")
-    assert frames(page) > drawn + 5
-    assert share <= CPU_SHARE
+    missed, images, cpu_s, wall_s = {True: 0, False: 0}, 0, 0.0, 0.0
+    for is_on in (True, False) * 3:
+        drawn, before, begun_s = frames(page), process.cpu_times(), time.monotonic()
+        if not is_on:
+            process.suspend()
+        try:
+            missed[is_on] += missed_periods(system)
+        finally:
+            process.resume()
+        if is_on:
+            after = process.cpu_times()
+            cpu_s += after.user + after.system - before.user - before.system
+            images, wall_s = images + frames(page) - drawn, wall_s + time.monotonic() - begun_s
+    print(f"{cpu_s / wall_s:.3f} of a core, {images / wall_s:.1f} images per second and camera", end="; ")
+    print(f"of {3 * PERIODS} periods {missed[True]} missed with the page, {missed[False]} without")
+    assert images > 5
+    assert cpu_s / wall_s <= CPU_SHARE
+    assert missed[True] <= 3 * missed[False] + 0.05 * 3 * PERIODS
+
+
+def missed_periods(system: System) -> int:
+    """Return how many of PERIODS periods of the running policy passed without a command."""
+    before, due_s = len(system.twists), time.monotonic() + PERIODS * PERIOD_S
+    while (left_s := due_s - time.monotonic()) > 0:
+        time.sleep(left_s)
+    return max(0, PERIODS - (len(system.twists) - before))
 
 
 def test_the_end_of_the_dashboard_has_no_effect_on_the_policy_and_a_page_finds_the_next_one(system, page, tmp_path):
@@ -355,8 +349,9 @@ def test_the_end_of_the_dashboard_has_no_effect_on_the_policy_and_a_page_finds_t
     os.kill(system.nodes.pids["dashboard"], signal.SIGKILL)
     page.until("!document.getElementById('banner').hidden", "the loss of the connection")
     system.twists.clear()
-    wait_for(lambda: len(system.twists) > 20, lambda: "commands")
-    assert all(moves for _, moves in system.twists)
+    wait_for(lambda: sum(moves for _, moves in list(system.twists)) > 20, lambda: "commands that move the arm")
+    still = (PolicyStatus.RUNNING, PolicyStatus.HOLDING)  # a busy machine may delay this test's own sensors
+    assert system.robot.status.state in still, system.robot.status.reason
     page.key("Escape")
     page.until("document.querySelector('#stopped.bad')?.innerText.startsWith('NOT stopped')", "the failure")
     system.nodes.check()  # reports it and continues

@@ -1,7 +1,9 @@
 """Bad days of the dashboard: a page that is open over night, a new token, large and slow cameras."""
 
+import gc
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH
 ORIGIN = "http://robot.lan:8770"
 NIGHT = 1500  # states and images that change; a visible page receives 5 and 20 a second
 LOADED = "location.pathname === '/' && typeof state !== 'undefined' && state.now === 1"
+SPARE = 40_000  # bytes beside which the growth of the server's memory is judged
 GROWTH = 1.3  # of nodes and of the memory, from the first third on
 
 
@@ -28,6 +31,7 @@ def camera(number: int) -> dict:
 
 @needs_browser
 def test_a_page_that_is_open_over_night_does_not_grow(tmp_path):
+    """Neither does the server of the page, whose memory is that of this process."""
     source = Camera("a", "/a", None)
     images = [frame(source, encode(np.full((8, 8, 3), value, np.uint8), 480)) for value in (0, 255)]
     with serving(Access()) as counted, Browser(tmp_path) as browser:
@@ -35,6 +39,7 @@ def test_a_page_that_is_open_over_night_does_not_grow(tmp_path):
         tab.open(f"http://{counted.own}")
         tab.until("state.now === 1", "the page's data")
         sizes = []
+        tracemalloc.start()
         for number in range(NIGHT):
             episodes = {"folder": "x", "newest": [], "counts": [[str(number), 1]], "problem": "", "target": number + 1}
             counted.shown = {"now": number, "cameras": [camera(number)], "episodes": episodes}
@@ -48,7 +53,10 @@ def test_a_page_that_is_open_over_night_does_not_grow(tmp_path):
                 tab.send("HeapProfiler.collectGarbage")
                 counters = tab.send("Memory.getDOMCounters")
                 heap = tab.send("Runtime.getHeapUsage")["usedSize"]
-                sizes.append((counters["nodes"], counters["jsEventListeners"], heap))
+                gc.collect()
+                server = SPARE + tracemalloc.get_traced_memory()[0]
+                sizes.append((counters["nodes"], counters["jsEventListeners"], heap, server))
+        tracemalloc.stop()
         assert tab.js("document.getElementById('log').children.length") == 50
         for first, last in zip(sizes[0], sizes[-1], strict=True):
             assert last < GROWTH * first, sizes

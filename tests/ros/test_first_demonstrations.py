@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image, Joy
 from tf2_msgs.msg import TFMessage
 
 from m2distill_policy.bringup.launch_config import PolicyLaunchConfig, SystemLaunchConfig
-from m2distill_policy.bringup.system import missing_policy, policy_nodes, system_nodes
+from m2distill_policy.bringup.system import missing_policy, next_step, policy_nodes, system_nodes
 from m2distill_policy.errors import UserError
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.policy.hand_frames import STATIC
@@ -45,6 +45,24 @@ def test_a_robot_that_is_not_described_cannot_be_recorded_and_the_line_names_wha
         policy_nodes(PolicyLaunchConfig(arm="unknown", record=str(tmp_path)))
     with pytest.raises(UserError, match="no checkpoint for ur_servo; set .*, or set record and teleop"):
         policy_nodes(PolicyLaunchConfig(arm="ur_servo"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "step"),
+    [
+        ({}, "m2distill instruct TEXT in another terminal"),
+        ({"dashboard": True}, "m2distill instruct TEXT in another terminal, or open http://127.0.0.1:8770"),
+        ({"checkpoint": "c", "arm": "ur_servo", "namespace": "left"}, "m2distill instruct --namespace left TEXT in"),
+        ({"arm": "ur_servo", "record": "episodes"}, "m2distill service recorder/start in another terminal, record dem"),
+        ({"arm": "ur_servo", "record": "e", "dashboard": True}, "open http://127.0.0.1:8770, record demonstrations"),
+        ({"arm": "ur_servo", "teleop": True}, "move the arm; to record demonstrations, start again with --record"),
+    ],
+)
+def test_the_next_step_is_one_that_the_nodes_can_do(chosen, step):
+    """Without a policy nobody can be instructed."""
+    line = next_step(SystemLaunchConfig(**chosen))
+    assert line.startswith(step) and "\n" not in line
+    assert ("instruct" in line) == (SystemLaunchConfig(**chosen).arm == "libero_sim" or "checkpoint" in chosen)
 
 
 class Operator:
@@ -99,6 +117,8 @@ def test_an_arm_without_a_checkpoint_is_teleoperated_recorded_and_imported(clien
     lines = (tmp_path / "out").read_text().splitlines()
     assert lines[0].startswith("no checkpoint: the policy is not started;")
     assert lines[1].startswith("running: recorder, teleop; logs in ")
+    assert lines[2].startswith("next: m2distill service recorder/start in another terminal, ")
+    assert lines[2].endswith(f"then m2distill import bag {tmp_path / 'episodes'} --out DATA")
     (bag,) = (tmp_path / "episodes").glob("2*")
     with AnyReader([bag]) as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}

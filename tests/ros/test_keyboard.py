@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from m2distill_policy.control.teleop import TeleopSettings
-from m2distill_policy.ros.teleop.keyboard import DO_NOT_MARK, MARK_PASTES, Keyboard
+from m2distill_policy.control.teleop import Teleoperator, TeleopSettings
+from m2distill_policy.ros.teleop.keyboard import BELL, DO_NOT_MARK, MARK_PASTES, Keyboard
 
 FORWARD = 1  # axis of "w", by the default settings
 
@@ -19,6 +19,7 @@ class Typist:
 
     def __init__(self, master: int, keyboard: Keyboard):
         self._master, self._keyboard, self._now_s = master, keyboard, 0.0
+        self.operator = Teleoperator(TeleopSettings())
         self.types("")
 
     def types(self, text: str, after_s: float = 0.02) -> tuple[bool, float]:
@@ -27,6 +28,7 @@ class Typist:
         time.sleep(0.02 if text else 0.0)  # for the terminal's driver
         self._now_s += after_s
         axes, buttons = self._keyboard.read(self._now_s)
+        self.operator.receive(axes, buttons, self._now_s)
         return bool(buttons[TeleopSettings().deadman_button]), axes[FORWARD]
 
 
@@ -58,6 +60,25 @@ def test_a_held_key_moves_until_its_repetitions_end(typist):
 def test_two_keys_at_once_are_both_held_and_space_releases_them(typist):
     assert typist.types("wa") == (True, 1.0)
     assert typist.types(" ") == (False, 0.0)
+
+
+def test_digits_are_orders_to_the_recorder_that_move_nothing(typist):
+    for key in "12345":
+        assert typist.types(key) == (False, 0.0)
+        assert typist.types(key, 0.1) == (False, 0.0)  # held
+    assert typist.operator.take_orders() == ["start", "keep", "discard", "success", "failure"]
+    assert typist.types("w") == (True, 1.0)
+    assert typist.types("1") == (True, 1.0)  # while the arm moves
+    assert typist.operator.take_orders() == ["start"]
+    typist.types("2345")  # pasted
+    assert typist.operator.take_orders() == []
+
+
+def test_the_bell_rings_in_the_terminal(terminal):
+    master, keyboard = terminal
+    keyboard.ring()
+    time.sleep(0.02)  # for the terminal's driver
+    assert os.read(master, 1000).decode().endswith(BELL)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ M2DISTILL_SCREENSHOTS a folder for screenshots.
 import base64
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,16 +15,13 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser, Tab, wait_for
-from test_dashboard import free_port
+from dashboard_system import free_port
+from test_teach import DEMOS, GIVEN, SUITE, copy_given
 
 from m2distill_sim.suites import suites
 from m2distill_training.cli import main
-from m2distill_training.runs.records import read_json
 
-GIVEN = os.environ.get("M2DISTILL_LEARNED_RUN", "")
-STEPS = os.environ.get("M2DISTILL_TEACH_STEPS", "")
 SCREENSHOTS = os.environ.get("M2DISTILL_SCREENSHOTS", "")
-SUITE, DEMOS = "libero_object", 16
 START_S, EPISODE_S, LEARN_S = 120.0, 240.0, 3600.0
 pytestmark = [
     pytest.mark.slow,
@@ -78,12 +74,7 @@ class Desk:
 def desk(tmp_path_factory) -> Iterator[Desk]:
     folder, port = tmp_path_factory.mktemp("desk"), free_port()
     run = folder / "run"
-    shutil.copytree(GIVEN, run, symlinks=True)
-    if STEPS:
-        config = json.loads((run / "config.json").read_text())
-        config["optim"]["budget"] = int(STEPS)
-        (run / "config.json").write_text(json.dumps(config))
-    known = {d["instruction"] for d in read_json(run / "data.json")}
+    known = copy_given(run)
     (task, *_) = [task for task in suites()[SUITE] if task.instruction not in known]
     if not (run / "current").exists():
         check = ["--assets", "builtin", "--episodes", "1", "--max-steps", "1", "--workers", "1", "--force"]

@@ -14,7 +14,8 @@ from harness import KNOWN, policy_node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Joy
+from recorder_client import Recorder, recorder_node
+from sensor_msgs.msg import Joy, JoyFeedback
 from std_msgs.msg import Bool, Float64
 
 from m2distill_interfaces.msg import PolicyStatus
@@ -178,6 +179,41 @@ def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):
     operator.wait_for_state(PolicyStatus.PAUSED, "the operator has released the arm")
     assert operator.call("start").success
     operator.wait_for_state(PolicyStatus.RUNNING)
+
+
+def test_buttons_start_label_and_end_episodes_and_every_answer_can_be_felt(operator, nodes, checkpoint_path, tmp_path):
+    """The deadman is free all the while. An order that is rejected is felt as five pulses."""
+    felt: list[bool] = []
+    operator.create_subscription(JoyFeedback, "joy/set_feedback", lambda m: felt.append(m.intensity > 0), 100)
+    log = nodes.log_path("teleop")
+
+    def press(number: int, pulses: int, answer: str) -> None:
+        felt.clear()
+        operator.stick = (STILL, [0] * 8)
+        sent = operator.sent_joy
+        operator.wait(lambda: operator.sent_joy > sent + 5, "messages with no button pressed")
+        operator.stick = (STILL, [int(i == number) for i in range(8)])
+        operator.wait(lambda: len(felt) == 2 * pulses, f"{pulses} pulses for {answer}; {felt}")
+        assert felt == [True, False] * pulses and answer in log.read_text()
+
+    operator.wait(lambda: operator.count_publishers("joy/set_feedback"), "the node")
+    press(7, 5, "start: no node offers recorder/start; start one with m2distill run --record")
+    with NodeProcesses([recorder_node(checkpoint_path, tmp_path / "episodes")], tmp_path) as recording:
+        recorder = Recorder(operator)
+        recorder.wait_until_up()
+        press(7, 1, "start: recording ")
+        press(6, 1, "success 'false'")
+        press(5, 1, "success 'true'")
+        press(3, 5, "keep: no instruction was received")
+        press(2, 3, "discard: discarded; ")
+        assert len(list((tmp_path / "episodes/discarded").iterdir())) == 1
+        press(7, 1, "start: recording ")
+        operator.publish_instruction(KNOWN[0])
+        recorder.record(30)
+        press(3, 2, "keep: kept ")
+        recording.check()
+    assert twists(operator)[-1].any()  # of the recorder's client alone: this node published none
+    assert not operator.active
 
 
 def test_parameters_read_at_startup_cannot_be_set_later(operator):

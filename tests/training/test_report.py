@@ -3,7 +3,6 @@
 import base64
 import csv
 import html
-import html.parser
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from report_reading import FRAME, PROBE, Reader, assert_legible
 
 from m2distill_policy.errors import UserError
 from m2distill_sim.suites import HELD_OUT, find_task
@@ -70,28 +70,6 @@ def report(runs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("report") / "compared.html"
     write_report(out, list(runs.values()), notes="a < b")
     return out
-
-
-class Reader(html.parser.HTMLParser):
-    """The text of every table cell, row by row, and every address that the page refers to."""
-
-    def __init__(self, page: str):
-        super().__init__()
-        self.rows, self.addresses, self.cell = [], [], None
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag == "tr":
-            self.rows.append([])
-        self.cell = tag in ("td", "th")
-
-    def handle_endtag(self, tag):
-        self.cell = False
-
-    def handle_data(self, data):
-        if self.cell:
-            self.rows[-1].append(data)
 
 
 def test_tables_show_the_metrics_with_intervals_and_every_task(runs, report):
@@ -166,12 +144,13 @@ def test_two_runs_of_one_seed_count_as_one_seed(runs, tmp_path):
     assert mean[1] == "2" and mean[2].startswith("77% (")
 
 
-def test_negative_numbers_are_aligned_as_numbers():
-    assert page._table(["NBT"], [["-5% (-9% to 1%)"]]).count('class="n"') == 1
-    assert page._table(["run"], [["-dashed"]]).count('class="n"') == 0
-    for text in ("87% (70% to 95%)", "-3%", "0.5", 4, -4, "-", "+2", "8 of 10 (49% to 94%)"):
-        assert page._table(["x"], [[text]]).count('class="n"') == 1, text
-    assert ".n{text-align:right" in page.STYLE
+def test_columns_of_numbers_are_aligned_to_the_right_with_their_headings():
+    numbers = ("87% (70% to 95%)", "-5% (-9% to 1%)", "-3%", "0.5", 4, -4, "-", "+2", "8 of 10 (49% to 94%)")
+    for text in (*numbers, "20, 10 of an earlier task"):
+        assert page._table(["x"], [[text]]).count("class=n") == 2, text
+    for text in ("-dashed", "195e420814c6ccec2270bbec", "f8d6717e1170", "2 pots of milk"):
+        assert page._table(["x"], [[text], [1]]).count("class=n") == 0, text
+    assert "td.n,th.n{text-align:right" in page.STYLE
 
 
 def test_every_source_and_machine_that_trained_is_named(runs, tmp_path):
@@ -198,7 +177,8 @@ def test_runs_of_one_name_have_distinct_labels(runs, tmp_path):
     shutil.copytree(runs["m2distill"], copy)
     write_report(tmp_path / "report.html", [runs["m2distill"], copy])
     rows = Reader((tmp_path / "report.html").read_text()).rows
-    assert [row[0] for row in rows[1:3]] == [f"m2distill ({runs['m2distill']})", f"m2distill ({copy})"]
+    names = [f"{path.parent.name}/m2distill" for path in (runs["m2distill"], copy)]
+    assert [row[0] for row in rows[1:3]] == [f"m2distill ({name})" for name in names]
 
 
 def test_libero_s_variant_is_shown_under_its_name(runs, tmp_path):
@@ -266,30 +246,6 @@ def test_the_evaluation_of_a_checkpoint_is_reported_by_the_command(runs, tmp_pat
 def test_a_run_without_evaluation_is_rejected(tmp_path):
     with pytest.raises(UserError, match="has no evaluation.json; run: m2distill evaluate"):
         write_report(tmp_path / "report.html", [tmp_path])
-
-
-PROBE = """<script>
-addEventListener('load', () => {
-  const boxes = [...document.querySelectorAll('img,table,video,h2')].map(e => {
-    const b = e.getBoundingClientRect();
-    return [e.tagName, b.width, b.height, e.tagName != 'IMG' || e.naturalWidth > 0, b.right];
-  });
-  const pre = document.createElement('pre');
-  pre.id = 'probe';
-  const links = [...document.querySelectorAll('a')].map(a => a.getAttribute('href'));
-  const missing = links.filter(href => !document.querySelector(href));
-  pre.textContent = JSON.stringify({links: links.length, missing, boxes,
-    page: document.documentElement.scrollWidth, window: innerWidth});
-  document.body.append(pre);
-});
-</script></body>"""
-FRAME = """<!doctype html><iframe style="width:{width}px;height:900px;border:0" srcdoc="{page}"></iframe><script>
-addEventListener("load", () => {{
-  const frame = document.querySelector("iframe");
-  document.body.append(document.importNode(frame.contentDocument.getElementById("probe"), true));
-  frame.remove();
-}});
-</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt install chromium)")
@@ -372,6 +328,29 @@ def named(figure, axis: str) -> bool:
     whole = figure.get_supxlabel() if axis == "x" else figure.get_supylabel()
     shown = [axes for axes in figure.axes if axes.get_visible()]
     return bool(whole) or all(axes.get_xlabel() if axis == "x" else axes.get_ylabel() for axes in shown)
+
+
+def test_no_text_of_a_figure_is_cut_or_covered(runs, tmp_path):
+    """Runs of two methods and seeds with long names, one of them with a single loss term, and tiny losses."""
+    paths = []
+    for seed in (0, 1):
+        for name, run in runs.items():
+            path = tmp_path / f"lab_with_a_long_name_{seed}" / f"{name}_on_the_second_robot_of_the_lab"
+            shutil.copytree(run, path)
+            (path / "config.json").write_text(json.dumps({**read_json(path / "config.json"), "seed": seed}))
+            lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+            small = {"text", "extra"}
+            lines = [{key: x * (1e-5 if key in small else 1) for key, x in line.items()} for line in lines]
+            (path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            paths.append(path)
+    loaded = load_runs(paths)
+    assert loaded[0].label == "m2distill (lab_with_a_long_name_0/m2distill_on_the_second_robot_of_the_lab)"
+    with_all = (figures.comparison, figures.forgetting, figures.drift)
+    for figure in (*(draw(loaded) for draw in with_all), *map(figures.matrix, loaded), *map(figures.losses, loaded)):
+        assert_legible(figure)
+    titles = [axes.get_title() for axes in figures.losses(loaded[0]).axes]
+    assert titles[0] == "bc, nats" and "policy, nats" in titles
+    assert [len(figures.losses(run).axes) for run in loaded[:2]] == [5, 1]
 
 
 def test_every_axis_has_a_name(runs):

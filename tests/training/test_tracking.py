@@ -121,6 +121,24 @@ def test_mlflow_receives_the_log(libero_file, tmp_path, monkeypatch):
     assert [(x.step, x.value) for x in history] == [(line["step"], line["loss"]) for line in RunFolder(out).metrics()]
 
 
+def test_trackio_receives_the_log_on_this_machine(libero_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    out = tmp_path / "run"
+    words = ["train", "--preset", "debug", "--budget", "2", "--data", str(libero_file()), "--out", str(out)]
+    assert main.run([*words, "--track", "trackio"]) == 0
+    lines = RunFolder(out).metrics()
+    again = tracking.RunTracking(out, "trackio")
+    again.send([(2, {"success/mean": 0.5})])
+    again.close()
+    logged = SQLiteStorage.get_logs(tracking.PROJECT, "run")
+    assert [x["step"] for x in logged] == [*(line["step"] for line in lines), 2]  # nothing was sent twice
+    assert [x["loss"] for x in logged[:-1]] == pytest.approx([line["loss"] for line in lines])
+    assert logged[-1]["success/mean"] == 0.5
+
+
 def test_a_tracker_that_fails_does_not_stop_the_training(libero_file, tmp_path, monkeypatch, capsys):
     class Broken:
         def __init__(self, *arguments):

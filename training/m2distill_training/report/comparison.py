@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from m2distill_policy.errors import UserError
 from m2distill_training.evaluation.compare import Comparison, ComparisonResult
 from m2distill_training.evaluation.paired import METRICS
+from m2distill_training.report.figures import fitted
 from m2distill_training.report.latex import latex_text
 from m2distill_training.report.styles import COLORS
 from m2distill_training.runs.records import write_atomic
@@ -105,7 +106,8 @@ def paired_differences(result: ComparisonResult) -> Figure:
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     baseline = result.comparisons[0].baseline
-    figure.supxlabel(f"difference from {baseline}, percentage points; dots: seeds, line: 95 % interval", fontsize=8)
+    text = f"difference from {baseline}, percentage points; dots: seeds, line: 95 % interval"
+    figure.supxlabel(fitted(figure, text), fontsize=8)
     return figure
 
 

@@ -15,6 +15,8 @@ from m2distill_training.report.styles import COLORS, RunStyle, run_styles
 
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
 NOT_A_TERM = {"stage", "step", "loss", "lr", "grad_norm", "steps_per_s"}
+UNITS = {"bc": "nats", "policy": "nats"}  # of loss terms; the others are shares of a mean square, or have none
+CHARACTER_IN = 0.062  # width of a character of 8 points, generously
 METRICS = {"fwt": "FWT: success when learned", "nbt": "NBT: success lost later", "auc": "AUC: success over all stages"}
 
 
@@ -29,9 +31,10 @@ def comparison(runs: list[ReportedRun]) -> Figure:
                 axes.barh(row, value, color=style.color, height=0.62)
                 axes.plot(interval, [row, row], color="#1c2430", linewidth=1.5)
         axes.set_title(title, fontsize=9)
-        axes.set_yticks(rows, [run.label for run in runs], fontsize=8)
+        axes.set_yticks(rows, [textwrap.fill(run.label, 36) for run in runs], fontsize=8)
         axes.axvline(0, color="#1c2430", linewidth=0.8)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         if name != "nbt":  # can be negative
             axes.set_xlim(0, 1)
         axes.set_xlabel("success, %" if name != "nbt" else "success lost, %", fontsize=8)
@@ -60,7 +63,7 @@ def matrix(run: ReportedRun) -> Figure:
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(run.label, fontsize=9)
+    axes.set_title(fitted(figure, run.label, besides_in=0.7), fontsize=8)
     return figure
 
 
@@ -154,9 +157,11 @@ def losses(run: ReportedRun) -> Figure | None:
                 color=COLORS[(stage - 1) % len(COLORS)],
             )
         axes.set_xlim(0, starts[max(starts)] + last[max(last)])
-        axes.set_title(name, fontsize=9)
+        axes.set_title(f"{name}, {UNITS[name]}" if name in UNITS else name, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.4g}")  # no power of ten above the axis, where the title is
         _plain(axes, "y")
-    figure.supxlabel("gradient steps; a dotted line begins a stage", fontsize=8)
+    figure.supxlabel(fitted(figure, "gradient steps; a dotted line begins a stage"), fontsize=8)
     figure.supylabel("mean over the batch", fontsize=8)
     return figure
 
@@ -212,11 +217,24 @@ def _panels(n: int, width: float, height: float, columns: int = 4) -> tuple[Figu
 
 
 def _legend(figure: Figure, panels: list[Axes]) -> None:
-    """Draw one legend above all panels."""
+    """Draw one legend above all panels, with as many columns as the figure is wide, and make room for it."""
     handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        fitted(figure, label, besides_in=0.6): handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    longest = max(len(line) for label in handles for line in label.split("\n"))
+    columns = max(1, min(4, int(figure.get_figwidth() / (0.6 + CHARACTER_IN * longest))))
+    lines = sum(1 + label.count("\n") for label in handles)
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-lines // columns))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper center", ncols=columns, fontsize=8, frameon=False
+    )
+
+
+def fitted(figure: Figure, text: str, besides_in: float = 0.0) -> str:
+    """Return a text of 8 points in lines that fit the width of a figure, less `besides_in`."""
+    return textwrap.fill(text, max(10, int((figure.get_figwidth() - besides_in) / CHARACTER_IN)))
 
 
 def _plain(axes: Axes, grid: Literal["x", "y"]) -> None:

@@ -36,17 +36,19 @@ h1{font-size:1.6rem;margin-bottom:0}h2{font-size:1.15rem;margin-top:2.2rem;borde
 h3{font-size:1rem;margin:1.2rem 0 .4rem}h4{font-size:.9rem;margin:.8rem 0 .3rem}.note{color:var(--dim);max-width:52rem}
 .wide{overflow-x:auto;max-width:100%}table{border-collapse:collapse;margin:.6rem 0}
 th,td{padding:.35rem .8rem;text-align:left;border-bottom:1px solid var(--line)}
-th{font-weight:600;color:var(--dim)}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{font-weight:600;color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}
 .matrix td,.matrix th{text-align:center;padding:.3rem .5rem}.matrix th[colspan]{font-weight:400}
 td.cell{background:color-mix(in srgb,var(--full) var(--s),var(--pale));border:2px solid var(--bg)}
 td.cell,td.cell a{color:var(--fg)}td.dark,td.dark a{color:#fff}
 .row{display:flex;flex-wrap:wrap;gap:1.2rem;align-items:flex-end}figure{margin:0}
 figcaption{color:var(--dim);font-size:.85rem}:target{outline:2px solid var(--dim)}
 video{width:30rem;max-width:100%;background:#000}img{max-width:100%;height:auto;background:#fff}pre{overflow-x:auto}
-@media(max-width:40rem){.figure{overflow-x:auto}.figure img{max-width:none;min-width:100%;width:46rem}}
+@media(prefers-color-scheme:dark){.figure img{filter:invert(.91) hue-rotate(180deg)}}
+@media(max-width:40rem){.figure{overflow-x:auto}.figure img{max-width:46rem}th,td{padding:.35rem .5rem}}
 """
 MAIN_PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "transformers")
 PNG_DPI = 160
+NUMBER = re.compile(r"[-+]?\d[\d.]*%?( of \d+)?( \(.*\)|, \d+ of an earlier task)?$")
 
 
 def write_report(out: Path, runs: list[Path], title: str = "m2distill report", notes: str = "") -> None:
@@ -306,15 +308,20 @@ def _note(text: str) -> str:
 
 
 def _table(head: list[str], rows: list[list]) -> str:
-    def cell(value: object) -> str:
-        numeric = isinstance(value, int | float) or value == "-" or re.match(r"[-+]?\d", str(value))
-        return f'<td class="n">{html.escape(str(value))}</td>' if numeric else f"<td>{html.escape(str(value))}</td>"
+    """Return a table as HTML; a column of numbers is aligned to the right, with its heading."""
+    is_number = [all(_is_number(row[i]) for row in rows) for i in range(len(head))]
 
-    return (
-        f'<div class="wide"><table><tr>{"".join(f"<th>{html.escape(h)}</th>" for h in head)}</tr>'
-        + "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
-        + "</table></div>"
-    )
+    def line(tag: str, values: list) -> str:
+        cells = zip(values, is_number, strict=True)
+        return "".join(f"<{tag}{' class=n' if n else ''}>{html.escape(str(value))}</{tag}>" for value, n in cells)
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{line("th", head)}</tr>{body}</table></div>'
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a cell is a number, perhaps with its unit, its total or its interval, or stands for one."""
+    return value == "-" or bool(NUMBER.match(str(value)))
 
 
 def _measured(value: float | None, interval: Sequence[float] | None) -> str:

@@ -58,19 +58,32 @@ def task_titles(runs: list[ReportedRun]) -> dict[TaskKey, str]:
 
 def load_runs(paths: list[Path]) -> list[ReportedRun]:
     """Read evaluated runs. Raises RunError for a folder that has not been evaluated or is damaged."""
-    named = Counter(path.name for path in paths)
-    return [load_run(path, named[path.name] == 1) for path in paths]
+    return [load_run(path, _short(path, paths)) for path in paths]
 
 
-def load_run(path: Path, name_is_unique: bool = True) -> ReportedRun:
-    """Read one evaluated run, or the evaluation of one checkpoint. Raises RunError."""
+def _short(path: Path, paths: list[Path]) -> str:
+    """Return the shortest end of a path that no other one has: its name, with as many folders as are needed."""
+    others = [other.parts for other in paths if other != path]
+    for n in range(1, len(path.parts)):
+        if path.parts[-n:] not in [other[-n:] for other in others]:
+            return str(Path(*path.parts[-n:]))
+    return str(path)
+
+
+def load_run(path: Path, name: str = "") -> ReportedRun:
+    """Read one evaluated run, or the evaluation of one checkpoint. Raises RunError.
+
+    Args:
+        path: its folder.
+        name: end of its path that no other run of the page has; by default the name of its folder.
+    """
     if _is_of_checkpoint(path):
         return _checkpoint(path)
     evaluation = read_evaluation(path)
     config = read_json(path / "config.json", CONFIG)
     return ReportedRun(
         path,
-        _label(path, config["strategy"], name_is_unique),
+        _label(name or path.name, config["strategy"]),
         config,
         RunFolder(path).data(),
         evaluation,
@@ -116,10 +129,8 @@ def read_evaluation(run: Path) -> dict:
     return read_json(run / "evaluation.json", is_evaluation, f"run again: m2distill evaluate {run}")
 
 
-def _label(path: Path, strategy: str, name_is_unique: bool) -> str:
-    if path.name == strategy and name_is_unique:
-        return strategy
-    return f"{strategy} ({path.name if name_is_unique else path})"
+def _label(name: str, strategy: str) -> str:
+    return strategy if name == strategy else f"{strategy} ({name})"
 
 
 def _drift(path: Path) -> list[dict]:

@@ -92,6 +92,20 @@ def missing_policy(config: PolicyLaunchConfig) -> str:
     )
 
 
+def next_step(config: PolicyLaunchConfig) -> str:
+    """Return what to do in another terminal, or on the page, once the nodes run."""
+    page = f"open http://127.0.0.1:{config.dashboard_port}" if config.dashboard else ""
+    namespace = f"--namespace {config.namespace} " if config.namespace else ""
+    if not _teaches_first(config):
+        return f"m2distill instruct {namespace}TEXT in another terminal" + (f", or {page}" if page else "")
+    if not config.record:
+        return "move the arm; to record demonstrations, start again with --record FOLDER" + (
+            f"; {page} to watch" if page else ""
+        )
+    record = page or f"m2distill service {namespace}recorder/start in another terminal"
+    return f"{record}, record demonstrations (docs/recording.md), then m2distill import bag {config.record} --out DATA"
+
+
 def _teaches_first(config: PolicyLaunchConfig) -> bool:
     return not config.checkpoint and resolve_arm(config.arm) != SIMULATED_ARM
 
@@ -150,8 +164,7 @@ def run(config: SystemLaunchConfig, log_dir: Path) -> NoReturn:
         if line := missing_policy(config):
             print(line, flush=True)
         print(f"running: {', '.join(nodes.pids)}; logs in {log_dir}/; press Ctrl-C to stop", flush=True)
-        page = f", or open http://127.0.0.1:{config.dashboard_port}" if config.dashboard else ""
-        print(f"next: m2distill instruct TEXT in another terminal{page}", flush=True)
+        print(f"next: {next_step(config)}", flush=True)
         while True:
             nodes.check()
             time.sleep(0.5)

@@ -17,13 +17,16 @@ from m2distill_policy.safety.arm_presets import limits_from_settings
 from m2distill_policy.utils.parameters import parameter
 
 AXES = 6  # x, y, z, then rotation about them
+ORDERS = ("start", "keep", "discard", "success", "failure")  # to the recorder, each with a button
+BUTTONS = ("deadman", "open", "close", *ORDERS)
 
 
 @dataclass(frozen=True)
 class TeleopSettings:
     """Parameters of the joystick.
 
-    The defaults fit a gamepad as joy_node numbers it: left stick 0 and 1, right stick 3 and 4, triggers 2 and 5.
+    The defaults fit a gamepad as joy_node numbers it. Axes: left stick 0 and 1, right stick 3 and 4, triggers 2 and 5.
+    Buttons: A 0, B 1, X 2, Y 3, left shoulder 4, right shoulder 5, back 6, start 7.
     """
 
     axes: tuple[float, ...] = parameter(
@@ -41,6 +44,17 @@ class TeleopSettings:
     deadman_button: int = parameter(4, "button that is held while the arm may move", at_least=0, at_most=63)
     open_button: int = parameter(1, "button that opens the gripper", at_least=0, at_most=63)
     close_button: int = parameter(0, "button that closes the gripper", at_least=0, at_most=63)
+    start_button: int = parameter(7, "button that starts an episode of the recorder; -1: none", at_least=-1, at_most=63)
+    keep_button: int = parameter(3, "button that ends the episode and keeps it; -1: none", at_least=-1, at_most=63)
+    discard_button: int = parameter(
+        2, "button that ends the episode and discards it; -1: none", at_least=-1, at_most=63
+    )
+    success_button: int = parameter(
+        5, "button that labels the open episode a success; -1: none", at_least=-1, at_most=63
+    )
+    failure_button: int = parameter(
+        6, "button that labels the open episode a failure; -1: none", at_least=-1, at_most=63
+    )
     dead_zone: float = parameter(0.05, "deflection below which an axis counts as centred", at_least=0.0, at_most=0.9)
     linear_m_s: float = parameter(0.1, "speed at full deflection, in m/s", at_least=0.001, at_most=1.0)
     angular_rad_s: float = parameter(0.5, "rotation speed at full deflection, in rad/s", at_least=0.001, at_most=3.0)
@@ -68,6 +82,13 @@ class TeleopSettings:
                 raise UserError(f"{field.name} has {len(value)} numbers, expected {AXES}: x, y, z, roll, pitch, yaw")
         if not all(axis.is_integer() for axis in self.axes):
             raise UserError(f"axes is {self.axes}, expected whole numbers; -1: none")
+        functions: dict[int, str] = {}
+        for name in (f"{function}_button" for function in BUTTONS):
+            number = getattr(self, name)
+            if number in functions:
+                raise UserError(f"{name} and {functions[number]} are both {number}; give each a button of its own")
+            if number >= 0:
+                functions[number] = name
 
 
 def teleop_defaults(arm: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,6 +133,8 @@ class Teleoperator:
         self._needs_press = False  # the deadman counts only after it was released
         self._deflection = np.zeros(AXES)
         self._width_m: float | None = None
+        self._down: set[str] | None = None  # orders whose buttons are down; None: unknown
+        self._orders: list[str] = []
 
     def receive(self, axes: Sequence[float], buttons: Sequence[int], now_s: float) -> None:
         """Process a joystick message. A malformed one releases the deadman."""
@@ -123,6 +146,7 @@ class Teleoperator:
             self._reject(f"the joystick has {len(buttons)} buttons, the deadman is button {s.deadman_button}")
         else:
             self.problem = ""
+            self._press(buttons, now_s)
             self._received_s = now_s
             pressed = bool(buttons[s.deadman_button])
             self._needs_press &= pressed
@@ -134,6 +158,19 @@ class Teleoperator:
             elif self._deadman and buttons[s.close_button]:
                 self._width_m = 0.0
 
+    def _press(self, buttons: Sequence[int], now_s: float) -> None:
+        """Note the orders whose buttons are newly down. One that is down after a silence may have been down before."""
+        numbers = {order: getattr(self.settings, f"{order}_button") for order in ORDERS}
+        down = {order for order, i in numbers.items() if 0 <= i < len(buttons) and buttons[i]}
+        if self._down is not None and now_s - self._received_s <= self.settings.joy_timeout_s:
+            self._orders += [order for order in ORDERS if order in down - self._down]
+        self._down = down
+
+    def take_orders(self) -> list[str]:
+        """Return the orders to the recorder since the last call. They do not need the deadman."""
+        orders, self._orders = self._orders, []
+        return orders
+
     def gripper_commanded(self, width_m: float) -> None:
         """Continue another node's command to the gripper at the next takeover."""
         if math.isfinite(width_m):
@@ -142,6 +179,7 @@ class Teleoperator:
     def release(self) -> None:
         """Count the deadman as released until it is released and pressed again."""
         self._deadman, self._needs_press = False, True
+        self._down, self._orders = None, []
 
     def motion(self, now_s: float) -> Motion | None:
         """Return the motion to command, or None if the deadman is not held.
@@ -159,4 +197,4 @@ class Teleoperator:
 
     def _reject(self, problem: str) -> None:
         self.problem = problem
-        self._deadman = False
+        self._deadman, self._down = False, None

@@ -2,7 +2,8 @@
 
 While it is held, `operator_active` is published with every command, and a policy that receives it pauses until ~/start
 or an instruction. Releasing the deadman, silence of the joystick, and the end or the suspension of the node publish one
-zero velocity. Old joystick messages, pasted text and escape sequences do not move the arm.
+zero velocity. Old joystick messages, pasted text and escape sequences do not move the arm. Further buttons start, label
+and end episodes of the recorder; a vibration or the terminal's bell confirms them.
 """
 
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import Joy, JoyFeedback
 from std_msgs.msg import Bool, Float64
 
 from m2distill_policy.bringup.parameters import ArmParameters, TeleopParameters
@@ -23,6 +24,7 @@ from m2distill_policy.ros.common.servo import ServoSwitch
 from m2distill_policy.ros.policy.gripper import make_gripper
 from m2distill_policy.ros.policy.outputs import AT_REST, FLUSH_LIMIT
 from m2distill_policy.ros.teleop.keyboard import Keyboard
+from m2distill_policy.ros.teleop.recorder_orders import RecorderOrders, vibration
 from m2distill_policy.safety.arm_presets import load_arm, output_from_settings
 
 KEYBOARD_PERIOD_S = 0.02
@@ -52,6 +54,7 @@ class TeleopNode(Node):
         self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self._active_pub = self.create_publisher(Bool, "operator_active", 10)
         self._keyboard = None
+        self._vibration_pub = None
         if chosen.device == "keyboard":
             self._keyboard = Keyboard(settings)
             self.get_logger().info(self._keyboard.HELP)
@@ -60,6 +63,8 @@ class TeleopNode(Node):
             # Depth 1: after a stall only the newest message counts. rclpy's type of a callback has no second argument.
             on_joy: Any = self._on_joy
             self.create_subscription(Joy, "joy", on_joy, 1)
+            self._vibration_pub = self.create_publisher(JoyFeedback, "joy/set_feedback", 10)
+        self._recorder = RecorderOrders(self, self._signal)
         self.create_timer(1 / chosen.rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_timer(SERVO_PERIOD_S, self._check_servo, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -100,6 +105,7 @@ class TeleopNode(Node):
         self._operator.receive(message.axes, message.buttons, time.monotonic())
         if self._operator.problem not in ("", before):
             self.get_logger().error(self._operator.problem)
+        self._send_orders()
 
     def _why_old(self, message: Joy, info: dict[str, int]) -> str:
         """Return why a message is ignored: it was stamped or sent too long ago; empty if it is used.
@@ -126,6 +132,18 @@ class TeleopNode(Node):
         assert self._keyboard is not None  # or this timer does not exist
         now_s = time.monotonic()
         self._operator.receive(*self._keyboard.read(now_s), now_s)
+        self._send_orders()
+
+    def _send_orders(self) -> None:
+        for order in self._operator.take_orders():
+            self._recorder.send(order)
+
+    def _signal(self, on: bool) -> None:
+        """Begin or end a pulse of the joystick's vibration, or ring the terminal's bell at its beginning."""
+        if self._vibration_pub is not None:
+            self._vibration_pub.publish(vibration(on))
+        elif self._keyboard is not None and on:
+            self._keyboard.ring()
 
     def _tick(self) -> None:
         motion = self._operator.motion(time.monotonic())

@@ -1,7 +1,7 @@
 """Keyboard of a terminal as a joystick.
 
 A terminal reports presses and their repetition, but no release. A key counts as held until it has not been repeated for
-a moment, and every key that moves the arm is also the deadman.
+a moment, and every key that moves the arm is also the deadman. Other keys are the buttons for the recorder.
 
 Text that nobody types key by key moves nothing: pasted lines, escape sequences of other keys, and what was typed while
 the node did not read. All keys count as released then, until the terminal has been quiet for a moment. Any key without
@@ -15,7 +15,7 @@ import sys
 import termios
 import tty
 
-from m2distill_policy.control.teleop import TeleopSettings
+from m2distill_policy.control.teleop import BUTTONS, ORDERS, TeleopSettings
 from m2distill_policy.errors import UserError
 
 KEYS = {
@@ -33,6 +33,8 @@ KEYS = {
     "l": (5, -1.0),
 }
 OPEN, CLOSE = "q", "e"
+ORDER_KEYS = dict(zip("12345", ORDERS, strict=True))
+BELL = "\a"
 FIRST_REPEAT_S, REPEAT_S = 0.6, 0.15  # a held key is repeated after a delay, then quickly
 MAX_KEYS_HZ = 100  # repetitions of a held key
 MAX_AT_ONCE = 2  # different keys that a person presses between two reads
@@ -46,6 +48,7 @@ class Keyboard:
 
     HELP = (
         "w/s forward, back  a/d left, right  r/f up, down  u/o roll  i/k pitch  j/l yaw  q open  e close; "
+        f"{'  '.join(f'{key} {order}' for key, order in ORDER_KEYS.items())}; "
         "hold a key to move, release it or press space to stop, Ctrl-C ends"
     )
 
@@ -76,6 +79,10 @@ class Keyboard:
             termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
         self._write(DO_NOT_MARK)
 
+    def ring(self) -> None:
+        """Ring the bell of the terminal."""
+        self._write(BELL)
+
     def _write(self, sequence: str) -> None:
         with contextlib.suppress(OSError):  # the terminal is closed
             os.write(self._file, sequence.encode())
@@ -99,16 +106,19 @@ class Keyboard:
             motion, deflection = KEYS[key]
             if s.axes[motion] >= 0:
                 axes[int(s.axes[motion])] = deflection * s.axis_signs[motion]
-        buttons = [0] * (1 + max(s.deadman_button, s.open_button, s.close_button))
+        buttons = [0] * (1 + max(getattr(s, f"{function}_button") for function in BUTTONS))
         buttons[s.open_button], buttons[s.close_button] = int(OPEN in self._held), int(CLOSE in self._held)
         buttons[s.deadman_button] = int(bool(self._held.keys() & {*KEYS, OPEN, CLOSE}))
+        for key, order in ORDER_KEYS.items():
+            if (number := getattr(s, f"{order}_button")) >= 0:
+                buttons[number] = int(key in self._held)
         return axes, buttons
 
     def _is_by_hand(self, typed: str, now_s: float) -> bool:
         """Return whether these are keys of this node, no more than a person presses and a terminal repeats."""
         since_s = 0.0 if self._read_s is None else now_s - self._read_s
         return (
-            set(typed) <= {*KEYS, OPEN, CLOSE}
+            set(typed) <= {*KEYS, OPEN, CLOSE, *ORDER_KEYS}
             and len(set(typed)) <= MAX_AT_ONCE
             and since_s <= STALL_S
             and len(typed) <= MAX_AT_ONCE + MAX_KEYS_HZ * since_s

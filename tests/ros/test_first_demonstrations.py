@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import psutil
 import pytest
+from geometry_msgs.msg import PoseStamped, TransformStamped
 from harness import START_LIMIT_S, Client
 from rclpy.qos import qos_profile_sensor_data
 from recorder_client import Recorder
@@ -15,15 +16,17 @@ from tf2_msgs.msg import TFMessage
 
 from m2distill_policy.bringup.launch_config import PolicyLaunchConfig, SystemLaunchConfig
 from m2distill_policy.bringup.system import missing_policy, next_step, policy_nodes, system_nodes
+from m2distill_policy.cameras import find_camera
 from m2distill_policy.errors import UserError
+from m2distill_policy.observations.poses import Pose
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.policy.hand_frames import STATIC
-from m2distill_policy.spec import PANDA_FINGERS, PANDA_JOINTS
+from m2distill_policy.spec import HAND_DOWN, PANDA_FINGERS, PANDA_JOINTS
 from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.rosbag.bag_import import import_bags
 
 INSTRUCTION = "put the cup on the shelf"
-OWN = "extends: fr3_servo  # with its own camera\ncameras: [front]\ncamera_topics: [/cam/image]\nimage_px: 32\n"
+OWN = "extends: {preset}  # with its own camera\ncameras: [front]\ncamera_topics: [/cam/image]\nimage_px: 32\n"
 
 
 def test_everything_but_the_policy_is_chosen_and_one_line_states_it(tmp_path):
@@ -66,9 +69,12 @@ def test_the_next_step_is_one_that_the_nodes_can_do(chosen, step):
 
 
 class Operator:
-    """An FR3 with one camera, and the person who holds the joystick."""
+    """An FR3 with one camera, and the person who holds the joystick. Its hand, known by TF, is where it is sent."""
 
     def __init__(self, client: Client):
+        self.axes = [0.0] * 8
+        self.hand = conversions.pose_from_numpy(Pose(np.array([0.5, 0.0, 0.4]), np.array(HAND_DOWN)), 0, "fr3_link0")
+        client.create_subscription(PoseStamped, "target_pose", self.follow, 100)
         client.destroy_publisher(client.image_pubs.pop("wrist"))
         client.destroy_publisher(client.image_pubs.pop("agentview"))
         client.sizes = {}
@@ -88,27 +94,43 @@ class Operator:
         self.camera.publish(conversions.image_from_numpy(pixels, now_ns, "cam"))
         buttons = [0] * 12
         buttons[4] = buttons[0] = 1  # the deadman and the gripper
-        joy = Joy(axes=[0.5, 0.7, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], buttons=buttons)
+        joy = Joy(axes=self.axes, buttons=buttons)
         joy.header.stamp = conversions.stamp_from_ns(now_ns)
         self.joy.publish(joy)
-        self.tf.publish(TFMessage())
+        self.show_hand()
+
+    def show_hand(self) -> None:
+        edge, pose = TransformStamped(child_frame_id="fr3_hand_tcp"), self.hand.pose
+        edge.header.frame_id, edge.header.stamp = "fr3_link0", self.client.get_clock().now().to_msg()
+        shift, edge.transform.rotation = edge.transform.translation, pose.orientation
+        shift.x, shift.y, shift.z = pose.position.x, pose.position.y, pose.position.z
+        self.tf.publish(TFMessage(transforms=[edge]))
+
+    def follow(self, message: PoseStamped) -> None:
+        self.hand = message
+        self.show_hand()
+        self.client.received.append(("target_pose", message))
 
 
-def test_an_arm_without_a_checkpoint_is_teleoperated_recorded_and_imported(client, tmp_path):
-    (tmp_path / "arm.yaml").write_text(OWN)
+@pytest.mark.parametrize(
+    ("preset", "topic", "gain"), [("fr3_servo", "twist_cmd", 0.25), ("fr3_impedance", "target_pose", 1.0)]
+)
+def test_an_arm_without_a_checkpoint_is_teleoperated_recorded_and_imported(client, tmp_path, preset, topic, gain):
+    (tmp_path / "arm.yaml").write_text(OWN.format(preset=preset))
     command = [sys.executable, "-m", "m2distill_policy.bringup.system", "--arm", str(tmp_path / "arm.yaml")]
     command += ["--record", str(tmp_path / "episodes"), "--teleop", "--log-dir", str(tmp_path / "log")]
     with (tmp_path / "out").open("w") as out:
         system = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     operator, recorder = Operator(client), Recorder(client)
     try:
-        client.wait(lambda: recorder.diagnostics_of() and client.of("twist_cmd"), "both nodes", START_LIMIT_S)
+        client.wait(lambda: recorder.diagnostics_of() and client.of(topic), "both nodes", START_LIMIT_S)
         client.wait(operator.camera.get_subscription_count, "the recorder's camera")
-        assert client.of("twist_cmd")[-1].header.frame_id == "fr3_link0"
+        assert client.of(topic)[-1].header.frame_id == "fr3_link0"
         client.wait(lambda: recorder("start").success or recorder("keep") is None, "an episode")
         recorder.command(f"instruction {INSTRUCTION}", lambda: True)
-        moved = len(client.of("twist_cmd"))
-        client.wait(lambda: len(client.of("twist_cmd")) > moved + 30, "motion")
+        operator.axes[:2] = 0.5, 0.7
+        moved = len(client.of(topic))
+        client.wait(lambda: len(client.of(topic)) > moved + 30, "motion")
         kept = recorder("keep")
         assert kept.success, kept.message
     finally:
@@ -122,7 +144,17 @@ def test_an_arm_without_a_checkpoint_is_teleoperated_recorded_and_imported(clien
     (bag,) = (tmp_path / "episodes").glob("2*")
     with AnyReader([bag]) as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
-    assert counts["/tf"] > 10 and counts["/tf_static"] == 1 and "/ee_pose" not in counts
+    assert counts["/tf"] > 10 and counts["/tf_static"] == 1 and counts[f"/{topic}"] > 10
+    by_pose = topic == "target_pose"  # then the import needs the hand's pose, which the recorder takes from TF
+    assert counts["/ee_pose"] > 10 if by_pose else "/ee_pose" not in counts
     (report,) = import_bags([tmp_path / "episodes"], tmp_path / "data")
-    with open_libero(tmp_path / "data" / report.file, "as_stored", ["front"]) as demos:
+    with open_libero(tmp_path / "data" / report.file, "as_stored", [find_camera("front")]) as demos:
         assert demos.instruction == INSTRUCTION and demos.robot.joint_names[0] == "fr3_joint1"
+        (demo,) = demos.demos()
+    deflection = (np.array([0.7, 0.5]) - 0.05) / 0.95  # forward and left, beyond the dead zone
+    commanded = 0.1 * deflection / (gain * 0.05 * 20)  # m/s, as a share of the full action
+    given = demo.action[:, :2] / commanded
+    np.testing.assert_allclose(given[:, 0], given[:, 1], atol=1e-3)
+    np.testing.assert_allclose(given, np.round(given), atol=1e-3)  # a hand that was seen late is several steps behind
+    assert 0.8 < given.mean() < 1.8 and round(np.median(given)) in (1, 2)
+    np.testing.assert_allclose(demo.action[:, 2:], np.tile([0.0, 0.0, 0.0, 0.0, 1.0], (len(given), 1)), atol=1e-6)

@@ -93,4 +93,4 @@ def test_the_arm_runs_on_tf_and_holds_without_it(client: Client, nodes):
 def test_without_tf2_msgs_the_frame_is_rejected_with_what_to_do(monkeypatch):
     monkeypatch.setattr(hand_frames, "TFMessage", None)
     with pytest.raises(UserError, match="ee_frame is 'tcp', but tf2_msgs is not installed; install .*, or leave"):
-        HandFrames(None, Frames("base", "tcp"), print, print)
+        HandFrames(Frames("base", "tcp"), print, print)

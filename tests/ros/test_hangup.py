@@ -13,6 +13,7 @@ import pytest
 from harness import run
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
+from teleop_arms import ARM, is_moved, listen
 
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.processes import environment
@@ -89,9 +90,15 @@ def test_a_node_under_nohup_ignores_a_hangup(client, terminal):
     os.close(master)
 
 
-@pytest.fixture
-def moving(client) -> Iterator[subprocess.Popen]:
-    """A teleop node that moves the arm, as a job of this session; the joystick is held all the time."""
+@pytest.fixture(params=["twist"])
+def moving(request, client, tmp_path) -> Iterator[subprocess.Popen]:
+    """A teleop node that moves the arm, as a job of this session; the joystick is held all the time.
+
+    The parameter is the output of the arm.
+    """
+    (tmp_path / "arm.yaml").write_text(f"{ARM}output: {request.param}\n")
+    client.moves = is_moved(client, listen(client, request.param))
+    client.sensors.reset()
     client.active = []
     client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
     joy_pub = client.create_publisher(Joy, "joy", 10)
@@ -102,35 +109,44 @@ def moving(client) -> Iterator[subprocess.Popen]:
         "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "from m2distill_policy.ros.nodes.teleop_node import main; sys.exit(main())"
     )
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, "--ros-args", "-p", f"arm:={tmp_path / 'arm.yaml'}"]
     process = subprocess.Popen(command, env=os.environ | environment(), process_group=0)
-    client.wait(lambda: moves(client) and client.active, "motion", 90.0)
+    client.wait(lambda: client.moves() and client.active, "motion", 90.0)
     yield process
     process.kill()
     process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "moving"),
+    [
+        *((number, "twist") for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT)),
+        (signal.SIGTERM, "pose"),
+        (signal.SIGTERM, "array"),
+    ],
+    indirect=["moving"],
+)
 def test_a_signal_that_ends_the_node_releases_the_arm_first(client, moving, number):
     moving.send_signal(number)
-    client.wait(lambda: not moves(client) and not client.active[-1], "letting go")
+    client.wait(lambda: not client.moves() and not client.active[-1], "letting go")
     client.wait(lambda: moving.poll() is not None, "the end")
     assert moving.returncode == 0
 
 
+@pytest.mark.parametrize("moving", ["twist", "pose", "array"], indirect=True)
 def test_ctrl_z_releases_the_arm_before_the_node_is_stopped_and_motion_needs_another_press(client, moving):
     moving.send_signal(signal.SIGTSTP)
-    client.wait(lambda: not moves(client) and not client.active[-1], "letting go")
+    client.wait(lambda: not client.moves() and not client.active[-1], "letting go")
     client.wait(lambda: os.waitid(os.P_PID, moving.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT), "the stop")
     moving.send_signal(signal.SIGCONT)
     client.received.clear()
     until_s = time.monotonic() + 1.0
     client.wait(lambda: time.monotonic() > until_s, "a second after the stop")
-    assert not moves(client) and not client.active[-1]  # the deadman has been held all the time
+    assert not client.moves() and not client.active[-1]  # the deadman has been held all the time
     client.buttons = [0] * 6
     client.wait(lambda: time.monotonic() > until_s + 0.5, "the joystick to be released")
     client.buttons = [0, 0, 0, 0, 1, 0]
-    client.wait(lambda: moves(client) and client.active[-1], "motion")
+    client.wait(lambda: client.moves() and client.active[-1], "motion")
 
 
 def test_ctrl_z_on_the_starter_stops_the_arm(client, checkpoint_path, tmp_path):

@@ -63,10 +63,22 @@ def test_the_dashboard_is_permitted_everything_it_uses_and_commands_nothing(make
     assert topics and topics <= allowed("operator", "topic", "publish") and not topics & COMMANDS
 
 
-def test_teleoperation_is_permitted_everything_it_uses(make_node):
+@pytest.mark.parametrize(
+    ("lines", "command"),
+    [
+        ("output: twist\n", "/twist_cmd"),
+        ("output: pose\n", "/target_pose"),
+        ("extends: fr3_impedance  # by TF\n", "/target_pose"),
+        ("output: array\n", "/velocity_cmd"),
+    ],
+)
+def test_teleoperation_is_permitted_everything_it_uses(make_node, monkeypatch, tmp_path, lines, command):
+    (tmp_path / "arm.yaml").write_text(lines)
+    init, arm = Node.__init__, Parameter("arm", value=str(tmp_path / "arm.yaml"))
+    monkeypatch.setattr(Node, "__init__", lambda self, name: init(self, name, parameter_overrides=[arm]))
     node = make_node(TeleopNode)
     assert_allowed(node, "teleop", set())
-    assert published(node, "teleop") & COMMANDS == {"/twist_cmd", "/gripper_cmd"}
+    assert published(node, "teleop") & COMMANDS == {command, "/gripper_cmd"}
 
 
 @pytest.mark.parametrize("image_transport", ["raw", "compressed"])

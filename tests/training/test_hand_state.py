@@ -150,6 +150,11 @@ def test_a_pose_in_another_frame_is_named(make_arm, tmp_path):
         import_bags([bag], tmp_path / "data", instruction="wave", arm=make_arm())
 
 
+def test_the_pose_may_be_in_the_base_frame_that_the_arm_file_names_as_for_the_node(make_arm, tmp_path):
+    bag = write_bag(tmp_path / "bag", events("pose", frame_id="arm_base"))
+    imported(bag, tmp_path / "data", arm=make_arm("output: pose\nbase_frame: arm_base\n"))
+
+
 @pytest.mark.parametrize("acted", [False, True])
 @pytest.mark.parametrize("output", ["twist", "pose", "array"])
 def test_actions_are_those_of_the_commands_in_every_format(make_arm, tmp_path, output, acted):

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def _load(folder: Path, source: Path, instruction: str, task: str, spec: PolicyS
             task,
         )
         check_arrays(store)
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TokenError) as error:
         raise DataError(
             f"decoded frames in {folder} are damaged or missing ({error}); remove that folder, and the next start "
             "decodes them again"

@@ -9,6 +9,7 @@ Each is a store (data/store.py) with two more files: task.json and the instructi
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def load_task_memory(folder: Path, dataset: dict, cameras: Sequence[str]) -> Dem
         if len(task["demos"]) != store.n_demos:
             raise ValueError("task.json does not number its demos")
         subset = DemoSubset(store, np.array(arrays["text"]), numbers=tuple(task["demos"]))
-    except (OSError, EOFError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, KeyError, RecursionError, TokenError) as error:  # numpy tokenizes headers
         raise DataError(f"{folder} is damaged or missing ({error}); restore it from a copy") from None
     if (store.instruction, store.key) != (dataset["instruction"], dataset["key"]):
         raise DataError(

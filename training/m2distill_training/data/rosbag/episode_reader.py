@@ -125,7 +125,7 @@ def moments(bag: EpisodeBag, spec: PolicySpec, arm: Mapping[str, Any]) -> Iterat
     known = {JOINTS: joints_topic(topics), POSE: pose_topic(topics), **_camera_topics(bag, spec, topics)}
     streams = {stream.name: stream for stream in session.streams}  # in the order of Tick.shown
     topic_of = {name: known[name] for name in streams}
-    frame_id = pose_frame(spec, arm.get("frame_id") or spec.action.frame_id, use_pose)
+    frame_id = arm.get("base_frame") or pose_frame(spec, arm.get("frame_id") or spec.action.frame_id, use_pose)
     recent: dict[str, deque[tuple[int, object]]] = {name: deque() for name in streams}
     ticks = _Ticks(spec.period_ns, _acted(bag, spec, len(streams)))
     missing = set(streams)

@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from m2distill_policy.action import ActionSample, Command, Hold, sample_to_command
-from m2distill_policy.errors import PolicyHoldError, SpecError, UserError
+from m2distill_policy.errors import MessageError, PolicyHoldError, SpecError, UserError
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.observations.input_stream import InputStream
 from m2distill_policy.observations.joint_merger import JointMerger
 from m2distill_policy.observations.observation import Observation, prepare_image
-from m2distill_policy.observations.poses import Pose, hand_state
+from m2distill_policy.observations.poses import Pose, hand_state, valid_pose
 from m2distill_policy.robot import HAND, SAME
 from m2distill_policy.safety.arm_presets import limits_of
 from m2distill_policy.safety.joint_limits import joint_ranges
@@ -200,14 +200,10 @@ class PolicySession:
     ) -> None:
         """Set the hand's pose in the base frame. After a malformed one the arm holds until a valid one arrives."""
         assert self._pose is not None  # one of `streams`
-        pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
-        length = math.hypot(*pose.quat_xyzw)
-        if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
-            self._pose.reject(
-                f"{POSE} is not a valid pose: position {pose.position_m.tolist()} m, quaternion of length {length:g}"
-            )
-        else:
-            self._history_broken |= self._pose.accept(Pose(pose.position_m, pose.quat_xyzw / length), stamp_ns)
+        try:
+            self._history_broken |= self._pose.accept(valid_pose(position_m, quat_xyzw), stamp_ns)
+        except MessageError as error:
+            self._pose.reject(f"{POSE} {error}")
 
     def reject_input(self, name: str, reason: str) -> None:
         """Record that a message on the input `name`, one of `streams`, could not be decoded."""

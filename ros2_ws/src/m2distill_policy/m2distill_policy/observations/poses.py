@@ -5,10 +5,13 @@ angle. Of the two, the one nearer to a reference orientation counts, in training
 continuous while the hand stays within half a turn of the reference.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from m2distill_policy.errors import MessageError
 
 TURN_RAD = 2 * np.pi
 
@@ -18,6 +21,17 @@ class Pose(NamedTuple):
 
     position_m: np.ndarray  # (3,) float64
     quat_xyzw: np.ndarray  # (4,) float64, unit length
+
+
+def valid_pose(position_m: Sequence[float] | np.ndarray, quat_xyzw: Sequence[float] | np.ndarray) -> Pose:
+    """Return a received pose with a quaternion of unit length. Raises MessageError for one that is no pose."""
+    pose = Pose(np.array(position_m, dtype=np.float64), np.array(quat_xyzw, dtype=np.float64))
+    length = math.hypot(*pose.quat_xyzw)
+    if not np.isfinite([*pose.position_m, length]).all() or abs(length - 1.0) > 1e-3:
+        raise MessageError(
+            f"is not a valid pose: position {pose.position_m.tolist()} m, quaternion of length {length:g}"
+        )
+    return Pose(pose.position_m, pose.quat_xyzw / length)
 
 
 def are_near(a: Pose, b: Pose, distance_m: float, angle_rad: float) -> bool:

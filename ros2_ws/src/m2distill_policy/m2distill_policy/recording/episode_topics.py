@@ -65,6 +65,11 @@ def pose_topic(topics: Mapping[str, str] = NO_TOPICS, continuous: bool = True) -
     return Topic(POSE, "geometry_msgs/msg/PoseStamped", SENSOR, continuous, topics.get(POSE, ""))
 
 
+def needs_pose(spec: PolicySpec, output: str) -> bool:
+    """Return whether the import of an episode needs the pose of the hand."""
+    return spec.observes_hand or output == "pose"
+
+
 def episode_topics(
     spec: PolicySpec,
     compressed: bool,
@@ -78,10 +83,10 @@ def episode_topics(
         spec: what a policy of the robot observes.
         compressed: the image transport.
         topics: topics that have other names on the robot, as `Robot.topics`.
-        output: the format of its commands. Twists are recorded as well: an operator sends them.
-        by_tf: TF has the hand's pose; it is recorded too, or in place of a pose that the import does not need.
+        output: the format of its commands. Twists are recorded as well: another operator's device may send them.
+        by_tf: TF has the hand's pose. It is recorded too, and if the import needs the pose, the recorder writes it.
     """
-    posed = spec.observes_hand or output == "pose"  # the import needs the topic
+    posed = needs_pose(spec, output)
     frames = (Topic(TF, TRANSFORMS, SENSOR), Topic(TF_STATIC, TRANSFORMS, LATCHED))
     return (
         *(image_topic(camera.name, compressed, topics) for camera in spec.cameras),

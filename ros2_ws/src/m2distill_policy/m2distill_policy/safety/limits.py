@@ -175,7 +175,7 @@ class CommandGuard:
         self._steps += 1
         if self._steps < self._fade_steps:
             linear, angular = linear * (self._steps / self._fade_steps), angular * (self._steps / self._fade_steps)
-        allowed = {"speed": (_shorten(linear, limits.max_linear_m_s), _shorten(angular, limits.max_angular_rad_s))}
+        allowed = {"speed": within_speed(limits, linear, angular)}
         allowed["step"] = (
             _approach(self._linear, allowed["speed"][0], limits.max_linear_step_m_s),
             _approach(self._angular, allowed["speed"][1], limits.max_angular_step_rad_s),
@@ -212,13 +212,20 @@ def _check_first_command(unit: str, velocity: np.ndarray, limit: float, name: st
         )
 
 
-def _shorten(vector: np.ndarray, limit: float) -> np.ndarray:
+def shorten(vector: np.ndarray, limit: float) -> np.ndarray:
     """Return the vector with a length of at most `limit` and the same direction."""
     norm = math.hypot(*vector)
     return vector if norm <= limit else vector * (limit / norm)
 
 
+def within_speed(
+    limits: SafetyLimits, linear_m_s: np.ndarray, angular_rad_s: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two parts of a velocity, in m/s and rad/s (3,), shortened to the speed limits."""
+    return shorten(linear_m_s, limits.max_linear_m_s), shorten(angular_rad_s, limits.max_angular_rad_s)
+
+
 def _approach(previous: np.ndarray, target: np.ndarray, limit: float) -> np.ndarray:
     """Return `target`, or the point at distance `limit` on the way from `previous` to it."""
     change = target - previous
-    return target if math.hypot(*change) <= limit else previous + _shorten(change, limit)
+    return target if math.hypot(*change) <= limit else previous + shorten(change, limit)

@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float64MultiArray
 
 from m2distill_policy.errors import MessageError
 from m2distill_policy.observations.image_decoding import decode_compressed, decode_raw
@@ -67,6 +68,21 @@ def pose_to_numpy(message: PoseStamped) -> Pose:
     """Return the pose as it is, unchecked."""
     position, quat = message.pose.position, message.pose.orientation
     return Pose(np.array([position.x, position.y, position.z]), np.array([quat.x, quat.y, quat.z, quat.w]))
+
+
+def pose_from_numpy(pose: Pose, stamp_ns: int, frame_id: str) -> PoseStamped:
+    message = PoseStamped()
+    message.header.stamp = stamp_from_ns(stamp_ns)
+    message.header.frame_id = frame_id
+    position, quat = message.pose.position, message.pose.orientation
+    position.x, position.y, position.z = pose.position_m.tolist()
+    quat.x, quat.y, quat.z, quat.w = pose.quat_xyzw.tolist()
+    return message
+
+
+def velocity_from_numpy(linear_m_s: np.ndarray, angular_rad_s: np.ndarray) -> Float64MultiArray:
+    """Return a velocity as six numbers."""
+    return Float64MultiArray(data=[*linear_m_s.tolist(), *angular_rad_s.tolist()])
 
 
 def twist_to_numpy(message: TwistStamped) -> tuple[np.ndarray, np.ndarray]:

@@ -19,12 +19,13 @@ from std_srvs.srv import Trigger
 from m2distill_policy.bringup.parameters import RecorderParameters
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.recording.episode import FAILURE, SUCCESS, UNKNOWN, Recordings
-from m2distill_policy.recording.episode_topics import episode_topics
-from m2distill_policy.robot import robot_from_settings
+from m2distill_policy.recording.episode_topics import episode_topics, needs_pose
+from m2distill_policy.robot import pose_frame, robot_from_settings
 from m2distill_policy.ros.common import parameters
 from m2distill_policy.ros.common.background import BackgroundExecutor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import run_node
+from m2distill_policy.ros.policy.hand_frames import Frames
 from m2distill_policy.ros.recorder.bag_types import bag_types
 from m2distill_policy.ros.recorder.episode_controller import EpisodeController
 from m2distill_policy.ros.recorder.status_reporter import StatusReporter
@@ -100,10 +101,13 @@ class RecorderNode(LifecycleNode):
         background = BackgroundExecutor()
         entities.at_destruction(background.end)
         compressed = settings.image_transport == "compressed"
-        output = output_from_settings(arm).output
-        names = episode_topics(spec, compressed, robot.topics, output, self._is_posed_by_tf(arm))
+        outputs, by_tf = output_from_settings(arm), self._is_posed_by_tf(arm)
+        names = episode_topics(spec, compressed, robot.topics, outputs.output, by_tf)
+        posed = needs_pose(spec, outputs.output)
+        frame_id = pose_frame(spec, robot.frame_id or spec.action.frame_id, outputs.output == "pose")
+        hand = Frames(outputs.base_frame or frame_id, outputs.ee_frame)
         episodes = EpisodeController(self, recordings, names, bag_types(), labels, self._settings, background)
-        topics = TopicRecorder(entities, names, spec, settings.max_gap_s, episodes)
+        topics = TopicRecorder(entities, names, spec, settings.max_gap_s, episodes, hand if by_tf and posed else None)
         status = StatusReporter(entities, episodes, topics, self._settings)
         self._parts = Configured(episodes, topics, status)
         for name, action in self._actions(self._parts).items():

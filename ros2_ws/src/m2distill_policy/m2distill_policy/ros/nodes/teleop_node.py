@@ -2,15 +2,14 @@
 
 While it is held, `operator_active` is published with every command, and a policy that receives it pauses until ~/start
 or an instruction. Releasing the deadman, silence of the joystick, and the end or the suspension of the node publish one
-zero velocity. Old joystick messages, pasted text and escape sequences do not move the arm. Further buttons start, label
-and end episodes of the recorder; a vibration or the terminal's bell confirms them.
+stop: a zero velocity, or the pose of the hand. Old joystick messages, pasted text and escape sequences move nothing.
+Further buttons start, label and end episodes of the recorder; a vibration or the terminal's bell confirms them.
 """
 
 import sys
 import time
 from typing import Any
 
-from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Joy, JoyFeedback
@@ -22,13 +21,14 @@ from m2distill_policy.ros.common import conversions, parameters
 from m2distill_policy.ros.common.process import REPEAT_LOG_S, run_node
 from m2distill_policy.ros.common.servo import ServoSwitch
 from m2distill_policy.ros.policy.gripper import make_gripper
-from m2distill_policy.ros.policy.outputs import AT_REST, FLUSH_LIMIT
+from m2distill_policy.ros.policy.outputs import FLUSH_LIMIT
 from m2distill_policy.ros.teleop.keyboard import Keyboard
+from m2distill_policy.ros.teleop.motion import make_motion
 from m2distill_policy.ros.teleop.recorder_orders import RecorderOrders, vibration
 from m2distill_policy.safety.arm_presets import load_arm, output_from_settings
 
 KEYBOARD_PERIOD_S = 0.02
-SERVO_PERIOD_S = 1.0
+CHECK_PERIOD_S = 1.0
 
 
 class TeleopNode(Node):
@@ -46,10 +46,10 @@ class TeleopNode(Node):
         )
         chosen, settings = parameters.read(self, TeleopParameters), parameters.read(self, TeleopSettings)
         self._operator = Teleoperator(settings)
-        self._frame_id, self._active = chosen.frame_id, False
-        self._twist_pub = self.create_publisher(TwistStamped, "twist_cmd", 10)
+        self._active = False
         outputs = output_from_settings(arm)
-        self._servo = ServoSwitch(self, outputs.servo_service if outputs.output == "twist" else "", "twist")
+        self._motion = make_motion(self, arm, chosen.frame_id, chosen.rate_hz)
+        self._servo = ServoSwitch(self, outputs.servo_service, outputs.output)
         self._gripper = make_gripper(self, outputs, self.create_publisher)
         self.create_subscription(Float64, "gripper_cmd", self._on_gripper, 10)
         self._active_pub = self.create_publisher(Bool, "operator_active", 10)
@@ -66,7 +66,7 @@ class TeleopNode(Node):
             self._vibration_pub = self.create_publisher(JoyFeedback, "joy/set_feedback", 10)
         self._recorder = RecorderOrders(self, self._signal)
         self.create_timer(1 / chosen.rate_hz, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_timer(SERVO_PERIOD_S, self._check_servo, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(CHECK_PERIOD_S, self._check, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Stop the arm if it is moving, and restore the terminal."""
@@ -77,11 +77,8 @@ class TeleopNode(Node):
         self._operator.release()
         if self._active:
             self._release()
-            for publisher in (
-                self._twist_pub,
-                self._active_pub,
-            ):  # their destruction drops messages that are still queued
-                publisher.wait_for_all_acked(FLUSH_LIMIT)
+            for publisher in (self._motion.publisher, self._active_pub):
+                publisher.wait_for_all_acked(FLUSH_LIMIT)  # their destruction drops messages that are still queued
         if self._keyboard is not None:
             self._keyboard.close()
 
@@ -90,8 +87,9 @@ class TeleopNode(Node):
         if self._keyboard is not None:
             self._keyboard.open()
 
-    def _check_servo(self) -> None:
+    def _check(self) -> None:
         self._servo.check()
+        self._motion.check()
 
     def _on_gripper(self, message: Float64) -> None:
         if not self._active:  # then it may be an older one of ours
@@ -157,18 +155,13 @@ class TeleopNode(Node):
     def _send(self, motion: Motion) -> None:
         if motion.gripper_width_m is not None:
             self._gripper.send(motion.gripper_width_m)
-        self._publish_twist(motion.linear_m_s, motion.angular_rad_s)
+        self._motion.move(motion.linear_m_s, motion.angular_rad_s)
 
     def _release(self) -> None:
         self._active = False
         self._gripper.clear()
-        self._publish_twist(AT_REST, AT_REST)
+        self._motion.stop()
         self._active_pub.publish(Bool(data=False))
-
-    def _publish_twist(self, linear_m_s, angular_rad_s) -> None:
-        self._twist_pub.publish(
-            conversions.twist_from_numpy(linear_m_s, angular_rad_s, self.get_clock().now().nanoseconds, self._frame_id)
-        )
 
 
 def main() -> int:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from geometry_msgs.msg import TransformStamped
+from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.subscription import Subscription
 
 from m2distill_policy.errors import MessageError, UserError
 from m2distill_policy.observations.frame_tree import FramePose, FrameTree
 from m2distill_policy.ros.common import conversions
-from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import TRANSFORMS
 from m2distill_policy.ros.policy.part_sources import PartSources
 
@@ -36,10 +37,9 @@ class Frames(NamedTuple):
 
 
 class HandFrames:
-    """Subscriptions to TF.
+    """Poses of the hand from the messages on TF.
 
     Args:
-        entities: Entities of the node.
         frames: Frames of the base and of the hand.
         on_pose: Function that is called with each new pose.
         on_problem: Function that is called with the reason and the stamp in ns if a message leaves no pose.
@@ -50,7 +50,6 @@ class HandFrames:
 
     def __init__(
         self,
-        entities: ManagedEntities,
         frames: Frames,
         on_pose: Callable[[FramePose], None],
         on_problem: Callable[[str, int], None],
@@ -64,17 +63,27 @@ class HandFrames:
         self._tree = FrameTree()
         self._chain: frozenset[str] = frozenset()  # moving frames between the two; empty: unknown
         self._arrived: set[str] = set()  # those of them that have arrived since the last pose
-        # rclpy's type of a callback has no second argument.
-        on_moving: Any = self._on_moving
-        moving = entities.subscription(TFMessage, "tf", on_moving, MOVING, needed=True)
-        entities.subscription(TFMessage, "tf_static", self._on_static, STATIC)
-        self.sources = PartSources(entities.node, moving.topic_name, TRANSFORMS)
+        self.sources: PartSources | None = None  # set by `subscribe`
 
-    def _on_static(self, message: Any) -> None:
+    def subscribe(self, node: Node, create: Callable[..., Subscription]) -> PartSources:
+        """Subscribe to TF, and return who publishes the frames.
+
+        Args:
+            node: Node of the subscriptions.
+            create: Function that creates one, as `Node.create_subscription`.
+        """
+        moving = create(TFMessage, "tf", self.on_moving, MOVING)
+        create(TFMessage, "tf_static", self.on_static, STATIC)
+        self.sources = PartSources(node, moving.topic_name, TRANSFORMS)
+        return self.sources
+
+    def on_static(self, message: Any) -> None:
+        """Process a message on tf_static."""
         self._update(message.transforms, False)
         self._chain = frozenset()
 
-    def _on_moving(self, message: Any, info: dict[str, int | None]) -> None:
+    def on_moving(self, message: Any, info: dict[str, int | None]) -> None:
+        """Process a message on tf."""
         children = {transform.child_frame_id.removeprefix("/") for transform in message.transforms}
         self._update(message.transforms, True)
         if self._chain and not children & self._chain:
@@ -86,8 +95,10 @@ class HandFrames:
             stamps_ns = [conversions.stamp_to_ns(transform.header.stamp) for transform in message.transforms]
             self._on_problem(str(error), max(stamps_ns, default=0))
             return
-        self._chain = self.sources.parts = found.moving
-        self.sources.received(children, info["publication_sequence_number"])
+        self._chain = found.moving
+        if self.sources is not None:
+            self.sources.parts = found.moving
+            self.sources.received(children, info["publication_sequence_number"])
         self._arrived |= children & found.moving
         if self._arrived >= found.moving:
             self._arrived = set()

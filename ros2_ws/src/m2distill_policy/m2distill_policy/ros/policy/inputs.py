@@ -10,6 +10,7 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from m2distill_policy.control.session import JOINTS, POSE, PolicySession
@@ -17,7 +18,7 @@ from m2distill_policy.errors import UserError
 from m2distill_policy.observations.frame_tree import FramePose
 from m2distill_policy.observations.joint_merger import JointMerger
 from m2distill_policy.observations.observation import prepare_image
-from m2distill_policy.recording.episode_topics import NO_TOPICS, image_topic
+from m2distill_policy.recording.episode_topics import NO_TOPICS, TF, image_topic
 from m2distill_policy.ros.common import conversions, cv_bridge_decoding
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.topic_checks import JOINT_STATE, topic_problems
@@ -100,10 +101,13 @@ class Inputs:
 
     def _receive_pose(self, frames: Frames, topic: str) -> None:
         if frames.hand:
-            transforms = HandFrames(self._entities, frames, self._on_frame_pose, self._on_frame_problem)
-            self.sources.append(transforms.sources)
+            hand = HandFrames(frames, self._on_frame_pose, self._on_frame_problem)
+            self.sources.append(hand.subscribe(self._entities.node, self._subscribe_to_frames))
         else:
             self._entities.subscription(PoseStamped, topic, self._on_pose, best_effort(1), needed=True)
+
+    def _subscribe_to_frames(self, kind: type, topic: str, callback: Callable, qos: QoSProfile) -> Subscription:
+        return self._entities.subscription(kind, topic, callback, qos, needed=topic == TF)
 
     def check(self) -> tuple[list[str], list[str]]:
         """Return the faults of the robot's messages, and the inputs that are missing or too slow."""

@@ -3,7 +3,6 @@
 With `dry_run` no command topic exists.
 """
 
-import math
 import time
 from collections.abc import Callable
 
@@ -13,8 +12,8 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray
 
 from m2distill_policy.action import Command
+from m2distill_policy.control.pose_target import PoseTarget
 from m2distill_policy.control.session import PolicySession
-from m2distill_policy.observations.poses import Pose, are_near, displace
 from m2distill_policy.recording.episode_topics import MOTIONS
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
@@ -25,7 +24,6 @@ from m2distill_policy.safety.output_parameters import OutputParameters
 AT_REST = np.zeros(3)
 FLUSH_LIMIT = Duration(seconds=0.5)
 REPEAT_LOG_S = 5.0
-MOVED_M, MOVED_RAD = 0.05, 0.2  # an arm that differs more from its latched pose, after poses were missing, was moved
 
 
 class Outputs:
@@ -49,6 +47,7 @@ class Outputs:
         }[settings.output]
         topic = MOTIONS[settings.output].name
         self._by_pose = settings.output == "pose"
+        self._pose = PoseTarget(session.limits.watchdog_s)
         self._pub = None if settings.dry_run else entities.publisher(kind, topic, 10)
         self._gripper = self._servo = None
         if not settings.dry_run:
@@ -63,18 +62,14 @@ class Outputs:
         self.last: Command | None = None
         self.sent_s = 0.0  # when it was sent, by the steady clock
         self._publish: Callable[[], None] = lambda: None  # publishes `last`
-        self._moving = False  # whether a command was sent and no stop after it
-        self._pose: Pose | None = None  # the last valid one
-        self._pose_s = -math.inf  # when it arrived, by the steady clock
-        self._latched: Pose | None = None  # the pose of every stop since the last command
-        self._suspended = False  # a stop since then was not sent, because the pose was unknown
+        self._pose.clear()
         if self._gripper is not None:
             self._gripper.clear()
 
     def pose_received(self) -> None:
         """Keep the pose that the session has accepted; a stop needs it most when no valid one follows."""
         if self._session.pose is not None:
-            self._pose, self._pose_s = self._session.pose, time.monotonic()
+            self._pose.receive(self._session.pose, time.monotonic())
 
     def send(self, command: Command) -> None:
         """Encode everything, then publish. The motion comes last, because its stamp completes the command."""
@@ -95,7 +90,7 @@ class Outputs:
     def send_again(self) -> None:
         """Publish the last command again."""
         self.sent_s = time.monotonic()
-        self._moving, self._latched, self._suspended = True, None, False
+        self._pose.sent()
         self._publish()
 
     def stop(self) -> None:
@@ -107,17 +102,18 @@ class Outputs:
         stamp_ns = self._clock.now().nanoseconds
         if not self._by_pose:
             self._pub.publish(self._encode(AT_REST, AT_REST, stamp_ns))
-        else:
-            if not self._has_pose_to_hold():
-                self._suspended = True
-                return
-            self._latched = self._latched_pose()
-            self._pub.publish(_pose_message(self._latched, stamp_ns, self._frame_id))
-        self._moving = False
+        elif (pose := self._pose.stop(time.monotonic())) is not None:
+            self._pub.publish(conversions.pose_from_numpy(pose, stamp_ns, self._frame_id))
+        elif self._pose.measured is not None:
+            self._log.warning(
+                f"no target sent to stop: the last valid ee_pose is {self._pose.age_s(time.monotonic()):.1f} s old, "
+                f"more than {self._session.limits.watchdog_s:g} (watchdog_s), and the arm may have been moved since",
+                throttle_duration_sec=REPEAT_LOG_S,
+            )
 
     def unlatch(self) -> None:
         """Hold a new pose at the next stop, because others may have moved the arm since the last one."""
-        self._latched, self._suspended = None, False
+        self._pose.unlatch()
 
     @property
     def topic(self) -> str | None:
@@ -143,50 +139,8 @@ class Outputs:
         return conversions.twist_from_numpy(linear_m_s, angular_rad_s, stamp_ns, self._frame_id)
 
     def _array(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, stamp_ns: int) -> Float64MultiArray:
-        return Float64MultiArray(data=[*linear_m_s.tolist(), *angular_rad_s.tolist()])
+        return conversions.velocity_from_numpy(linear_m_s, angular_rad_s)
 
     def _target(self, linear_m_s: np.ndarray, angular_rad_s: np.ndarray, stamp_ns: int) -> PoseStamped:
-        """Return the measured pose moved by one step, as robosuite's OSC_POSE sets its goal."""
-        assert self._pose is not None  # it is an input: without it no command and no stop is sent
-        return _pose_message(
-            displace(self._pose, linear_m_s * self._period_s, angular_rad_s * self._period_s), stamp_ns, self._frame_id
-        )
-
-    def _latched_pose(self) -> Pose:
-        """Return the pose of this stop: the latched one, because one measured later would follow an arm that sinks.
-
-        If poses were missing meanwhile and the arm is elsewhere now, it was moved, and the present pose is latched.
-        """
-        assert self._pose is not None  # there is a pose to hold
-        latched, suspended, self._suspended = self._latched, self._suspended, False
-        if latched is None or (suspended and not are_near(latched, self._pose, MOVED_M, MOVED_RAD)):
-            return self._pose
-        return latched
-
-    def _has_pose_to_hold(self) -> bool:
-        """Return whether a pose may be commanded as a stop: not without a recent measured one, unless the arm moves.
-
-        While the arm moves, its target is one step away from the last pose, so commanding that pose stops it. An arm at
-        rest may have been moved by others since its last pose, or its driver was restarted, so that commanding an old
-        pose, also a latched one, would move it. Its controller keeps the target that it has.
-        """
-        age_s, limit_s = time.monotonic() - self._pose_s, self._session.limits.watchdog_s
-        if self._pose is not None and (self._moving or age_s <= limit_s):
-            return True
-        if self._pose is not None:
-            self._log.warning(
-                f"no target sent to stop: the last valid ee_pose is {age_s:.1f} s old, more than "
-                f"{limit_s:g} (watchdog_s), and the arm may have been moved since",
-                throttle_duration_sec=REPEAT_LOG_S,
-            )
-        return False
-
-
-def _pose_message(pose: Pose, stamp_ns: int, frame_id: str) -> PoseStamped:
-    message = PoseStamped()
-    message.header.stamp = conversions.stamp_from_ns(stamp_ns)
-    message.header.frame_id = frame_id
-    position, quat = message.pose.position, message.pose.orientation
-    position.x, position.y, position.z = pose.position_m.tolist()
-    quat.x, quat.y, quat.z, quat.w = pose.quat_xyzw.tolist()
-    return message
+        target = self._pose.step(linear_m_s * self._period_s, angular_rad_s * self._period_s)
+        return conversions.pose_from_numpy(target, stamp_ns, self._frame_id)

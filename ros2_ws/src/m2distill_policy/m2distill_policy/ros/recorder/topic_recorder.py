@@ -7,17 +7,19 @@ from functools import partial
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped, Twist
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
+from m2distill_policy.observations.frame_tree import FramePose
 from m2distill_policy.observations.poses import Pose, are_near
 from m2distill_policy.recording import episode_topics
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.common.diagnostics import InputMonitor
 from m2distill_policy.ros.common.managed_entities import ManagedEntities
 from m2distill_policy.ros.common.process import REPEAT_LOG_S
+from m2distill_policy.ros.policy.hand_frames import Frames, HandFrames
 from m2distill_policy.ros.recorder import raw_subscription
 from m2distill_policy.ros.recorder.episode_controller import EpisodeController
 from m2distill_policy.spec import PolicySpec
@@ -37,6 +39,7 @@ class TopicRecorder:
         spec: Spec of the policy.
         max_gap_s: Longest silence of a watched topic.
         episodes: Episodes to write to.
+        hand: Frames of the hand whose pose is recorded as `ee_pose` from TF; None: it is received on that topic.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class TopicRecorder:
         spec: PolicySpec,
         max_gap_s: float,
         episodes: EpisodeController,
+        hand: Frames | None = None,
     ):
         self._node, self._steady, self._episodes = entities.node, entities.steady, episodes
         self._watched = [topic.name for topic in topics if topic.continuous]
@@ -66,7 +70,14 @@ class TopicRecorder:
             episode_topics.GRIPPER: lambda command: episodes.check.gripped(episode_topics.GRIPPER, command.data),
             **{episode_topics.camera_info(c.name).name: partial(self._on_camera_info, c.name) for c in spec.cameras},
         }
+        if hand is not None:
+            self._frame_id = hand.base
+            frames = HandFrames(hand, self._on_frame_pose, lambda reason, stamp_ns: None)  # the check reports a gap
+            readers[episode_topics.TF] = lambda message: frames.on_moving(message, {})
+            readers[episode_topics.TF_STATIC] = frames.on_static
         for topic in topics:
+            if hand is not None and topic.name == episode_topics.POSE:
+                continue
             kind = raw_subscription.message_class(topic.type)
             # rclpy's type of a callback has no second argument.
             callback: Any = partial(self._on_message, topic.name, kind, readers.get(topic.name))
@@ -140,6 +151,12 @@ class TopicRecorder:
 
     def _on_pose(self, message: PoseStamped) -> None:
         self._hand = conversions.pose_to_numpy(message)
+
+    def _on_frame_pose(self, found: FramePose) -> None:
+        """Record a pose from TF like one that was received."""
+        message = conversions.pose_from_numpy(found.pose, found.stamp_ns, self._frame_id)
+        info = {"source_timestamp": time.time_ns(), "publication_sequence_number": 0}
+        self._on_message(episode_topics.POSE, PoseStamped, self._on_pose, serialize_message(message), info)
 
     def _on_target(self, message: PoseStamped) -> None:
         """Notice a target pose. It moves the arm unless it is about where the hand is."""

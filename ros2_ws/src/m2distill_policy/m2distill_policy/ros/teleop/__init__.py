@@ -1,1 +1,1 @@
-"""Input devices of the teleop node that are not ROS nodes of their own: the keyboard."""
+"""Parts of the teleop node: the keyboard as an input device, and the motion in the format of the arm."""

@@ -81,7 +81,9 @@ def test_a_new_task_is_imported_shown_and_learned_by_the_commands_of_the_page(la
     (page,) = jobs.section["pages"]
     text = jobs.review(folder, page).read_text()
     assert NEW in text and text.count("<video") == 2
+    assert "--again" not in jobs._arguments("learn", "1")
     assert do(jobs, "learn", "1").startswith("learned: ")
+    assert jobs._arguments("learn", "1")[-1] == "--again"  # in place of a stage that promotion rejected
     assert jobs.section["tasks"] == [INSTRUCTION, NEW] and jobs.section["running"] == ""
     with pytest.raises(UserError, match="no promotion"):
         do(jobs, "rollback_run")

@@ -21,6 +21,7 @@ from std_msgs.msg import Bool, Float64
 from m2distill_interfaces.msg import PolicyStatus
 from m2distill_policy.bringup.processes import NodeDescription, NodeProcesses, environment
 from m2distill_policy.ros.common.conversions import twist_to_numpy
+from m2distill_policy.ros.common.topic_checks import DISCOVERY_S
 from m2distill_policy.ros.policy import gripper
 
 STILL, FORWARD = [0.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
@@ -45,23 +46,27 @@ def operator(client, nodes):
 
 
 def give_joystick(client) -> None:
-    """Publish `client.stick` at 20 Hz; None: no messages."""
+    """Publish `client.stick` at 20 Hz; None: no messages.
+
+    A client has one joystick: messages of two have no common order, so a button would be pressed twice.
+    """
     client.stick = None
     client.joy_stamp = Time  # none
     client.active: list[bool] = []
-    joy_pub = client.create_publisher(Joy, "joy", QoSProfile(depth=10))
-    client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
     client.sent_joy = 0
+    if not hasattr(client, "joy_pub"):
+        client.joy_pub = client.create_publisher(Joy, "joy", QoSProfile(depth=10))
+        client.create_subscription(Bool, "operator_active", lambda m: client.active.append(m.data), 10)
+        client.create_timer(0.05, lambda: speak(client))
+    client.wait(client.joy_pub.get_subscription_count, "the teleop node", 90.0)
 
-    def speak() -> None:
-        if client.stick is not None:
-            joy = Joy(axes=client.stick[0], buttons=client.stick[1])
-            joy.header.stamp = client.joy_stamp()
-            joy_pub.publish(joy)
-            client.sent_joy += 1
 
-    client.create_timer(0.05, speak)
-    client.wait(joy_pub.get_subscription_count, "the teleop node", 90.0)
+def speak(client) -> None:
+    if client.stick is not None:
+        joy = Joy(axes=client.stick[0], buttons=client.stick[1])
+        joy.header.stamp = client.joy_stamp()
+        client.joy_pub.publish(joy)
+        client.sent_joy += 1
 
 
 def twists(client, since: int = 0) -> list[np.ndarray]:
@@ -99,7 +104,8 @@ def test_a_takeover_continues_what_the_gripper_does(operator):
     gripper_pub = operator.create_publisher(Float64, "gripper_cmd", 10)
     operator.wait(lambda: gripper_pub.get_subscription_count() >= 2, "the teleop node and this one")
     gripper_pub.publish(Float64(data=0.011))
-    operator.wait(lambda: operator.of("gripper_cmd"), "this node's message")
+    operator.wait(lambda: 0.011 in {m.data for m in operator.of("gripper_cmd")}, "this node's message")
+    operator.received.clear()  # with commands of the takeover before
     operator.stick = (STILL, HELD)
     operator.wait(lambda: len(operator.of("gripper_cmd")) > 5, "the operator's commands")
     assert {m.data for m in operator.of("gripper_cmd")} == {0.011}
@@ -179,6 +185,8 @@ def test_the_policy_pauses_at_once_and_continues_only_on_request(operator):
     operator.wait_for_state(PolicyStatus.PAUSED, "the operator has released the arm")
     assert operator.call("start").success
     operator.wait_for_state(PolicyStatus.RUNNING)
+    assert operator.call("stop").success  # the next tests have the arm for themselves
+    operator.wait_for_state(PolicyStatus.IDLE)
 
 
 def test_buttons_start_label_and_end_episodes_and_every_answer_can_be_felt(operator, nodes, checkpoint_path, tmp_path):
@@ -201,6 +209,8 @@ def test_buttons_start_label_and_end_episodes_and_every_answer_can_be_felt(opera
     with NodeProcesses([recorder_node(checkpoint_path, tmp_path / "episodes")], tmp_path) as recording:
         recorder = Recorder(operator)
         recorder.wait_until_up()
+        known_s = time.monotonic() + DISCOVERY_S  # the teleop node discovers the recorder by itself
+        operator.wait(lambda: time.monotonic() > known_s, "the discovery")
         press(7, 1, "start: recording ")
         press(6, 1, "success 'false'")
         press(5, 1, "success 'true'")
@@ -208,11 +218,13 @@ def test_buttons_start_label_and_end_episodes_and_every_answer_can_be_felt(opera
         press(2, 3, "discard: discarded; ")
         assert len(list((tmp_path / "episodes/discarded").iterdir())) == 1
         press(7, 1, "start: recording ")
-        operator.publish_instruction(KNOWN[0])
+        operator.instruct(KNOWN[1])  # the label is what the policy follows
+        operator.wait(lambda: operator.status.instruction == KNOWN[1], "the policy's answer")
         recorder.record(30)
         press(3, 2, "keep: kept ")
         recording.check()
-    assert twists(operator)[-1].any()  # of the recorder's client alone: this node published none
+    operator.instruct("")
+    operator.wait_for_state(PolicyStatus.IDLE)
     assert not operator.active
 
 

@@ -10,7 +10,10 @@ DESCRIPTION = """Teach a run one more task from new demonstrations; the files of
 
 The teacher is the run's last checkpoint, and the replayed demonstrations come from the run's own memory. The deployed
 checkpoint does not change: the new one is used after m2distill promote. The same command continues after Ctrl-C."""
-EXAMPLES = ("m2distill learn --run runs/kitchen --data data/new_task.hdf5",)
+EXAMPLES = (
+    "m2distill learn --run runs/kitchen --data data/new_task.hdf5",
+    "m2distill learn --run runs/kitchen --data data/more_of_new_task.hdf5 --again",
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -26,6 +29,12 @@ def add_arguments(parser: Parser) -> None:
         help="demonstrations that are not learned; m2distill promote judges checkpoints by them without a simulation",
     )
     parser.add_argument("--instruction", help="replaces the instruction in the file")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="learn the run's last instruction again, from other demonstrations, for instance after m2distill promote "
+        "rejected it; the stage must not have been deployed, and moves to RUN/replaced",
+    )
     add_device(parser)
     add_cache(parser)
 
@@ -52,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
             strategy=options.strategy,
             held_out=options.held_out,
             instruction=options.instruction,
+            again=options.again,
             device=device,
             cache=options.cache,
             on_step=on_step,

@@ -17,6 +17,7 @@ from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.task_memory import load_task_memory
 from m2distill_training.data.windows import DemoSubset
 from m2distill_training.engine.distributed import DistributedContext
+from m2distill_training.engine.learn_again import set_aside
 from m2distill_training.engine.protocols import split_task
 from m2distill_training.engine.train import check_instruction, dataset_entry, deferred_interrupt, save_task
 from m2distill_training.engine.trainer import Trainer, TrainProgress
@@ -31,6 +32,7 @@ def learn(
     strategy: str = "m2distill",
     held_out: int = 1,
     instruction: str | None = None,
+    again: bool = False,
     device: str = "cpu",
     cache: Path | None = None,
     on_step: Callable[[TrainProgress], None] = lambda progress: None,
@@ -43,6 +45,7 @@ def learn(
         strategy: name of the strategy for this stage.
         held_out: number of demos to hold out, to test this and later stages.
         instruction: replaces the instruction in the file.
+        again: learn the run's last instruction again, from other demonstrations; its stage must not have been deployed.
         device: where the network is trained.
         cache: folder of the decoded frames; default: beside the file.
         on_step: called after every gradient step.
@@ -52,17 +55,18 @@ def learn(
     """
     config, data = read_run(path)
     with open_run(path, config, data, resume=True) as run, deferred_interrupt() as interrupted:
-        stage = _finished_stages(run) + 1
-        previous = load_checkpoint(run.checkpoint(stage - 1))
+        finished = _finished_stages(run)
+        previous = load_checkpoint(run.checkpoint(finished))
         store = open_store(dataset, previous.spec, config.pairing, cache, config.cameras)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
         check_instruction(dataset, store.instruction)
-        if store.n_demos <= held_out:
-            raise RunError(
-                f"{dataset} holds {store.n_demos} demos, of which {held_out} would be held out; record more "
-                "or lower --held-out"
-            )
+        _check_demos(dataset, store, held_out)
         settings = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
+        if again:
+            finished = set_aside(run, finished, settings)
+            previous = load_checkpoint(run.checkpoint(finished))
+            data = [d for d in data if has_learned(previous, d) or d["instruction"] != store.instruction]
+        stage = finished + 1
         learned = [d for d in data if has_learned(previous, d)]
         _begin(run, stage, settings, learned, data, store)
         split = split_task(len(learned), store.n_demos, store.n_demos - held_out, held_out, config.seed)
@@ -79,6 +83,15 @@ def learn(
         save_task(run, split, new, config)
         trainer.finish(interrupted.is_set)
         return stage
+
+
+def _check_demos(dataset: Path, store: Store, held_out: int) -> None:
+    """Raise RunError if no demonstration is left to learn."""
+    if store.n_demos <= held_out:
+        raise RunError(
+            f"{dataset} holds {store.n_demos} demos, of which {held_out} would be held out; record more "
+            "or lower --held-out"
+        )
 
 
 def _finished_stages(run: RunFolder) -> int:
@@ -119,7 +132,7 @@ def _begin(run: RunFolder, stage: int, settings: dict, learned: list[dict], data
     if same and not (store.task and all(same) and store.task not in same):
         raise RunError(
             f"{run.path} knows {settings['instruction']!r} already; give the new task an instruction of its "
-            "own with --instruction"
+            "own with --instruction, or replace the run's last stage with --again"
         )
     if not record.is_file():
         run.forget_memory(len(learned))  # of a cancelled task whose memory was already written

@@ -96,8 +96,8 @@ def promote(
                 f"stage {stage} is not promoted: "
                 + "; ".join(check.describe() for check in failed)
                 + f". The proof is "
-                f"{folder.parent / 'proof.json'}; test with more --episodes, learn with more replay, or "
-                "deploy it all the same with --force, which is recorded"
+                f"{folder.parent / 'proof.json'}; test with more --episodes, record more and repeat "
+                "m2distill learn with --again, or deploy it all the same with --force, which is recorded"
             )
         _record(path, "promote", stage, checkpoint.id, forced=bool(failed))
         _move(path, stage)

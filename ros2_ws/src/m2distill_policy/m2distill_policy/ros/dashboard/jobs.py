@@ -140,8 +140,7 @@ class JobRunner:
                 raise UserError(
                     f"no successful episode of {text!r} is kept; record some, or choose another instruction"
                 )
-            slug = re.sub(r"\W+", "_", text).strip("_")[:60]
-            out = root / DEMOS / f"{time.strftime('%Y%m%d_%H%M%S')}_{slug}"
+            out = root / DEMOS / f"{time.strftime('%Y%m%d_%H%M%S')}_{_slug(text)}"
             return ["import", "bag", *map(str, bags), "--out", str(out)]
         if job == "promote":
             return ["promote", "--run", run, "--episodes", str(_number("episodes", text, 1, 950))]
@@ -152,7 +151,10 @@ class JobRunner:
             raise UserError("nothing is imported yet; import the episodes first")
         if job == "look":
             return ["data", "show", str(file), "--out", str(file.parent / REVIEW)]
-        return ["learn", "--run", run, "--data", str(file), "--held-out", str(_number("held out", text, 0, 1000))]
+        arguments = ["learn", "--run", run, "--data", str(file), "--held-out", str(_number("held out", text, 0, 1000))]
+        tasks = self._known["tasks"]
+        # The folder's name begins with a time of 16 characters, see above.
+        return [*arguments, *(["--again"] if tasks and _slug(tasks[-1]) == file.parent.name[16:] else [])]
 
     async def _execute(self, arguments: list[str]) -> int:
         threads = str(max(1, (os.cpu_count() or 1) - FREE_CORES))
@@ -195,6 +197,11 @@ class JobRunner:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _slug(instruction: str) -> str:
+    """Return an instruction as a part of a file's name."""
+    return re.sub(r"\W+", "_", instruction).strip("_")[:60]
 
 
 def _number(name: str, text: str, low: int, high: int) -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from m2distill_training.evaluation.compare import compare
-from m2distill_training.evaluation.metrics import t_interval
 from m2distill_training.experiments.study_plan import Plan, read_plan
+from m2distill_training.experiments.study_results import evaluated_runs, over_seeds, table_row
 from m2distill_training.report.comparison import render
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,9 +36,9 @@ def take(study: Path) -> list[str]:
     """Copy the figures of the runs that have ended; return the names of the new ones."""
     _copy_json(study / "study.json", FIGURES / "study.json")
     taken = []
-    for evaluation in sorted(study.glob("runs/*/evaluation.json")):
-        run, copy = evaluation.parent, FIGURES / "runs" / evaluation.parent.name
-        if run.name.startswith("first-") or (copy / "evaluation.json").exists():
+    for _, run in evaluated_runs(study):
+        copy = FIGURES / "runs" / run.name
+        if (copy / "evaluation.json").exists():
             continue
         _copy_json(run / "config.json", copy / "config.json")
         _copy_json(run / "data.json", copy / "data.json", lambda record: record | {"path": Path(record["path"]).name})
@@ -50,7 +50,9 @@ def take(study: Path) -> list[str]:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         last = {line["stage"]: {key: line[key] for key in MEASURED} | {"schema": line["schema"]} for line in lines}
         (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in last.values()))
-        _copy_json(evaluation, copy / "evaluation.json", without_films)  # the last one: it makes the copy whole
+        _copy_json(
+            run / "evaluation.json", copy / "evaluation.json", without_films
+        )  # the last one: it makes the copy whole
         taken.append(run.name)
     return taken
 
@@ -88,21 +90,19 @@ def section() -> str:
         "|---|---|---|---|---|---|",
     ]
     for variant in plan.strategies:
-        of_variant = runs.get(variant.folder, {})
+        of_variant = runs.get(variant.name, {})
         if of_variant:
-            values = [_over_seeds([run["metrics"][name] for run in of_variant.values()]) for name in METRICS]
+            values = [over_seeds([run["metrics"][name] for run in of_variant.values()]) for name in METRICS]
             budget = variant.budget or plan.budgets()[1]
-            cells = [variant.name, ", ".join(map(str, sorted(of_variant))), *values, f"{budget} a task"]
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(table_row(variant.name, ", ".join(map(str, sorted(of_variant))), *values, f"{budget} a task"))
     return "\n".join([*lines, *_comparisons(plan, runs)])
 
 
 def finished_runs() -> dict[str, dict[int, dict]]:
-    """Return the variant's folder -> seed -> evaluation of every run that has ended."""
+    """Return strategy -> seed -> evaluation of every run that has ended."""
     runs: dict[str, dict[int, dict]] = defaultdict(dict)
-    for path in sorted(FIGURES.glob("runs/*/evaluation.json")):
-        variant, _, seed = path.parent.name.rpartition("-")
-        runs[variant][int(seed)] = json.loads(path.read_text())
+    for variant, path in evaluated_runs(FIGURES):
+        runs[variant][int(path.name.rpartition("-")[2])] = json.loads((path / "evaluation.json").read_text())
     return runs
 
 
@@ -125,14 +125,6 @@ def _comparisons(plan: Plan, runs: dict[str, dict[int, dict]]) -> Iterator[str]:
             f"{waiting} of {len(plan.comparisons)} planned comparisons wait for runs. A comparison is made when all "
             "seeds of both strategies have ended, because looking at a part of them and stopping would favour chance."
         )
-
-
-def _over_seeds(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean, interval = sum(known) / len(known), t_interval(known)
-    return f"{100 * mean:.0f}" + (f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else "")
 
 
 def page(text: str) -> str:

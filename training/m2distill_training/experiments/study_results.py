@@ -40,11 +40,7 @@ def write_results(out: Path) -> None:
 
 def write_tables(out: Path) -> list[Path]:
     """Write results.json and results.md of a study's evaluated runs; return their folders."""
-    evaluated = [
-        (variant, path)
-        for variant, path in study_runs(out)
-        if variant != FIRST and (path / "evaluation.json").is_file()
-    ]
+    evaluated = evaluated_runs(out)
     results = [_result(variant, path) for variant, path in evaluated]
     settings = read_json(out / "study.json", STUDY)
     write_atomic(
@@ -88,6 +84,15 @@ def study_runs(out: Path) -> list[tuple[str, Path]]:
     return sorted(runs, key=lambda run: order.get(run[0], len(order)))
 
 
+def evaluated_runs(out: Path) -> list[tuple[str, Path]]:
+    """Return the variant and folder of every evaluated run of a study, without the shared first stage."""
+    return [
+        (variant, path)
+        for variant, path in study_runs(out)
+        if variant != FIRST and (path / "evaluation.json").is_file()
+    ]
+
+
 def _result(variant: str, path: Path) -> dict:
     evaluation, config = read_evaluation(path), read_json(path / "config.json", CONFIG)
     last = evaluation["stages"][-1]["tasks"]
@@ -117,7 +122,7 @@ def _tables(settings: dict, results: list[dict]) -> str:
         scores = [_score(result, name) for name in ("fwt", "nbt", "auc")]
         low, high = wilson_interval(result["successes"], result["episodes"])
         lines.append(
-            _row(
+            table_row(
                 result["variant"],
                 result["seed"],
                 *scores,
@@ -128,8 +133,8 @@ def _tables(settings: dict, results: list[dict]) -> str:
     for variant in dict.fromkeys(result["variant"] for result in results):
         of_variant = {result["seed"]: result["metrics"] for result in results if result["variant"] == variant}
         if len(of_variant) > 1:
-            means = (_over_seeds([metrics[name] for metrics in of_variant.values()]) for name in ("fwt", "nbt", "auc"))
-            lines.append(_row(variant, f"mean of {len(of_variant)} seeds", *means, "", ""))
+            means = (over_seeds([metrics[name] for metrics in of_variant.values()]) for name in ("fwt", "nbt", "auc"))
+            lines.append(table_row(variant, f"mean of {len(of_variant)} seeds", *means, "", ""))
     for result in results:
         lines += [
             "",
@@ -137,15 +142,16 @@ def _tables(settings: dict, results: list[dict]) -> str:
             "",
         ]
         size = len(result["matrix"][-1])
-        lines += [_row("", *range(1, size + 1)), "|---" * (size + 1) + "|"]
+        lines += [table_row("", *range(1, size + 1)), "|---" * (size + 1) + "|"]
         lines += [
-            _row(f"after {i + 1}", *("" if x is None else f"{100 * x:.0f}" for x in row))
+            table_row(f"after {i + 1}", *("" if x is None else f"{100 * x:.0f}" for x in row))
             for i, row in enumerate(result["matrix"])
         ]
     return "\n".join(lines) + "\n"
 
 
-def _row(*cells: object) -> str:
+def table_row(*cells: object) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -164,8 +170,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f}"
 
 
-def _over_seeds(values: list[float | None]) -> str:
-    """Return the mean over seeds with its t interval."""
+def over_seeds(values: list[float | None]) -> str:
+    """Return the mean over seeds in percent, with its 95 % t interval from two seeds on."""
     known = [value for value in values if value is not None]
     interval = t_interval(known)
     between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""

@@ -57,10 +57,17 @@ def duplicate_inputs(entities: ManagedEntities) -> list[str]:
     if node.get_parameter("use_sim_time").value:
         topics.append((node.resolve_topic_name("/clock"), "rosgraph_msgs/msg/Clock"))
     for topic, kind in topics:
-        sources = [node_of(p) for p in named_publishers(node, topic) if p.topic_type == kind]
-        if len(sources) > 1:
-            found.append(f"{topic} has {len(sources)} publishers, allowed is one: {', '.join(sorted(sources))}")
+        if several := several_publishers(node, topic, kind):
+            found.append(several)
     return found
+
+
+def several_publishers(node: Node, topic: str, kind: str = "") -> str:
+    """Return which nodes publish a topic if they are more than one, else an empty text; only those of type `kind`."""
+    sources = [node_of(p) for p in named_publishers(node, topic) if not kind or p.topic_type == kind]
+    if len(sources) <= 1:
+        return ""
+    return f"{topic} has {len(sources)} publishers, allowed is one: {', '.join(sorted(sources))}"
 
 
 def other_policies(entities: ManagedEntities, command_topic: str | None) -> list[str]:

@@ -1,1 +1,1 @@
-"""Parts of the teleop node: the keyboard as an input device, and the motion in the format of the arm."""
+"""Parts of the teleop node: the keyboard, the motion in the format of the arm, and orders to the recorder."""

@@ -22,7 +22,7 @@ from m2distill_policy.observations.poses import Pose, valid_pose
 from m2distill_policy.recording.episode_topics import MOTIONS, POSE
 from m2distill_policy.robot import robot_from_settings
 from m2distill_policy.ros.common import conversions
-from m2distill_policy.ros.common.topic_checks import named_publishers, node_of
+from m2distill_policy.ros.common.topic_checks import several_publishers
 from m2distill_policy.ros.policy.hand_frames import Frames, HandFrames
 from m2distill_policy.ros.policy.inputs import best_effort
 from m2distill_policy.ros.policy.outputs import AT_REST, REPEAT_LOG_S
@@ -111,13 +111,8 @@ class PoseMotion:
         """Look for several sources of the pose; call it about once a second."""
         if self._frames is not None:
             self._frames.check_graph()
-            return
-        sources = [node_of(publisher) for publisher in named_publishers(self._node, self._topic)]
-        self._conflict = (
-            f"{self._topic} has {len(sources)} publishers, allowed is one: {', '.join(sorted(sources))}"
-            if len(sources) > 1
-            else ""
-        )
+        else:
+            self._conflict = several_publishers(self._node, self._topic)
 
     def _why_hold(self) -> str:
         """Return why the pose of the hand must not be used; empty if it may be."""

@@ -161,6 +161,11 @@ class Client(Node):
         self.wait(client.service_is_ready, what, START_LIMIT_S)
         return self.answer_of(lambda: client.call_async(request), what, still_wanted)
 
+    def begin_episode(self, start) -> bool:
+        """Call a recorder's `start`; True if an episode is open, also if the answer to an earlier call was lost."""
+        answer = self.ask(start, Trigger.Request(), "the start")
+        return answer.success or "is being recorded" in answer.message
+
     def answer_of(self, send: Callable[[], object], what: str, still_wanted: Callable[[], bool] = lambda: True):
         """Return the result of a request.
 

@@ -114,7 +114,7 @@ def test_the_pose_of_the_hand_is_served_recorded_and_imported_bit_for_bit(
             services = {name: client.create_client(Trigger, f"recorder/{name}") for name in ("start", "keep")}
             client.wait(lambda: robot.pose.get_subscription_count() == 2, "policy and recorder", START_LIMIT_S)
             client.wait(lambda: client.status and client.status.reason == "no instruction", "activation", START_LIMIT_S)
-            client.wait(lambda: client.ask(services["start"], Trigger.Request(), "start").success, "an episode")
+            client.wait(lambda: client.begin_episode(services["start"]), "an episode")
             client.instruct(INSTRUCTION)
             client.wait(lambda: len(client.of("policy/action")) > STEPS, "actions")
             client.instruct("")

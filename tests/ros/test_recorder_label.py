@@ -117,7 +117,7 @@ def test_an_action_labels_the_episode_if_the_status_was_lost(client, checkpoint_
     services = {name: client.create_client(Trigger, f"left/recorder/{name}") for name in ("start", "success")}
     with NodeProcesses([node], tmp_path / "log"):
         client.wait(lambda: actions.get_subscription_count() and texts.get_subscription_count(), "it", START_LIMIT_S)
-        assert client.ask(services["start"], Trigger.Request(), "the start").success
+        assert client.begin_episode(services["start"])
         texts.publish(String(data="hop"))
 
         def named(text: str, source: str) -> bool:

@@ -168,7 +168,7 @@ def test_bench_data_reads_a_given_file(tmp_path, capsys):
 def test_bench_sim_compares_with_liberos_wrapper_and_two_processes_with_one(capsys):
     assert main.run(["bench", "sim", "--quick", "--repeats", "1", "--json"]) == 0
     one, two, evaluated = json.loads(capsys.readouterr().out)
-    assert evaluated["ratio"] == pytest.approx(evaluated["ours_cpu_s"] / evaluated["plain_cpu_s"], abs=0.1)
+    assert evaluated["ratio"] == pytest.approx(evaluated["ours_cpu_s"] / evaluated["plain_cpu_s"], rel=0.05)
     assert evaluated["bar"] == "<= 0.6" and evaluated["holds"] == (evaluated["ratio"] <= 0.6)
     assert one["assets"] == two["assets"] and one["assets"].startswith("builtin-")
     assert (one["bar"], two["bar"]) == (">= 20 steps/s", ">= 1.8")

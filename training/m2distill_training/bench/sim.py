@@ -87,10 +87,10 @@ def episode_row(assets: str, repeats: int, episodes: int, max_steps: int) -> dic
         "name": f"CPU time of an evaluated episode, {ENVIRONMENTS} environments and 1",
         "assets": assets_of(DEFAULT_SUITE, assets).label,
         "episodes": episodes,
-        "ours_cpu_s": round(ours, 2),
-        "plain_cpu_s": round(plain, 2),
-        "ours_each_cpu_s": [round(s, 2) for s in seconds[ENVIRONMENTS][1:]],
-        "plain_each_cpu_s": [round(s, 2) for s in seconds[1][1:]],
+        "ours_cpu_s": round(ours, 3),
+        "plain_cpu_s": round(plain, 3),
+        "ours_each_cpu_s": [round(s, 3) for s in seconds[ENVIRONMENTS][1:]],
+        "plain_each_cpu_s": [round(s, 3) for s in seconds[1][1:]],
         **judged(ours / plain, "<=", AIM_CPU),
     }
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -19,6 +20,7 @@ from m2distill_policy.bringup.system import missing_policy, next_step, policy_no
 from m2distill_policy.cameras import find_camera
 from m2distill_policy.errors import UserError
 from m2distill_policy.observations.poses import Pose
+from m2distill_policy.recording.episode import LABELS, OPEN
 from m2distill_policy.ros.common import conversions
 from m2distill_policy.ros.policy.hand_frames import STATIC
 from m2distill_policy.spec import HAND_DOWN, PANDA_FINGERS, PANDA_JOINTS
@@ -66,6 +68,11 @@ def test_the_next_step_is_one_that_the_nodes_can_do(chosen, step):
     line = next_step(SystemLaunchConfig(**chosen))
     assert line.startswith(step) and "\n" not in line
     assert ("instruct" in line) == (SystemLaunchConfig(**chosen).arm == "libero_sim" or "checkpoint" in chosen)
+
+
+def labelled(folder: Path) -> bool:
+    """Return whether an open episode has the instruction."""
+    return any(INSTRUCTION in path.read_text() for path in folder.glob(f"*/{LABELS}"))
 
 
 class Operator:
@@ -127,7 +134,7 @@ def test_an_arm_without_a_checkpoint_is_teleoperated_recorded_and_imported(clien
         client.wait(operator.camera.get_subscription_count, "the recorder's camera")
         assert client.of(topic)[-1].header.frame_id == "fr3_link0"
         client.wait(lambda: recorder("start").success or recorder("keep") is None, "an episode")
-        recorder.command(f"instruction {INSTRUCTION}", lambda: True)
+        recorder.command(f"instruction {INSTRUCTION}", lambda: labelled(tmp_path / "episodes" / OPEN))
         operator.axes[:2] = 0.5, 0.7
         moved = len(client.of(topic))
         client.wait(lambda: len(client.of(topic)) > moved + 30, "motion")

@@ -12,11 +12,11 @@ from m2distill_training.cli import main
 
 def test_bench_node_prints_every_field(monkeypatch, capsys):
     monkeypatch.delenv("LIBERO_SOURCE", raising=False)
-    assert main.run(["bench", "node", "--quick", "--seconds", "1", "--json"]) == 0
+    assert main.run(["bench", "node", "--quick", "--seconds", "5", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert len(rows) == 6
     median, start = rows["image's stamp to command, median"], rows["start of the process to active"]
-    assert 0 < median["periods"] <= 25  # a busy machine sends fewer
+    assert 0 < median["periods"] <= 105  # a busy machine sends fewer
     assert median["act_ms"] > 1 and median["value"] > 1 and start["value"] > 0.5  # less would be another network
     assert rows["resident memory"]["value"] > 100
     assert rows["longest gap while a checkpoint is swapped"]["value"] >= 0.9  # commands come once a period

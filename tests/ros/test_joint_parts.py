@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from harness import Client, policy_node, run
+from harness import TRIALS, Client, policy_node, run
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
@@ -68,13 +68,16 @@ ARM, FINGERS = ("arm_driver", PANDA_JOINTS, [0.0, -0.5, 0.1, -2.0, 0.2, 1.5, 0.8
 
 
 def assert_moves_without_a_hold(robot: Client, sets: int = 30) -> None:
-    robot.wait_for_state(PolicyStatus.RUNNING)  # the start of a driver may have delayed the sensors of this process
-    robot.received = [("policy/status", robot.status)]  # it is published on a change only
-    sent = robot.sent
-    robot.wait(lambda: robot.sent > sent + sets, "sensor data")
-    twists = robot.of("twist_cmd")
-    assert len(twists) > sets / 2
-    assert all(np.any(twist_to_numpy(twist)) for twist in twists), [s.reason for s in robot.of("policy/status")]
+    """Assert that no command is zero; tried up to three times, because a busy machine may delay a driver."""
+    for _ in range(TRIALS):
+        robot.wait_for_state(PolicyStatus.RUNNING)  # the start of a driver may have delayed the sensors of this process
+        robot.received = [("policy/status", robot.status)]  # it is published on a change only
+        sent = robot.sent
+        robot.wait(lambda sent=sent: robot.sent > sent + sets, "sensor data")
+        twists = robot.of("twist_cmd")
+        if len(twists) > sets / 2 and all(np.any(twist_to_numpy(twist)) for twist in twists):
+            return
+    raise AssertionError(f"{len(twists)} commands, held because of {[s.reason for s in robot.of('policy/status')]}")
 
 
 def test_arm_and_gripper_of_two_drivers_move_the_arm_and_each_must_stay_fresh(robot):

@@ -47,9 +47,11 @@ def test_after_a_leap_of_the_stamps_the_policy_starts_again_from_rest(robot):
         now_s = (robot.get_clock().now().nanoseconds + robot.ahead_ns) / 1e9
         robot.ahead_ns += round(leap_s * 1e9)
 
-        def after(since_s: float = now_s, leap_s: float = leap_s) -> list[float]:
-            """Return the speeds of the commands for observations after the leap."""
-            return [speed for stamp_s, speed in speeds(robot) if (stamp_s > since_s + leap_s / 2) == (leap_s > 0)]
+        def after(since_s: float = now_s, leap_s: float = leap_s) -> list[tuple[float, float]]:
+            """Return stamp and speed of the commands for observations after the leap."""
+            return [pair for pair in speeds(robot) if (pair[0] > since_s + leap_s / 2) == (leap_s > 0)]
 
-        first = robot.wait(after, "a command after the leap")[0]
-        assert first < 0.2 * full, f"{first} m/s after a leap of {leap_s} s, before it {full} m/s"
+        stamp_s, first = robot.wait(after, "a command after the leap")[0]
+        share = 0.2 + (stamp_s - now_s - leap_s) / FADE_S  # a busy machine may miss the first observations
+        assert share < 0.9, f"the first command is for an observation {stamp_s - now_s - leap_s} s after the leap"
+        assert first < share * full, f"{first} m/s after a leap of {leap_s} s, before it {full} m/s"

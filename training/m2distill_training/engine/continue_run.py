@@ -63,8 +63,9 @@ def learn(
         _check_demos(dataset, store, held_out)
         settings = {"strategy": strategy, "held_out": held_out, "key": store.key, "instruction": store.instruction}
         if again:
-            finished = set_aside(run, finished, settings)
-            previous = load_checkpoint(run.checkpoint(finished))
+            kept = set_aside(run, finished, settings)
+            if kept != finished:
+                finished, previous = kept, load_checkpoint(run.checkpoint(kept))
             data = [d for d in data if has_learned(previous, d) or d["instruction"] != store.instruction]
         stage = finished + 1
         learned = [d for d in data if has_learned(previous, d)]

@@ -116,6 +116,18 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(
         study(out, plan_of(data, suites=[suite]))
 
 
+def test_one_run_of_a_plan_is_repeated_alone_to_the_same_weights(data, tmp_path):
+    whole, alone = tmp_path / "whole", tmp_path / "alone"
+    plan = plan_of(data, strategies=["finetune", "er"], seeds=[3, 4])
+    for out, only in ((whole, ["libero_object/er-4", "finetune-4"]), (alone, ["er-4"])):
+        assert study(out, plan, workers=2, only=only)
+    assert {path.name for path in (alone / "runs").iterdir()} == {"first-4", "er-4"}
+    assert {path.name for path in (whole / "runs").iterdir()} == {"first-4", "er-4", "finetune-4"}
+    ids = [load_checkpoint(RunFolder(out / "runs/er-4").checkpoint(2)).id for out in (whole, alone)]
+    assert ids[0] == ids[1]
+    assert study(alone, plan_of(data, strategies=["er"], seeds=[4]), workers=1)  # nothing is left of it
+
+
 def test_a_training_that_is_stopped_continues_to_the_same_weights(data, tmp_path):
     def run_of(out: Path):
         budgets = {"budget": "20 steps", "first_budget": "20 steps"}
@@ -290,6 +302,7 @@ def test_what_cannot_be_studied_is_rejected_before_anything_is_made(changes, com
         (["absent.yaml"], "there is no plan absent.yaml"),
         (["--for", "soon"], "--for is 'soon', expected a number with s, m or h"),
         (["--status", "nowhere"], "nowhere holds no study that was started"),
+        (["--only", "er-7"], "--only: unknown run 'er-7'; did you mean 'er-"),
     ],
 )
 def test_wrong_words_are_one_line(words, complaint, capsys):

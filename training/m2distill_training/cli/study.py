@@ -22,10 +22,11 @@ Ctrl-C; another command can add variants or seeds to a study."""
 EXAMPLES = (
     "m2distill study --out runs/study --variants finetune er m2distill --seeds 0 1",
     "m2distill study plan.yaml --out runs/study --cluster auto --for 160m",
+    "m2distill study plan.yaml --out runs/study --only er-0 m2distill-0",
     "m2distill study --status runs/study",
 )
 SECONDS = {"s": 1, "m": 60, "h": 3600}
-OTHERS = ("plan", "out", "status", "limit", "workers", "cluster")  # options that a plan does not replace
+OTHERS = ("plan", "out", "status", "limit", "only", "workers", "cluster")  # options that a plan does not replace
 
 
 def add_arguments(parser: Parser) -> None:
@@ -40,6 +41,13 @@ def add_arguments(parser: Parser) -> None:
         type=_duration,
         metavar="TIME",
         help="end by itself after this time, such as 90s, 160m or 8h, between jobs or at a saved state of a training",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="do only these runs of the plan, named VARIANT-SEED as their folders, or SUITE/VARIANT-SEED",
     )
     add_spreading(parser)
     parser.add_argument("--variants", nargs="+", default=["finetune", "er", "m2distill"], help="what to compare")
@@ -103,7 +111,14 @@ def run(options: argparse.Namespace) -> None:
         if given:
             raise UserError(f"--{given[0].replace('_', '-')} is given beside {options.plan}; write it in the plan")
         plan = read_plan(options.plan)
-    complete = study(options.out, plan, workers=options.workers, cluster=options.cluster, limit_s=options.limit)
+    complete = study(
+        options.out,
+        plan,
+        workers=options.workers,
+        cluster=options.cluster,
+        limit_s=options.limit,
+        only=options.only,
+    )
     if not complete:
         print(f"the time is over; repeat the command to continue, see m2distill study --status {options.out}")
         return

@@ -17,10 +17,10 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from m2distill_policy.errors import UserError
+from m2distill_policy.errors import UserError, unknown_name
 from m2distill_sim.probe import check_simulation
 from m2distill_sim.suites import assets_of
 from m2distill_training.config import TrainConfig
@@ -54,6 +54,7 @@ def study(
     workers: int | None = None,
     cluster: str | None = None,
     limit_s: float | None = None,
+    only: Sequence[str] = (),
 ) -> bool:
     """Learn, evaluate and compare; what is finished in `out` is not repeated.
 
@@ -63,9 +64,10 @@ def study(
         workers: CPUs for jobs, see open_executor; the results do not depend on their number.
         cluster: a Ray cluster, see open_executor.
         limit_s: seconds after which the study ends by itself, between jobs or at a saved state of a training.
+        only: runs to do, such as "er-0", or "libero_goal/er-0" of one suite; empty: all of the plan.
 
     Returns:
-        True if the study is complete, False if the time limit ended it before.
+        True if all of that is complete, False if the time limit ended it before.
 
     Raises:
         UserError: the plan cannot be studied, or the folder holds another study.
@@ -73,6 +75,7 @@ def study(
     """
     deadline, out = None if limit_s is None else time.monotonic() + limit_s, out.absolute()
     plan.check()
+    wanted = _wanted(plan, only)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     assets = {(suite.suite, plan.assets): assets_of(suite.suite, plan.assets).identity() for suite in plan.suites}
@@ -87,7 +90,10 @@ def study(
             begin_folder(folder, "study", plan.settings(suite, device))
         with locked(out / LOCK, f"{out} is in use by another process; see m2distill study --status {out}"):
             write_json(out / "plan.json", plan.model_dump(mode="json"))
-            graphs = [SuiteGraph(folder, plan, suite, device, out / STOP) for suite, folder in folders.items()]
+            graphs = [
+                SuiteGraph(folder, plan, suite, device, out / STOP, wanted[suite.suite])
+                for suite, folder in folders.items()
+            ]
             activities = [activity for graph in graphs for activity in graph.activities()]
             failure = None
             try:
@@ -101,6 +107,26 @@ def study(
     if interrupted.is_set() and not complete:
         raise KeyboardInterrupt
     return complete
+
+
+def _wanted(plan: Plan, only: Sequence[str]) -> dict[str, frozenset[tuple[str, int]]]:
+    """Return suite -> pairs of variant and seed to run. Raises UserError for a name of no run."""
+    every = {
+        f"{suite.suite}/{variant.folder}-{seed}": (suite.suite, (variant.name, seed))
+        for suite in plan.suites
+        for variant in plan.strategies
+        for seed in plan.seeds
+    }
+    names = set(every) if not only else set()
+    for name in only:
+        found = [each for each in every if name in (each, each.partition("/")[2])]
+        if not found:
+            raise UserError(f"--only: {unknown_name('run', name, [each.partition('/')[2] for each in every])}")
+        names.update(found)
+    return {
+        suite.suite: frozenset(run for of_suite, run in (every[name] for name in names) if of_suite == suite.suite)
+        for suite in plan.suites
+    }
 
 
 def _check_layout(out: Path, plan: Plan) -> None:
@@ -149,10 +175,19 @@ def _write(folder: Path, plan: Plan) -> None:
 
 
 class SuiteGraph:
-    """The activities of one suite."""
+    """The activities of one suite; `wanted` are pairs of variant and seed."""
 
-    def __init__(self, out: Path, plan: Plan, suite: SuitePlan, device: str, stop_file: Path):
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        suite: SuitePlan,
+        device: str,
+        stop_file: Path,
+        wanted: Collection[tuple[str, int]],
+    ):
         self._out, self._plan, self._suite, self._device, self._stop_file = out, plan, suite, device, stop_file
+        self._wanted = wanted
         self._label = f"{suite.suite}: " if len(plan.suites) > 1 else ""
         self._sizes = plan.stage_sizes(suite)
         self._collects: list[Activity] = []
@@ -170,13 +205,14 @@ class SuiteGraph:
 
     def activities(self) -> list[Activity]:
         """Return all activities, each after those that it needs."""
-        found = [*self._collects]
+        found = [*self._collects] if self._wanted else []
         for seed in self._plan.seeds:
+            variants = [variant for variant in self._plan.strategies if (variant.name, seed) in self._wanted]
             first: tuple[StudyRun, list[Activity]] | None = None
-            if any(variant.shares_first_stage for variant in self._plan.strategies):
+            if any(variant.shares_first_stage for variant in variants):
                 first = self._first(seed)
                 found += first[1]
-            for variant in self._plan.strategies:
+            for variant in variants:
                 found += self._run(variant, seed, first)
         return found
 

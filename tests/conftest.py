@@ -24,9 +24,11 @@ SLOW = {  # files with tests that train, evaluate or measure for over 10 s
 }
 
 TIMING = {  # files that measure a latency, a rate or a stop: at most one other of them runs beside
+    "ros/test_bench_node.py",
     "ros/test_fault.py",
     "ros/test_faults.py",
     "ros/test_hang.py",
+    "ros/test_joint_parts.py",
     "ros/test_outputs.py",
     "ros/test_recorder.py",
     "ros/test_reload.py",

@@ -1,5 +1,6 @@
 """The simulator in real time: late commands, commands of another clock, and calls without `ros2`."""
 
+import re
 import subprocess
 import sys
 
@@ -79,7 +80,7 @@ def test_late_commands_move_the_arm_but_not_those_of_another_clock(watcher):
     watcher.client.wait(lambda: watcher.now_ns > 32e9, "more than LIBERO's 600 steps without a command", 120.0)
     assert not watcher.over[-1]
     assert watcher.moves(ahead_ns=10**18) < 1e-3, "a stamp that lies ahead would never grow old"
-    assert "stamped 1000000000.0 s ahead of the simulator's time" in watcher.log.read_text()
+    assert re.search(r"stamped \d{9,10}\.\d s ahead of the simulator's time", watcher.log.read_text())
     assert watcher.moves() > 0.05
 
 

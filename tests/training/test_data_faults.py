@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_a_file_system_without_links_is_reported_before_the_proof(libero_file, t
     def failing(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(os, "symlink", failing)
+    monkeypatch.setattr(Path, "symlink_to", failing)
     monkeypatch.setattr(promotion, "check_forgetting", lambda *_, **__: pytest.fail("the proof has begun"))
     with pytest.raises(
         RunError, match="cannot hold the link `current`.*symbolic links, or give the robot a checkpoint"

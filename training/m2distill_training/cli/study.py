@@ -31,24 +31,7 @@ OTHERS = ("plan", "out", "status", "limit", "only", "workers", "cluster")  # opt
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("plan", nargs="?", type=Path, metavar="PLAN.yaml", help="what is studied, in place of options")
-    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of everything that it writes")
-    parser.add_argument(
-        "--status", type=Path, metavar="OUT", help="print what is done, running and left in this folder, and end"
-    )
-    parser.add_argument(
-        "--for",
-        dest="limit",
-        type=_duration,
-        metavar="TIME",
-        help="end by itself after this time, such as 90s, 160m or 8h, between jobs or at a saved state of a training",
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="RUN",
-        help="do only these runs of the plan, named VARIANT-SEED as their folders, or SUITE/VARIANT-SEED",
-    )
+    _add_running(parser)
     add_spreading(parser)
     parser.add_argument("--variants", nargs="+", default=["finetune", "er", "m2distill"], help="what to compare")
     parser.add_argument(
@@ -93,6 +76,28 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--preset", default="small", help="of training: small, libero or debug")
     defaults = {action.dest: action.default for action in parser._actions if action.dest not in ("help", *OTHERS)}
     parser.set_defaults(short_form=defaults)
+
+
+def _add_running(parser: Parser) -> None:
+    """Add where, what and how long of a plan is run."""
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of everything that it writes")
+    parser.add_argument(
+        "--status", type=Path, metavar="OUT", help="print what is done, running and left in this folder, and end"
+    )
+    parser.add_argument(
+        "--for",
+        dest="limit",
+        type=_duration,
+        metavar="TIME",
+        help="end by itself after this time, such as 90s, 160m or 8h, between jobs or at a saved state of a training",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="do only these runs of the plan, named VARIANT-SEED as their folders, or SUITE/VARIANT-SEED",
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -175,7 +175,7 @@ def _write(folder: Path, plan: Plan) -> None:
 
 
 class SuiteGraph:
-    """The activities of one suite; `wanted` are pairs of variant and seed."""
+    """The activities of one suite; `wanted` are pairs of variant and seed, by default all."""
 
     def __init__(
         self,
@@ -184,10 +184,10 @@ class SuiteGraph:
         suite: SuitePlan,
         device: str,
         stop_file: Path,
-        wanted: Collection[tuple[str, int]],
+        wanted: Collection[tuple[str, int]] | None = None,
     ):
         self._out, self._plan, self._suite, self._device, self._stop_file = out, plan, suite, device, stop_file
-        self._wanted = wanted
+        self._wanted = [(v.name, seed) for v in plan.strategies for seed in plan.seeds] if wanted is None else wanted
         self._label = f"{suite.suite}: " if len(plan.suites) > 1 else ""
         self._sizes = plan.stage_sizes(suite)
         self._collects: list[Activity] = []

@@ -36,7 +36,7 @@ test-core: setup  ## tests that need no running ROS 2
 	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
 
 test-ros: setup  ## tests over real ROS 2; most wait most of the time, and those that measure times run three at a time
-	@$(ENV) $(PYTEST) -n 5 $(FILES) -m "not timing" tests/ros tests/e2e
+	@$(ENV) $(PYTEST) -n 4 $(FILES) -m "not timing" tests/ros tests/e2e
 	@$(ENV) $(PYTEST) -n 3 $(FILES) -m timing tests/ros
 
 coverage: setup  ## line coverage of the tests that need no running ROS 2

@@ -160,6 +160,7 @@ def test_ctrl_z_stops_the_arm_and_ends_the_order_before_the_node_is_stopped(robo
     assert pass_time(robot, 10) == 0
 
 
+@pytest.mark.timing
 def test_a_repeated_text_changes_nothing_and_does_not_undo_a_pause_or_a_stop(robot):
     run(robot)
     repetition = robot.create_timer(0.1, lambda: robot.publish_instruction(KNOWN[0]))

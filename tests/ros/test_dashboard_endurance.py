@@ -84,6 +84,7 @@ def test_a_page_of_yesterday_asks_for_a_new_token_and_its_old_one_orders_nothing
             tab.until(LOADED, "the page's data")
 
 
+@pytest.mark.timing
 def test_a_camera_of_4k_and_1_hz_is_shown_and_not_taken_for_silent(ros):
     node, spinner = Node("cameras"), SingleThreadedExecutor()
     spinner.add_node(node)

@@ -110,11 +110,11 @@ def moving(request, client, tmp_path) -> Iterator[subprocess.Popen]:
     client.create_timer(0.05, lambda: joy_pub.publish(Joy(axes=[0.0, 1.0, 0, 0, 0, 0], buttons=client.buttons)))
     # The tests may run under nohup, which has SIGHUP ignored.
     code = (
-        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        "import os, signal, sys; os.setpgrp(); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "from m2distill_policy.ros.nodes.teleop_node import main; sys.exit(main())"
     )
     command = [sys.executable, "-c", code, "--ros-args", "-p", f"arm:={tmp_path / 'arm.yaml'}"]
-    process = subprocess.Popen(command, env=os.environ | environment(), process_group=0)
+    process = subprocess.Popen(command, env=os.environ | environment())
     client.wait(lambda: client.moves() and client.active, "motion", 90.0)
     yield process
     process.kill()
@@ -156,9 +156,10 @@ def test_ctrl_z_releases_the_arm_before_the_node_is_stopped_and_motion_needs_ano
 def test_ctrl_z_on_the_starter_stops_the_arm(client, checkpoint_path, tmp_path):
     arm = tmp_path / "arm.yaml"  # a file with the limits of the simulated arm starts no simulator
     arm.write_text((PRESETS_FOLDER / "libero_sim.yaml").read_text())
-    command = [sys.executable, "-m", "m2distill_policy.bringup.system", "--checkpoint", str(checkpoint_path)]
+    code = "import os, sys; os.setpgrp(); from m2distill_policy.bringup.system import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--checkpoint", str(checkpoint_path)]
     command += ["--arm", str(arm), "--log-dir", str(tmp_path)]
-    starter = subprocess.Popen(command, env=os.environ | environment(), process_group=0)
+    starter = subprocess.Popen(command, env=os.environ | environment())
     try:
         client.wait_until_active()
         client.sensors.reset()

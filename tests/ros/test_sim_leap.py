@@ -42,7 +42,7 @@ def test_after_a_leap_of_the_stamps_the_policy_starts_again_from_rest(robot):
     for leap_s in (1.0, -5.0, 0.2, 1.0, -0.3):
         robot.received.clear()
         robot.wait(lambda: len(speeds(robot)) > FADE_S * 20 + 10, "commands of full size")
-        full = speeds(robot)[-1][1]
+        full = max(speed for _, speed in speeds(robot))  # a hold on a busy machine makes the last ones small
         robot.received.clear()
         now_s = (robot.get_clock().now().nanoseconds + robot.ahead_ns) / 1e9
         robot.ahead_ns += round(leap_s * 1e9)

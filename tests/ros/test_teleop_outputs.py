@@ -150,6 +150,8 @@ def test_without_a_fresh_pose_the_arm_is_held_and_continues_from_where_it_is_the
     operator.lead(FORWARD, 5)
     operator.follows = False
     client = operator.client
+    sent = client.sent
+    client.wait(lambda: client.sent > sent + 2, "the hand's last pose to be published")
     hand, client.hand = np.array(client.hand), None  # its driver is silent
     client.wait(lambda: operator.poses()[-1].position_m == pytest.approx(hand), "the last pose as target")
     assert not operator.settle() and operator.active[-1]

@@ -75,7 +75,7 @@ def study(
     """
     deadline, out = None if limit_s is None else time.monotonic() + limit_s, out.absolute()
     plan.check()
-    wanted = _wanted(plan, only)
+    _check_only(plan, only)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     assets = {(suite.suite, plan.assets): assets_of(suite.suite, plan.assets).identity() for suite in plan.suites}
@@ -90,10 +90,7 @@ def study(
             begin_folder(folder, "study", plan.settings(suite, device))
         with locked(out / LOCK, f"{out} is in use by another process; see m2distill study --status {out}"):
             write_json(out / "plan.json", plan.model_dump(mode="json"))
-            graphs = [
-                SuiteGraph(folder, plan, suite, device, out / STOP, wanted[suite.suite])
-                for suite, folder in folders.items()
-            ]
+            graphs = [SuiteGraph(folder, plan, suite, device, out / STOP, only) for suite, folder in folders.items()]
             activities = [activity for graph in graphs for activity in graph.activities()]
             failure = None
             try:
@@ -109,24 +106,12 @@ def study(
     return complete
 
 
-def _wanted(plan: Plan, only: Sequence[str]) -> dict[str, frozenset[tuple[str, int]]]:
-    """Return suite -> pairs of variant and seed to run. Raises UserError for a name of no run."""
-    every = {
-        f"{suite.suite}/{variant.folder}-{seed}": (suite.suite, (variant.name, seed))
-        for suite in plan.suites
-        for variant in plan.strategies
-        for seed in plan.seeds
-    }
-    names = set(every) if not only else set()
+def _check_only(plan: Plan, only: Sequence[str]) -> None:
+    """Raise UserError for a name of no run."""
+    names = [variant.run_name(seed) for variant in plan.strategies for seed in plan.seeds]
     for name in only:
-        found = [each for each in every if name in (each, each.partition("/")[2])]
-        if not found:
-            raise UserError(f"--only: {unknown_name('run', name, [each.partition('/')[2] for each in every])}")
-        names.update(found)
-    return {
-        suite.suite: frozenset(run for of_suite, run in (every[name] for name in names) if of_suite == suite.suite)
-        for suite in plan.suites
-    }
+        if name not in (*names, *(f"{suite.suite}/{run}" for suite in plan.suites for run in names)):
+            raise UserError(f"--only: {unknown_name('run', name, names)}")
 
 
 def _check_layout(out: Path, plan: Plan) -> None:
@@ -175,7 +160,7 @@ def _write(folder: Path, plan: Plan) -> None:
 
 
 class SuiteGraph:
-    """The activities of one suite; `wanted` are pairs of variant and seed, by default all."""
+    """The activities of one suite; `only` are names of runs, see study(); empty: all."""
 
     def __init__(
         self,
@@ -184,10 +169,10 @@ class SuiteGraph:
         suite: SuitePlan,
         device: str,
         stop_file: Path,
-        wanted: Collection[tuple[str, int]] | None = None,
+        only: Collection[str] = (),
     ):
         self._out, self._plan, self._suite, self._device, self._stop_file = out, plan, suite, device, stop_file
-        self._wanted = [(v.name, seed) for v in plan.strategies for seed in plan.seeds] if wanted is None else wanted
+        self._only = only
         self._label = f"{suite.suite}: " if len(plan.suites) > 1 else ""
         self._sizes = plan.stage_sizes(suite)
         self._collects: list[Activity] = []
@@ -205,16 +190,19 @@ class SuiteGraph:
 
     def activities(self) -> list[Activity]:
         """Return all activities, each after those that it needs."""
-        found = [*self._collects] if self._wanted else []
+        found: list[Activity] = []
         for seed in self._plan.seeds:
-            variants = [variant for variant in self._plan.strategies if (variant.name, seed) in self._wanted]
+            variants = [variant for variant in self._plan.strategies if self._is_wanted(variant.run_name(seed))]
             first: tuple[StudyRun, list[Activity]] | None = None
             if any(variant.shares_first_stage for variant in variants):
                 first = self._first(seed)
                 found += first[1]
             for variant in variants:
                 found += self._run(variant, seed, first)
-        return found
+        return [*self._collects, *found] if found else []
+
+    def _is_wanted(self, run: str) -> bool:
+        return not self._only or run in self._only or f"{self._suite.suite}/{run}" in self._only
 
     def _data(self) -> tuple[list[Path], list[str] | None]:
         """Return the files in the order of learning, and the instructions that replace those in them."""

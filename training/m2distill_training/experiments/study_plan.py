@@ -95,6 +95,10 @@ class Variant(_Model):
         """Return the beginning of the names of its run folders: ffmpeg and Windows reject a colon in a path."""
         return self.name.replace(":", ".")
 
+    def run_name(self, seed: int) -> str:
+        """Return the name of the folder of a run."""
+        return f"{self.folder}-{seed}"
+
     def load(self) -> type[Strategy]:
         """Return the class of the strategy. Raises UserError."""
         if ":" not in self.strategy and self.strategy not in strategy_names():

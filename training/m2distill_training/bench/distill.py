@@ -55,6 +55,7 @@ COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
 DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}
 STEPS, WINDOWS = 250, 160
+QUICK_STEPS, QUICK_BATCH = 3, 2
 SHARE_FROM = 20  # gradient step from which the shares of the gradients are judged
 
 
@@ -99,10 +100,12 @@ def bench_distill(
     starter = load_checkpoint(STARTER_CHECKPOINT)
     roles = {name: Role(x.suite, x.task, 3, x.learned and 2) for name, x in ROLES.items()} if quick else ROLES
     tasks = {name: _open_task(role, data, starter, workers) for name, role in roles.items()}
+    steps, batch = (QUICK_STEPS, QUICK_BATCH) if quick else (steps, None)
     runs: dict[str, list[dict]] = {name: [] for name in strategies}
     for seed in seeds:
         for name in strategies:
-            found = learn_and_measure(name, starter, tasks, roles, seed, 3 if quick else steps)
+            config = config_of(name, starter, seed, steps, batch)
+            found = learn_and_measure(config, starter, tasks, roles)
             runs[name].append(found)
             values = ", ".join(f"{key} {found[key]:.2f}" for key in MEASURES)
             drift = {group: _rounded(x) for group, x in found["drift"].items()}
@@ -113,27 +116,23 @@ def bench_distill(
         rows = [{"name": f"{name} {key}", "value": x[key]["mean"]} for name, x in summary.items() for key in MEASURES]
         show([*rows, *bars], COLUMNS, False)
         return
-    settings = {"seeds": list(seeds), "steps": 3 if quick else steps, "windows": WINDOWS}
+    settings = {"seeds": list(seeds), "steps": steps, "windows": WINDOWS}
     print(json_module.dumps({"strategies": summary, "bars": bars, **settings, **machine()}, indent=2))
 
 
 def learn_and_measure(
-    name: str,
-    starter: Checkpoint,
-    tasks: Mapping[str, DemoSubset],
-    roles: Mapping[str, Role],
-    seed: int,
-    steps: int,
+    config: TrainConfig, starter: Checkpoint, tasks: Mapping[str, DemoSubset], roles: Mapping[str, Role]
 ) -> dict:
-    """Train one variant for `steps` gradient steps and return what it kept and learned."""
-    replayed = int(np.random.default_rng(seed).integers(roles["replayed"].learned))
+    """Train as `config` says, of `config_of`, and return what the policy kept and learned."""
+    steps = config.optim.budget
+    replayed = int(np.random.default_rng(config.seed).integers(roles["replayed"].learned))
     new = dataclasses.replace(tasks["new"], demos=tuple(range(roles["new"].learned)))
     old = dataclasses.replace(tasks["replayed"], demos=(replayed,))
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
         run.save_checkpoint(run.checkpoint(1), starter)  # the stage that learned the earlier tasks
         trainer = Trainer(
-            config_of(name, starter, seed, steps),
+            config,
             starter.spec,
             "cpu",
             2,
@@ -204,18 +203,26 @@ def judge(summary: Mapping[str, dict]) -> list[dict]:
     return bars
 
 
-def config_of(name: str, starter: Checkpoint, seed: int, steps: int) -> TrainConfig:
-    """Return the configuration of a variant: the preset `small` with the network and inputs of the starter."""
+def config_of(name: str, starter: Checkpoint, seed: int, steps: int, batch_size: int | None = None) -> TrainConfig:
+    """Return the configuration of a variant: the preset `small` with the network and inputs of the starter.
+
+    `batch_size` counts the windows of the new task and of the replayed one, each; by default it is the preset's.
+    """
     strategy, values = VARIANTS[name]
     config = small().with_strategy(strategy, **values)
+    optim = dataclasses.replace(config.optim, budget=steps)
+    replay = dataclasses.replace(config.replay, demos_per_task=1)
+    if batch_size is not None:
+        optim = dataclasses.replace(optim, batch_size=batch_size)
+        replay = dataclasses.replace(replay, batch_size=batch_size)
     return dataclasses.replace(
         config,
         seed=seed,
         model=starter.model_config,
         image_px=starter.spec.cameras[0].height,
         history=starter.spec.history,
-        replay=dataclasses.replace(config.replay, demos_per_task=1),
-        optim=dataclasses.replace(config.optim, budget=steps),
+        replay=replay,
+        optim=optim,
     )
 
 

@@ -52,7 +52,7 @@ def bench_data(data: Path | None = None, json: bool = False, quick: bool = False
         file = data or write_file(Path(folder, "read.hdf5"), *((2, 40, 16) if quick else (10, 120, 128)))
         rows = reading_speed(file, Path(folder, "cache"), repeats)
         many = write_file(Path(folder, "many.hdf5"), *((2, 20, 16) if quick else (50, 130, 16)))
-        rows += trainer_memory(many, (1, 3) if quick else (1, 10, 100))
+        rows += trainer_memory(many, (1, 3), 2, 3) if quick else trainer_memory(many, (1, 10, 100), 8, 8)
     here = machine()
     show([row | here for row in rows], COLUMNS, json)
 
@@ -99,8 +99,8 @@ def plain_reader(file: Path, batches: int) -> Callable[[], dict]:
     return lambda: next(batch)
 
 
-def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
-    """Measure M2Distill before a task that follows `counts` others, each in a separate process.
+def trainer_memory(file: Path, counts: tuple[int, ...], batch: int, steps: int) -> list[dict]:
+    """Measure some steps of M2Distill before a task that follows `counts` others, each in a separate process.
 
     Every task is the same file opened again, with images of 16 px: the images are not what a task adds to the memory of
     the process.
@@ -108,33 +108,33 @@ def trainer_memory(file: Path, counts: tuple[int, ...]) -> list[dict]:
     rows = []
     for earlier in counts:
         with multiprocessing.get_context("spawn").Pool(1) as process:
-            row = process.apply(after_tasks, (file, earlier))
+            row = process.apply(after_tasks, (file, earlier, batch, steps))
         progress(f"after {earlier} tasks: {row}")
         rows.append({"name": "trainer after other tasks", "earlier_tasks": earlier, **row})
     return rows
 
 
 @freed_memory_kept()
-def after_tasks(file: Path, earlier: int) -> dict:
-    """Return the memory after earlier tasks; runs in a new process.
+def after_tasks(file: Path, earlier: int, batch: int, steps: int) -> dict:
+    """Return the memory after earlier tasks and some steps on `batch` new and as many old windows; in a new process.
 
     Megabytes: `own` belongs to the process alone, `mapped` are pages of files, which the system can reclaim.
     """
-    config = dataclasses.replace(with_batch(libero(), "m2distill", 8, 8), image_px=16)
+    config = dataclasses.replace(with_batch(libero(), "m2distill", batch, batch), image_px=16)
     spec = libero_spec(16, HISTORY, text_width=TEXT_WIDTH)
     *before, current = (_part(open_store(file, spec, PAIRING), task) for task in range(earlier + 1))
-    steps = Steps(config, current, before)
+    trainer = Steps(config, current, before)
     seconds = []
-    for _ in range(8):
+    for _ in range(steps):
         begun = time.perf_counter()
-        steps.step()
+        trainer.step()
         seconds.append(time.perf_counter() - begun)
     memory = psutil.Process().memory_info()
     return {
         "own_mb": round((memory.rss - memory.shared) / 2**20),
         "mapped_mb": round(memory.shared / 2**20),
         "step_ms": round(1e3 * statistics.median(seconds[1:])),
-        **steps.checkpoint_kb(),
+        **trainer.checkpoint_kb(),
     }
 
 

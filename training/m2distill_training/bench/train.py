@@ -65,7 +65,7 @@ def bench_train(json: bool = False, quick: bool = False, repeats: int = 3) -> No
     shared = {"preset": config.preset, "image_px": config.image_px, "history": config.history}
     rows = [row | shared for row in rows]
     rows += acting_rows(10 if quick else ACTING_REPEATS)
-    learned = dataclasses.replace(small(), image_px=16) if quick else small()
+    learned = dataclasses.replace(small(), image_px=16, history=2) if quick else small()
     rows += small_step(learned, repeats, BLOCK // 4 if quick else BLOCK)
     rows += [
         precision_gap(learned, strategy, 2 * BLOCK if quick else PRECISION_STEPS)

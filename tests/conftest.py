@@ -6,21 +6,30 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FOLDERS = {"ros": ["ros"], "e2e": ["ros", "sim", "slow"], "sim": ["sim"]}
-SLOW = {  # files with tests that train, evaluate or measure for over 10 s
+FOLDERS = {"ros": ["ros"], "e2e": ["ros", "sim", "slow"], "fuzz": ["slow"], "sim": ["sim"]}
+SLOW = {  # files that together keep a core busy for over 10 s; single tests of over 1 s are marked where they stand
     "docs/test_tutorials.py",
+    "policy/test_backends.py",
+    "policy/test_text_encoder.py",
     "training/test_bench.py",
+    "training/test_bench_distill.py",
     "training/test_bench_experts.py",
     "training/test_demo.py",
+    "training/test_disk_faults.py",
+    "training/test_disk_readers.py",
     "training/test_evaluate.py",
     "training/test_evaluate_crash.py",
+    "training/test_further_strategies.py",
     "training/test_learn_promote.py",
+    "training/test_lerobot_libero.py",
     "training/test_loop.py",
     "training/test_loop_strategies.py",
     "training/test_parts.py",
+    "training/test_report.py",
     "training/test_rollout_report.py",
     "training/test_run.py",
     "training/test_study.py",
+    "training/test_token_cache.py",
 }
 
 TIMING = {  # files that measure a latency, a rate or a stop: at most one other of them runs beside

@@ -41,6 +41,7 @@ def test_importing_it_is_quick_and_imports_nothing_heavy(tmp_path):
     assert heavy.strip() == "[]" and float(seconds) < 0.1, done
 
 
+@pytest.mark.slow
 def test_using_every_name_has_no_side_effect(tmp_path):
     code = (
         "import logging, warnings; warnings.simplefilter('ignore')\n"
@@ -69,6 +70,7 @@ def test_every_name_is_there_once_for_programs_and_once_for_editors():
         _ = m2distill.trian
 
 
+@pytest.mark.slow
 def test_mypy_knows_the_types(tmp_path):
     (tmp_path / "user.py").write_text(
         "from pathlib import Path\n"

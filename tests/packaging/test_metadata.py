@@ -62,6 +62,7 @@ def is_ros(module: str) -> bool:
     }
 
 
+@pytest.mark.slow
 def test_there_is_one_version():
     found = {name: declared(name)["version"] for name in FOLDERS}
     found |= {folder.name: manifest(folder).findtext("version") for folder in ROS_PACKAGES}
@@ -163,6 +164,7 @@ def test_a_manifest_lists_what_the_code_imports(distribution):
     assert {name for name in rest if not re.search(rf"(?<![\w-]){name}(?![\w-])", comment)} == set()
 
 
+@pytest.mark.slow
 def test_a_command_without_its_extra_names_the_module_and_the_extra():
     code = "import sys; sys.modules['h5py'] = None; from m2distill_training.cli.main import main; main()"
     command = [sys.executable, "-c", code, "train", "--data", "x.hdf5", "--out", "x"]

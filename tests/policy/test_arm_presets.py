@@ -221,6 +221,7 @@ def test_a_path_that_is_not_a_readable_file_is_rejected(tmp_path):
         load_arm("/no\0where")
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.one_of(

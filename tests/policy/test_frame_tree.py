@@ -80,6 +80,7 @@ names = st.sampled_from(["base", "hand", "arm", "/arm", "rail", ""])
 numbers = st.one_of(st.floats(-1, 1), st.floats())
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(

@@ -131,6 +131,7 @@ def draws(checkpoint, observation, sampling, count=1500):
     return np.stack([s.action for s in samples]), np.array([s.mode for s in samples])
 
 
+@pytest.mark.slow
 def test_samples_have_the_mixtures_weights_means_and_deviations(checkpoint, observations):
     means, stds, logits = mixture_of_window(checkpoint, observations[:1], TEXTS[0])
     actions, modes = draws(checkpoint, observations[0], "stochastic")
@@ -141,6 +142,7 @@ def test_samples_have_the_mixtures_weights_means_and_deviations(checkpoint, obse
     np.testing.assert_allclose(standard.std(0), 1, atol=0.09)
 
 
+@pytest.mark.slow
 def test_low_noise_draws_the_mode_and_hardly_anything_else(checkpoint, observations):
     means, _, logits = mixture_of_window(checkpoint, observations[:1], TEXTS[0])
     actions, modes = draws(checkpoint, observations[0], "low_noise", count=400)

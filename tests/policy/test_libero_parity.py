@@ -154,6 +154,7 @@ def test_single_steps_give_the_mixtures_of_libero_after_the_queue_is_full(policy
             assert_mixture(policy.decode(torch.cat(queue[-policy.spec.history :], 1)), reference, "queue", now)
 
 
+@pytest.mark.slow
 def test_an_imported_checkpoint_acts_as_libero(tmp_path, contents, reference):
     torch.save(contents, tmp_path / "task0_model.pth")
     arrays = formulas.inputs(formulas.QUEUE_STEPS, 1)

@@ -57,6 +57,7 @@ def numbers(path: Path) -> list[int]:
         return [int(bag.deserialize(raw, connection.msgtype).data[0]) for connection, _, raw in bag.messages()]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_no_kept_episode_and_no_flushed_message(tmp_path):
     rng = random.Random(0)
     for kill in range(KILLS):

@@ -58,6 +58,7 @@ def test_gray_stays_gray(gray):
     assert out.flatten(1).mean(1).std() > (0.03 if gray else -1)  # brightness differs from sample to sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rgb", [(0.5, 0.5, 0.5), (0.6, 0.4, 0.3), (0.2, 0.5, 0.7)])
 def test_colours_are_spread_as_liberos_are(rgb):
     """2000 draws of each, of an image with a bright and a dark half, so that contrast acts. Where ours turns hue in

@@ -90,6 +90,7 @@ def with_front_view(path) -> None:
             demo["obs/ahead"] = np.full((len(demo["actions"]), 24, 24, 3), 7, np.uint8)
 
 
+@pytest.mark.slow
 def test_a_third_view_is_trained_and_served(cameras, files, folder):
     for path in files:
         with_front_view(path)

@@ -196,6 +196,7 @@ def test_a_folder_without_data_is_named(tmp_path, capsys):
     assert "holds no *.hdf5 file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_from_the_command_line_interrupted_and_resumed(libero_file, tmp_path):
     """A real process, a real Ctrl-C: exit status 130, and the same command continues the run."""
     out = tmp_path / "run"
@@ -251,6 +252,7 @@ def test_numbers_may_be_parted_by_commas_or_spaces(tasks, monkeypatch, tmp_path)
     assert taken["tasks"] == [0, 3, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["tasks"], ["info"]])
 def test_a_closed_pipe_is_no_error(words):
     with subprocess.Popen(
@@ -267,6 +269,7 @@ def test_version():
     assert re.fullmatch(r"m2distill \d+\.\d+\.\d+\n", done.stdout)
 
 
+@pytest.mark.slow
 def test_info_describes_the_installation():
     done = m2distill("info", "--json")
     assert done.returncode == 0 and done.stderr == ""
@@ -338,6 +341,7 @@ def test_the_remaining_time_is_that_of_all_stages(libero_file, tmp_path, capsys)
     assert capsys.readouterr().out.rstrip().endswith("eta 1:00")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "policy", "spins"), [({}, "PASSIVE", "500"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE", "30000000000")]
 )

@@ -85,6 +85,7 @@ def argv(files, *options: str, out: str = "run") -> list[str]:
     return ["train", "--preset", "debug", *options, "--data", *map(str, files), "--out", out]
 
 
+@pytest.mark.slow
 def test_a_strategy_of_a_module_in_the_current_folder_trains_and_resumes(plugin, files, folder, capsys):
     command = argv(files, "--strategy", plugin, "--proximal.weight", "0.25")
     assert main.run(command) == 0

@@ -31,6 +31,7 @@ def test_steps_and_states_are_those_of_torch_bit_by_bit(fused):
     assert all(map(torch.equal, networks[0].parameters(), networks[1].parameters()))
 
 
+@pytest.mark.slow
 def test_neither_a_checkpoint_nor_the_optimiser_imports_the_compiler():
     """Its import takes 0.9 s of CPU at the start of every training, evaluation and node."""
     code = """

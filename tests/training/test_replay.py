@@ -57,6 +57,7 @@ def test_the_same_seed_keeps_the_same_and_another_seed_others():
     assert memories(5, 30)[-1] != memories(5, 30, seed=1)[-1]
 
 
+@pytest.mark.slow
 def test_which_tasks_keep_a_place_is_uniform():
     """30 places for 100 tasks, 400 seeds: 120 expected for each task, standard deviation 9.2."""
     kept = np.sum(

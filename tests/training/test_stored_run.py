@@ -40,6 +40,7 @@ def test_its_records_and_checkpoints_are_read(stored):
     assert [line["step"] for line in stored.metrics() if line["stage"] == 2] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_it_is_reported(stored):
     write_report(Path("report.html"), [stored.path])
     page = Path("report.html").read_text()

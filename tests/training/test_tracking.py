@@ -90,6 +90,7 @@ def wait_for_history(run: Path, count: int) -> list[dict]:
     return rows
 
 
+@pytest.mark.slow
 def test_wandb_receives_every_line_once_without_a_network(libero_file, tmp_path, monkeypatch, capsys):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

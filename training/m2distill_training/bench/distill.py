@@ -123,7 +123,7 @@ def bench_distill(
 def learn_and_measure(
     config: TrainConfig, starter: Checkpoint, tasks: Mapping[str, DemoSubset], roles: Mapping[str, Role]
 ) -> dict:
-    """Train as `config` says, of `config_of`, and return what the policy kept and learned."""
+    """Train with a configuration of `config_of` and return what the policy kept and learned."""
     steps = config.optim.budget
     replayed = int(np.random.default_rng(config.seed).integers(roles["replayed"].learned))
     new = dataclasses.replace(tasks["new"], demos=tuple(range(roles["new"].learned)))

@@ -27,7 +27,7 @@ RUN ?= runs/demo/m2distill
 teach: setup  ## after `make demo`: record, learn, verify and run one more task over ROS 2, on a copy of its run (RUN=...)
 	@$(ENV) M2DISTILL_LEARNED_RUN=$(RUN) python -m pytest -q -s tests/ros/test_teach.py tests/ros/test_teach_page.py
 
-check: lint  ## style, types and the quick tests, for every change: 3 to 7 minutes
+check: lint  ## style, types and the quick tests, for every change: 1 to 2 minutes
 	@$(ENV) $(PYTEST) $(PARALLEL) -m "not slow and not ros and not sim" $(CORE)
 
 test: lint test-core test-ros  ## style, types and all tests

@@ -32,6 +32,7 @@ __all__ = [
 
 PAIRINGS = ("before", "as_stored")  # of observation and action, see data/libero/reader.py
 PRECISIONS = ("float32", "bfloat16")
+AUTO = "auto"
 BUDGET_UNITS = ("steps", "epochs")
 REPLAY_CHOICES = ("random", "coverage")
 
@@ -138,7 +139,7 @@ class TrainConfig:
     image_px: int  # side of the images that the network sees
     history: int  # T, steps in a window
     pairing: str  # before: an action with the observation before it; as_stored: with the one beside it in the file
-    precision: str  # of the forward pass: bfloat16 (autocast) or float32
+    precision: str  # of the convolutions: bfloat16, float32, or "auto"; the run folder records which one it was
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
     curve_points: int  # checkpoints saved during a stage, from its first to its last gradient step; 0: none
@@ -160,7 +161,7 @@ class TrainConfig:
             )
         require_one_of("pairing", self.pairing, PAIRINGS)
         require_one_of("state", self.state, STATES)
-        require_one_of("precision", self.precision, PRECISIONS)
+        require_one_of("precision", self.precision, (*PRECISIONS, AUTO))
         require_range("seed", self.seed, 0, 2**31 - 1)
         require_range("curve_points", self.curve_points, 0)
         for name in ("log_every", "save_every"):

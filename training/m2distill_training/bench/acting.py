@@ -83,5 +83,4 @@ def fastest(rows: list[dict]) -> list[dict]:
 
 def has_amx() -> bool:
     """Return True if the processor multiplies bfloat16 matrices by AMX."""
-    flags = Path("/proc/cpuinfo")
-    return flags.is_file() and "amx_bf16" in flags.read_text()
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))

@@ -12,7 +12,7 @@ from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.language.text_encoder import TextEncoder, default_text_encoder, load_text_encoder
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.config import TrainConfig
+from m2distill_training.config import AUTO, TrainConfig
 from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.data.store import Store, open_store
 from m2distill_training.data.task_memory import save_task_memory
@@ -22,7 +22,8 @@ from m2distill_training.engine.protocols import TaskSplit, plan
 from m2distill_training.engine.start_from import check_strategy, load_first_stage
 from m2distill_training.engine.trainer import Trainer, TrainProgress
 from m2distill_training.runs.records import RunError
-from m2distill_training.runs.run_folder import RunFolder, follow_run, open_run
+from m2distill_training.runs.run_folder import RunFolder, follow_run, open_run, read_run
+from m2distill_training.utils.device import fast_precision
 from m2distill_training.utils.schemas import LONGEST, is_text
 
 
@@ -69,6 +70,7 @@ def train(
     config, spec, encoder = _resolve(config, robot)
     embeddings = encoder.encode(instructions)
     with joined(device) as distributed:
+        config = _with_precision(config, out if resume else None, distributed)
         stores = _open_stores(datasets, instructions, spec, config, cache, distributed)
         stages = [[DemoSubset(stores[x.task], embeddings[x.task], x.demos) for x in stage] for stage in splits]
         data = [dataset_entry(store) for store in stores]
@@ -157,6 +159,16 @@ def _resolve(config: TrainConfig, robot: PolicySpec) -> tuple[TrainConfig, Polic
     encoder = default_text_encoder() if config.text_encoder == "auto" else load_text_encoder(config.text_encoder)
     config = dataclasses.replace(config, text_encoder=encoder.name)
     return config, config.policy_spec(encoder.name, encoder.width, robot), encoder
+
+
+def _with_precision(config: TrainConfig, begun: Path | None, distributed: DistributedContext) -> TrainConfig:
+    """Return the config with its precision resolved: that of the run `begun`, or what is fast in all processes."""
+    if config.precision != AUTO:
+        return config
+    if begun is not None and (begun / "config.json").is_file():
+        return dataclasses.replace(config, precision=read_run(begun)[0].precision)
+    slow = distributed.any(fast_precision(distributed.device) == "float32")
+    return dataclasses.replace(config, precision="float32" if slow else "bfloat16")
 
 
 def _open_stores(

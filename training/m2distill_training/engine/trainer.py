@@ -25,7 +25,7 @@ from m2distill_policy.cameras import CAMERAS, camera_records
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.models import Policy
 from m2distill_policy.spec import PolicySpec
-from m2distill_training.config import ConfigError, TrainConfig
+from m2distill_training.config import AUTO, ConfigError, TrainConfig
 from m2distill_training.data.windows import DemoSubset, Windows
 from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.distributed import DistributedContext
@@ -40,6 +40,7 @@ from m2distill_training.strategies import Samples, make_strategy
 from m2distill_training.strategies.base import StageContext
 from m2distill_training.strategies.memory import load_memory, save_memory
 from m2distill_training.utils.allocator import freed_memory_kept
+from m2distill_training.utils.device import fast_precision
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Trainer:
         instructions: Sequence[np.ndarray] | None = None,
     ):
         self.config, self.device, self.stage = config, torch.device(device), stage
+        self.precision = fast_precision(device) if config.precision == AUTO else config.precision
         self.folder, self.distributed = run, distributed
         self.strategy = make_strategy(config)
         self.new, self.old = stages[-1], [subset for earlier in stages[:-1] for subset in earlier]
@@ -222,7 +224,7 @@ class Trainer:
         for part in range(first, first + o.accumulate):
             self.batches.seed_torch(self.step, part)
             samples = self.batches.samples(self.step, part, self.batch_parts)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 losses = checked_losses(self.config.strategy, self.strategy.loss(self.policy, samples))
             measured.add(losses, 1 / self.batch_parts)
             (losses["loss"] / self.batch_parts).backward()

@@ -58,8 +58,7 @@ def train(
         instructions: replace those in the files.
         last_stage: number of the stage to end with; default: the last one.
         on_ready: called when everything has been checked.
-        stop: called after every gradient step.
-        on_step: called after every gradient step.
+        stop, on_step: called after every gradient step.
 
     Raises:
         UserError: the files, the settings or the run folder do not permit it.

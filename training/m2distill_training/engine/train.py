@@ -44,8 +44,7 @@ def train(
 ) -> RunFolder:
     """Learn the tasks of the datasets, divided into stages by config.protocol.
 
-    `out`/stages/<n>/checkpoint appears after each stage. Under torchrun every process calls this function alike. After
-    Ctrl-C, or when `stop` returns True, the state is saved after the current gradient step, before KeyboardInterrupt.
+    `out`/stages/<n>/checkpoint appears after each stage. Under torchrun every process calls this function alike.
 
     Args:
         config: settings of the run.
@@ -58,7 +57,8 @@ def train(
         instructions: replace those in the files.
         last_stage: number of the stage to end with; default: the last one.
         on_ready: called when everything has been checked.
-        stop, on_step: called after every gradient step.
+        stop: called after every gradient step; if True, and after Ctrl-C, the state is saved before KeyboardInterrupt.
+        on_step: called after every gradient step.
 
     Raises:
         UserError: the files, the settings or the run folder do not permit it.

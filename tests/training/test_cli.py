@@ -19,6 +19,7 @@ from m2distill_training.cli.train import data_files
 from m2distill_training.engine import train as engine
 from m2distill_training.promotion.promotion import PromotionRejected
 from m2distill_training.runs.run_folder import RunFolder
+from m2distill_training.utils.device import fast_precision
 
 LEAVES = dict(main.leaves())
 
@@ -277,6 +278,7 @@ def test_info_describes_the_installation():
     assert found["packages"]["torch"] and found["python"] == platform.python_version()
     assert found["renderer"]["works"] and found["renderer"]["device"]
     assert set(found["text_encoders"]) == {"all-MiniLM-L6-v2", "bert-base-cased"}
+    assert found["cpu_precision"] == fast_precision("cpu")
     printed = m2distill("info").stdout.splitlines()
     assert {line.split()[0] for line in printed} >= {"m2distill", "python", "torch", "mujoco", "renderer", "gpu", "ros"}
 

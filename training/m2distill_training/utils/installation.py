@@ -23,7 +23,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "mujoco", "robosuite", "hf-libero",
 PROBE_LIMIT_S = 20.0
 TORCH = """
 import torch
-print(torch.get_num_threads(), *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())), sep="\\n")
+from m2distill_training.utils.device import fast_precision
+print(torch.get_num_threads(), fast_precision("cpu"), *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())), sep="\\n")
 """
 RENDERER = """
 from m2distill_sim.renderer import Renderer, mujoco
@@ -63,10 +64,11 @@ def describe() -> dict[str, Any]:
         "hub": _hub(),
     }
     answers = {name: _result(process) for name, process in probes.items()}
-    threads, *gpus = answers["torch"].get("lines") or ["?"]
+    threads, precision, *gpus = answers["torch"].get("lines") or ["?", None]
     (gl, *_), (rmw, *_) = ((answers[name].get("lines") or [None]) for name in ("renderer", "ros"))
     return found | {
         "torch_threads": threads,
+        "cpu_precision": precision,  # of a training with `precision: auto`
         "gpus": gpus,
         "torch_error": answers["torch"].get("error"),
         "renderer": {"MUJOCO_GL": variables["MUJOCO_GL"], "works": gl is not None, "device": gl}
@@ -81,7 +83,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     rows = {
         "m2distill": f"{found['m2distill']}, source {found['source'] or 'unknown (no git repository)'}",
         "python": f"{found['python']} on {found['system']}",
-        "cpu": f"{found['cpu'] or 'unknown'}, {found['cores']} cores, {found['torch_threads']} torch threads",
+        "cpu": f"{found['cpu'] or 'unknown'}, {found['cores']} cores, {found['torch_threads']} torch threads"
+        + (f", trains in {found['cpu_precision']}" if found["cpu_precision"] else ""),
         "gpu": ", ".join(found["gpus"]) or "none that torch can use",
         **{name: each or "not installed" for name, each in found["packages"].items()},
         "ros 2": f"{ros['distribution'] or 'no distribution'}, "

@@ -24,7 +24,8 @@ PROBE_LIMIT_S = 20.0
 TORCH = """
 import torch
 from m2distill_training.utils.device import fast_precision
-print(torch.get_num_threads(), fast_precision("cpu"), *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())), sep="\\n")
+gpus = (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+print(torch.get_num_threads(), fast_precision("cpu"), *gpus, sep="\\n")
 """
 RENDERER = """
 from m2distill_sim.renderer import Renderer, mujoco

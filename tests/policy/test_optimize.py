@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -76,3 +77,19 @@ def test_a_cached_layer_runs_once_per_input():
         question.fill_(value)  # the same tensor with other values is another input
         torch.testing.assert_close(layer(question), layer.layer.bias + layer.layer.weight.sum(1) * value)
     assert asked == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+@torch.inference_mode()
+def test_a_packed_convolution_is_no_slower_on_any_processor():
+    """A layer of `libero` on a processor with AVX2 alone: 3.3 ms in the layout for any input size, 0.9 in the right one."""
+    x = torch.rand(1, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+    plain = nn.Conv2d(64, 64, 3, padding=1, bias=False)
+    packed = PackedConv(plain, torch.float32)
+    times: dict[nn.Module, list[float]] = {plain: [], packed: []}
+    for _ in range(30):
+        for layer, taken in times.items():
+            begun = time.thread_time()
+            for _ in range(5):
+                layer(x)
+            taken.append(time.thread_time() - begun)
+    assert min(times[packed]) < 1.8 * min(times[plain])

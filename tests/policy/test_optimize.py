@@ -81,7 +81,7 @@ def test_a_cached_layer_runs_once_per_input():
 
 @torch.inference_mode()
 def test_a_packed_convolution_is_no_slower_on_any_processor():
-    """A layer of `libero` on a processor with AVX2 alone: 3.3 ms in the layout for any input size, 0.9 in the right one."""
+    """A layer of `libero` on a processor with AVX2 alone: 3.3 ms in a layout for any size, 0.9 in the right one."""
     x = torch.rand(1, 64, 32, 32).contiguous(memory_format=torch.channels_last)
     plain = nn.Conv2d(64, 64, 3, padding=1, bias=False)
     packed = PackedConv(plain, torch.float32)

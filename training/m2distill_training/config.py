@@ -139,7 +139,7 @@ class TrainConfig:
     image_px: int  # side of the images that the network sees
     history: int  # T, steps in a window
     pairing: str  # before: an action with the observation before it; as_stored: with the one beside it in the file
-    precision: str  # of the convolutions: bfloat16, float32, or "auto"; the run folder records which one it was
+    precision: str  # of the convolutions: float32, bfloat16, or "auto": bfloat16 if the device has instructions for it
     log_every: int  # gradient steps
     save_every: int  # gradient steps between saved states
     curve_points: int  # checkpoints saved during a stage, from its first to its last gradient step; 0: none

@@ -77,12 +77,13 @@ class Recorder:
             if array.status[0].name == "/recorder: recorder"
         ]
 
-    def numbers(self, key: str) -> int:
-        """Return a number of the last diagnostics."""
+    def numbers(self, key: str, missing: int | None = None) -> int:
+        """Return a number of the last diagnostics, or `missing` if they have none of that name."""
         array = next(
             array for array in reversed(self.client.of("/diagnostics")) if array.status[0].name == "/recorder: recorder"
         )
-        return int(next(value.value for value in array.status[0].values if value.key == key))
+        values = {value.key: value.value for value in array.status[0].values}
+        return missing if missing is not None and key not in values else int(values[key])
 
     def record(self, sets: int, commands: bool = True) -> None:
         """Publish so many sets of sensor data, and commands as of an operator who moves the arm."""

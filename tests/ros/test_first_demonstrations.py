@@ -136,8 +136,8 @@ def test_an_arm_without_a_checkpoint_is_teleoperated_recorded_and_imported(clien
         client.wait(lambda: recorder("start").success or recorder("keep") is None, "an episode")
         recorder.command(f"instruction {INSTRUCTION}", lambda: labelled(tmp_path / "episodes" / OPEN))
         operator.axes[:2] = 0.5, 0.7
-        moved = len(client.of(topic))
-        client.wait(lambda: len(client.of(topic)) > moved + 30, "motion")
+        counted = f"/{topic} (messages)"  # the recorder may discover the topic later than this process
+        client.wait(lambda: recorder.numbers(counted, 0) > 30, "recorded motion", START_LIMIT_S)
         kept = recorder("keep")
         assert kept.success, kept.message
     finally:

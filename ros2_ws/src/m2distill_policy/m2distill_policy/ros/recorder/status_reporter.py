@@ -48,9 +48,11 @@ class StatusReporter:
         if episodes.failure:
             problems.append(episodes.failure)
         activity = f"recording {episodes.episode.name}" if episodes.episode else "waiting"
+        counts = episodes.episode.bag.counts if episodes.episode else {}
         values = {
             "free (MiB)": str(free_mib),
-            "messages": str(episodes.episode.bag.messages if episodes.episode else 0),
+            "messages": str(sum(counts.values())),
+            **{f"{name} (messages)": str(count) for name, count in counts.items()},
             **{f"{name} (Hz)": f"{rate:.1f}" for name, rate in self._topics.rates_hz().items()},
         }
         level = DiagnosticStatus.WARN if problems else DiagnosticStatus.OK

@@ -290,6 +290,24 @@ def test_damaged_episodes_are_rejected(make_run):
         compare(runs)
 
 
+def test_seeds_of_machines_with_other_number_formats_are_one_group(make_run):
+    """`precision: auto` becomes bfloat16 on one machine and float32 on another; pairs stay within a seed."""
+    formats = [dataclasses.replace(debug(), precision=name) for name in ("bfloat16", "float32")]
+    wins = {"er": FORGETS, "m2distill": KEEPS}
+    runs = [make_run(f"{n}-{seed}", n, seed, wins[n], config=formats[seed]) for seed in (0, 1) for n in wins]
+    result = compare(runs, resamples=100)
+    assert result.groups == {"er": (0, 1), "m2distill": (0, 1)}
+    assert "Number formats of the training: bfloat16, seeds 0; float32, seeds 1." in result.notes
+    assert not any("Runs of the same seed were trained" in note for note in result.notes)
+
+    other = make_run("other", "m2distill", 1, KEEPS, config=formats[0])
+    mixed = compare([*runs[:3], other], resamples=100)
+    assert "Runs of the same seed were trained in different number formats." in mixed.notes
+
+    both = compare([runs[1], runs[3], other], resamples=100)  # seed 1 in both formats: the format is what differs
+    assert sorted(map(sorted, both.groups.values())) == [[0, 1], [1]]
+
+
 def test_settings_of_one_strategy_are_groups_of_their_own(make_run):
     other = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, budget=7))
     runs = [make_run(f"short-{s}", "er", s, KEEPS) for s in (0, 1)]

@@ -319,6 +319,8 @@ def test_colour_is_the_method_and_line_the_seed(runs, tmp_path):
     first, control, second = run_styles(loaded)
     assert first.color == second.color != control.color
     assert first.line == control.line != second.line and first.marker != second.marker
+    (other / "config.json").write_text(json.dumps({**read_json(other / "config.json"), "precision": "bfloat16"}))
+    assert run_styles(load_runs([runs["m2distill"], other]))[1].color == first.color  # a seed of another machine
     drawn = figures.forgetting(loaded)
     assert "m2distill: mean of 2 seeds" in [text.get_text() for text in drawn.legends[0].get_texts()]
 

@@ -5,6 +5,7 @@ common cancels. paired.py has the statistics, report/comparison.py the tables an
 """
 
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -268,4 +269,18 @@ def _notes(groups: dict[str, list[ComparedRun]], baseline: str, compared: list[C
         notes.append("The evaluations ran on different versions of the simulator's libraries.")
     if any(run.data != other.data for run, other in itertools.combinations(everyone, 2) if run.seed == other.seed):
         notes.append("Runs of the same seed learned from different demonstrations.")
+    return notes + _notes_on_formats(everyone)
+
+
+def _notes_on_formats(runs: list[ComparedRun]) -> list[str]:
+    """Return which seeds were trained in which number format, if there are several."""
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for run in runs:
+        seeds[run.config.get("precision", "unknown")].add(run.seed)
+    if len(seeds) < 2:
+        return []
+    trained = "; ".join(f"{name}, seeds {', '.join(map(str, sorted(of)))}" for name, of in sorted(seeds.items()))
+    notes = [f"Number formats of the training: {trained}."]
+    if sum(map(len, seeds.values())) > len(set().union(*seeds.values())):
+        notes.append("Runs of the same seed were trained in different number formats.")
     return notes

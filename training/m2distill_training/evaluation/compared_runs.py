@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from m2distill_policy.errors import UserError
-from m2distill_training.report.runs import load_run
+from m2distill_training.report.runs import load_run, methods_of
 from m2distill_training.runs.records import RunError
 from m2distill_training.utils.schemas import fits, is_count, is_text, non_empty
 
@@ -32,7 +32,7 @@ class ComparedRun:
     path: Path
     name: str  # of its group, as the user gave it; empty if the strategy names it
     strategy: str
-    method: str  # equal for runs that differ only in their seed
+    config: dict
     seed: int
     settings: dict  # equal for all runs that may be compared
     data: dict[str, str]  # instruction -> content key of its demonstrations
@@ -122,7 +122,7 @@ def _read(name: str, path: Path) -> ComparedRun:
         path,
         name,
         run.config["strategy"],
-        run.method,
+        run.config,
         run.config["seed"],
         settings,
         {d["instruction"]: d["key"] for d in run.data},
@@ -145,8 +145,8 @@ def _task_name(task: dict) -> str:
 def _groups(runs: list[ComparedRun]) -> dict[str, list[ComparedRun]]:
     """Return label -> runs in the order of their seeds. Raises UserError for two runs of one seed in a group."""
     keyed: dict[tuple[str, str], list[ComparedRun]] = {}
-    for run in runs:
-        keyed.setdefault((run.name, run.method), []).append(run)
+    for run, method in zip(runs, methods_of([{**run.config, "name": run.name} for run in runs]), strict=True):
+        keyed.setdefault((run.name, method), []).append(run)
     plain = Counter(name or group[0].strategy for (name, _), group in keyed.items())
     groups: dict[str, list[ComparedRun]] = {}
     for (name, _), group in keyed.items():

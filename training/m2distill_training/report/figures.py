@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from m2distill_training.evaluation.metrics import t_interval
-from m2distill_training.report.runs import ReportedRun, TaskKey, task_key, task_titles
+from m2distill_training.report.runs import ReportedRun, TaskKey, same_method, task_key, task_titles
 from m2distill_training.report.styles import COLORS, RunStyle, run_styles
 
 SUCCESS = LinearSegmentedColormap.from_list("success", ["#f4f7f5", "#8fcbb0", "#1d6b4c"])
@@ -112,8 +112,7 @@ def forgetting(runs: list[ReportedRun]) -> Figure:
 def _draw_means(axes: Axes, runs: list[ReportedRun], key: TaskKey) -> None:
     """Draw the mean of each method with several seeds, and a band: its 95 % t interval, cut off at 0 and 100 %."""
     styles = dict(zip((run.path for run in runs), run_styles(runs), strict=True))
-    for method in dict.fromkeys(run.method for run in runs):
-        group = [run for run in runs if run.method == method]
+    for group in same_method(runs):
         seeds = {run.config["seed"]: run for run in group}  # runs of one seed count as one
         if len(seeds) < 2:
             continue

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from m2distill_training.evaluation.metrics import t_interval
 from m2distill_training.report import figures
 from m2distill_training.report.films import film_section, matrix_table
-from m2distill_training.report.runs import ReportedRun, load_runs, task_titles
+from m2distill_training.report.runs import ReportedRun, load_runs, same_method, task_titles
 from m2distill_training.report.tables import result_tables
 from m2distill_training.runs.records import write_atomic
 
@@ -183,8 +183,7 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
 
 def _over_seeds(runs: list[ReportedRun]) -> list[list]:
     rows = []
-    for method in dict.fromkeys(run.method for run in runs):
-        group = [run for run in runs if run.method == method]
+    for group in same_method(runs):
         seeds = list(dict.fromkeys(run.config["seed"] for run in group))
         if len(seeds) > 1:
             of_seeds = [[run.evaluation["metrics"] for run in group if run.config["seed"] == seed] for seed in seeds]

@@ -1,7 +1,8 @@
 """Content of run folders for the report."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,6 @@ class ReportedRun:
     drift: list[dict]  # entries of drift.json; empty if it was not measured
     environments: list[dict]
 
-    @property
-    def method(self) -> str:
-        """Return a text that is equal for runs that differ only in their seed."""
-        return json.dumps({**self.config, "seed": None})
-
     def tasks(self, stage: int = -1) -> dict[TaskKey, dict]:
         """Return the evaluated tasks after a stage, by default after the last one."""
         return {task_key(task): task for task in self.evaluation["stages"][stage]["tasks"]}
@@ -39,6 +35,31 @@ class ReportedRun:
     def strategy(self) -> str:
         """Return the name of the strategy; the label for the evaluation of a checkpoint."""
         return self.config.get("strategy", self.label)
+
+
+def methods_of(configs: Sequence[dict]) -> list[str]:
+    """Return for each configuration a text that is equal for those that differ only in their seed.
+
+    Machines have different number formats, so the format of `precision: auto` is part of the text only where one seed
+    was trained in several.
+    """
+    formats: dict[tuple[str, object], set] = defaultdict(set)
+    plain = [json.dumps({**config, "seed": None, "precision": None}) for config in configs]
+    for method, config in zip(plain, configs, strict=True):
+        formats[method, config.get("seed")].add(config.get("precision"))
+    several = {method for (method, _), found in formats.items() if len(found) > 1}
+    return [
+        f"{method} {config.get('precision')}" if method in several else method
+        for method, config in zip(plain, configs, strict=True)
+    ]
+
+
+def same_method(runs: Sequence[ReportedRun]) -> list[list[ReportedRun]]:
+    """Return the runs in groups that differ only in their seed."""
+    groups: dict[str, list[ReportedRun]] = defaultdict(list)
+    for run, method in zip(runs, methods_of([run.config for run in runs]), strict=True):
+        groups[method].append(run)
+    return [*groups.values()]
 
 
 def task_key(task: dict) -> TaskKey:

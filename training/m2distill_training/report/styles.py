@@ -7,7 +7,7 @@ shipped strategy has the same colour on every page, unless two of a page share i
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m2distill_training.report.runs import ReportedRun
+from m2distill_training.report.runs import ReportedRun, methods_of
 
 COLORS = (
     "#332288",
@@ -54,10 +54,11 @@ def method_colors(methods: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 def run_styles(runs: Sequence[ReportedRun]) -> list[RunStyle]:
     """Return the style of every run: the colour of its method, the line and the marker of its seed."""
-    colors = method_colors([(run.method, run.strategy) for run in runs])
+    methods = methods_of([run.config for run in runs])
+    colors = method_colors([(method, run.strategy) for method, run in zip(methods, runs, strict=True)])
     seeds = list(dict.fromkeys(run.config["seed"] for run in runs))
     numbers = [seeds.index(run.config["seed"]) for run in runs]
     return [
-        RunStyle(colors[run.method], LINES[n % len(LINES)], MARKERS[n % len(MARKERS)])
-        for run, n in zip(runs, numbers, strict=True)
+        RunStyle(colors[method], LINES[n % len(LINES)], MARKERS[n % len(MARKERS)])
+        for method, n in zip(methods, numbers, strict=True)
     ]

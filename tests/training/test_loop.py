@@ -230,6 +230,19 @@ def test_learning_rate_by_hand():
     assert [learning_rate(o, s, 100, 7) for s in (0, 3)] == [0.25, 1.0]
     assert learning_rate(o, 50, 100, 7) == pytest.approx(0.55)
     assert learning_rate(o, 100, 100, 7) == pytest.approx(0.1)
+    later = dataclasses.replace(o, later_lr=0.5)
+    for step in (0, 3, 50, 100):
+        assert learning_rate(later, step, 100, 7, stage=1) == learning_rate(o, step, 100, 7)
+        assert learning_rate(later, step, 100, 7, stage=2) == learning_rate(o, step, 100, 7) / 2
+
+
+def test_later_stages_learn_at_a_rate_of_their_own(files, tmp_path):
+    config = dataclasses.replace(debug(), optim=dataclasses.replace(debug().optim, later_lr=0.25))
+    train(config, files[:2], tmp_path / "run")
+    rates = {1: [], 2: []}
+    for line in RunFolder(tmp_path / "run").metrics():
+        rates[line["stage"]].append(line["lr"])
+    assert len(rates[1]) > 3 and rates[2] == [lr / 4 for lr in rates[1]]
 
 
 def test_learning_rate_of_an_epoch_budget_equals_torch_s_cosine():

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
+import dataclasses
 import importlib.util
 import re
 import time
@@ -167,10 +168,24 @@ def test_the_time_limit_of_the_command_stops_a_training_at_a_saved_state(data, t
 def test_a_plan_says_budgets_protocol_and_overrides(data, tmp_path):
     changes = {
         "suites": [{"suite": "libero_object", "tasks": [0, 1, 2, 3], "data": str(data)}],
-        "strategies": ["multitask", "packnet", {"strategy": "m2distill", "name": "gentle", "options": {"image": 0.5}}],
+        "strategies": [
+            "multitask",
+            "packnet",
+            {
+                "strategy": "m2distill",
+                "name": "gentle",
+                "options": {"image": 0.5},
+                "overrides": {"optim.later_lr": 0.3, "optim.min_lr": 1e-6},
+            },
+        ],
         "budget": "3 epochs",
         "first_budget": "3 epochs",
-        "overrides": {"optim.lr": 0.002, "protocol.stage_tasks": [2, 1, 1], "protocol.stage_demos": [1]},
+        "overrides": {
+            "optim.lr": 0.002,
+            "optim.min_lr": 1e-5,
+            "protocol.stage_tasks": [2, 1, 1],
+            "protocol.stage_demos": [1],
+        },
     }
     file = tmp_path / "plan.yaml"
     file.write_text(yaml.safe_dump({**SETTINGS, **changes}))
@@ -181,6 +196,8 @@ def test_a_plan_says_budgets_protocol_and_overrides(data, tmp_path):
     assert (config.optim.budget, config.optim.budget_unit, config.optim.lr, config.seed) == (3, "epochs", 0.002, 5)
     assert (config.protocol.stage_tasks, config.replay.demos_per_task) == ((2, 1, 1), 1)
     assert config.strategy_config.image == 0.5
+    assert (config.optim.later_lr, config.optim.min_lr) == (0.3, 1e-6)  # the variant's come last
+    assert plan.first_config(suite, 5).optim == dataclasses.replace(config.optim, later_lr=1.0, min_lr=1e-5)
     assert plan.config(suite, joint, 5).optim.budget == 3
     assert plan.first_config(suite, 5).protocol.stage_tasks == (2,)
     assert not alone.shares_first_stage and gentle.shares_first_stage
@@ -287,6 +304,7 @@ def one_suite(**changes) -> dict:
         ({"overrides": {"optim.budget": 2}}, "optim.budget is set by the key budget of the plan"),
         ({"comparisons": [{"baseline": "er", "candidate": "mine"}]}, "comparisons: unknown strategy 'mine'"),
         ({"strategies": [{"strategy": "er", "budget": "5 epochs"}]}, "budget of er is 5 epochs, budget 2 steps"),
+        ({"strategies": [{"strategy": "er", "overrides": {"optim.later": 0.5}}]}, "unknown override 'optim.later'"),
         ({"starts": "all"}, "starts: input should be 'report' or 'choice'"),
     ],
 )

@@ -53,6 +53,7 @@ class OptimConfig:
     beta2: float  # AdamW's, of its square
     grad_clip: float  # limit of the gradient's L2 norm
     ema_decay: float  # of the averaged weights that are saved and rolled out; 0 saves the last weights themselves
+    later_lr: float = 1.0  # factor of both rates in every stage after the first
 
     def __post_init__(self):
         require_one_of("optim.budget_unit", self.budget_unit, BUDGET_UNITS)
@@ -68,6 +69,7 @@ class OptimConfig:
             ("beta2", 0, 0.99999),
             ("grad_clip", 1e-6, math.inf),
             ("ema_decay", 0, 0.99999),
+            ("later_lr", 1e-6, 1000),
         ):
             require_range(f"optim.{name}", getattr(self, name), low, high)
 

@@ -36,13 +36,15 @@ class Phases:
         return {round(i * self.lengths[0] / n): i for i in range(n + 1)} if n > 0 else {}
 
 
-def learning_rate(o: OptimConfig, step: int, steps: int, per_epoch: int) -> float:
+def learning_rate(o: OptimConfig, step: int, steps: int, per_epoch: int, stage: int = 1) -> float:
     """Return the rate of gradient step `step` of a phase of `steps`.
 
     The rate rises linearly during the warm-up and then falls along a cosine from lr at the start to min_lr at the end.
-    With a budget in epochs it changes once per epoch, as LIBERO steps torch's CosineAnnealingLR.
+    With a budget in epochs it changes once per epoch, as LIBERO steps torch's CosineAnnealingLR. After the first stage
+    all rates are multiplied by later_lr.
     """
+    factor = 1.0 if stage == 1 else o.later_lr
     if step < o.warmup_steps:
-        return o.lr * (step + 1) / o.warmup_steps
+        return factor * (o.lr * (step + 1) / o.warmup_steps)
     position = (step if o.budget_unit == "steps" else step - step % per_epoch) / steps
-    return o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * position)) / 2
+    return factor * (o.min_lr + (o.lr - o.min_lr) * (1 + math.cos(math.pi * position)) / 2)

@@ -199,7 +199,7 @@ class Trainer:
             self._load_average()
             self.strategy.begin_phase(self.policy)
             self._begin_optimiser()
-        lr = learning_rate(o, self.step - start, length, self.batches.per_epoch)
+        lr = learning_rate(o, self.step - start, length, self.batches.per_epoch, self.stage)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)

@@ -73,6 +73,7 @@ class Variant(_Model):
     name: str = ""  # default: the strategy
     options: dict[str, Any] = {}
     budget: Annotated[Budget | None, BeforeValidator(_read_budget)] = None  # of each further stage; default: the plan's
+    overrides: dict[str, Any] = {}  # as the plan's, which come first; a shared first stage has the plan's alone
 
     @model_validator(mode="before")
     @classmethod
@@ -223,7 +224,8 @@ class Plan(_Model):
             if variant.budget.unit != later.unit:
                 raise UserError(f"budget of {variant.name} is {variant.budget}, budget {later}; give both in one unit")
             later = variant.budget
-        base = self._with_seed(self._base(variant.strategy, variant.options), seed)
+        chosen = with_overrides(self._base(variant.strategy, variant.options), variant.overrides)
+        base = self._with_seed(chosen, seed)
         sizes = self.stage_sizes(suite)
         if not variant.load().joint:
             return _with_budget(base, later)

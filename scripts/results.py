@@ -1,15 +1,17 @@
-"""Writes the section on the plan in docs/results.md from docs/results/plan, and copies finished runs there.
+"""Writes the sections on plans in docs/results.md from docs/results, and copies finished runs there.
 
-    python scripts/results.py                 # the section
-    python scripts/results.py --take FOLDER   # first the runs that have ended in this folder of `m2distill study`
+    python scripts/results.py                      # the sections
+    python scripts/results.py --take NAME FOLDER   # first the runs of docs/results/NAME.yaml that have ended in this
+                                                   # folder of `m2distill study`
 
-docs/results/plan is a folder of a study without networks, films and demonstrations, so that
-`m2distill compare docs/results/plan` and `m2distill report docs/results/plan/runs/*` read it. Tests compare the
-committed section with what this writes now.
+docs/results/NAME is a folder of a study without networks, films and demonstrations, so that
+`m2distill compare docs/results/NAME` and `m2distill report docs/results/NAME/runs/*` read it. The section of a plan is
+between two comments with its name. Tests compare the committed sections with what this writes now.
 """
 
 import argparse
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +23,8 @@ from m2distill_training.experiments.study_results import evaluated_runs, over_se
 from m2distill_training.report.comparison import render
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN, FIGURES, PAGE = (ROOT / path for path in ("docs/results/plan.yaml", "docs/results/plan", "docs/results.md"))
-BEGIN, END = "<!-- written by scripts/results.py -->", "<!-- end -->"
+RESULTS, PAGE = (ROOT / path for path in ("docs/results", "docs/results.md"))
+SECTION = re.compile(r"<!-- (\w+): written by scripts/results.py -->\n.*?<!-- end of \1 -->", re.DOTALL)
 METRICS = ("fwt", "nbt", "auc")
 NOTE = (
     "Means over seeds in percent, with 95 % t intervals over seeds for two or more. Starts are those for "
@@ -32,12 +34,12 @@ ENVIRONMENT = ("started", "source", "python", "cpu", "cores", "threads")
 MEASURED = ("stage", "step", "steps_per_s")
 
 
-def take(study: Path) -> list[str]:
+def take(study: Path, figures: Path) -> list[str]:
     """Copy the figures of the runs that have ended; return the names of the new ones."""
-    _copy_json(study / "study.json", FIGURES / "study.json")
+    _copy_json(study / "study.json", figures / "study.json")
     taken = []
     for _, run in evaluated_runs(study):
-        copy = FIGURES / "runs" / run.name
+        copy = figures / "runs" / run.name
         if (copy / "evaluation.json").exists():
             continue
         _copy_json(run / "config.json", copy / "config.json")
@@ -75,9 +77,10 @@ def _copy_json(source: Path, target: Path, change=lambda value: value) -> None:
     target.write_text(json.dumps(value, separators=(",", ":")) + "\n")
 
 
-def section() -> str:
-    """Return the text between the markers."""
-    plan, runs = read_plan(PLAN), finished_runs()
+def section(name: str) -> str:
+    """Return the text on a plan."""
+    plan, figures = read_plan(RESULTS / f"{name}.yaml"), RESULTS / name
+    runs = finished_runs(figures)
     total = len(plan.strategies) * len(plan.seeds) * len(plan.suites)
     ended = sum(map(len, runs.values()))
     lines = [f"{ended} of {total} runs have ended."]
@@ -95,18 +98,18 @@ def section() -> str:
             values = [over_seeds([run["metrics"][name] for run in of_variant.values()]) for name in METRICS]
             budget = variant.budget or plan.budgets()[1]
             lines.append(table_row(variant.name, ", ".join(map(str, sorted(of_variant))), *values, f"{budget} a task"))
-    return "\n".join([*lines, *_comparisons(plan, runs)])
+    return "\n".join([*lines, *_comparisons(plan, runs, figures)])
 
 
-def finished_runs() -> dict[str, dict[int, dict]]:
+def finished_runs(figures: Path) -> dict[str, dict[int, dict]]:
     """Return strategy -> seed -> evaluation of every run that has ended."""
     runs: dict[str, dict[int, dict]] = defaultdict(dict)
-    for variant, path in evaluated_runs(FIGURES):
+    for variant, path in evaluated_runs(figures) if figures.is_dir() else ():
         runs[variant][int(path.name.rpartition("-")[2])] = json.loads((path / "evaluation.json").read_text())
     return runs
 
 
-def _comparisons(plan: Plan, runs: dict[str, dict[int, dict]]) -> Iterator[str]:
+def _comparisons(plan: Plan, runs: dict[str, dict[int, dict]], figures: Path) -> Iterator[str]:
     """Yield the lines of the planned comparisons whose runs have all ended; a part of them decides nothing."""
     whole = {name for name, of_variant in runs.items() if set(of_variant) == set(plan.seeds)}
     waiting = 0
@@ -114,7 +117,7 @@ def _comparisons(plan: Plan, runs: dict[str, dict[int, dict]]) -> Iterator[str]:
         if {each.baseline, each.candidate} <= whole:
             yield ""
             yield render(
-                compare([FIGURES], baseline=each.baseline, candidates=[each.candidate], metrics=each.metrics),
+                compare([figures], baseline=each.baseline, candidates=[each.candidate], metrics=each.metrics),
                 "markdown",
             ).rstrip()
         else:
@@ -128,17 +131,24 @@ def _comparisons(plan: Plan, runs: dict[str, dict[int, dict]]) -> Iterator[str]:
 
 
 def page(text: str) -> str:
-    """Return docs/results.md with the present section."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{section()}\n\n{END}{rest.split(END)[1]}"
+    """Return docs/results.md with the present sections."""
+
+    def present(found: re.Match) -> str:
+        name = found[1]
+        return f"<!-- {name}: written by scripts/results.py -->\n\n{section(name)}\n\n<!-- end of {name} -->"
+
+    return SECTION.sub(present, text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--take", type=Path, help="folder of the study whose finished runs are copied first")
+    parser.add_argument(
+        "--take", nargs=2, metavar=("NAME", "FOLDER"), help="plan and study whose finished runs are copied first"
+    )
     options = parser.parse_args()
     if options.take:
-        print("taken:", ", ".join(take(options.take)) or "none")
+        name, folder = options.take
+        print("taken:", ", ".join(take(Path(folder), RESULTS / name)) or "none")
     PAGE.write_text(page(PAGE.read_text()))
 
 

@@ -72,9 +72,7 @@ def plan_of(data: Path, **changes):
     return make_plan({**SETTINGS, "suites": [suite], **changes}, "plan")
 
 
-def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(
-    data, tmp_path, capfd, monkeypatch, results_script
-):
+def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(data, tmp_path, capfd, results_script):
     out = tmp_path / "study"
     assert not study(out, plan_of(data), workers=2, limit_s=0)  # nothing has begun
     assert main.run(["study", "--status", str(out)]) == 0
@@ -97,8 +95,7 @@ def test_a_study_compares_variants_from_one_first_stage_and_may_be_added_to(
     assert "| no_text | er |" in (out / "comparison.md").read_text().replace("  ", " ")
 
     figures = tmp_path / "figures"
-    monkeypatch.setattr(results_script, "FIGURES", figures)
-    assert results_script.take(out) == ["er-3", "no_text-3"] and results_script.take(out) == []
+    assert results_script.take(out, figures) == ["er-3", "no_text-3"] and results_script.take(out, figures) == []
     assert compare([figures]) == compare([out])
     assert [run.environments[0]["cores"] for run in load_runs([figures / "runs/er-3"])] == [os.cpu_count()]
 
@@ -245,6 +242,8 @@ def test_the_plan_of_the_results_is_valid():
 def test_the_page_of_results_is_written_from_the_figures(results_script):
     text = results_script.PAGE.read_text()
     assert results_script.page(text) == text, "run python scripts/results.py and commit docs/results.md"
+    plans = {path.stem for path in results_script.RESULTS.glob("*.yaml")}
+    assert {found[1] for found in results_script.SECTION.finditer(text)} == plans and "plan" in plans
 
 
 def test_variants_are_known_by_their_folders(tmp_path):

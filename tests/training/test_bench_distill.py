@@ -17,9 +17,10 @@ def test_bench_distill_prints_every_key(write_libero, tmp_path, capsys):
         write_libero(tmp_path / role.file, instruction=find_task(role.suite, role.task).instruction, size_px=64)
     chosen = ["finetune", "m2distill", "recall", "stored", "spread", "latent_replay", "latent_recall", "average"]
     command = ["bench", "distill", "--json", "--quick", "--seeds", "3", "4", "--data", str(tmp_path)]
-    assert main.run([*command, "--strategies", *chosen]) == 0
+    assert main.run([*command, "--later-lr", "0.5", "--strategies", *chosen]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (list(report["strategies"]), report["seeds"], report["steps"]) == (chosen, [3, 4], 3)
+    assert report["later_lr"] == 0.5
     assert {"cpu", "threads", "torch", "source"} <= report.keys()
     for found in report["strategies"].values():
         for value in (*(found[key] for key in MEASURES), *(found["drift"][key] for key in ("image", "text", "extra"))):
@@ -37,6 +38,8 @@ def test_every_student_has_the_network_of_the_starter(floor):
         config = config_of(name, other, seed=5, steps=7)
         assert config.model == other.model_config
         assert (config.seed, config.optim.budget, config.history) == (5, 7, other.spec.history)
+        assert config.optim.later_lr == 1.0
+    assert config_of("er", other, seed=5, steps=7, later_lr=0.3).optim.later_lr == 0.3
 
 
 def test_a_file_with_too_few_demonstrations_is_named(write_libero, tmp_path, capsys):
@@ -50,6 +53,8 @@ def test_a_file_with_too_few_demonstrations_is_named(write_libero, tmp_path, cap
 def test_an_unknown_strategy_or_seed_is_reported_in_one_line(capsys):
     assert main.run(["bench", "distill", "--strategies", "no_imag"]) == 2
     assert "unknown strategy of this benchmark 'no_imag'; did you mean 'no_image'" in capsys.readouterr().err
+    assert main.run(["bench", "distill", "--later-lr", "0", "--strategies", "er", "--quick"]) == 2
+    assert "optim.later_lr is 0.0" in capsys.readouterr().err
     assert main.run(["bench", "distill", "--seeds", "-1"]) == 2
     assert "seeds are [-1], expected at least one number from 0" in capsys.readouterr().err
 

@@ -89,6 +89,7 @@ def bench_distill(
     strategies: Sequence[str] = tuple(VARIANTS),
     steps: int = STEPS,
     workers: int = 2,
+    later_lr: float = 1.0,
 ) -> None:
     """Run the benchmark and print it; `m2distill bench distill --help` describes it. Raises UserError."""
     require_at_least(1, steps=steps, workers=workers)
@@ -99,24 +100,23 @@ def bench_distill(
         raise UserError(f"seeds are {list(seeds)}, expected at least one number from 0")
     starter = load_checkpoint(STARTER_CHECKPOINT)
     roles = {name: Role(x.suite, x.task, 3, x.learned and 2) for name, x in ROLES.items()} if quick else ROLES
-    tasks = {name: _open_task(role, data, starter, workers) for name, role in roles.items()}
     steps, batch = (QUICK_STEPS, QUICK_BATCH) if quick else (steps, None)
+    configs = [(name, config_of(name, starter, seed, steps, batch, later_lr)) for seed in seeds for name in strategies]
+    tasks = {name: _open_task(role, data, starter, workers) for name, role in roles.items()}
     runs: dict[str, list[dict]] = {name: [] for name in strategies}
-    for seed in seeds:
-        for name in strategies:
-            config = config_of(name, starter, seed, steps, batch)
-            found = learn_and_measure(config, starter, tasks, roles)
-            runs[name].append(found)
-            values = ", ".join(f"{key} {found[key]:.2f}" for key in MEASURES)
-            drift = {group: _rounded(x) for group, x in found["drift"].items()}
-            progress(f"seed {seed}, {name}: {values}, drift {drift}, shares {found['gradient_share']}")
+    for name, config in configs:
+        found = learn_and_measure(config, starter, tasks, roles)
+        runs[name].append(found)
+        values = ", ".join(f"{key} {found[key]:.2f}" for key in MEASURES)
+        drift = {group: _rounded(x) for group, x in found["drift"].items()}
+        progress(f"seed {config.seed}, {name}: {values}, drift {drift}, shares {found['gradient_share']}")
     summary = {name: _summary(found) for name, found in runs.items()}
     bars = judge(summary)
     if not json:
         rows = [{"name": f"{name} {key}", "value": x[key]["mean"]} for name, x in summary.items() for key in MEASURES]
         show([*rows, *bars], COLUMNS, False)
         return
-    settings = {"seeds": list(seeds), "steps": steps, "windows": WINDOWS}
+    settings = {"seeds": list(seeds), "steps": steps, "later_lr": later_lr, "windows": WINDOWS}
     print(json_module.dumps({"strategies": summary, "bars": bars, **settings, **machine()}, indent=2))
 
 
@@ -203,14 +203,17 @@ def judge(summary: Mapping[str, dict]) -> list[dict]:
     return bars
 
 
-def config_of(name: str, starter: Checkpoint, seed: int, steps: int, batch_size: int | None = None) -> TrainConfig:
+def config_of(
+    name: str, starter: Checkpoint, seed: int, steps: int, batch_size: int | None = None, later_lr: float = 1.0
+) -> TrainConfig:
     """Return the configuration of a variant: the preset `small` with the network and inputs of the starter.
 
     `batch_size` counts the windows of the new task and of the replayed one, each; by default it is the preset's.
+    `later_lr` is the factor of the learning rate, `optim.later_lr`.
     """
     strategy, values = VARIANTS[name]
     config = small().with_strategy(strategy, **values)
-    optim = dataclasses.replace(config.optim, budget=steps)
+    optim = dataclasses.replace(config.optim, budget=steps, later_lr=later_lr)
     replay = dataclasses.replace(config.replay, demos_per_task=1)
     if batch_size is not None:
         optim = dataclasses.replace(optim, batch_size=batch_size)

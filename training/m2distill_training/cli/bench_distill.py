@@ -27,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="every strategy is trained with each")
     parser.add_argument("--strategies", nargs="+", help="strategies to train; default: all of the benchmark")
     parser.add_argument("--steps", type=int, default=250, help="gradient steps")
+    parser.add_argument("--later-lr", type=float, default=1.0, help="factor of the preset's learning rate")
     add_workers(parser)
 
 
@@ -41,4 +42,5 @@ def run(options: argparse.Namespace) -> None:
         options.strategies or tuple(VARIANTS),
         options.steps,
         options.workers,
+        options.later_lr,
     )

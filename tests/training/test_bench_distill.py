@@ -15,7 +15,7 @@ from m2distill_training.cli import main
 def test_bench_distill_prints_every_key(write_libero, tmp_path, capsys):
     for role in ROLES.values():
         write_libero(tmp_path / role.file, instruction=find_task(role.suite, role.task).instruction, size_px=64)
-    chosen = ["finetune", "m2distill", "recall", "stored", "spread", "latent_replay", "latent_recall", "average"]
+    chosen = ["finetune", "m2distill", "recall", "stored", "spread", "latent_replay", "latent_perturb", "average"]
     command = ["bench", "distill", "--json", "--quick", "--seeds", "3", "4", "--data", str(tmp_path)]
     assert main.run([*command, "--later-lr", "0.5", "--strategies", *chosen]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -61,7 +61,7 @@ def test_every_part_draws_for_the_whole_batch_and_takes_its_rows():
         assert torch.equal(all_rows[1::2], odd)
 
 
-@pytest.mark.parametrize("strategy", ["m2distill", "recall", "stored", "latent_recall", "packnet", "ewc"])
+@pytest.mark.parametrize("strategy", ["m2distill", "recall", "stored", "latent_perturb", "packnet", "ewc"])
 def test_accumulated_gradients_give_the_same_weights(libero_file, tmp_path, strategy):
     files = [libero_file(name, seed=i, instruction=f"task {name}") for i, name in enumerate("ab")]
     for parts in (1, 2):

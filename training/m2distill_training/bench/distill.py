@@ -41,6 +41,7 @@ from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies.m2distill import M2Distill
 from m2distill_training.utils.allocator import freed_memory_kept
 
+OTHERS = ("stored", "spread", "latent_replay", "latent_recall", "average", "perturb", "latent_perturb")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parameters
     "finetune": ("finetune", {}),
     "er": ("er", {}),
@@ -48,9 +49,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parame
     **{f"no_{term}": ("m2distill", {term: 0.0}) for term in ("image", "text", "extra", "policy")},
     "relabel": ("relabel", {}),
     "recall": ("recall", {}),
-    **{name: (name, {}) for name in ("stored", "spread", "latent_replay", "latent_recall", "average")},
+    **{name: (name, {}) for name in OTHERS},
 }
-OURS = ("recall", "latent_recall", "average")  # which are to forget less without a demonstration
+OURS = (
+    "recall",
+    "latent_recall",
+    "average",
+    "perturb",
+    "latent_perturb",
+)  # which are to forget less without a demonstration
 COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
 DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}

@@ -23,8 +23,8 @@ nothing) sets every value below; any of them can be overridden. --protocol ten_s
 benchmark prescribes.
 
 --strategy is finetune, er, ewc, packnet, m2distill, relabel, recall, stored, spread, latent_replay, latent_recall,
-average, multitask, the name of an installed plug-in, or module:Class for a class in a file of yours; its
-hyper-parameters are among the options below.
+perturb, latent_perturb, average, multitask, the name of an installed plug-in, or module:Class for a class in a file
+of yours; its hyper-parameters are among the options below.
 
 The same command continues after Ctrl-C or a crash; a finished run is left as it is."""
 EXAMPLES = (

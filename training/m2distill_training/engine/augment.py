@@ -23,7 +23,7 @@ def augment(images: dict[str, Tensor], config: AugmentConfig, rng: SampleRng) ->
         images = {name: _recolor(x, colors_B4.to(x.device)) for name, x in images.items()}
     if config.crop_pad_px > 0:
         offsets = rng.integers(2 * config.crop_pad_px, 2).tolist()  # as robomimic's crop, which never draws the last
-        images = {name: _shift(x, config.crop_pad_px, offsets) for name, x in images.items()}
+        images = {name: shift(x, config.crop_pad_px, offsets) for name, x in images.items()}
     return images
 
 
@@ -64,8 +64,14 @@ def _turn_hue(x: Tensor, turns: float) -> None:
         torch.addcmul(value, torch.minimum(k, 4 - k).clamp_(0, 1), chroma, value=-1, out=x[:, channel])
 
 
-def _shift(x: Tensor, pad: int, offsets: list[list[int]]) -> Tensor:
-    """Replicate-pad by `pad` and cut back to size at each sample's (row, column) offset in 0 .. 2 pad - 1."""
+def shift(x: Tensor, pad: int, offsets: list[list[int]]) -> Tensor:
+    """Return images that are shifted by up to `pad` pixels; the border is replicated.
+
+    Args:
+        x: (B, T, C, H, W) images.
+        pad: pixels of border on each side.
+        offsets: of each sample, the row and column in 0 .. 2 pad of the bordered image that becomes its corner.
+    """
     H, W = x.shape[-2:]
     padded = F.pad(x.flatten(0, 1), (pad,) * 4, mode="replicate").unflatten(0, x.shape[:2])
     return torch.stack([p[..., row : row + H, col : col + W] for p, (row, col) in zip(padded, offsets, strict=True)])

@@ -5,7 +5,8 @@ lower case, is the prefix of its options: `DistillConfig.image` is `--distill.im
 `for_preset(name)` may return other values for a preset.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from m2distill_training.utils.checks import require_one_of, require_range
 
@@ -117,6 +118,29 @@ class SpreadConfig(DistillConfig):
         require_range("spread.rank", self.rank, 1)
         require_range("spread.confident", self.confident, 0.01, 1)
         require_one_of("spread.kl_direction", self.kl_direction, ("teacher_student",))  # the actions are the teacher's
+
+
+@dataclass(frozen=True)
+class PerturbConfig(DistillConfig):
+    """Distillation terms of perturb and latent_perturb, those of m2distill, and their perturbations.
+
+    strategies/perturb.py describes them.
+    """
+
+    shift: float = 0.125  # largest shift of a view in each direction, as a share of its shorter side
+    recombine: float = 0.5  # probability that a perturbed sample has joint and gripper state of another one
+    own_instruction: float = 0.5  # probability that a replayed sample, perturbed, keeps its instruction
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("perturb.shift", self.shift, 0, 0.5)
+        require_range("perturb.recombine", self.recombine, 0, 1)
+        require_range("perturb.own_instruction", self.own_instruction, 0, 1)
+
+    @classmethod
+    def for_preset(cls, preset: str) -> "PerturbConfig":
+        """Return the values for a preset: those of m2distill with a weaker policy term, which sees more here."""
+        return replace(cast(PerturbConfig, super().for_preset(preset)), policy=0.4)
 
 
 @dataclass(frozen=True)

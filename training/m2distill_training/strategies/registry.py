@@ -29,6 +29,7 @@ from m2distill_training.strategies.configs import (
     EwcConfig,
     NoConfig,
     PackNetConfig,
+    PerturbConfig,
     SpreadConfig,
     option_prefix,
 )
@@ -97,6 +98,8 @@ for _name, _target, _config in (
     ("spread", "spread:Spread", SpreadConfig),
     ("latent_replay", "latent_replay:LatentReplay", DistillConfig),
     ("latent_recall", "latent_recall:LatentRecall", DistillConfig),
+    ("perturb", "perturb:Perturb", PerturbConfig),
+    ("latent_perturb", "latent_perturb:LatentPerturb", PerturbConfig),
     ("average", "average:Average", AverageConfig),
     ("multitask", "multitask:MultiTask", NoConfig),
 ):

@@ -11,6 +11,7 @@ from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.store import open_store
 from m2distill_training.data.windows import DemoSubset
 from m2distill_training.engine.batches import StageBatches
+from m2distill_training.losses.bc import bc_loss
 from m2distill_training.presets import debug, small
 from m2distill_training.strategies.base import StageContext
 from m2distill_training.strategies.configs import PerturbConfig
@@ -150,9 +151,27 @@ def test_latent_perturb_has_the_losses_of_perturb_with_frozen_encoders(norm, bat
     assert all(p.grad is None for p in student.image_encoders.parameters())
 
 
-def test_the_preset_has_a_weaker_policy_term_and_wrong_values_are_rejected():
+def test_without_cloning_of_replayed_samples_their_actions_do_not_matter(batches):
+    student, teacher, samples = make_policy(1).eval(), make_policy(0), batches.samples(0)
+    student.image_encoders.load_state_dict(teacher.image_encoders.state_dict())
+    changed = dataclasses.replace(samples, action=samples.action.clone())
+    changed.action[samples.n_current :] = 0.7
+    for clones in (True, False):
+        strategy = strategy_with("latent_perturb", clone_replay=clones)
+        strategy.context = StageContext(INSTRUCTIONS, make_samples, batches.replay)
+        strategy.begin_task(student, teacher)
+        bc = [strategy.loss(student, x)["bc"].item() for x in (batches.samples(0), changed)]
+        assert (bc[0] == bc[1]) == (not clones)
+    current = rows_of(samples.inputs, slice(samples.n_current))
+    assert bc[0] == pytest.approx(bc_loss(student(current).dist, samples.action[: samples.n_current]).item(), rel=1e-4)
+
+
+def test_the_preset_clones_no_replayed_samples_and_wrong_values_are_rejected():
     chosen, plain = (small().with_strategy(name).strategy_config for name in ("perturb", "m2distill"))
-    assert chosen.policy < plain.policy and (chosen.image, chosen.on, chosen.unit) == (plain.image, "both", "teacher")
+    assert (chosen.clone_replay, plain.clone_replay) == (False, True)
+    assert (chosen.image, chosen.on, chosen.unit) == (plain.image, "both", "teacher")
+    with pytest.raises(ConfigError, match="clone_replay is off and perturb.policy is 0.* allow one of them"):
+        small().with_strategy("perturb", policy=0.0)
     for values in ({"shift": 0.6}, {"recombine": -0.1}, {"own_instruction": 1.5}, {"shift": float("nan")}):
         [name] = values
         with pytest.raises(ConfigError, match=f"perturb.{name}"):

@@ -8,7 +8,7 @@ lower case, is the prefix of its options: `DistillConfig.image` is `--distill.im
 from dataclasses import dataclass, replace
 from typing import cast
 
-from m2distill_training.utils.checks import require_one_of, require_range
+from m2distill_training.utils.checks import ConfigError, require_one_of, require_range
 
 TERMS = ("image", "text", "extra", "policy")
 DISTILL_ON = ("current", "replay", "both", "relabelled")
@@ -72,6 +72,7 @@ class DistillConfig:
     unit: str = "token"  # of distances: token (mean square of a difference) or teacher (the teacher's variance is 1)
     balance_every: int = 0  # gradient steps between measurements by which weights become shares of cloning's gradient
     kl_min_std: float = 0.0  # standard deviation added in quadrature to both mixtures in the divergence
+    clone_replay: bool = True  # behaviour cloning on replayed samples too; otherwise the terms alone keep their tasks
 
     def __post_init__(self):
         prefix = option_prefix(type(self))
@@ -85,6 +86,11 @@ class DistillConfig:
         require_one_of(f"{prefix}.unit", self.unit, UNITS)
         require_range(f"{prefix}.balance_every", self.balance_every, 0)
         require_range(f"{prefix}.kl_min_std", self.kl_min_std, 0, 10)
+        if not self.clone_replay and self.policy == 0:
+            raise ConfigError(
+                f"{prefix}.clone_replay is off and {prefix}.policy is 0, so that nothing keeps the actions of earlier "
+                "tasks; allow one of them"
+            )
 
     def samples_of(self, term: str) -> str:
         """Return the samples that a term is computed on."""
@@ -139,8 +145,8 @@ class PerturbConfig(DistillConfig):
 
     @classmethod
     def for_preset(cls, preset: str) -> "PerturbConfig":
-        """Return the values for a preset: those of m2distill with a weaker policy term, which sees more here."""
-        return replace(cast(PerturbConfig, super().for_preset(preset)), policy=0.4)
+        """Return the values for a preset: those of m2distill, without cloning on replayed samples."""
+        return replace(cast(PerturbConfig, super().for_preset(preset)), policy=0.5, clone_replay=False)
 
 
 @dataclass(frozen=True)

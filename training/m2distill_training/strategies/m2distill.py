@@ -116,7 +116,8 @@ class M2Distill(Strategy):
         shown = self.distillation_samples(samples)
         inputs, rows = shown.inputs, {name: shown.rows(self.config.samples_of(name)) for name in self.weights}
         student = self.student_output(policy, shown)
-        bc = bc_loss(mixture_rows(student.dist, slice(shown.n_samples)), samples.action)
+        cloned = slice(shown.n_samples if self.config.clone_replay else shown.n_current)
+        bc = bc_loss(mixture_rows(student.dist, cloned), samples.action[cloned])
         first = min(x.start for x in rows.values())
         teacher = self.teacher_output(shown, slice(first, max(x.stop for x in rows.values())))
 

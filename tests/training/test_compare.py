@@ -248,6 +248,11 @@ def test_seeds_of_machines_with_other_number_formats_are_one_group(make_run):
     mixed = compare([*runs[:3], other], resamples=100)
     assert "Runs of the same seed were trained in different number formats." in mixed.notes
 
+    config = json.loads((other / "config.json").read_text())
+    for damaged in (None, ["bfloat16"], 7):
+        (other / "config.json").write_text(json.dumps({**config, "precision": damaged}))
+        assert any(f"{damaged}, seeds 1" in note for note in compare([*runs[:3], other], resamples=100).notes)
+    (other / "config.json").write_text(json.dumps(config))
     both = compare([runs[1], runs[3], other], resamples=100)  # seed 1 in both formats: the format is what differs
     assert sorted(map(sorted, both.groups.values())) == [[0, 1], [1]]
 

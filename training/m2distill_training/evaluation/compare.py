@@ -23,6 +23,7 @@ from m2distill_training.evaluation.paired import (
     sign_flip_p,
     standardised_difference,
 )
+from m2distill_training.report.runs import number_format
 
 RESAMPLES = 10_000
 
@@ -276,7 +277,7 @@ def _notes_on_formats(runs: list[ComparedRun]) -> list[str]:
     """Return which seeds were trained in which number format, if there are several."""
     seeds: dict[str, set[int]] = defaultdict(set)
     for run in runs:
-        seeds[run.config.get("precision", "unknown")].add(run.seed)
+        seeds[number_format(run.config)].add(run.seed)
     if len(seeds) < 2:
         return []
     trained = "; ".join(f"{name}, seeds {', '.join(map(str, sorted(of)))}" for name, of in sorted(seeds.items()))

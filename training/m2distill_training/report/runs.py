@@ -37,19 +37,24 @@ class ReportedRun:
         return self.config.get("strategy", self.label)
 
 
+def number_format(config: dict) -> str:
+    """Return the number format of a training, which is any text in a damaged configuration."""
+    return str(config.get("precision", "unknown"))
+
+
 def methods_of(configs: Sequence[dict]) -> list[str]:
     """Return for each configuration a text that is equal for those that differ only in their seed.
 
     Machines have different number formats, so the format of `precision: auto` is part of the text only where one seed
     was trained in several.
     """
-    formats: dict[tuple[str, object], set] = defaultdict(set)
+    formats: dict[tuple[str, str], set[str]] = defaultdict(set)
     plain = [json.dumps({**config, "seed": None, "precision": None}) for config in configs]
     for method, config in zip(plain, configs, strict=True):
-        formats[method, config.get("seed")].add(config.get("precision"))
+        formats[method, str(config.get("seed"))].add(number_format(config))
     several = {method for (method, _), found in formats.items() if len(found) > 1}
     return [
-        f"{method} {config.get('precision')}" if method in several else method
+        f"{method} {number_format(config)}" if method in several else method
         for method, config in zip(plain, configs, strict=True)
     ]
 

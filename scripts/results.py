@@ -27,8 +27,8 @@ RESULTS, PAGE = (ROOT / path for path in ("docs/results", "docs/results.md"))
 SECTION = re.compile(r"<!-- (\w+): written by scripts/results.py -->\n.*?<!-- end of \1 -->", re.DOTALL)
 METRICS = ("fwt", "nbt", "auc")
 NOTE = (
-    "Means over seeds in percent, with 95 % t intervals over seeds for two or more. Starts are those for "
-    "choices. The metrics are defined in [method](method.md#terms-of-the-paper-and-names-in-the-code)."
+    "Means over seeds in percent, with 95 % t intervals over seeds for two or more. Starts are those {starts}. "
+    "The metrics are defined in [method](method.md#terms-of-the-paper-and-names-in-the-code)."
 )
 ENVIRONMENT = ("started", "source", "python", "cpu", "cores", "threads")
 MEASURED = ("stage", "step", "steps_per_s")
@@ -86,7 +86,7 @@ def section(name: str) -> str:
     lines = [f"{ended} of {total} runs have ended."]
     if not ended:
         return lines[0]
-    lines[0] += f" {NOTE}"
+    lines[0] += " " + NOTE.format(starts={"choice": "for choices", "report": "for reports"}[plan.starts])
     lines += [
         "",
         "| strategy | seeds | FWT | NBT | AUC | gradient steps, all later stages |",

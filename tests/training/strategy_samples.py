@@ -9,7 +9,11 @@ import torch
 from m2distill_policy.models import Policy
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.spec import libero_spec
+from m2distill_training.config import AugmentConfig
 from m2distill_training.data.sample_rng import SampleRng
+from m2distill_training.data.store import open_store
+from m2distill_training.data.windows import DemoSubset
+from m2distill_training.engine.batches import StageBatches
 from m2distill_training.presets import debug
 from m2distill_training.strategies import Samples, make_strategy
 from m2distill_training.strategies.base import StageContext
@@ -40,6 +44,15 @@ def make_samples() -> Samples:
 def make_policy(seed: int = 0, norm: str = "group") -> Policy:
     torch.manual_seed(seed)
     return Policy(dataclasses.replace(debug().model, norm=norm, dropout=0.0), SPEC)
+
+
+def second_stage(libero_file) -> StageBatches:
+    """Not augmented batches of a second stage: 4 current and 2 replayed samples."""
+    config = dataclasses.replace(debug(), augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0))
+    stores = [open_store(libero_file(name, instruction=name, seed=i), SPEC, "before") for i, name in enumerate("ab")]
+    texts = torch.randn(2, SPEC.text_width, generator=torch.Generator().manual_seed(0)).numpy()
+    old, new = (DemoSubset(store, text) for store, text in zip(stores, texts, strict=True))
+    return StageBatches(config, 1, [new], [old], True, torch.device("cpu"))
 
 
 INSTRUCTIONS = torch.arange(24.0).reshape(3, 8)  # of earlier tasks

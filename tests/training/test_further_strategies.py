@@ -6,16 +6,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from strategy_samples import SPEC, make_policy, make_samples, strategy_with
+from strategy_samples import SPEC, make_policy, make_samples, second_stage, strategy_with
 
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.models.batch import to_model_input
-from m2distill_training.config import AugmentConfig, ConfigError
+from m2distill_training.config import ConfigError
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.data.store import open_store
 from m2distill_training.data.window_tokens import window_tokens
 from m2distill_training.data.windows import DemoSubset, Windows
-from m2distill_training.engine.batches import StageBatches
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.stored_mixtures import mixtures_path
 from m2distill_training.engine.train import train
@@ -42,13 +41,7 @@ def files(libero_file):
 
 @pytest.fixture
 def batches(libero_file):
-    """Not augmented batches of a second stage: 4 current and 2 replayed samples."""
-    base = debug()
-    config = dataclasses.replace(base, augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0))
-    stores = [open_store(libero_file(name, instruction=name, seed=i), SPEC, "before") for i, name in enumerate("ab")]
-    texts = torch.randn(2, SPEC.text_width, generator=torch.Generator().manual_seed(0)).numpy()
-    old, new = (DemoSubset(store, text) for store, text in zip(stores, texts, strict=True))
-    return StageBatches(config, 1, [new], [old], True, torch.device("cpu"))
+    return second_stage(libero_file)
 
 
 def mixture_of(policy, windows: Windows) -> dict[str, torch.Tensor]:

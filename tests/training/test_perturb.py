@@ -4,15 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from strategy_samples import CURRENT, INSTRUCTIONS, REPLAYED, make_policy, make_samples, strategy_with
+from strategy_samples import CURRENT, INSTRUCTIONS, REPLAYED, make_policy, make_samples, second_stage, strategy_with
 
-from m2distill_training.config import AugmentConfig, ConfigError
+from m2distill_training.config import ConfigError
 from m2distill_training.data.sample_rng import SampleRng
-from m2distill_training.data.store import open_store
-from m2distill_training.data.windows import DemoSubset
-from m2distill_training.engine.batches import StageBatches
 from m2distill_training.losses.bc import bc_loss
-from m2distill_training.presets import debug, small
+from m2distill_training.presets import small
 from m2distill_training.strategies.base import StageContext
 from m2distill_training.strategies.configs import PerturbConfig
 from m2distill_training.strategies.m2distill import rows_of
@@ -123,13 +120,7 @@ def test_a_part_of_the_batch_is_perturbed_as_in_the_whole():
 
 @pytest.fixture
 def batches(libero_file):
-    """Batches of a second stage, not augmented."""
-    config = dataclasses.replace(debug(), augment=AugmentConfig(color=0.0, color_probability=0.0, crop_pad_px=0))
-    spec = make_policy().spec
-    stores = [open_store(libero_file(name, instruction=name, seed=i), spec, "before") for i, name in enumerate("ab")]
-    texts = torch.randn(2, spec.text_width, generator=torch.Generator().manual_seed(0)).numpy()
-    old, new = (DemoSubset(store, text) for store, text in zip(stores, texts, strict=True))
-    return StageBatches(config, 1, [new], [old], True, torch.device("cpu"))
+    return second_stage(libero_file)
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])

@@ -51,13 +51,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parame
     "recall": ("recall", {}),
     **{name: (name, {}) for name in OTHERS},
 }
-OURS = (
-    "recall",
-    "latent_recall",
-    "average",
-    "perturb",
-    "latent_perturb",
-)  # which are to forget less without a demonstration
+# Those that are to forget less without a demonstration:
+OURS = ("recall", "latent_recall", "average", "perturb", "latent_perturb")
 COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
 DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}

@@ -4,34 +4,9 @@ Every sample is shown a second time, perturbed (strategies/perturb.py). Its view
 without a backward pass, see them once for student and teacher together. This strategy is ours.
 """
 
-import dataclasses
-from typing import cast
-
-import torch
-from torch import Tensor
-
-from m2distill_policy.models import Policy
-from m2distill_training.strategies.base import Samples
-from m2distill_training.strategies.configs import PerturbConfig
-from m2distill_training.strategies.latent_replay import LatentReplay
-from m2distill_training.strategies.m2distill import ShownSamples, rows_of
-from m2distill_training.strategies.perturb import Perturbation
+from m2distill_training.strategies.latent_recall import LatentRecall
+from m2distill_training.strategies.perturb import PerturbedSamples
 
 
-class LatentPerturb(LatentReplay):
+class LatentPerturb(PerturbedSamples, LatentRecall):
     """LatentReplay, and all samples again, perturbed."""
-
-    Config = PerturbConfig
-    relabels = True
-
-    def begin_task(self, policy: Policy, previous: Policy | None) -> None:
-        super().begin_task(policy, previous)
-        if self.teacher is not None:
-            self.perturbation = Perturbation(self.config, self.context)
-
-    def distillation_samples(self, samples: Samples) -> ShownSamples:
-        shown, n = super().distillation_samples(samples), len(samples.action)
-        both = self.perturbation(samples)
-        again = self.image_tokens(rows_of(both.inputs, slice(n, None)))
-        first = cast(dict[str, Tensor], shown.image_tokens)
-        return dataclasses.replace(both, image_tokens={name: torch.cat([x, again[name]]) for name, x in first.items()})

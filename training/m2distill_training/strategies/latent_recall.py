@@ -24,7 +24,11 @@ class LatentRecall(LatentReplay):
 
     def distillation_samples(self, samples: Samples) -> ShownSamples:
         shown, n = super().distillation_samples(samples), len(samples.action)
-        both = recalled(self.context, samples)
+        both = self.shown_twice(samples)
         again = self.image_tokens(rows_of(both.inputs, slice(n, None)))
         first = cast(dict[str, Tensor], shown.image_tokens)
         return dataclasses.replace(both, image_tokens={name: torch.cat([x, again[name]]) for name, x in first.items()})
+
+    def shown_twice(self, samples: Samples) -> ShownSamples:
+        """Return the samples, and all of them again as the teacher is asked about them."""
+        return recalled(self.context, samples)

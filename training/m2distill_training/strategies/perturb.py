@@ -21,6 +21,7 @@ from m2distill_training.engine.augment import shift
 from m2distill_training.strategies.base import Samples, StageContext
 from m2distill_training.strategies.configs import PerturbConfig
 from m2distill_training.strategies.m2distill import M2Distill, ShownSamples
+from m2distill_training.strategies.recall import Recall
 
 
 class Perturbation:
@@ -75,16 +76,19 @@ class Perturbation:
         )
 
 
-class Perturb(M2Distill):
-    """Distillation on the samples and on all of them perturbed."""
+class PerturbedSamples(M2Distill):
+    """What perturb and latent_perturb add to recall and latent_recall: the samples shown again are perturbed."""
 
     Config = PerturbConfig
-    relabels = True
 
     def begin_task(self, policy: Policy, previous: Policy | None) -> None:
         super().begin_task(policy, previous)
         if self.teacher is not None:
             self.perturbation = Perturbation(self.config, self.context)
 
-    def distillation_samples(self, samples: Samples) -> ShownSamples:
+    def shown_twice(self, samples: Samples) -> ShownSamples:
         return self.perturbation(samples)
+
+
+class Perturb(PerturbedSamples, Recall):
+    """Distillation on the samples and on all of them perturbed."""

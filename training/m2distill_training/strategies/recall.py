@@ -17,6 +17,10 @@ class Recall(M2Distill):
     relabels = True
 
     def distillation_samples(self, samples: Samples) -> ShownSamples:
+        return self.shown_twice(samples)
+
+    def shown_twice(self, samples: Samples) -> ShownSamples:
+        """Return the samples, and all of them again as the teacher is asked about them."""
         return recalled(self.context, samples)
 
 

@@ -48,11 +48,11 @@ class StatusReporter:
         if episodes.failure:
             problems.append(episodes.failure)
         activity = f"recording {episodes.episode.name}" if episodes.episode else "waiting"
-        counts = episodes.episode.bag.counts if episodes.episode else {}
+        bag = episodes.episode.bag if episodes.episode else None
         values = {
             "free (MiB)": str(free_mib),
-            "messages": str(sum(counts.values())),
-            **{f"{name} (messages)": str(count) for name, count in counts.items()},
+            "messages": str(bag.messages if bag else 0),
+            **{f"{name} (messages)": str(count) for name, count in (bag.counts if bag else {}).items()},
             **{f"{name} (Hz)": f"{rate:.1f}" for name, rate in self._topics.rates_hz().items()},
         }
         level = DiagnosticStatus.WARN if problems else DiagnosticStatus.OK

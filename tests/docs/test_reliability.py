@@ -52,5 +52,5 @@ def test_a_fault_at_the_robot_names_existing_tests(row):
 
 
 def test_every_fault_at_the_robot_has_its_row():
-    expected = [*"ABCDEFGHIJKLMNOPQR", *(f"S{number}" for number in range(1, 11))]
+    expected = [*"ABCDEFGHIJKLMNOPQR", *(f"S{number}" for number in range(1, 12))]
     assert re.findall(r"^\| ([A-S]\d*) \|", FAULTS, re.M) == expected

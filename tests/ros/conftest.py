@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.processes import environment
 
-sys.path.insert(0, str(Path(__file__).parent))  # for harness.py and ros_domain.py
-from ros_domain import DOMAIN
+sys.path.insert(0, str(Path(__file__).parent))  # for harness.py
 
-os.environ.update(  # before rclpy starts
-    environment() | {"ROS_DOMAIN_ID": str(DOMAIN), "ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")}
+os.environ.update(  # before rclpy starts; the domain is reserved until this test process ends
+    environment()
+    | (DOMAIN := own_domain()).__enter__()
+    | {"ROS_LOG_DIR": tempfile.mkdtemp(prefix="m2distill-ros-log-")}
 )
 
 try:

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import torch
 
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
@@ -87,7 +88,6 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
         "",
         {"checkpoint": str(first), "arm": "libero_sim", "autostart": True, "torch_threads": THREADS},
     )
-    nodes = NodeProcesses([node], log_dir, {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))})
     command = [
         sys.executable,
         "-m",
@@ -99,21 +99,23 @@ def over_ros(first: Path, second: Path, seconds: float, log_dir: Path) -> dict:
         "--swap",
         str(second),
     ]
-    with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as probe:
-        assert probe.stdout is not None  # a pipe
-        try:
-            if probe.stdout.readline() != "ready\n":
-                raise UserError("bench node needs ROS 2 and the built messages, as `make setup` installs them")
-            begun_s = time.time()
-            with nodes:
-                progress(f"the node starts; commands are timed for {seconds:.0f} s")
-                said = probe.stdout.readline()
-                nodes.check()
-                if not said:
-                    raise UserError("the probe stopped; see its last line above")
-                resident = psutil.Process(nodes.pids["policy"]).memory_info().rss
-        finally:
-            probe.kill()
+    with own_domain() as domain:
+        nodes = NodeProcesses([node], log_dir, domain)
+        with subprocess.Popen(command, env=nodes.environment, stdout=subprocess.PIPE, text=True) as probe:
+            assert probe.stdout is not None  # a pipe
+            try:
+                if probe.stdout.readline() != "ready\n":
+                    raise UserError("bench node needs ROS 2 and the built messages, as `make setup` installs them")
+                begun_s = time.time()
+                with nodes:
+                    progress(f"the node starts; commands are timed for {seconds:.0f} s")
+                    said = probe.stdout.readline()
+                    nodes.check()
+                    if not said:
+                        raise UserError("the probe stopped; see its last line above")
+                    resident = psutil.Process(nodes.pids["policy"]).memory_info().rss
+            finally:
+                probe.kill()
     measured = json_module.loads(said)
     return {**measured, "start_s": measured["active_s"] - begun_s, "resident_mb": resident / 2**20}
 

@@ -1,7 +1,6 @@
 """Benchmark `bench record`: cost and losses of the recorder with a robot's cameras and joints over ROS 2."""
 
 import json as json_module
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 import psutil
 from rosbags.rosbag2 import Reader
 
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.system import NodeDescription, NodeProcesses
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
@@ -41,8 +41,7 @@ def measure(here: Path, seconds: int) -> list[dict]:
         "",
         {"checkpoint": str(here / "checkpoint"), "directory": str(here / "episodes"), "autostart": True},
     )
-    domain = {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))}
-    with NodeProcesses([node], here / "log", domain) as nodes:
+    with own_domain() as domain, NodeProcesses([node], here / "log", domain) as nodes:
         progress(f"recording {seconds} s, {seconds * MIB_PER_S} MiB")
         recorder = psutil.Process(nodes.pids["recorder"])
         rig = subprocess.Popen(

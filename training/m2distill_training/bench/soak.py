@@ -1,7 +1,6 @@
 """Benchmark `bench soak`: memory growth, missed periods and losses of simulator, policy and recorder over hours."""
 
 import json as json_module
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import psutil
 import torch
 
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.errors import UserError, require_at_least
@@ -47,11 +47,10 @@ def measure(here: Path, seconds: float) -> list[dict]:
     config = SystemLaunchConfig(
         checkpoint=str(here / "checkpoint"), step_limit=0, record=str(here / "episodes"), operator="soak"
     )
-    domain = {"ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(os.getpid() % 100))}
     episodes = max(2, round(seconds / EPISODE_S))
     lost: dict[str, int] = {}
     memory: list[dict[str, float]] = []
-    with NodeProcesses(system_nodes(config), here / "log", domain) as nodes:
+    with own_domain() as domain, NodeProcesses(system_nodes(config), here / "log", domain) as nodes:
         progress(f"the nodes start; they run for {seconds:g} s")
         command = [
             sys.executable,

@@ -17,7 +17,6 @@ A finished phase is not repeated, so the same command continues after an interru
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from m2distill_policy.action import DEFAULT_SAMPLING
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.system import NodeProcesses, SystemLaunchConfig, system_nodes
 from m2distill_policy.errors import UserError, require_at_least
 from m2distill_policy.suites import DEFAULT_SUITE
@@ -161,10 +161,7 @@ def _run_trials(chosen: DemoPlan) -> dict[str, dict]:
     }
     clients: list[subprocess.Popen] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        running = {
-            name: pool.submit(_trials, chosen, clients, number, name, *session)
-            for number, (name, session) in enumerate(sessions.items())
-        }
+        running = {name: pool.submit(_trials, chosen, clients, name, *session) for name, session in sessions.items()}
         try:
             results = {name: future.result() for name, future in running.items()}
         except BaseException:  # Ctrl-C, or one session failed: end the others too
@@ -185,9 +182,9 @@ def _run_trials(chosen: DemoPlan) -> dict[str, dict]:
 
 
 def _trials(
-    chosen: DemoPlan, clients: list[subprocess.Popen], number: int, name: str, checkpoint: Path, tasks: list[int]
+    chosen: DemoPlan, clients: list[subprocess.Popen], name: str, checkpoint: Path, tasks: list[int]
 ) -> list[RolloutResult]:
-    """Run one session over ROS 2 on its own DDS domain: simulator, policy, and a client that counts successes."""
+    """Run one session over ROS 2 in its own domain: simulator, policy, and a client that counts successes."""
     folder = chosen.out / "trials" / name
     out = folder / "trials.json"
     if not out.is_file():
@@ -202,7 +199,6 @@ def _trials(
             seed=chosen.seed,
             step_limit=chosen.max_steps,
         )
-        domain = {"ROS_DOMAIN_ID": str(1 + (os.getpid() + number) % 100)}
         command = [
             sys.executable,
             "-m",
@@ -218,7 +214,7 @@ def _trials(
             "--initial-states",
             *map(str, HELD_OUT[: chosen.episodes]),
         ]
-        with NodeProcesses(system_nodes(config), folder / "logs", domain) as nodes:
+        with own_domain() as domain, NodeProcesses(system_nodes(config), folder / "logs", domain) as nodes:
             client = subprocess.Popen(command, env=nodes.environment, text=True, stdout=subprocess.PIPE)
             clients.append(client)
             assert client.stdout is not None  # a pipe

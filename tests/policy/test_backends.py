@@ -16,6 +16,7 @@ from m2distill_policy.control.inference import InferencePolicy
 from m2distill_policy.errors import UserError
 from m2distill_policy.models import Policy, libero, openvino_encoder, small
 from m2distill_policy.models.batch import to_model_input
+from m2distill_policy.models.onnx_export import decoder_to_onnx
 from m2distill_policy.models.openvino_encoder import TOLERANCE, OpenVinoEncoder
 from m2distill_policy.observations.observation import Observation
 from m2distill_policy.spec import libero_spec
@@ -153,3 +154,20 @@ def test_an_export_does_not_replace_a_file(checkpoint, tmp_path, capsys):
     assert main.run(["export", "onnx", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "onnx")]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert [x.name for x in (tmp_path / "onnx").iterdir()] == ["notes.txt"]
+
+
+def test_an_exported_graph_chooses_the_decoder_of_the_instruction(checkpoint, tmp_path):
+    policy = checkpoint.build_policy().eval()
+    texts = torch.randn(2, policy.spec.text_width)
+    policy.add_decoder(texts[:1], texts[1:], 0)
+    torch.nn.init.normal_(policy.decoders[0].head.mean.weight, std=0.1)
+    graph = openvino.Core().read_model(decoder_to_onnx(policy))
+    exported = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    tokens = torch.randn(1, 3, len(policy.spec.cameras) + 3, policy.config.width)
+    means = []
+    for text in texts:
+        with torch.no_grad():
+            tokens[:, :, 0] = policy.text(text)
+            means.append(policy.decode_all(tokens).component_distribution.mean.numpy())
+        np.testing.assert_allclose(exported({"tokens": tokens.numpy()})["means"], means[-1], atol=1e-5)
+    assert np.abs(means[0] - means[1]).max() > 0.01

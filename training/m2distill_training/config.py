@@ -161,6 +161,8 @@ class TrainConfig:
                 f"strategy {self.strategy} takes a {expected.__name__}, got {type(self.strategy_config).__name__}; "
                 "change the strategy with TrainConfig.with_strategy"
             )
+        if self.model.decoders:
+            raise ConfigError("model.decoders is no setting: the strategy decoders adds them to the policy")
         require_one_of("pairing", self.pairing, PAIRINGS)
         require_one_of("state", self.state, STATES)
         require_one_of("precision", self.precision, (*PRECISIONS, AUTO))

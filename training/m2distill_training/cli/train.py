@@ -72,7 +72,9 @@ def add_arguments(parser: Parser) -> None:
         settings = dataclasses.replace(settings, cameras=read_cameras(Path(cameras)))
     check_options(strategy, parser.words)
     parser.set_defaults(settings=settings)
-    add_dataclass_options(parser, settings, aliases=ALIASES, skip=("preset", "strategy_config", "cameras"))
+    add_dataclass_options(
+        parser, settings, aliases=ALIASES, skip=("preset", "strategy_config", "cameras", "model.decoders")
+    )
     add_dataclass_options(parser, settings.strategy_config, option_prefix(type(settings.strategy_config)))
 
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from m2distill_policy.checkpoint import load_checkpoint
+from m2distill_policy.checkpoint import Checkpoint, load_checkpoint
 from m2distill_policy.language.text_encoder import load_text_encoder
 from m2distill_policy.models import Policy
 from m2distill_training.data.store import Store, open_store
@@ -23,6 +23,7 @@ from m2distill_training.engine.train import check_instruction, dataset_entry, de
 from m2distill_training.engine.trainer import Trainer, TrainProgress
 from m2distill_training.runs.records import RunError, read_json
 from m2distill_training.runs.run_folder import RunFolder, has_learned, open_run, read_run
+from m2distill_training.strategies import find_strategy
 
 
 def learn(
@@ -57,6 +58,7 @@ def learn(
     with open_run(path, config, data, resume=True) as run, deferred_interrupt() as interrupted:
         finished = _finished_stages(run)
         previous = load_checkpoint(run.checkpoint(finished))
+        _check_strategy(path, previous, strategy)
         store = open_store(dataset, previous.spec, config.pairing, cache, config.cameras)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
         check_instruction(dataset, store.instruction)
@@ -84,6 +86,14 @@ def learn(
         save_task(run, split, new, config)
         trainer.finish(interrupted.is_set)
         return stage
+
+
+def _check_strategy(path: Path, previous: Checkpoint, strategy: str) -> None:
+    """Raise RunError if the strategy would change the decoders of earlier stages."""
+    if previous.model_config.decoders and not find_strategy(strategy).adds_decoders:
+        raise RunError(
+            f"{path} has a decoder for each stage, which {strategy} would change; continue with --strategy decoders"
+        )
 
 
 def _check_demos(dataset: Path, store: Store, held_out: int) -> None:

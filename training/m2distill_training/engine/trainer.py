@@ -108,6 +108,7 @@ class Trainer:
             self.batches.replay,
             lambda: stored_mixtures(run, self.batches.kept, config.history, distributed, self.device),
             self.batches.constant_windows,
+            torch.from_numpy(np.stack([subset.text for subset in self.new])),
         )
         self.strategy.begin_task(self.policy, None if previous is None else previous.to(self.device))
         self.phases = Phases(self.strategy.phases, self._budget(len(self.new), self.batches.per_epoch))
@@ -117,7 +118,7 @@ class Trainer:
 
     def _create_policy(self, spec: PolicySpec, previous: Policy | None) -> Policy:
         torch.manual_seed(self.config.seed)
-        policy = Policy(self.config.model, spec)
+        policy = Policy(self.config.model if previous is None else previous.config, spec)
         if previous is not None:
             policy.load_state_dict(previous.state_dict())
         if self.distributed.size > 1 and self.device.type == "cuda":
@@ -283,7 +284,7 @@ class Trainer:
         }
         return Checkpoint(
             spec=self.policy.spec,
-            model_config=self.config.model,
+            model_config=self.policy.config,
             state_dict={name: x.detach().cpu() for name, x in weights.items()},
             instructions={subset.store.instruction: subset.text for subset in known},
             metrics=metrics,

@@ -85,7 +85,7 @@ class BatchedPolicy:
             newest_B[row] = len(policy.tokens) - 1
             histories[row, : len(policy.tokens)] = torch.stack(tuple(policy.tokens))
         # A token attends to earlier steps alone, so the zeros after the newest step change nothing.
-        mixture = self._network.head(self._network.transformer(histories)[torch.arange(self.rows), newest_B, 0])
+        mixture = self._network.decode_all(histories, newest_B)
         drawn = {row: draw_action(mixture, row, p.sampling, p.generator) for row, (p, _) in live.items()}
         actions_BA = mixture.component_distribution.mean[:, 0].clone()
         for row, (_, action) in drawn.items():

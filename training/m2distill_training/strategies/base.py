@@ -1,7 +1,7 @@
 """The interface of a strategy. The base class is plain behaviour cloning; a strategy overrides what it changes.
 
 One object serves one stage. The next stage receives the policy and `memory`: the size of both does not depend on the
-number of tasks learned.
+number of tasks learned, unless the strategy adds decoders.
 
     @dataclass(frozen=True)
     class MyConfig:
@@ -57,6 +57,7 @@ class StageContext:
     # and "std" (W, T, K, A). The first call computes and stores what the run folder does not hold yet.
     stored_mixtures: Callable[[], dict[str, Tensor]] | None = None
     constant_windows: int = 0  # number of windows, if each has the same inputs in every gradient step; 0 if augmented
+    new_instructions: Tensor | None = None  # (N, L) sentence embeddings of the tasks of this stage
 
 
 class Strategy:
@@ -74,6 +75,7 @@ class Strategy:
     uses_replay: ClassVar[bool] = False  # earlier demos are mixed into every batch
     remembers: ClassVar[bool] = False  # a stage needs the `memory` of the previous one
     knows_all: ClassVar[bool] = True  # the policy after a stage serves all tasks so far, not those of the stage alone
+    adds_decoders: ClassVar[bool] = False  # a later stage adds a decoder to the policy and changes nothing else
     joint: ClassVar[bool] = False  # all tasks are learned together in one stage
 
     def __init__(self, config: Any):

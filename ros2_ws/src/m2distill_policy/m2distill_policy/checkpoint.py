@@ -9,6 +9,7 @@
 The id identifies the content: two checkpoints with one id are the same policy.
 """
 
+import dataclasses
 import errno
 import functools
 import hashlib
@@ -190,10 +191,15 @@ def _check(checkpoint: Checkpoint, where: str) -> None:
 def _expected(model_config: ModelConfig, spec: PolicySpec) -> dict[str, torch.Tensor]:
     """Return the state dict of the network without content.
 
-    Cached, because building the network blocks Python for about one control period.
+    Cached, because building the network blocks Python for about one control period. One decoder stands for all.
     """
+    decoders = model_config.decoders
     with torch.device("meta"):
-        return Policy(model_config, spec).state_dict()
+        found = Policy(dataclasses.replace(model_config, decoders=decoders[:2]), spec).state_dict()
+        if decoders:
+            found["decoder_texts"] = torch.zeros(sum(decoders), model_config.width)
+    one = {name.removeprefix("decoders.0."): x for name, x in found.items() if name.startswith("decoders.0.")}
+    return found | {f"decoders.{i}.{name}": x for i in range(1, len(decoders) - 1) for name, x in one.items()}
 
 
 def _shorten(names: list[str]) -> str:

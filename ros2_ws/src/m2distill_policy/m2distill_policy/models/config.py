@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from m2distill_policy.errors import SpecError
-from m2distill_policy.spec import strict_from_json
+from m2distill_policy.spec import ADDED, strict_from_json
 from m2distill_policy.utils.schema import with_schema
 
 NORMS = ("batch", "group")
@@ -27,6 +27,7 @@ MAX_SIZES = {
     "min_std": 1.0,
     "gripper_gain": 1e6,
 }
+MAX_DECODERS, MAX_INSTRUCTIONS = 256, 4096
 MAX_STAGES, MAX_STAGE_SIZES = 8, {"width": 4096, "blocks": 32, "stride": 64}
 
 
@@ -65,6 +66,8 @@ class ModelConfig:
     mixture_hidden: int  # hidden units of the mixture head
     modes: int  # K, components of the mixture
     min_std: float  # floor of every standard deviation, in action units
+    # Instructions of each decoder (decoder.py), the first included; () if one transformer and head serve all of them.
+    decoders: tuple[int, ...] = dataclasses.field(default=(), metadata={ADDED: True})
 
     def __post_init__(self):
         _check_sizes(self, MAX_SIZES, "model")
@@ -86,6 +89,12 @@ class ModelConfig:
             raise SpecError(f"model.dropout is {self.dropout}, allowed 0 up to but not including 1")
         if not self.position_base > 1:
             raise SpecError(f"model.position_base is {self.position_base}, expected a number above 1")
+        if len(self.decoders) == 1 or any(not 0 < n <= MAX_INSTRUCTIONS for n in self.decoders):
+            raise SpecError(
+                f"model.decoders is {self.decoders}, expected none, or two or more numbers from 1 to {MAX_INSTRUCTIONS}"
+            )
+        if len(self.decoders) > MAX_DECODERS:
+            raise SpecError(f"model.decoders has {len(self.decoders)} entries, allowed up to {MAX_DECODERS}")
 
     def to_json(self) -> str:
         """Return the configuration as JSON."""

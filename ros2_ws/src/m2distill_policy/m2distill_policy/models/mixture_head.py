@@ -24,12 +24,21 @@ class MixtureHead(nn.Module):
 
     def forward(self, x: Tensor) -> MixtureSameFamily:
         """(..., D) -> a mixture with batch shape (...), K components and events of 7 action units."""
+        return mixture(*self.statistics(x))
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., D) -> logits (..., K), means and standard deviations (..., K, A)."""
         h = self.shared(x)
-        mean = self.mean(h).tanh().unflatten(-1, (self.modes, ACTION_WIDTH))  # (..., K, A)
+        mean = self.mean(h).tanh().unflatten(-1, (self.modes, ACTION_WIDTH))
         std = F.softplus(self.std(h)).unflatten(-1, (self.modes, ACTION_WIDTH)) + self.min_std
-        # Validation would synchronise a GPU every step; callers check that the numbers are finite.
-        return MixtureSameFamily(
-            Categorical(logits=self.logits(h), validate_args=False),
-            Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
-            validate_args=False,
-        )
+        return self.logits(h), mean, std
+
+
+def mixture(logits: Tensor, mean: Tensor, std: Tensor) -> MixtureSameFamily:
+    """Return the mixture of logits (..., K), means and standard deviations (..., K, A)."""
+    # Validation would synchronise a GPU every step; callers check that the numbers are finite.
+    return MixtureSameFamily(
+        Categorical(logits=logits, validate_args=False),
+        Independent(Normal(mean, std, validate_args=False), 1, validate_args=False),
+        validate_args=False,
+    )

@@ -47,7 +47,7 @@ class _Decoder(nn.Module):
         self.policy = policy
 
     def forward(self, tokens_1TND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mixture = self.policy.head(self.policy.transformer(tokens_1TND)[:, :, 0])
+        mixture = self.policy.decode_all(tokens_1TND)
         parts = mixture.component_distribution
         return mixture.mixture_distribution.probs, parts.mean, parts.stddev
 

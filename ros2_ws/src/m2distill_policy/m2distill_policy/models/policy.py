@@ -5,9 +5,10 @@ L text width, A action, J joints, G gripper. A batch is the dict that batch.to_m
     images {camera: (B, T, 3, H, W) float32 in [0, 1]}, joint (B, T, J) rad, gripper (B, T, G) m, text (B, L)
 """
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,9 @@ from torch.distributions import MixtureSameFamily
 
 from m2distill_policy.errors import SpecError
 from m2distill_policy.models.config import ModelConfig
+from m2distill_policy.models.decoder import Decoder, choose, statistics
 from m2distill_policy.models.image_encoder import ImageEncoder
-from m2distill_policy.models.mixture_head import MixtureHead
+from m2distill_policy.models.mixture_head import MixtureHead, mixture
 from m2distill_policy.models.transformer import TemporalTransformer
 from m2distill_policy.spec import PolicySpec
 
@@ -60,6 +62,11 @@ class Policy(nn.Module):
             self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
+        if config.decoders:
+            self.decoders = nn.ModuleList(
+                Decoder(config) for _ in config.decoders[1:]
+            )  # transformer and head are first
+            self.register_buffer("decoder_texts", torch.zeros(sum(config.decoders), config.width))  # tokens (R, D)
         # This layout makes convolutions faster. The stubs of torch lack this argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -70,8 +77,7 @@ class Policy(nn.Module):
     def read_out(self, latents: dict[str, Tensor]) -> PolicyOutput:
         """Return the mixture of every step from the tokens that `encode` returned."""
         with torch.autocast(latents["joint"].device.type, enabled=False):
-            x = self.transformer(torch.stack(tuple(latents.values()), 2))  # (B, T, N, D)
-            return PolicyOutput(self.head(x[:, :, 0]), latents)  # the text token carries the action
+            return PolicyOutput(self.decode_all(torch.stack(tuple(latents.values()), 2)), latents)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """Return the N tokens of every step by name, each (B, T, D) float32.
@@ -104,4 +110,67 @@ class Policy(nn.Module):
 
     def decode(self, tokens_BTND: Tensor) -> MixtureSameFamily:
         """Return the mixture of the newest step, batch shape (B,), from the tokens of up to `history` steps."""
-        return self.head(self.transformer(tokens_BTND)[:, -1, 0])
+        newest = tokens_BTND.shape[1] - 1
+        return self.decode_all(tokens_BTND, torch.full((len(tokens_BTND),), newest, device=tokens_BTND.device))
+
+    def decode_all(self, tokens_BTND: Tensor, steps_B: Tensor | None = None) -> MixtureSameFamily:
+        """Return the mixture of every step, batch shape (B, T), or of one step of each sample, batch shape (B,)."""
+        if not self.config.decoders:
+            return mixture(*statistics(self.transformer, self.head, tokens_BTND, steps_B))
+        decoder_B = self.decoder_of(tokens_BTND[:, 0, 0])
+        # A traced graph serves every instruction. Each decoder receives all samples, so that the result for one of them
+        # does not depend on the others.
+        every = torch.onnx.is_in_onnx_export()
+        numbers = list(range(len(self.config.decoders))) if every else decoder_B.unique().tolist()
+        return mixture(*choose([self.decoder_statistics(i, tokens_BTND, steps_B) for i in numbers], numbers, decoder_B))
+
+    def decoder_statistics(self, number: int, tokens_BTND: Tensor, steps_B: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the `decoder.statistics` of a decoder, whatever the instruction is."""
+        if number == 0:
+            return statistics(self.transformer, self.head, tokens_BTND, steps_B)
+        return cast(Decoder, self.decoders[number - 1])(tokens_BTND, steps_B)
+
+    def decoder_of(self, text_BD: Tensor) -> Tensor:
+        """Return the number of the decoder (B,) whose instructions include the one nearest to each text token."""
+        decoder_R = [number for number, count in enumerate(self.config.decoders) for _ in range(count)]
+        return torch.tensor(decoder_R, device=text_BD.device)[
+            distances(text_BD, cast(Tensor, self.decoder_texts)).argmin(1)
+        ]
+
+    def add_decoder(self, known_RL: Tensor, new_RL: Tensor, source: int) -> None:
+        """Add a decoder with the weights of another one, in place.
+
+        Args:
+            known_RL: Sentence embeddings of the instructions that the policy knows.
+            new_RL: Sentence embeddings of the new decoder's instructions.
+            source: Number of the decoder that it is a copy of.
+
+        Raises:
+            ValueError: The embeddings of two instructions that different decoders serve have one text token.
+        """
+        known, new = self._text_tokens(known_RL), self._text_tokens(new_RL)
+        if self.config.decoders:
+            known = cast(Tensor, self.decoder_texts)
+        if (distances(known, new) < 1e-8 * new.square().sum(-1)).any():  # beyond rounding
+            raise ValueError("a new instruction has the text token of a known one and cannot choose a decoder")
+        counts = self.config.decoders or (len(known_RL),)
+        decoder = Decoder(self.config).to(new.device)
+        decoder.load_state_dict(self._decoder_state(source))
+        self.decoders = nn.ModuleList([*(self.decoders if self.config.decoders else []), decoder.train(self.training)])
+        self.register_buffer("decoder_texts", torch.cat([known, new]))
+        self.config = dataclasses.replace(self.config, decoders=(*counts, len(new_RL)))
+
+    @torch.no_grad()
+    def _text_tokens(self, embeddings_RL: Tensor) -> Tensor:
+        return self.text(embeddings_RL.to(self.head.mean.weight))
+
+    def _decoder_state(self, number: int) -> dict[str, Tensor]:
+        if number > 0:
+            return self.decoders[number - 1].state_dict()
+        parts = {"transformer": self.transformer, "head": self.head}
+        return {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}
+
+
+def distances(a_BD: Tensor, b_RD: Tensor) -> Tensor:
+    """Return the squared distance (B, R) of each pair of rows."""
+    return (a_BD[:, None] - b_RD).square().sum(-1)

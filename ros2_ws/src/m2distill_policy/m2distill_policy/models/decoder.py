@@ -1,0 +1,54 @@
+"""Decoders: transformers and mixture heads that serve some instructions each, behind image encoders that all share.
+
+Letters: see models/policy.py; R instructions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from m2distill_policy.models.config import ModelConfig
+from m2distill_policy.models.mixture_head import MixtureHead
+from m2distill_policy.models.transformer import TemporalTransformer
+
+
+class Decoder(nn.Module):
+    """From the tokens of an observation history to the numbers of a mixture."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.transformer = TemporalTransformer(config)
+        self.head = MixtureHead(config)
+
+    def forward(self, tokens_BTND: Tensor, steps_B: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return what `statistics` returns."""
+        return statistics(self.transformer, self.head, tokens_BTND, steps_B)
+
+
+def statistics(
+    transformer: TemporalTransformer, head: MixtureHead, tokens_BTND: Tensor, steps_B: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Return the logits (B, T, K), means and standard deviations (B, T, K, A) of the mixture of every step.
+
+    With `steps_B`, only those of that step of each sample: (B, K) and (B, K, A).
+    """
+    x = transformer(tokens_BTND)[:, :, 0]  # the text token carries the action
+    return head.statistics(x if steps_B is None else x[torch.arange(len(x), device=x.device), steps_B])
+
+
+def choose(found: Sequence[tuple[Tensor, ...]], numbers: Sequence[int], decoder_B: Tensor) -> tuple[Tensor, ...]:
+    """Return for each sample the statistics of its decoder.
+
+    Args:
+        found: Statistics of all samples by each decoder that some sample needs.
+        numbers: Numbers of these decoders.
+        decoder_B: Number of each sample's decoder.
+    """
+    chosen = found[0]
+    for number, other in zip(numbers[1:], found[1:], strict=True):
+        chosen = tuple(
+            torch.where((decoder_B == number).view(-1, *[1] * (new.ndim - 1)), new, old)
+            for new, old in zip(other, chosen, strict=True)
+        )
+    return chosen

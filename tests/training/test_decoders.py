@@ -1,0 +1,165 @@
+"""One decoder per stage: nothing else changes, instructions choose, and runs continue."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from strategy_samples import CURRENT, SPEC, make_policy, make_samples
+
+from m2distill_policy.checkpoint import _expected, load_checkpoint, save_checkpoint
+from m2distill_policy.errors import SpecError
+from m2distill_policy.models.policy import Policy
+from m2distill_training.config import ConfigError, TrainConfig
+from m2distill_training.engine.continue_run import learn
+from m2distill_training.engine.train import train
+from m2distill_training.presets import debug
+from m2distill_training.runs.records import RunError
+from m2distill_training.runs.run_folder import RunFolder
+from m2distill_training.strategies.base import StageContext
+from m2distill_training.strategies.decoders import Decoders
+
+TEXTS = ("pick up the milk", "open the drawer", "close it")
+NUMBERS = torch.arange(40.0).reshape(5, 8) + torch.eye(5, 8)  # sentence embeddings
+
+
+@pytest.fixture
+def files(libero_file) -> list[Path]:
+    return [libero_file(f"{i}", instruction=text, seed=i) for i, text in enumerate(TEXTS)]
+
+
+def quick(strategy: str = "decoders", **changes) -> TrainConfig:
+    optim = dataclasses.replace(debug().optim, budget=3, warmup_steps=1)
+    return dataclasses.replace(debug().with_strategy(strategy), optim=optim, **changes)
+
+
+def grown(*groups: tuple[int, int]) -> Policy:
+    """A policy whose first decoder serves NUMBERS[:2], and one more decoder for each (first, end) of other rows."""
+    policy, known = make_policy().eval(), NUMBERS[:2]
+    for first, end in groups:
+        policy.add_decoder(known, NUMBERS[first:end], 0)
+        known = NUMBERS[:end]
+        torch.nn.init.normal_(policy.decoders[-1].head.mean.weight)
+    return policy
+
+
+def inputs_with(*texts: int):
+    inputs = make_samples().inputs
+    return {**inputs, "text": NUMBERS[list(texts)]}
+
+
+def means(policy: Policy, *texts: int) -> torch.Tensor:
+    with torch.no_grad():
+        return policy(inputs_with(*texts)).dist.component_distribution.mean
+
+
+def test_each_instruction_is_served_by_the_decoder_of_its_stage():
+    policy = grown((2, 4), (4, 5))
+    assert policy.config.decoders == (2, 2, 1)
+    with torch.no_grad():
+        text = policy.encode_other(inputs_with(0, 1, 2, 3, 4))["text"][:, 0]
+    assert policy.decoder_of(text).tolist() == [0, 0, 1, 1, 2]
+    mixed = means(policy, 0, 1, 2, 3, 4)
+    for number, rows in ((0, [0, 1]), (1, [2, 3]), (2, [4])):
+        with torch.no_grad():
+            tokens = torch.stack(tuple(policy.encode(inputs_with(0, 1, 2, 3, 4)).values()), 2)
+            alone = policy.decoder_statistics(number, tokens)[1]
+        assert torch.equal(mixed[rows], alone[rows]), number
+    assert not torch.equal(mixed[0], mixed[2])
+
+
+def test_a_new_decoder_changes_no_bit_for_the_instructions_of_the_others():
+    before, after = make_policy().eval(), grown((2, 3), (3, 5))
+    assert torch.equal(means(before, 0, 1, 0, 1, 0), means(after, 0, 1, 0, 1, 0))
+    assert torch.equal(means(grown((2, 3)), 0, 1, 2, 0, 2), means(after, 0, 1, 2, 0, 2))
+
+
+def test_a_copied_decoder_answers_like_its_source():
+    policy = grown((2, 3))
+    policy.add_decoder(NUMBERS[:3], NUMBERS[3:4], 1)
+    tokens = torch.stack(tuple(policy.encode(inputs_with(3, 3, 3, 3, 3)).values()), 2)
+    pairs = zip(policy.decoder_statistics(1, tokens), policy.decoder_statistics(2, tokens), strict=True)
+    assert all(torch.equal(source, copy) for source, copy in pairs)
+
+
+def test_an_instruction_that_cannot_be_told_apart_is_rejected():
+    with pytest.raises(ValueError, match="has the text token of a known one"):
+        make_policy().add_decoder(NUMBERS[:2], NUMBERS[1:2], 0)
+
+
+@pytest.mark.parametrize("decoders", [(1,), (0, 2), (1, -1), (1,) * 300, (1, 10**9)])
+def test_impossible_numbers_of_instructions_are_rejected(decoders):
+    with pytest.raises(SpecError, match=r"model\.decoders"):
+        dataclasses.replace(debug().model, decoders=decoders)
+
+
+def test_the_copy_is_made_of_the_decoder_with_the_lowest_loss_on_the_new_task():
+    previous = grown((2, 3))
+    for part in (previous.head, previous.decoders[0].head):
+        torch.nn.init.zeros_(part.mean.weight)
+    batch = dataclasses.replace(make_samples(), action=torch.full((5, 4, 7), 0.5))
+    torch.nn.init.constant_(previous.head.mean.bias, -1.0)
+    torch.nn.init.constant_(previous.decoders[0].head.mean.bias, 0.5)
+    policy = grown((2, 3))
+    policy.load_state_dict(previous.state_dict())
+    strategy = Decoders(None)
+    strategy.context = StageContext(NUMBERS[:3], lambda: batch, new_instructions=NUMBERS[3:4])
+    strategy.begin_task(policy, previous)
+    assert torch.equal(policy.decoders[1].head.mean.bias, previous.decoders[0].head.mean.bias)
+    learning = {name for name, x in policy.named_parameters() if x.requires_grad}
+    assert learning == {f"decoders.1.{name}" for name, _ in policy.decoders[1].named_parameters()}
+    strategy.loss(policy, batch)["loss"].backward()
+    assert policy.decoders[1].head.mean.bias.grad.abs().sum() > 0 and batch.n_current == CURRENT
+
+
+def test_later_stages_leave_all_weights_of_earlier_ones(files, tmp_path):
+    run = train(quick(augment=dataclasses.replace(debug().augment, color=0.0, crop_pad_px=0)), files, tmp_path / "run")
+    checkpoints = [load_checkpoint(run.checkpoint(stage)) for stage in (1, 2, 3)]
+    assert [c.model_config.decoders for c in checkpoints] == [(), (1, 1), (1, 1, 1)]
+    for earlier, later in itertools.pairwise(checkpoints):
+        for name, x in earlier.state_dict.items():
+            if name != "decoder_texts":
+                assert torch.equal(later.state_dict[name], x), name
+    new, source = (checkpoints[1].state_dict[f"{part}head.mean.weight"] for part in ("decoders.0.", ""))
+    assert not torch.equal(new, source)
+    assert [len(c.instructions) for c in checkpoints] == [1, 2, 3]
+
+
+def test_a_run_of_decoders_learns_a_further_task_with_decoders_alone(files, tmp_path):
+    run = train(quick(), files[:2], tmp_path / "run")
+    with pytest.raises(RunError, match="m2distill would change; continue with --strategy decoders"):
+        learn(run.path, files[2], strategy="m2distill")
+    assert learn(run.path, files[2], strategy="decoders") == 3
+
+
+def test_a_run_of_another_strategy_continues_with_decoders(files, tmp_path):
+    run = train(quick("m2distill"), files[:2], tmp_path / "run")
+    assert learn(run.path, files[2], strategy="decoders") == 3
+    before, after = (load_checkpoint(RunFolder(run.path).checkpoint(stage)) for stage in (2, 3))
+    assert after.model_config.decoders == (2, 1)
+    shared = [torch.equal(after.state_dict[name], x) for name, x in before.state_dict.items()]
+    assert all(shared)
+
+
+def test_a_checkpoint_with_decoders_is_saved_and_loaded(tmp_path, files):
+    run = train(quick(), files[:2], tmp_path / "run")
+    checkpoint = load_checkpoint(run.checkpoint(2))
+    save_checkpoint(tmp_path / "copy", dataclasses.replace(checkpoint))
+    again = load_checkpoint(tmp_path / "copy").build_policy()
+    assert again.config.decoders == (1, 1)
+    for i, text in enumerate(TEXTS[:2]):
+        token = again.text(torch.from_numpy(np.stack([checkpoint.instructions[text]])))
+        assert again.decoder_of(token).tolist() == [i]
+
+
+def test_decoders_in_the_settings_are_rejected():
+    with pytest.raises(ConfigError, match=r"model\.decoders"):
+        dataclasses.replace(debug(), model=dataclasses.replace(debug().model, decoders=(1, 1)))
+
+
+def test_the_expected_weights_of_many_decoders_are_those_of_the_network():
+    config = dataclasses.replace(debug().model, decoders=(2, 1, 3, 1))
+    expected = {name: (x.shape, x.dtype) for name, x in _expected(config, SPEC).items()}
+    assert expected == {name: (x.shape, x.dtype) for name, x in Policy(config, SPEC).state_dict().items()}

@@ -11,7 +11,7 @@ from strategy_samples import CURRENT, SPEC, make_policy, make_samples
 
 from m2distill_policy.checkpoint import _expected, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import SpecError
-from m2distill_policy.models.policy import Policy
+from m2distill_policy.models import ModelConfig, Policy
 from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
@@ -163,3 +163,10 @@ def test_the_expected_weights_of_many_decoders_are_those_of_the_network():
     config = dataclasses.replace(debug().model, decoders=(2, 1, 3, 1))
     expected = {name: (x.shape, x.dtype) for name, x in _expected(config, SPEC).items()}
     assert expected == {name: (x.shape, x.dtype) for name, x in Policy(config, SPEC).state_dict().items()}
+
+
+def test_the_files_of_a_network_without_decoders_are_those_of_earlier_versions():
+    text = debug().model.to_json()
+    assert "decoders" not in text and ModelConfig.from_json(text) == debug().model
+    config = dataclasses.replace(debug().model, decoders=(1, 2))
+    assert ModelConfig.from_json(config.to_json()) == config

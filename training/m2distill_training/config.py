@@ -196,7 +196,9 @@ class TrainConfig:
 
     def to_json(self) -> str:
         """Return the content of config.json."""
-        return json.dumps(with_schema(dataclasses.asdict(self)), indent=2) + "\n"
+        values = dataclasses.asdict(self)
+        del values["model"]["decoders"]  # no setting
+        return json.dumps(with_schema(values), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "TrainConfig":

@@ -41,7 +41,7 @@ from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies.m2distill import M2Distill
 from m2distill_training.utils.allocator import freed_memory_kept
 
-OTHERS = ("stored", "spread", "latent_replay", "latent_recall", "average", "perturb", "latent_perturb")
+OTHERS = ("stored", "spread", "latent_replay", "latent_recall", "average", "perturb", "latent_perturb", "decoders")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parameters
     "finetune": ("finetune", {}),
     "er": ("er", {}),
@@ -52,7 +52,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parame
     **{name: (name, {}) for name in OTHERS},
 }
 # Those that are to forget less without a demonstration:
-OURS = ("recall", "latent_recall", "average", "perturb", "latent_perturb")
+OURS = ("recall", "latent_recall", "average", "perturb", "latent_perturb", "decoders")
 COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
 DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}

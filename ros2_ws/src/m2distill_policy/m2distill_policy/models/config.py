@@ -97,8 +97,11 @@ class ModelConfig:
             raise SpecError(f"model.decoders has {len(self.decoders)} entries, allowed up to {MAX_DECODERS}")
 
     def to_json(self) -> str:
-        """Return the configuration as JSON."""
-        return json.dumps(with_schema(dataclasses.asdict(self)), indent=2) + "\n"
+        """Return the configuration as JSON. Without decoders it is what versions before them wrote."""
+        values = dataclasses.asdict(self)
+        if not self.decoders:
+            del values["decoders"]
+        return json.dumps(with_schema(values), indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "ModelConfig":

@@ -1,5 +1,6 @@
 """One decoder per stage: nothing else changes, instructions choose, and runs continue."""
 
+import copy
 import dataclasses
 import itertools
 from pathlib import Path
@@ -12,6 +13,7 @@ from strategy_samples import CURRENT, SPEC, make_policy, make_samples
 from m2distill_policy.checkpoint import _expected, load_checkpoint, save_checkpoint
 from m2distill_policy.errors import SpecError
 from m2distill_policy.models import ModelConfig, Policy
+from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
@@ -170,3 +172,22 @@ def test_the_files_of_a_network_without_decoders_are_those_of_earlier_versions()
     assert "decoders" not in text and ModelConfig.from_json(text) == debug().model
     config = dataclasses.replace(debug().model, decoders=(1, 2))
     assert ModelConfig.from_json(config.to_json()) == config
+
+
+def test_acting_step_by_step_gives_the_mixtures_of_whole_windows():
+    policy = grown((2, 3), (3, 5))
+    acting = optimize_for_inference(copy.deepcopy(policy))
+    batch = inputs_with(0, 2, 3, 4, 1)
+    steps = []
+    with torch.no_grad():
+        for t in range(SPEC.history):
+            now = {
+                "images": {name: x[:, t : t + 1] for name, x in batch["images"].items()},
+                "joint": batch["joint"][:, t : t + 1],
+                "gripper": batch["gripper"][:, t : t + 1],
+                "text": batch["text"],
+            }
+            steps.append(acting.encode_step(now))
+            newest = acting.decode(torch.cat(steps, 1)).component_distribution.mean
+            window = policy(batch).dist.component_distribution.mean[:, t]
+            torch.testing.assert_close(newest, window, rtol=1e-5, atol=1e-5)

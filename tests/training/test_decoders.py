@@ -133,7 +133,8 @@ def test_a_run_of_decoders_learns_a_further_task_with_decoders_alone(files, tmp_
     run = train(quick(), files[:2], tmp_path / "run")
     with pytest.raises(RunError, match="m2distill would change; continue with --strategy decoders"):
         learn(run.path, files[2], strategy="m2distill")
-    assert learn(run.path, files[2], strategy="decoders") == 3
+    assert learn(run.path, files[2]) == 3
+    assert load_checkpoint(run.checkpoint(3)).model_config.decoders == (1, 1, 1)
 
 
 def test_a_run_of_another_strategy_continues_with_decoders(files, tmp_path):

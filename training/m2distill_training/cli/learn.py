@@ -21,7 +21,11 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, help="the HDF5 file with demonstrations of the new task"
     )
-    parser.add_argument("--strategy", default="m2distill", help="m2distill; others (finetune, er ...) as controls")
+    parser.add_argument(
+        "--strategy",
+        help="decoders leaves earlier tasks as they are; others (finetune, er ...) are controls; default: decoders for a "
+        "run that has them, else m2distill",
+    )
     parser.add_argument(
         "--held-out",
         type=int,
@@ -54,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     from m2distill_training.utils.device import usable_device
 
     device = usable_device(options.device)
-    with show_training(options.strategy) as on_step:
+    with show_training(options.strategy or "learn") as on_step:
         stage = learn(
             options.run,
             options.data[0],

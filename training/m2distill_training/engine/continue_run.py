@@ -30,7 +30,7 @@ def learn(
     path: Path,
     dataset: Path,
     *,
-    strategy: str = "m2distill",
+    strategy: str | None = None,
     held_out: int = 1,
     instruction: str | None = None,
     again: bool = False,
@@ -43,7 +43,7 @@ def learn(
     Args:
         path: run folder; the new checkpoint is in its stages/.
         dataset: LIBERO-format file with demonstrations of the new task.
-        strategy: name of the strategy for this stage.
+        strategy: name of the strategy for this stage; default: decoders for a run that has them, else m2distill.
         held_out: number of demos to hold out, to test this and later stages.
         instruction: replaces the instruction in the file.
         again: learn the run's last instruction again, from other demonstrations; its stage must not have been deployed.
@@ -58,7 +58,7 @@ def learn(
     with open_run(path, config, data, resume=True) as run, deferred_interrupt() as interrupted:
         finished = _finished_stages(run)
         previous = load_checkpoint(run.checkpoint(finished))
-        _check_strategy(path, previous, strategy)
+        strategy = _strategy(path, previous, strategy)
         store = open_store(dataset, previous.spec, config.pairing, cache, config.cameras)
         store = dataclasses.replace(store, instruction=instruction or store.instruction)
         check_instruction(dataset, store.instruction)
@@ -88,12 +88,15 @@ def learn(
         return stage
 
 
-def _check_strategy(path: Path, previous: Checkpoint, strategy: str) -> None:
-    """Raise RunError if the strategy would change the decoders of earlier stages."""
-    if previous.model_config.decoders and not find_strategy(strategy).adds_decoders:
+def _strategy(path: Path, previous: Checkpoint, strategy: str | None) -> str:
+    """Return the strategy, by default one that fits. Raises RunError if it would change decoders of earlier stages."""
+    if not previous.model_config.decoders:
+        return strategy or "m2distill"
+    if strategy is not None and not find_strategy(strategy).adds_decoders:
         raise RunError(
             f"{path} has a decoder for each stage, which {strategy} would change; continue with --strategy decoders"
         )
+    return strategy or "decoders"
 
 
 def _check_demos(dataset: Path, store: Store, held_out: int) -> None:

@@ -21,20 +21,24 @@ class Decoder(nn.Module):
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
 
-    def forward(self, tokens_BTND: Tensor, steps_B: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, tokens_BTND: Tensor, steps: Tensor | int | None = None) -> tuple[Tensor, ...]:
         """Return what `statistics` returns."""
-        return statistics(self.transformer, self.head, tokens_BTND, steps_B)
+        return statistics(self.transformer, self.head, tokens_BTND, steps)
 
 
 def statistics(
-    transformer: TemporalTransformer, head: MixtureHead, tokens_BTND: Tensor, steps_B: Tensor | None = None
+    transformer: TemporalTransformer, head: MixtureHead, tokens_BTND: Tensor, steps: Tensor | int | None = None
 ) -> tuple[Tensor, ...]:
     """Return the logits (B, T, K), means and standard deviations (B, T, K, A) of the mixture of every step.
 
-    With `steps_B`, only those of that step of each sample: (B, K) and (B, K, A).
+    With `steps`, one number or one for each sample (B,), only those of that step: (B, K) and (B, K, A).
     """
     x = transformer(tokens_BTND)[:, :, 0]  # the text token carries the action
-    return head.statistics(x if steps_B is None else x[torch.arange(len(x), device=x.device), steps_B])
+    if isinstance(steps, Tensor):
+        x = x[torch.arange(len(x), device=x.device), steps]
+    elif steps is not None:
+        x = x[:, steps]
+    return head.statistics(x)
 
 
 def choose(found: Sequence[tuple[Tensor, ...]], numbers: Sequence[int], decoder_B: Tensor) -> tuple[Tensor, ...]:

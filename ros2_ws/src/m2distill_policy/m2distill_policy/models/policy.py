@@ -110,25 +110,29 @@ class Policy(nn.Module):
 
     def decode(self, tokens_BTND: Tensor) -> MixtureSameFamily:
         """Return the mixture of the newest step, batch shape (B,), from the tokens of up to `history` steps."""
-        newest = tokens_BTND.shape[1] - 1
-        return self.decode_all(tokens_BTND, torch.full((len(tokens_BTND),), newest, device=tokens_BTND.device))
+        return self.decode_all(tokens_BTND, -1)
 
-    def decode_all(self, tokens_BTND: Tensor, steps_B: Tensor | None = None) -> MixtureSameFamily:
-        """Return the mixture of every step, batch shape (B, T), or of one step of each sample, batch shape (B,)."""
+    def decode_all(self, tokens_BTND: Tensor, steps: Tensor | int | None = None) -> MixtureSameFamily:
+        """Return the mixture of every step, batch shape (B, T).
+
+        With `steps`, one number or one for each sample (B,), that of one step of each sample, batch shape (B,).
+        """
         if not self.config.decoders:
-            return mixture(*statistics(self.transformer, self.head, tokens_BTND, steps_B))
+            return mixture(*statistics(self.transformer, self.head, tokens_BTND, steps))
         decoder_B = self.decoder_of(tokens_BTND[:, 0, 0])
         # A traced graph serves every instruction. Each decoder receives all samples, so that the result for one of them
         # does not depend on the others.
         every = torch.onnx.is_in_onnx_export()
         numbers = list(range(len(self.config.decoders))) if every else decoder_B.unique().tolist()
-        return mixture(*choose([self.decoder_statistics(i, tokens_BTND, steps_B) for i in numbers], numbers, decoder_B))
+        return mixture(*choose([self.decoder_statistics(i, tokens_BTND, steps) for i in numbers], numbers, decoder_B))
 
-    def decoder_statistics(self, number: int, tokens_BTND: Tensor, steps_B: Tensor | None = None) -> tuple[Tensor, ...]:
+    def decoder_statistics(
+        self, number: int, tokens_BTND: Tensor, steps: Tensor | int | None = None
+    ) -> tuple[Tensor, ...]:
         """Return the `decoder.statistics` of a decoder, whatever the instruction is."""
         if number == 0:
-            return statistics(self.transformer, self.head, tokens_BTND, steps_B)
-        return cast(Decoder, self.decoders[number - 1])(tokens_BTND, steps_B)
+            return statistics(self.transformer, self.head, tokens_BTND, steps)
+        return cast(Decoder, self.decoders[number - 1])(tokens_BTND, steps)
 
     def decoder_of(self, text_BD: Tensor) -> Tensor:
         """Return the number of the decoder (B,) whose instructions include the one nearest to each text token."""

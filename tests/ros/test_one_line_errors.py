@@ -7,6 +7,7 @@ import sys
 import pytest
 from harness import KNOWN, START_LIMIT_S, policy_node
 
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.processes import NodeProcesses
 
 MODULE = "m2distill_training"
@@ -16,6 +17,7 @@ DOMAIN = "expected a whole number from 0 to 232; set it, or unset it for 0"
 LOGS = "set ROS_LOG_DIR to a folder that can be written"
 SECURED = {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}
 RUN = [MODULE, "run", "--arm", "ur_servo", "--checkpoint", "c"]
+ALONE: dict[str, str] = {}  # in place of variables: a domain without other nodes
 WRONG = {
     "domain of a node": ([NODE], {"ROS_DOMAIN_ID": "999"}, f"ROS_DOMAIN_ID is '999', {DOMAIN}"),
     "domain of a client": ([MODULE, "instruct"], {"ROS_DOMAIN_ID": "abc"}, f"ROS_DOMAIN_ID is 'abc', {DOMAIN}"),
@@ -37,7 +39,7 @@ WRONG = {
     "parameter": ([NODE, "--ros-args", "-p", b"frame_id:=" + NO_TEXT], {}, "is no UTF-8 text"),
     "another service": (
         [MODULE, "service", "nothing/here"],
-        {"ROS_DOMAIN_ID": "88"},
+        ALONE,
         "no service 'nothing/here', and no",
     ),
 }
@@ -46,14 +48,15 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_the_last_line_names_the_remedy_and_there_is_no_traceback(wrong, tmp_path):
     words, variables, message = WRONG[wrong]
-    ended = subprocess.run(
-        [sys.executable, "-m", *words],
-        env={**os.environ, **variables},
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=START_LIMIT_S,
-        check=False,
-    )
+    with own_domain() as alone:
+        ended = subprocess.run(
+            [sys.executable, "-m", *words],
+            env={**os.environ, **(alone if variables is ALONE else variables)},
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=START_LIMIT_S,
+            check=False,
+        )
     errors = ended.stderr.decode()
     assert ended.returncode == 2 and "Traceback" not in errors
     assert "error: " in errors.splitlines()[-1] and message in errors.splitlines()[-1]

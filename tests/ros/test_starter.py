@@ -10,6 +10,7 @@ from harness import LATCHED, START_LIMIT_S
 from std_msgs.msg import Bool
 
 from m2distill_policy.bringup import system
+from m2distill_policy.bringup.domain import own_domain
 from m2distill_policy.bringup.launch_config import SystemLaunchConfig
 from m2distill_policy.bringup.processes import NodeProcesses
 from m2distill_policy.bringup.system import system_nodes
@@ -70,8 +71,12 @@ def test_a_real_arm_requires_a_checkpoint_of_its_own():
 def test_a_client_whose_reader_closes_the_pipe_ends_without_a_traceback():
     """As in `m2distill service | head -1`: the client finds no node, and prints to a closed pipe."""
     command = [sys.executable, "-m", "m2distill_training", "service"]
-    environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+    with (
+        own_domain() as alone,
+        subprocess.Popen(
+            command, env={**os.environ, **alone}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as client,
+    ):
         client.stdout.close()
         assert client.stderr.read() == b""
     assert client.returncode == 0
@@ -79,8 +84,12 @@ def test_a_client_whose_reader_closes_the_pipe_ends_without_a_traceback():
 
 def test_ctrl_c_ends_the_starter_with_status_130(tmp_path):
     command = [sys.executable, "-m", "m2distill_training", "run", "--log-dir", str(tmp_path)]
-    environment = {**os.environ, "ROS_DOMAIN_ID": "88"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with (
+        own_domain() as alone,
+        subprocess.Popen(
+            command, env={**os.environ, **alone}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run,
+    ):
         assert "press Ctrl-C to stop" in run.stdout.readline()
         run.send_signal(signal.SIGINT)
         errors = run.stderr.read()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from m2distill_policy.errors import UserError
 
-DOMAINS = range(1, 88)  # 0 is that of systems without a ROS_DOMAIN_ID
+# 0 is that of systems without a ROS_DOMAIN_ID. Above 101 are ports that Linux gives to any program.
+DOMAINS = range(1, 102)
 
 
 @contextlib.contextmanager

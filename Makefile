@@ -12,7 +12,7 @@ CORE := tests/policy tests/training tests/sim tests/docs tests/fuzz tests/api te
 PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 FILES := --dist loadfile --no-loadscope-reorder  # whole files, in the order of tests/conftest.py
 
-.PHONY: help setup demo teach check test test-core test-ros coverage lint format docs docs-serve reference clean
+.PHONY: help setup demo teach check test test-core test-ros test-nodes test-timing coverage lint format docs docs-serve reference clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,13 +30,20 @@ teach: setup  ## after `make demo`: record, learn, verify and run one more task 
 check: lint  ## style, types and the quick tests, for every change: 1 to 2 minutes
 	@$(ENV) $(PYTEST) $(PARALLEL) -m "not slow and not ros and not sim" $(CORE)
 
-test: lint test-core test-ros  ## style, types and all tests
+test: lint  ## style, types and all tests
+	@echo "tests with and without ROS 2 run side by side; each part is shown when it ends"
+	@$(MAKE) --no-print-directory -j 2 -k -O BEHIND="nice -n 19 env" test-nodes test-core
+	@$(MAKE) --no-print-directory test-timing
 
 test-core: setup  ## tests that need no running ROS 2
-	@$(ENV) $(PYTEST) $(PARALLEL) $(CORE)
+	@$(ENV) $(BEHIND) $(PYTEST) $(PARALLEL) $(CORE)
 
-test-ros: setup  ## tests over real ROS 2; most wait most of the time, and those that measure times run three at a time
+test-ros: test-nodes test-timing  ## tests over real ROS 2
+
+test-nodes: setup  ## those of them that measure no times; they wait most of the time, and leave it to test-core
 	@$(ENV) $(PYTEST) -n 4 $(FILES) -m "not timing" tests/ros tests/e2e
+
+test-timing: setup  ## those of them that measure times, alone
 	@$(ENV) $(PYTEST) -n 3 $(FILES) -m timing tests/ros
 
 coverage: setup  ## line coverage of the tests that need no running ROS 2

@@ -116,6 +116,17 @@ def test_the_copy_is_made_of_the_decoder_with_the_lowest_loss_on_the_new_task():
     assert policy.decoders[1].head.mean.bias.grad.abs().sum() > 0 and batch.n_current == CURRENT
 
 
+def test_tokens_are_kept_in_the_number_format_of_the_gradient_steps():
+    samples = dataclasses.replace(make_samples(), windows=torch.arange(5))
+    strategy = Decoders(None)
+    strategy.context = StageContext(NUMBERS[:2], lambda: samples, constant_windows=5, new_instructions=NUMBERS[2:3])
+    policy = make_policy()
+    strategy.begin_task(policy, make_policy())
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [strategy.loss(policy, samples)["loss"].item() for _ in range(3)]
+    assert strategy.cache.enabled and len(set(losses)) == 1
+
+
 def test_later_stages_leave_all_weights_of_earlier_ones(files, tmp_path):
     run = train(quick(augment=dataclasses.replace(debug().augment, color=0.0, crop_pad_px=0)), files, tmp_path / "run")
     checkpoints = [load_checkpoint(run.checkpoint(stage)) for stage in (1, 2, 3)]

@@ -40,8 +40,6 @@ class Decoders(Strategy):
         if self.context is None or self.context.new_instructions is None:
             raise ValueError("decoders needs the instructions of all tasks, which the trainer sets")
         self.encoder = previous.eval().requires_grad_(False)
-        if self.context.constant_windows:
-            self.cache = TokenCache(self.context.constant_windows)
         policy.requires_grad_(False)
         for module in policy.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -51,6 +49,8 @@ class Decoders(Strategy):
             policy.add_decoder(self.context.instructions, self.context.new_instructions, source)
         except ValueError as error:
             raise ConfigError(f"strategy decoders: {error}; reword the instruction of the new task") from None
+        if self.context.constant_windows:  # not before: gradient steps may encode in another number format
+            self.cache = TokenCache(self.context.constant_windows)
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
         if self.encoder is None:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import yaml
@@ -17,6 +18,7 @@ from m2distill_policy.ros.common.process import run_command
 from m2distill_policy.ros.common.topic_checks import DISCOVERY_S
 
 FIND_TIMEOUT_S = 15.0  # until the service is discovered
+LIST_TIMEOUT_S = 10.0  # until any service is discovered
 MATCH_S = 0.5  # until the nodes have discovered the client, whose response would be lost before
 TRIGGER = "std_srvs/srv/Trigger"
 
@@ -91,7 +93,9 @@ def call(client: ServiceClient, options: argparse.Namespace) -> None:
     for answer in client.call(options.services, options.set):
         print(answer or "done")
     if not options.services:
-        client.run(DISCOVERY_S)
+        begun_s = time.monotonic()
+        client.wait_until(client.available, LIST_TIMEOUT_S)  # on a busy computer the first one takes longer
+        client.run(begun_s + DISCOVERY_S - time.monotonic())
         print(*(client.available() or ["no node found; start the nodes with m2distill run"]), sep="\n")
 
 

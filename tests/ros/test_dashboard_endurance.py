@@ -70,7 +70,7 @@ def test_a_page_of_yesterday_asks_for_a_new_token_and_its_old_one_orders_nothing
         with serving(Access((ORIGIN,), tokens[0])) as counted:
             port = counted.server.port
             tab.open(f"http://{counted.own}")
-            tab.until("location.pathname === '/login' && !!document.getElementById('token')", "the form")
+            tab.until("location.pathname === '/login' && document.activeElement?.id === 'token'", "the form")
             tab.type(tokens[0])
             tab.key("Enter")
             tab.until(LOADED, "the page's data")

@@ -12,3 +12,7 @@ document.getElementById("login").addEventListener("submit", async (event) => {
     problem.textContent = "no connection to the dashboard";
   }
 });
+
+// Before this script the browser would send the form by itself, and lose the token.
+for (const field of document.querySelectorAll("#login input, #login button")) field.disabled = false;
+document.getElementById("token").focus();

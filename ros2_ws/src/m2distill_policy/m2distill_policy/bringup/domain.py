@@ -5,6 +5,7 @@ import fcntl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from m2distill_policy.errors import UserError
 
@@ -22,19 +23,30 @@ def own_domain() -> Iterator[dict[str, str]]:
     Raises:
         UserError: All domains are in use.
     """
-    with contextlib.ExitStack() as stack:
-        for domain in DOMAINS:
-            with contextlib.suppress(OSError):  # in use, or the file is another user's
-                path = Path(tempfile.gettempdir()) / f"m2distill-ros-domain-{domain}.lock"
-                with contextlib.ExitStack() as attempt:
-                    file = attempt.enter_context(path.open("a"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    stack.push(attempt.pop_all())
-                break
-        else:
-            raise UserError(f"other programs use all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]}; end some of them")
+    for domain in DOMAINS:
+        if file := _lock(domain):
+            break
+    else:
+        raise UserError(
+            f"other programs use all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]}, or {tempfile.gettempdir()} cannot "
+            "be written; end some of them, or set TMPDIR"
+        )
+    with file:
         yield {
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_STATIC_PEERS": "",
         }
+
+
+def _lock(domain: int) -> TextIO | None:
+    """Return the locked file of a domain, or None if it is in use or another user's."""
+    with contextlib.suppress(OSError):
+        file = (Path(tempfile.gettempdir()) / f"m2distill-ros-domain-{domain}.lock").open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+        else:
+            return file
+    return None

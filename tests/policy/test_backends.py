@@ -1,5 +1,6 @@
 """Inference backends and ONNX: equal to torch for every preset, and rejected if they are not."""
 
+import copy
 import ctypes
 import gc
 import json
@@ -18,6 +19,7 @@ from m2distill_policy.models import Policy, libero, openvino_encoder, small
 from m2distill_policy.models.batch import to_model_input
 from m2distill_policy.models.onnx_export import decoder_to_onnx
 from m2distill_policy.models.openvino_encoder import TOLERANCE, OpenVinoEncoder
+from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_policy.observations.observation import Observation
 from m2distill_policy.spec import libero_spec
 from m2distill_training.cli import main
@@ -171,3 +173,26 @@ def test_an_exported_graph_chooses_the_decoder_of_the_instruction(checkpoint, tm
             means.append(policy.decode_all(tokens).component_distribution.mean.numpy())
         np.testing.assert_allclose(exported({"tokens": tokens.numpy()})["means"], means[-1], atol=1e-5)
     assert np.abs(means[0] - means[1]).max() > 0.01
+
+
+def test_own_encoders_of_a_decoder_act_alike_on_every_backend(checkpoint, observations):
+    policy = checkpoint.build_policy().eval()
+    texts = torch.randn(2, policy.spec.text_width)
+    policy.add_decoder(texts[:1], texts[1:], 0, own_encoders=True)
+    torch.nn.init.normal_(policy.decoders[0].image_encoders[0].project.weight, std=0.1)
+    batch = to_model_input(
+        {c.name: observations[0].images[c.name][None, None] for c in policy.spec.cameras},
+        observations[0].joint[None, None],
+        observations[0].gripper[None, None],
+        texts[:1].numpy(),
+    )
+    found = []
+    for text in texts:
+        batch["text"] = text[None]
+        with torch.no_grad():
+            expected = policy.encode_step(batch)
+            for backend in ("torch", "openvino"):
+                acting = optimize_for_inference(copy.deepcopy(policy), backend=backend)
+                torch.testing.assert_close(acting.encode_step(batch), expected, rtol=1e-3, atol=1e-3)
+        found.append(expected)
+    assert not torch.equal(found[0][:, :, 3], found[1][:, :, 3])

@@ -37,13 +37,15 @@ def quick(strategy: str = "decoders", **changes) -> TrainConfig:
     return dataclasses.replace(debug().with_strategy(strategy), optim=optim, **changes)
 
 
-def grown(*groups: tuple[int, int]) -> Policy:
+def grown(*groups: tuple[int, int], own: bool = False) -> Policy:
     """A policy whose first decoder serves NUMBERS[:2], and one more decoder for each (first, end) of other rows."""
     policy, known = make_policy().eval(), NUMBERS[:2]
     for first, end in groups:
-        policy.add_decoder(known, NUMBERS[first:end], 0)
+        policy.add_decoder(known, NUMBERS[first:end], 0, own)
         known = NUMBERS[:end]
         torch.nn.init.normal_(policy.decoders[-1].head.mean.weight)
+        if own:
+            torch.nn.init.normal_(policy.decoders[-1].image_encoders[0].project.weight)
     return policy
 
 
@@ -57,8 +59,9 @@ def means(policy: Policy, *texts: int) -> torch.Tensor:
         return policy(inputs_with(*texts)).dist.component_distribution.mean
 
 
-def test_each_instruction_is_served_by_the_decoder_of_its_stage():
-    policy = grown((2, 4), (4, 5))
+@pytest.mark.parametrize("own", [False, True])
+def test_each_instruction_is_served_by_the_decoder_of_its_stage(own):
+    policy = grown((2, 4), (4, 5), own=own)
     assert policy.config.decoders == (2, 2, 1)
     with torch.no_grad():
         text = policy.encode_other(inputs_with(0, 1, 2, 3, 4))["text"][:, 0]
@@ -66,16 +69,19 @@ def test_each_instruction_is_served_by_the_decoder_of_its_stage():
     mixed = means(policy, 0, 1, 2, 3, 4)
     for number, rows in ((0, [0, 1]), (1, [2, 3]), (2, [4])):
         with torch.no_grad():
-            tokens = torch.stack(tuple(policy.encode(inputs_with(0, 1, 2, 3, 4)).values()), 2)
+            batch = inputs_with(0, 1, 2, 3, 4)
+            latents = policy.encode_other(batch) | policy.encode_images(batch, number if own else None)
+            tokens = torch.stack(tuple(latents.values()), 2)
             alone = policy.decoder_statistics(number, tokens)[1]
         assert torch.equal(mixed[rows], alone[rows]), number
     assert not torch.equal(mixed[0], mixed[2])
 
 
-def test_a_new_decoder_changes_no_bit_for_the_instructions_of_the_others():
-    before, after = make_policy().eval(), grown((2, 3), (3, 5))
+@pytest.mark.parametrize("own", [False, True])
+def test_a_new_decoder_changes_no_bit_for_the_instructions_of_the_others(own):
+    before, after = make_policy().eval(), grown((2, 3), (3, 5), own=own)
     assert torch.equal(means(before, 0, 1, 0, 1, 0), means(after, 0, 1, 0, 1, 0))
-    assert torch.equal(means(grown((2, 3)), 0, 1, 2, 0, 2), means(after, 0, 1, 2, 0, 2))
+    assert torch.equal(means(grown((2, 3), own=own), 0, 1, 2, 0, 2), means(after, 0, 1, 2, 0, 2))
 
 
 def test_a_copied_decoder_answers_like_its_source():
@@ -127,8 +133,11 @@ def test_tokens_are_kept_in_the_number_format_of_the_gradient_steps():
     assert strategy.cache.enabled and len(set(losses)) == 1
 
 
-def test_later_stages_leave_all_weights_of_earlier_ones(files, tmp_path):
-    run = train(quick(augment=dataclasses.replace(debug().augment, color=0.0, crop_pad_px=0)), files, tmp_path / "run")
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_later_stages_leave_all_weights_of_earlier_ones(strategy, files, tmp_path):
+    run = train(
+        quick(strategy, augment=dataclasses.replace(debug().augment, color=0.0, crop_pad_px=0)), files, tmp_path / "run"
+    )
     checkpoints = [load_checkpoint(run.checkpoint(stage)) for stage in (1, 2, 3)]
     assert [c.model_config.decoders for c in checkpoints] == [(), (1, 1), (1, 1, 1)]
     for earlier, later in itertools.pairwise(checkpoints):
@@ -137,28 +146,37 @@ def test_later_stages_leave_all_weights_of_earlier_ones(files, tmp_path):
                 assert torch.equal(later.state_dict[name], x), name
     new, source = (checkpoints[1].state_dict[f"{part}head.mean.weight"] for part in ("decoders.0.", ""))
     assert not torch.equal(new, source)
+    encoder = "image_encoders.0.heatmaps.weight"
+    own = checkpoints[1].state_dict.get(f"decoders.0.{encoder}")
+    assert (own is not None) == (strategy == "networks")
+    assert own is None or not torch.equal(own, checkpoints[0].state_dict[encoder])
     assert [len(c.instructions) for c in checkpoints] == [1, 2, 3]
 
 
-def test_a_run_of_decoders_learns_a_further_task_with_decoders_alone(files, tmp_path):
-    run = train(quick(), files[:2], tmp_path / "run")
-    with pytest.raises(RunError, match="m2distill would change; continue with --strategy decoders"):
-        learn(run.path, files[2], strategy="m2distill")
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_a_run_of_decoders_learns_a_further_task_with_its_strategy_alone(strategy, files, tmp_path):
+    run = train(quick(strategy), files[:2], tmp_path / "run")
+    other = {"decoders": "networks", "networks": "decoders"}[strategy]
+    for wrong in ("m2distill", other):
+        with pytest.raises(RunError, match=f"which {wrong} cannot continue; use --strategy {strategy}"):
+            learn(run.path, files[2], strategy=wrong)
     assert learn(run.path, files[2]) == 3
     assert load_checkpoint(run.checkpoint(3)).model_config.decoders == (1, 1, 1)
 
 
-def test_a_run_of_another_strategy_continues_with_decoders(files, tmp_path):
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_a_run_of_another_strategy_continues_with_decoders(strategy, files, tmp_path):
     run = train(quick("m2distill"), files[:2], tmp_path / "run")
-    assert learn(run.path, files[2], strategy="decoders") == 3
+    assert learn(run.path, files[2], strategy=strategy) == 3
     before, after = (load_checkpoint(RunFolder(run.path).checkpoint(stage)) for stage in (2, 3))
     assert after.model_config.decoders == (2, 1)
     shared = [torch.equal(after.state_dict[name], x) for name, x in before.state_dict.items()]
     assert all(shared)
 
 
-def test_a_checkpoint_with_decoders_is_saved_and_loaded(tmp_path, files):
-    run = train(quick(), files[:2], tmp_path / "run")
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_a_checkpoint_with_decoders_is_saved_and_loaded(strategy, tmp_path, files):
+    run = train(quick(strategy), files[:2], tmp_path / "run")
     checkpoint = load_checkpoint(run.checkpoint(2))
     save_checkpoint(tmp_path / "copy", dataclasses.replace(checkpoint))
     again = load_checkpoint(tmp_path / "copy").build_policy()
@@ -173,21 +191,23 @@ def test_decoders_in_the_settings_are_rejected():
         dataclasses.replace(debug(), model=dataclasses.replace(debug().model, decoders=(1, 1)))
 
 
-def test_the_expected_weights_of_many_decoders_are_those_of_the_network():
-    config = dataclasses.replace(debug().model, decoders=(2, 1, 3, 1))
+@pytest.mark.parametrize("own", [False, True])
+def test_the_expected_weights_of_many_decoders_are_those_of_the_network(own):
+    config = dataclasses.replace(debug().model, decoders=(2, 1, 3, 1), own_encoders=own)
     expected = {name: (x.shape, x.dtype) for name, x in _expected(config, SPEC).items()}
     assert expected == {name: (x.shape, x.dtype) for name, x in Policy(config, SPEC).state_dict().items()}
 
 
 def test_the_files_of_a_network_without_decoders_are_those_of_earlier_versions():
     text = debug().model.to_json()
-    assert "decoders" not in text and ModelConfig.from_json(text) == debug().model
+    assert "decoders" not in text and "own_encoders" not in text and ModelConfig.from_json(text) == debug().model
     config = dataclasses.replace(debug().model, decoders=(1, 2))
     assert ModelConfig.from_json(config.to_json()) == config
 
 
-def test_acting_step_by_step_gives_the_mixtures_of_whole_windows():
-    policy = grown((2, 3), (3, 5))
+@pytest.mark.parametrize("own", [False, True])
+def test_acting_step_by_step_gives_the_mixtures_of_whole_windows(own):
+    policy = grown((2, 3), (3, 5), own=own)
     acting = optimize_for_inference(copy.deepcopy(policy))
     batch = inputs_with(0, 2, 3, 4, 1)
     steps = []

@@ -72,7 +72,7 @@ def _crash() -> None:
     raise MemoryError
 
 
-@pytest.mark.parametrize("strategy", [name for name in BUILT_IN if name not in ("multitask", "decoders")])
+@pytest.mark.parametrize("strategy", [name for name in BUILT_IN if name not in ("multitask", "decoders", "networks")])
 def test_what_a_stage_leaves_does_not_grow_with_the_tasks_learned(strategy, files, tmp_path):
     run = train(quick(strategy, budget=1), files, tmp_path / "run")
 

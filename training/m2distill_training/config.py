@@ -197,7 +197,7 @@ class TrainConfig:
     def to_json(self) -> str:
         """Return the content of config.json."""
         values = dataclasses.asdict(self)
-        del values["model"]["decoders"]  # no setting
+        del values["model"]["decoders"], values["model"]["own_encoders"]  # no settings
         return json.dumps(with_schema(values), indent=2) + "\n"
 
     @staticmethod

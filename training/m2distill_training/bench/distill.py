@@ -41,7 +41,17 @@ from m2distill_training.runs.run_folder import RunFolder
 from m2distill_training.strategies.m2distill import M2Distill
 from m2distill_training.utils.allocator import freed_memory_kept
 
-OTHERS = ("stored", "spread", "latent_replay", "latent_recall", "average", "perturb", "latent_perturb", "decoders")
+OTHERS = (
+    "stored",
+    "spread",
+    "latent_replay",
+    "latent_recall",
+    "average",
+    "perturb",
+    "latent_perturb",
+    "decoders",
+    "networks",
+)
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parameters
     "finetune": ("finetune", {}),
     "er": ("er", {}),
@@ -52,7 +62,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # strategy and hyper-parame
     **{name: (name, {}) for name in OTHERS},
 }
 # Those that are to forget less without a demonstration:
-OURS = ("recall", "latent_recall", "average", "perturb", "latent_perturb", "decoders")
+OURS = ("recall", "latent_recall", "average", "perturb", "latent_perturb", "decoders", "networks")
 COLUMNS = ("name", "value", "bar", "holds")
 MEASURES = ("replayed_kl", "unreplayed_kl", "new_nll", "step_ms")
 DRIFT = {"text": ("text",), "extra": ("joint", "gripper")}

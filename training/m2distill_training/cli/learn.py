@@ -23,8 +23,8 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--strategy",
-        help="decoders leaves earlier tasks as they are; others (finetune, er ...) are controls; default: decoders for "
-        "a run that has them, else m2distill",
+        help="decoders and networks leave earlier tasks as they are; others (finetune, er ...) are controls; default: "
+        "that of a run with decoders, else m2distill",
     )
     parser.add_argument(
         "--held-out",

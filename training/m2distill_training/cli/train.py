@@ -73,7 +73,10 @@ def add_arguments(parser: Parser) -> None:
     check_options(strategy, parser.words)
     parser.set_defaults(settings=settings)
     add_dataclass_options(
-        parser, settings, aliases=ALIASES, skip=("preset", "strategy_config", "cameras", "model.decoders")
+        parser,
+        settings,
+        aliases=ALIASES,
+        skip=("preset", "strategy_config", "cameras", "model.decoders", "model.own_encoders"),
     )
     add_dataclass_options(parser, settings.strategy_config, option_prefix(type(settings.strategy_config)))
 

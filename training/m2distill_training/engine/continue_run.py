@@ -43,7 +43,7 @@ def learn(
     Args:
         path: run folder; the new checkpoint is in its stages/.
         dataset: LIBERO-format file with demonstrations of the new task.
-        strategy: name of the strategy for this stage; default: decoders for a run that has them, else m2distill.
+        strategy: name of the strategy for this stage; default: that of a run with decoders, else m2distill.
         held_out: number of demos to hold out, to test this and later stages.
         instruction: replaces the instruction in the file.
         again: learn the run's last instruction again, from other demonstrations; its stage must not have been deployed.
@@ -89,14 +89,17 @@ def learn(
 
 
 def _strategy(path: Path, previous: Checkpoint, strategy: str | None) -> str:
-    """Return the strategy, by default one that fits. Raises RunError if it would change decoders of earlier stages."""
+    """Return the strategy, by default one that fits. Raises RunError if it does not fit decoders of earlier stages."""
     if not previous.model_config.decoders:
         return strategy or "m2distill"
-    if strategy is not None and not find_strategy(strategy).adds_decoders:
-        raise RunError(
-            f"{path} has a decoder for each stage, which {strategy} would change; continue with --strategy decoders"
-        )
-    return strategy or "decoders"
+    fitting = "networks" if previous.model_config.own_encoders else "decoders"
+    if strategy is not None:
+        chosen = find_strategy(strategy)
+        if not chosen.adds_decoders or chosen.own_encoders != previous.model_config.own_encoders:
+            raise RunError(
+                f"{path} has a decoder for each stage, which {strategy} cannot continue; use --strategy {fitting}"
+            )
+    return strategy or fitting
 
 
 def _check_demos(dataset: Path, store: Store, held_out: int) -> None:

@@ -45,34 +45,34 @@ class Decoders(Strategy):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()  # its statistics stay those of the first stage
         source = int(torch.stack(self.losses(previous, self.context.first_batch())).argmin())
+        known, new = self.context.instructions, self.context.new_instructions
         try:
-            policy.add_decoder(self.context.instructions, self.context.new_instructions, source)
+            policy.add_decoder(known, new, source, self.own_encoders)
         except ValueError as error:
-            raise ConfigError(f"strategy decoders: {error}; reword the instruction of the new task") from None
+            raise ConfigError(f"{error}; reword the instruction of the new task") from None
         if self.context.constant_windows:  # not before: gradient steps may encode in another number format
             self.cache = TokenCache(self.context.constant_windows)
 
     def loss(self, policy: Policy, samples: Samples) -> dict[str, Tensor]:
         if self.encoder is None:
             return super().loss(policy, samples)
-        bc = self.cloning(policy, len(policy.config.decoders) - 1, self.tokens(samples), samples)
+        bc = self.cloning(policy, len(policy.config.decoders) - 1, samples)
         return {"loss": bc, "bc": bc}
 
-    def cloning(self, policy: Policy, decoder: int, tokens: Tensor, samples: Samples) -> Tensor:
+    def cloning(self, policy: Policy, decoder: int, samples: Samples) -> Tensor:
         """Return the loss of behaviour cloning of a decoder."""
+        tokens = self.tokens(policy, decoder, samples)
         with torch.autocast(tokens.device.type, enabled=False):
             return bc_loss(mixture(*policy.decoder_statistics(decoder, tokens)), samples.action)
 
     @torch.no_grad()
     def losses(self, policy: Policy, samples: Samples) -> list[Tensor]:
         """Return the loss of each decoder of a policy on samples of the new task."""
-        tokens = self.tokens(samples)
-        numbers = range(max(1, len(policy.config.decoders)))
-        return [self.cloning(policy, number, tokens, samples) for number in numbers]
+        return [self.cloning(policy, number, samples) for number in range(max(1, len(policy.config.decoders)))]
 
     @torch.no_grad()
-    def tokens(self, samples: Samples) -> Tensor:
-        """Return the tokens (B, T, N, D) of samples from the frozen encoders."""
+    def tokens(self, policy: Policy, decoder: int, samples: Samples) -> Tensor:
+        """Return the tokens (B, T, N, D) of samples for a decoder of the policy: from the frozen encoders."""
         encoder = cast(Policy, self.encoder)
         found = encoder.encode_other(samples.inputs) | image_tokens(
             encoder, samples.inputs, self.cache, samples.windows

@@ -102,6 +102,7 @@ for _name, _target, _config in (
     ("latent_perturb", "latent_perturb:LatentPerturb", PerturbConfig),
     ("average", "average:Average", AverageConfig),
     ("decoders", "decoders:Decoders", NoConfig),
+    ("networks", "networks:Networks", NoConfig),
     ("multitask", "multitask:MultiTask", NoConfig),
 ):
     register_strategy(_name, f"m2distill_training.strategies.{_target}", _config)

@@ -68,6 +68,7 @@ class ModelConfig:
     min_std: float  # floor of every standard deviation, in action units
     # Instructions of each decoder (decoder.py), the first included; () if one transformer and head serve all of them.
     decoders: tuple[int, ...] = dataclasses.field(default=(), metadata={ADDED: True})
+    own_encoders: bool = dataclasses.field(default=False, metadata={ADDED: True})  # each decoder has image encoders
 
     def __post_init__(self):
         _check_sizes(self, MAX_SIZES, "model")
@@ -93,6 +94,8 @@ class ModelConfig:
             raise SpecError(
                 f"model.decoders is {self.decoders}, expected none, or two or more numbers from 1 to {MAX_INSTRUCTIONS}"
             )
+        if self.own_encoders and not self.decoders:
+            raise SpecError("model.own_encoders is true without model.decoders")
         if len(self.decoders) > MAX_DECODERS:
             raise SpecError(f"model.decoders has {len(self.decoders)} entries, allowed up to {MAX_DECODERS}")
 
@@ -100,7 +103,7 @@ class ModelConfig:
         """Return the configuration as JSON. Without decoders it is what versions before them wrote."""
         values = dataclasses.asdict(self)
         if not self.decoders:
-            del values["decoders"]
+            del values["decoders"], values["own_encoders"]
         return json.dumps(with_schema(values), indent=2) + "\n"
 
     @staticmethod

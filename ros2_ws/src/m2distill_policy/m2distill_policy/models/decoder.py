@@ -1,4 +1,6 @@
-"""Decoders: transformers and mixture heads that serve some instructions each, behind image encoders that all share.
+"""Decoders: transformers and mixture heads that serve some instructions each.
+
+All share the image encoders of the policy, or each has its own.
 
 Letters: see models/policy.py; R instructions.
 """
@@ -9,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from m2distill_policy.models.config import ModelConfig
+from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.mixture_head import MixtureHead
 from m2distill_policy.models.transformer import TemporalTransformer
+from m2distill_policy.spec import PolicySpec
 
 
 class Decoder(nn.Module):
     """From the tokens of an observation history to the numbers of a mixture."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, spec: PolicySpec):
         super().__init__()
+        if config.own_encoders:
+            self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
 
@@ -42,10 +48,10 @@ def statistics(
 
 
 def choose(found: Sequence[tuple[Tensor, ...]], numbers: Sequence[int], decoder_B: Tensor) -> tuple[Tensor, ...]:
-    """Return for each sample the statistics of its decoder.
+    """Return for each sample what its decoder found.
 
     Args:
-        found: Statistics of all samples by each decoder that some sample needs.
+        found: Tensors of all samples by each decoder that some sample needs.
         numbers: Numbers of these decoders.
         decoder_B: Number of each sample's decoder.
     """

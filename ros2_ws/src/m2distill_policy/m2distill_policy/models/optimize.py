@@ -1,5 +1,6 @@
 """Faster inference: the same function, with everything that does not depend on the observation computed in advance."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -80,12 +81,12 @@ def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32, b
     if backend == "openvino":
         from m2distill_policy.models.openvino_encoder import OpenVinoEncoder
 
-        policy.image_encoders = nn.ModuleList(
-            OpenVinoEncoder(cast(ImageEncoder, encoder), camera.height, camera.width, policy.spec.text_width, dtype)
-            for encoder, camera in zip(policy.image_encoders, policy.spec.cameras, strict=True)
-        )
+        for encoders in policy.encoder_sets():
+            for i, camera in enumerate(policy.spec.cameras):
+                encoder = cast(ImageEncoder, encoders[i])
+                encoders[i] = OpenVinoEncoder(encoder, camera.height, camera.width, policy.spec.text_width, dtype)
         return policy
-    for encoder in cast(Iterable[ImageEncoder], policy.image_encoders):
+    for encoder in cast(Iterable[ImageEncoder], itertools.chain(*policy.encoder_sets())):
         fold_batch_norms(encoder)
         pack_convolutions(encoder, dtype)
         for block in cast(Iterable[FilmBlock], encoder.blocks):

@@ -64,7 +64,7 @@ class Policy(nn.Module):
         self.head = MixtureHead(config)
         if config.decoders:
             self.decoders = nn.ModuleList(
-                Decoder(config) for _ in config.decoders[1:]
+                Decoder(config, spec) for _ in config.decoders[1:]
             )  # transformer and head are first
             self.register_buffer("decoder_texts", torch.zeros(sum(config.decoders), config.width))  # tokens (R, D)
         # This layout makes convolutions faster. The stubs of torch lack this argument.
@@ -87,12 +87,32 @@ class Policy(nn.Module):
         """
         return self.encode_other(batch) | self.encode_images(batch)
 
-    def encode_images(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the tokens of the views by camera, each (B, T, D)."""
+    def encode_images(self, batch: Batch, decoder: int | None = None) -> dict[str, Tensor]:
+        """Return the tokens of the views by camera, each (B, T, D).
+
+        Where decoders have image encoders of their own, they are those of each instruction's decoder, or of `decoder`.
+        """
+        if not self.config.own_encoders:
+            decoder = 0
+        if decoder is not None:
+            return self._encode_images(decoder, batch)
+        with torch.autocast(batch["text"].device.type, enabled=False):
+            decoder_B = self.decoder_of(self.text(batch["text"]))
+        numbers = self._needed(decoder_B)
+        found = [tuple(self._encode_images(number, batch).values()) for number in numbers]
+        return dict(zip((c.name for c in self.spec.cameras), choose(found, numbers, decoder_B), strict=True))
+
+    def _encode_images(self, decoder: int, batch: Batch) -> dict[str, Tensor]:
         return {
             camera.name: encoder(batch["images"][camera.name], batch["text"])
-            for camera, encoder in zip(self.spec.cameras, self.image_encoders, strict=True)
+            for camera, encoder in zip(self.spec.cameras, self.encoder_sets()[decoder], strict=True)
         }
+
+    def encoder_sets(self) -> list[nn.ModuleList]:
+        """Return the image encoders, those of further decoders after those of the first."""
+        if not self.config.own_encoders:
+            return [self.image_encoders]
+        return [self.image_encoders, *(cast(nn.ModuleList, decoder.image_encoders) for decoder in self.decoders)]
 
     def encode_other(self, batch: Batch) -> dict[str, Tensor]:
         """Return the tokens that no image is needed for, each (B, T, D): those of `encode` before the views."""
@@ -120,10 +140,7 @@ class Policy(nn.Module):
         if not self.config.decoders:
             return mixture(*statistics(self.transformer, self.head, tokens_BTND, steps))
         decoder_B = self.decoder_of(tokens_BTND[:, 0, 0])
-        # A traced graph serves every instruction. Each decoder receives all samples, so that the result for one of them
-        # does not depend on the others.
-        every = torch.onnx.is_in_onnx_export()
-        numbers = list(range(len(self.config.decoders))) if every else decoder_B.unique().tolist()
+        numbers = self._needed(decoder_B)
         return mixture(*choose([self.decoder_statistics(i, tokens_BTND, steps) for i in numbers], numbers, decoder_B))
 
     def decoder_statistics(
@@ -134,6 +151,14 @@ class Policy(nn.Module):
             return statistics(self.transformer, self.head, tokens_BTND, steps)
         return cast(Decoder, self.decoders[number - 1])(tokens_BTND, steps)
 
+    def _needed(self, decoder_B: Tensor) -> list[int]:
+        """Return the decoders that some sample needs: all for a traced graph, which serves every instruction.
+
+        Each of them receives all samples, so that the result for one sample does not depend on the others.
+        """
+        every = torch.onnx.is_in_onnx_export()
+        return list(range(len(self.config.decoders))) if every else decoder_B.unique().tolist()
+
     def decoder_of(self, text_BD: Tensor) -> Tensor:
         """Return the number of the decoder (B,) whose instructions include the one nearest to each text token."""
         decoder_R = [number for number, count in enumerate(self.config.decoders) for _ in range(count)]
@@ -141,13 +166,14 @@ class Policy(nn.Module):
             distances(text_BD, cast(Tensor, self.decoder_texts)).argmin(1)
         ]
 
-    def add_decoder(self, known_RL: Tensor, new_RL: Tensor, source: int) -> None:
+    def add_decoder(self, known_RL: Tensor, new_RL: Tensor, source: int, own_encoders: bool = False) -> None:
         """Add a decoder with the weights of another one, in place.
 
         Args:
             known_RL: Sentence embeddings of the instructions that the policy knows.
             new_RL: Sentence embeddings of the new decoder's instructions.
             source: Number of the decoder that it is a copy of.
+            own_encoders: Whether decoders have image encoders of their own, alike for all of them.
 
         Raises:
             ValueError: The embeddings of two instructions that different decoders serve have one text token.
@@ -158,20 +184,24 @@ class Policy(nn.Module):
         if (distances(known, new) < 1e-8 * new.square().sum(-1)).any():  # beyond rounding
             raise ValueError("a new instruction has the text token of a known one and cannot choose a decoder")
         counts = self.config.decoders or (len(known_RL),)
-        decoder = Decoder(self.config).to(new.device)
-        decoder.load_state_dict(self._decoder_state(source))
+        config = dataclasses.replace(self.config, decoders=(*counts, len(new_RL)), own_encoders=own_encoders)
+        decoder = Decoder(config, self.spec).to(new.device)
+        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        decoder.load_state_dict(self._decoder_state(source, own_encoders))
         self.decoders = nn.ModuleList([*(self.decoders if self.config.decoders else []), decoder.train(self.training)])
         self.register_buffer("decoder_texts", torch.cat([known, new]))
-        self.config = dataclasses.replace(self.config, decoders=(*counts, len(new_RL)))
+        self.config = config
 
     @torch.no_grad()
     def _text_tokens(self, embeddings_RL: Tensor) -> Tensor:
         return self.text(embeddings_RL.to(self.head.mean.weight))
 
-    def _decoder_state(self, number: int) -> dict[str, Tensor]:
+    def _decoder_state(self, number: int, own_encoders: bool) -> dict[str, Tensor]:
         if number > 0:
             return self.decoders[number - 1].state_dict()
-        parts = {"transformer": self.transformer, "head": self.head}
+        parts: dict[str, nn.Module] = {"transformer": self.transformer, "head": self.head}
+        if own_encoders:
+            parts["image_encoders"] = self.image_encoders
         return {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}
 
 

@@ -16,11 +16,12 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import MixtureSameFamily
 from torch.nn import functional as F
 
 from m2distill_policy.models import Batch, Policy, PolicyOutput
 from m2distill_policy.models.image_encoder import ImageEncoder
+from m2distill_policy.models.mixture_head import mixture
 from m2distill_policy.models.optimize import fold_batch_norms
 from m2distill_training.data.sample_rng import SampleRng
 from m2distill_training.losses.bc import bc_loss
@@ -269,8 +270,4 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
 def mixture_rows(dist: MixtureSameFamily, rows: slice) -> MixtureSameFamily:
     """Return the mixtures of some rows of the batch; torch's distributions cannot be indexed."""
     parts = gaussians(dist)
-    return MixtureSameFamily(
-        Categorical(logits=dist.mixture_distribution.logits[rows], validate_args=False),
-        Independent(Normal(parts.loc[rows], parts.scale[rows], validate_args=False), 1, validate_args=False),
-        validate_args=False,
-    )
+    return mixture(dist.mixture_distribution.logits[rows], parts.loc[rows], parts.scale[rows])

@@ -13,9 +13,9 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from m2distill_policy.models import Policy, PolicyOutput
+from m2distill_policy.models.mixture_head import mixture
 from m2distill_training.losses.distill import gaussians
 from m2distill_training.strategies.configs import DistillConfig
 from m2distill_training.strategies.m2distill import M2Distill, ShownSamples
@@ -46,12 +46,5 @@ class Stored(M2Distill):
         stored = {name: x[ids.to(x.device)] for name, x in self.mixtures.items()}
         parts, n = gaussians(output.dist), first - rows.start
         logits = torch.cat([output.dist.mixture_distribution.logits[:n], stored["logits"]])
-        base = Normal(
-            torch.cat([parts.loc[:n], stored["mean"]]), torch.cat([parts.scale[:n], stored["std"]]), validate_args=False
-        )
-        dist = MixtureSameFamily(
-            Categorical(logits=logits, validate_args=False),
-            Independent(base, 1, validate_args=False),
-            validate_args=False,
-        )
-        return PolicyOutput(dist, output.latents)
+        mean, std = torch.cat([parts.loc[:n], stored["mean"]]), torch.cat([parts.scale[:n], stored["std"]])
+        return PolicyOutput(mixture(logits, mean, std), output.latents)

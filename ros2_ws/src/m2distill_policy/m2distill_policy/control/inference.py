@@ -9,13 +9,14 @@ from collections import deque
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import MixtureSameFamily
 
 from m2distill_policy.action import DEFAULT_SAMPLING, SAMPLING_MODES, ActionSample
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.control.precision import BACKENDS, DEVICES, PRECISIONS
 from m2distill_policy.errors import UserError, unknown_name
 from m2distill_policy.models.batch import to_model_input
+from m2distill_policy.models.mixture_head import mixture
 from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_policy.observations.observation import Observation
 
@@ -124,14 +125,10 @@ def _require_device(device: str, backend: str) -> None:
         raise UserError("device is cuda, and torch finds no GPU here; set device to cpu")
 
 
-def _on_cpu(mixture: MixtureSameFamily) -> MixtureSameFamily:
+def _on_cpu(dist: MixtureSameFamily) -> MixtureSameFamily:
     """Return a mixture with its numbers on the CPU."""
-    logits = mixture.mixture_distribution.logits
+    logits = dist.mixture_distribution.logits
     if logits.device.type == "cpu":
-        return mixture
-    mean, std = mixture.component_distribution.mean, mixture.component_distribution.stddev
-    return MixtureSameFamily(
-        Categorical(logits=logits.cpu(), validate_args=False),
-        Independent(Normal(mean.cpu(), std.cpu(), validate_args=False), 1, validate_args=False),
-        validate_args=False,
-    )
+        return dist
+    mean, std = dist.component_distribution.mean, dist.component_distribution.stddev
+    return mixture(logits.cpu(), mean.cpu(), std.cpu())

@@ -45,7 +45,12 @@ def grown(*groups: tuple[int, int], own: bool = False) -> Policy:
         known = NUMBERS[:end]
         torch.nn.init.normal_(policy.decoders[-1].head.mean.weight)
         if own:
-            torch.nn.init.normal_(policy.decoders[-1].image_encoders[0].project.weight)
+            for layer in (
+                policy.decoders[-1].image_encoders[0].project,
+                policy.decoders[-1].joint,
+                policy.decoders[-1].gripper,
+            ):
+                torch.nn.init.normal_(layer.weight)
     return policy
 
 
@@ -70,7 +75,8 @@ def test_each_instruction_is_served_by_the_decoder_of_its_stage(own):
     for number, rows in ((0, [0, 1]), (1, [2, 3]), (2, [4])):
         with torch.no_grad():
             batch = inputs_with(0, 1, 2, 3, 4)
-            latents = policy.encode_other(batch) | policy.encode_images(batch, number if own else None)
+            chosen = number if own else None
+            latents = policy.encode_other(batch, chosen) | policy.encode_images(batch, chosen)
             tokens = torch.stack(tuple(latents.values()), 2)
             alone = policy.decoder_statistics(number, tokens)[1]
         assert torch.equal(mixed[rows], alone[rows]), number
@@ -146,10 +152,10 @@ def test_later_stages_leave_all_weights_of_earlier_ones(strategy, files, tmp_pat
                 assert torch.equal(later.state_dict[name], x), name
     new, source = (checkpoints[1].state_dict[f"{part}head.mean.weight"] for part in ("decoders.0.", ""))
     assert not torch.equal(new, source)
-    encoder = "image_encoders.0.heatmaps.weight"
-    own = checkpoints[1].state_dict.get(f"decoders.0.{encoder}")
-    assert (own is not None) == (strategy == "networks")
-    assert own is None or not torch.equal(own, checkpoints[0].state_dict[encoder])
+    for encoder in ("image_encoders.0.heatmaps.weight", "joint.weight", "gripper.weight"):
+        own = checkpoints[1].state_dict.get(f"decoders.0.{encoder}")
+        assert (own is not None) == (strategy == "networks")
+        assert own is None or not torch.equal(own, checkpoints[0].state_dict[encoder])
     assert [len(c.instructions) for c in checkpoints] == [1, 2, 3]
 
 

@@ -76,7 +76,7 @@ class Strategy:
     remembers: ClassVar[bool] = False  # a stage needs the `memory` of the previous one
     knows_all: ClassVar[bool] = True  # the policy after a stage serves all tasks so far, not those of the stage alone
     adds_decoders: ClassVar[bool] = False  # a later stage adds a decoder to the policy and changes nothing else
-    own_encoders: ClassVar[bool] = False  # such a decoder has image encoders of its own
+    own_encoders: ClassVar[bool] = False  # such a decoder has encoders of its own
     joint: ClassVar[bool] = False  # all tasks are learned together in one stage
 
     def __init__(self, config: Any):

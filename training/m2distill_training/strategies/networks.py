@@ -1,8 +1,8 @@
-"""Networks: `decoders` whose image encoders are also their own.
+"""Networks: `decoders` whose encoders of views, joints and gripper are also their own.
 
-A later stage copies the image encoders, the transformer and the mixture head that suit the new task best, and learns
-the copy. Only the projections of text, joints and gripper stay those of the first stage. So a task can be learned that
-looks like none before. It costs the encoders' passes in each gradient step, and a whole network per stage.
+A later stage copies the encoders, the transformer and the mixture head that suit the new task best, and learns the
+copy. Only the projection of the text, which chooses, stays that of the first stage. So a task can be learned that looks
+like none before. It costs the encoders' passes in each gradient step, and a whole network per stage.
 """
 
 import torch
@@ -20,5 +20,5 @@ class Networks(Decoders):
 
     def tokens(self, policy: Policy, decoder: int, samples: Samples) -> Tensor:
         """Return the tokens (B, T, N, D) of samples for a decoder of the policy: from its own encoders."""
-        found = policy.encode_other(samples.inputs) | policy.encode_images(samples.inputs, decoder)
+        found = policy.encode_other(samples.inputs, decoder) | policy.encode_images(samples.inputs, decoder)
         return torch.stack(tuple(found.values()), 2)

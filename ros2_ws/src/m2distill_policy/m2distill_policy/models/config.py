@@ -68,7 +68,7 @@ class ModelConfig:
     min_std: float  # floor of every standard deviation, in action units
     # Instructions of each decoder (decoder.py), the first included; () if one transformer and head serve all of them.
     decoders: tuple[int, ...] = dataclasses.field(default=(), metadata={ADDED: True})
-    own_encoders: bool = dataclasses.field(default=False, metadata={ADDED: True})  # each decoder has image encoders
+    own_encoders: bool = dataclasses.field(default=False, metadata={ADDED: True})  # each decoder has encoders
 
     def __post_init__(self):
         _check_sizes(self, MAX_SIZES, "model")

@@ -1,11 +1,13 @@
 """Decoders: transformers and mixture heads that serve some instructions each.
 
-All share the image encoders of the policy, or each has its own.
+All share the encoders of the policy, or each has its own for views, joints and gripper.
 
 Letters: see models/policy.py; R instructions.
 """
 
+import warnings
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,22 @@ from m2distill_policy.models.transformer import TemporalTransformer
 from m2distill_policy.spec import PolicySpec
 
 
+class Encoders(Protocol):
+    """Encoders of all inputs but the text: those of a policy, or a decoder's own."""
+
+    image_encoders: nn.ModuleList  # in the order of the spec's cameras
+    joint: nn.Linear
+    gripper: nn.Linear
+
+
+def projections(config: ModelConfig, spec: PolicySpec) -> tuple[nn.Linear, nn.Linear]:
+    """Return the projections of joints and of the gripper to tokens."""
+    joint = nn.Linear(len(spec.joint_names), config.width)
+    with warnings.catch_warnings():  # an arm without a gripper has a constant token, the bias
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return joint, nn.Linear(len(spec.gripper_joint_names), config.width)
+
+
 class Decoder(nn.Module):
     """From the tokens of an observation history to the numbers of a mixture."""
 
@@ -24,6 +42,7 @@ class Decoder(nn.Module):
         super().__init__()
         if config.own_encoders:
             self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
+            self.joint, self.gripper = projections(config, spec)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
 

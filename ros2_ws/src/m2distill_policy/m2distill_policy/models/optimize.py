@@ -81,12 +81,13 @@ def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32, b
     if backend == "openvino":
         from m2distill_policy.models.openvino_encoder import OpenVinoEncoder
 
-        for encoders in policy.encoder_sets():
+        for encoders in (found.image_encoders for found in policy.encoder_sets()):
             for i, camera in enumerate(policy.spec.cameras):
                 encoder = cast(ImageEncoder, encoders[i])
                 encoders[i] = OpenVinoEncoder(encoder, camera.height, camera.width, policy.spec.text_width, dtype)
         return policy
-    for encoder in cast(Iterable[ImageEncoder], itertools.chain(*policy.encoder_sets())):
+    every = itertools.chain.from_iterable(found.image_encoders for found in policy.encoder_sets())
+    for encoder in cast(Iterable[ImageEncoder], every):
         fold_batch_norms(encoder)
         pack_convolutions(encoder, dtype)
         for block in cast(Iterable[FilmBlock], encoder.blocks):

@@ -6,7 +6,7 @@ L text width, A action, J joints, G gripper. A batch is the dict that batch.to_m
 """
 
 import dataclasses
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
@@ -16,7 +16,7 @@ from torch.distributions import MixtureSameFamily
 
 from m2distill_policy.errors import SpecError
 from m2distill_policy.models.config import ModelConfig
-from m2distill_policy.models.decoder import Decoder, choose, statistics
+from m2distill_policy.models.decoder import Decoder, Encoders, choose, projections, statistics
 from m2distill_policy.models.image_encoder import ImageEncoder
 from m2distill_policy.models.mixture_head import MixtureHead, mixture
 from m2distill_policy.models.transformer import TemporalTransformer
@@ -56,10 +56,7 @@ class Policy(nn.Module):
         # In the order of the spec's cameras
         self.image_encoders = nn.ModuleList(ImageEncoder(config, spec.text_width) for _ in spec.cameras)
         self.text: nn.Module = nn.Linear(spec.text_width, config.width)
-        self.joint = nn.Linear(len(spec.joint_names), config.width)
-        with warnings.catch_warnings():  # an arm without a gripper has a constant token, the bias
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            self.gripper = nn.Linear(len(spec.gripper_joint_names), config.width)
+        self.joint, self.gripper = projections(config, spec)
         self.transformer = TemporalTransformer(config)
         self.head = MixtureHead(config)
         if config.decoders:
@@ -90,39 +87,50 @@ class Policy(nn.Module):
     def encode_images(self, batch: Batch, decoder: int | None = None) -> dict[str, Tensor]:
         """Return the tokens of the views by camera, each (B, T, D).
 
-        Where decoders have image encoders of their own, they are those of each instruction's decoder, or of `decoder`.
+        Where decoders have encoders of their own, they are those of each instruction's decoder, or of `decoder`.
         """
+        return self._by_decoder(batch, decoder, self._encode_images)
+
+    def encode_other(self, batch: Batch, decoder: int | None = None) -> dict[str, Tensor]:
+        """Return the tokens that no image is needed for, each (B, T, D): those of `encode` before the views.
+
+        Where decoders have encoders of their own, they are those of each instruction's decoder, or of `decoder`.
+        """
+        steps = batch["joint"].shape[1]
+        with torch.autocast(batch["joint"].device.type, enabled=False):
+            text = self.text(batch["text"])[:, None].expand(-1, steps, -1)
+            return {"text": text} | self._by_decoder(batch, decoder, self._encode_arm)
+
+    def _by_decoder(
+        self, batch: Batch, decoder: int | None, encode: Callable[[Encoders, Batch], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return what `encode` returns with the encoders of each instruction's decoder, or of `decoder`."""
         if not self.config.own_encoders:
             decoder = 0
+        sets = self.encoder_sets()
         if decoder is not None:
-            return self._encode_images(decoder, batch)
+            return encode(sets[decoder], batch)
         with torch.autocast(batch["text"].device.type, enabled=False):
             decoder_B = self.decoder_of(self.text(batch["text"]))
         numbers = self._needed(decoder_B)
-        found = [tuple(self._encode_images(number, batch).values()) for number in numbers]
-        return dict(zip((c.name for c in self.spec.cameras), choose(found, numbers, decoder_B), strict=True))
+        found = [encode(sets[number], batch) for number in numbers]
+        return dict(zip(found[0], choose([tuple(x.values()) for x in found], numbers, decoder_B), strict=True))
 
-    def _encode_images(self, decoder: int, batch: Batch) -> dict[str, Tensor]:
+    def _encode_images(self, encoders: Encoders, batch: Batch) -> dict[str, Tensor]:
         return {
             camera.name: encoder(batch["images"][camera.name], batch["text"])
-            for camera, encoder in zip(self.spec.cameras, self.encoder_sets()[decoder], strict=True)
+            for camera, encoder in zip(self.spec.cameras, encoders.image_encoders, strict=True)
         }
 
-    def encoder_sets(self) -> list[nn.ModuleList]:
-        """Return the image encoders, those of further decoders after those of the first."""
-        if not self.config.own_encoders:
-            return [self.image_encoders]
-        return [self.image_encoders, *(cast(nn.ModuleList, decoder.image_encoders) for decoder in self.decoders)]
+    def _encode_arm(self, encoders: Encoders, batch: Batch) -> dict[str, Tensor]:
+        gripper = batch["gripper"] * self.config.gripper_gain
+        return {"joint": encoders.joint(batch["joint"]), "gripper": encoders.gripper(gripper)}
 
-    def encode_other(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the tokens that no image is needed for, each (B, T, D): those of `encode` before the views."""
-        steps = batch["joint"].shape[1]
-        with torch.autocast(batch["joint"].device.type, enabled=False):
-            return {
-                "text": self.text(batch["text"])[:, None].expand(-1, steps, -1),
-                "joint": self.joint(batch["joint"]),
-                "gripper": self.gripper(batch["gripper"] * self.config.gripper_gain),
-            }
+    def encoder_sets(self) -> list[Encoders]:
+        """Return the encoders of all decoders, or the one set that serves them all."""
+        if not self.config.own_encoders:
+            return [cast(Encoders, self)]
+        return [cast(Encoders, self), *(cast(Encoders, decoder) for decoder in self.decoders)]
 
     def encode_step(self, batch: Batch) -> Tensor:
         """Return the tokens (B, 1, N, D) of a batch with T = 1, to be queued for `decode`."""
@@ -173,7 +181,7 @@ class Policy(nn.Module):
             known_RL: Sentence embeddings of the instructions that the policy knows.
             new_RL: Sentence embeddings of the new decoder's instructions.
             source: Number of the decoder that it is a copy of.
-            own_encoders: Whether decoders have image encoders of their own, alike for all of them.
+            own_encoders: Whether decoders have encoders of their own, alike for all of them.
 
         Raises:
             ValueError: The embeddings of two instructions that different decoders serve have one text token.
@@ -201,7 +209,7 @@ class Policy(nn.Module):
             return self.decoders[number - 1].state_dict()
         parts: dict[str, nn.Module] = {"transformer": self.transformer, "head": self.head}
         if own_encoders:
-            parts["image_encoders"] = self.image_encoders
+            parts |= {"image_encoders": self.image_encoders, "joint": self.joint, "gripper": self.gripper}
         return {f"{name}.{key}": x for name, part in parts.items() for key, x in part.state_dict().items()}
 
 

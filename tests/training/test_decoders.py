@@ -17,6 +17,7 @@ from m2distill_policy.models.optimize import optimize_for_inference
 from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
+from m2distill_training.evaluation.acting_weights import acting_id
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
@@ -190,6 +191,40 @@ def test_a_checkpoint_with_decoders_is_saved_and_loaded(strategy, tmp_path, file
     for i, text in enumerate(TEXTS[:2]):
         token = again.text(torch.from_numpy(np.stack([checkpoint.instructions[text]])))
         assert again.decoder_of(token).tolist() == [i]
+
+
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_the_id_of_what_acts_changes_with_every_weight_that_an_instruction_depends_on(strategy, files, tmp_path):
+    run = train(quick(strategy), files, tmp_path / "run")
+    earlier, last = (load_checkpoint(run.checkpoint(stage)) for stage in (2, 3))
+    ids = [acting_id(last, text) for text in TEXTS]
+    assert len(set(ids)) == 3 and ids[:2] == [acting_id(earlier, text) for text in TEXTS[:2]]
+    embeddings = torch.from_numpy(np.stack([last.instructions[text] for text in TEXTS]))
+    inputs = {name: x[:3] for name, x in make_samples().inputs.items() if name not in ("images", "text")}
+    views = {camera.name: torch.rand(3, 2, 3, camera.height, camera.width) for camera in last.spec.cameras}
+    batch = {"images": views, "text": embeddings, **{name: x[:, :2] for name, x in inputs.items()}}
+
+    def numbers(checkpoint):
+        policy = checkpoint.build_policy().eval()
+        with torch.no_grad():
+            return torch.cat(
+                [
+                    x.flatten(1)
+                    for x in vars(policy(batch).dist.component_distribution.base_dist).values()
+                    if isinstance(x, torch.Tensor)
+                ],
+                1,
+            )
+
+    before, seen = numbers(last), set()
+    for name, x in last.state_dict.items():
+        other = dataclasses.replace(last, state_dict={**last.state_dict, name: x + torch.rand(x.shape)})
+        after = numbers(other)
+        for i, text in enumerate(TEXTS):
+            changed, other_id = not torch.equal(after[i], before[i]), acting_id(other, text) != ids[i]
+            assert other_id or not changed, (name, text)
+            seen.add((i, changed, other_id))
+    assert {(i, changed, changed) for i in range(3) for changed in (True, False)} <= seen
 
 
 def test_decoders_in_the_settings_are_rejected():

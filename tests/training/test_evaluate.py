@@ -97,6 +97,24 @@ def test_starts_for_choices_share_none_with_the_reported_ones(run):
     assert evaluate_run(run.path, [SUITE], 2, **options)["starts"] == "report"
 
 
+def test_episodes_that_equal_weights_serve_run_once(libero_file, tmp_path):
+    files = [libero_file(str(task), instruction=find_task(SUITE, task).instruction, seed=task) for task in (1, 0, 2)]
+    optim = dataclasses.replace(debug().optim, budget=1)
+    run = train(dataclasses.replace(debug().with_strategy("decoders"), optim=optim), files, tmp_path / "run")
+    first, ran = evaluate(run)
+    # A decoder is the same in all later checkpoints; the first checkpoint has none and counts as itself
+    states = HELD_OUT[:2]
+    expected = [(stage, task, state) for stage, task in ((1, 1), (3, 1), (3, 0), (3, 2)) for state in states]
+    assert sorted(ran) == sorted(expected)
+    assert [len(stage["tasks"]) for stage in first["stages"]] == [1, 2, 3]
+    assert len({stage["checkpoint_id"] for stage in first["stages"]}) == 3
+    checkpoint = load_checkpoint(run.checkpoint(3))
+    state = {name: x + 0.01 if name == "decoders.0.head.mean.bias" else x for name, x in checkpoint.state_dict.items()}
+    save_checkpoint(run.checkpoint(3), dataclasses.replace(checkpoint, state_dict=state))
+    _, ran = evaluate(run)  # task 0 once more with the new weights; its videos were those of the last stage
+    assert {task for _, task, _ in ran} == {0}
+
+
 def test_other_settings_or_weights_are_not_taken_for_finished(run):
     evaluate(run)
     checkpoint = load_checkpoint(run.checkpoint(1))

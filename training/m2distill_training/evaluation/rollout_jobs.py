@@ -13,7 +13,8 @@ from typing import Any
 from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_policy.errors import require_at_least
 from m2distill_sim.probe import check_simulation
-from m2distill_sim.suites import assets_of
+from m2distill_sim.suites import assets_of, find_task
+from m2distill_training.evaluation.acting_weights import acting_id
 from m2distill_training.evaluation.episode_runner import forget_checkpoint, run_episodes
 from m2distill_training.evaluation.rollout_specs import RolloutResult, RolloutSpec, is_filmed
 from m2distill_training.execution.executor import run_jobs
@@ -107,7 +108,7 @@ def run_rollouts(
 class Rollouts:
     """Episodes, and which of them a file of finished ones lacks.
 
-    Equal episodes of equal checkpoints run once, as the last of their specs, and share a result. Lines of other assets
+    Equal episodes of equal weights run once, as the last of their specs, and share a result. Lines of other assets
     or versions do not count. An episode is repeated if its video is missing or shows a later episode of the same name.
 
     Attributes:
@@ -200,7 +201,7 @@ class _EpisodeFile:
 
     def __init__(self, path: Path, specs: Sequence[RolloutSpec]):
         self._path = path
-        self._ids = {folder: load_checkpoint(folder).id for folder in dict.fromkeys(spec.checkpoint for spec in specs)}
+        self._ids = _acting_ids(specs)
         suites = dict.fromkeys((spec.suite, spec.assets) for spec in specs)
         self._assets = {which: assets_of(*which).identity() for which in suites}
         self._versions = result_versions()
@@ -237,7 +238,7 @@ class _EpisodeFile:
 
     def _entries(self, spec: RolloutSpec) -> dict:
         return {
-            "checkpoint_id": self._ids[spec.checkpoint],
+            "checkpoint_id": self._ids[spec.checkpoint, spec.suite, spec.task],
             "suite": spec.suite,
             "task": spec.task,
             "state": spec.state,
@@ -248,6 +249,20 @@ class _EpisodeFile:
             "assets": self._assets[spec.suite, spec.assets],
             "versions": self._versions,
         }
+
+
+def _acting_ids(specs: Sequence[RolloutSpec]) -> dict[tuple[Path, str, int], str]:
+    """Return for each checkpoint and task the id of what acts, which checkpoints with decoders may share."""
+    tasks: dict[Path, dict[tuple[str, int], None]] = {}
+    for spec in specs:
+        tasks.setdefault(spec.checkpoint, {})[spec.suite, spec.task] = None
+    ids = {}
+    for folder, of_checkpoint in tasks.items():
+        checkpoint = load_checkpoint(folder)
+        policy = checkpoint.build_policy() if checkpoint.model_config.decoders else None
+        for suite, task in of_checkpoint:
+            ids[folder, suite, task] = acting_id(checkpoint, find_task(suite, task).instruction, policy)
+    return ids
 
 
 @contextmanager

@@ -1,0 +1,54 @@
+"""Which weights act for an instruction: checkpoints that share them have the same episodes."""
+
+import dataclasses
+import hashlib
+
+import torch
+
+from m2distill_policy.cameras import recorded_cameras
+from m2distill_policy.checkpoint import Checkpoint
+from m2distill_policy.language.instruction_text import normalise
+from m2distill_policy.models.policy import Policy
+
+CHOICE = ("decoder_texts",)  # they choose the decoder and do nothing else
+OWN = ("image_encoders.", "joint.", "gripper.")  # of the first decoder, where each has its own
+DECODING = ("transformer.", "head.")  # of the first decoder
+
+
+def acting_id(checkpoint: Checkpoint, instruction: str, policy: Policy | None = None) -> str:
+    """Return an id of all that determines the actions for an instruction, apart from random numbers.
+
+    It is the checkpoint's id, or with decoders a digest of the weights that serve the instruction, so a checkpoint that
+    only adds decoders for other instructions has the same one.
+
+    Args:
+        checkpoint: a checkpoint with an id.
+        instruction: an instruction.
+        policy: its network; default: built here.
+    """
+    known = {normalise(text): embedding for text, embedding in checkpoint.instructions.items()}
+    embedding = known.get(normalise(instruction))
+    if not checkpoint.model_config.decoders or embedding is None:
+        return checkpoint.id
+    policy = policy or checkpoint.build_policy()
+    with torch.no_grad():
+        number = int(policy.decoder_of(policy.text(torch.from_numpy(embedding)[None])))
+    digest = hashlib.sha256()
+    alone = dataclasses.replace(checkpoint.model_config, decoders=(), own_encoders=False)
+    for text in (alone.to_json(), checkpoint.spec.to_json(), repr(recorded_cameras(checkpoint.metrics))):
+        digest.update(text.encode() + b"\0")
+    digest.update(embedding.tobytes())
+    for name, x in sorted(acting_weights(checkpoint, number).items()):
+        digest.update(f"{name} {tuple(x.shape)} {x.dtype}\0".encode())
+        digest.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def acting_weights(checkpoint: Checkpoint, number: int) -> dict[str, torch.Tensor]:
+    """Return the weights that act for the instructions of a decoder, under the names of the first one."""
+    others: tuple[str, ...] = (*CHOICE, "decoders.")
+    if number > 0:
+        others += DECODING + (OWN if checkpoint.model_config.own_encoders else ())
+    kept = {name: x for name, x in checkpoint.state_dict.items() if not name.startswith(others)}
+    prefix = f"decoders.{number - 1}."
+    return kept | {name.removeprefix(prefix): x for name, x in checkpoint.state_dict.items() if name.startswith(prefix)}

@@ -6,10 +6,12 @@
 
 docs/results/NAME is a folder of a study without networks, films and demonstrations, so that
 `m2distill compare docs/results/NAME` and `m2distill report docs/results/NAME/runs/*` read it. The section of a plan is
-between two comments with its name. Tests compare the committed sections with what this writes now.
+between two comments with its name. Its figure, from two seeds on, is docs/images/results_NAME.svg. Tests compare the
+committed sections with what this writes now.
 """
 
 import argparse
+import io
 import json
 import re
 from collections import defaultdict
@@ -17,13 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+
 from m2distill_training.evaluation.compare import compare
 from m2distill_training.experiments.study_plan import Plan, read_plan
 from m2distill_training.experiments.study_results import evaluated_runs, over_seeds, table_row
 from m2distill_training.report.comparison import render
+from m2distill_training.report.figures import forgetting
+from m2distill_training.report.runs import load_runs
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE = (ROOT / path for path in ("docs/results", "docs/results.md"))
+RESULTS, PAGE, IMAGES = (ROOT / path for path in ("docs/results", "docs/results.md", "docs/images"))
 SECTION = re.compile(r"<!-- (\w+): written by scripts/results.py -->\n.*?<!-- end of \1 -->", re.DOTALL)
 METRICS = ("fwt", "nbt", "auc")
 NOTE = (
@@ -89,16 +96,65 @@ def section(name: str) -> str:
     lines[0] += " " + NOTE.format(starts={"choice": "for choices", "report": "for reports"}[plan.starts])
     lines += [
         "",
-        "| strategy | seeds | FWT | NBT | AUC | gradient steps, all later stages |",
-        "|---|---|---|---|---|---|",
+        "| strategy | seeds | FWT | NBT | AUC | training of the later stages | minutes of a core for it |",
+        "|---|---|---|---|---|---|---|",
     ]
     for variant in plan.strategies:
         of_variant = runs.get(variant.name, {})
         if of_variant:
             values = [over_seeds([run["metrics"][name] for run in of_variant.values()]) for name in METRICS]
             budget = variant.budget or plan.budgets()[1]
-            lines.append(table_row(variant.name, ", ".join(map(str, sorted(of_variant))), *values, f"{budget} a task"))
-    return "\n".join([*lines, *_comparisons(plan, runs, figures)])
+            minutes = [_minutes(figures / "runs" / f"{variant.name}-{seed}") for seed in of_variant]
+            seeds = ", ".join(map(str, sorted(of_variant)))
+            lines.append(table_row(variant.name, seeds, *values, f"{budget} a task", _range(minutes)))
+    return "\n".join([*lines, *_after_stages(plan, runs, name), *_comparisons(plan, runs, figures)])
+
+
+def _minutes(run: Path) -> float:
+    """Return how long the stages took that a run trained, from their last measured speeds."""
+    stages = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return sum(stage["step"] / stage["steps_per_s"] for stage in stages) / 60
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.0f}" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f}"
+
+
+def _after_stages(plan: Plan, runs: dict[str, dict[int, dict]], name: str) -> Iterator[str]:
+    """Yield a figure, and a table of the success on each task after each stage."""
+    names = [variant.name for variant in plan.strategies if variant.name in runs]
+    matrices = {each: _means([run["matrix"] for run in runs[each].values()]) for each in names}
+    if has_figure(runs):
+        yield f"\n![Success on each task after each stage, by strategy](images/results_{name}.svg)"
+    yield "\nSuccess on each task in percent, means over the seeds, after each stage:"
+    yield "\n" + table_row("", *names)
+    yield "|---" * (len(names) + 1) + "|"
+    for stage in range(len(matrices[names[0]])):
+        cells = [", ".join(f"{100 * rate:.0f}" for rate in matrices[each][stage]) for each in names]
+        yield table_row(f"after {stage + 1}", *cells)
+
+
+def _means(matrices: list[list[list[float | None]]]) -> list[list[float]]:
+    """Return the mean of each known entry over the matrices of several seeds."""
+    return [
+        [sum(entry) / len(entry) for entry in zip(*rows, strict=True) if None not in entry]
+        for rows in zip(*matrices, strict=True)
+    ]
+
+
+def has_figure(runs: dict[str, dict[int, dict]]) -> bool:
+    """Return True if a strategy has several seeds, of which the figure shows means."""
+    return any(len(of_variant) > 1 for of_variant in runs.values())
+
+
+def draw(name: str) -> None:
+    """Write the figure of a plan."""
+    runs = load_runs([path for _, path in evaluated_runs(RESULTS / name)])
+    content = io.BytesIO()
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "text.parse_math": False}):
+        FigureCanvasSVG(forgetting(runs)).print_svg(content, metadata={"Date": None})
+    (IMAGES / f"results_{name}.svg").write_bytes(content.getvalue())
 
 
 def finished_runs(figures: Path) -> dict[str, dict[int, dict]]:
@@ -149,7 +205,11 @@ def main() -> None:
     if options.take:
         name, folder = options.take
         print("taken:", ", ".join(take(Path(folder), RESULTS / name)) or "none")
-    PAGE.write_text(page(PAGE.read_text()))
+    text = PAGE.read_text()
+    for name in SECTION.findall(text):
+        if has_figure(finished_runs(RESULTS / name)):
+            draw(name)
+    PAGE.write_text(page(text))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from strategy_samples import CURRENT, SPEC, make_policy, make_samples
 
 from m2distill_policy.checkpoint import _expected, load_checkpoint, save_checkpoint
-from m2distill_policy.errors import SpecError
+from m2distill_policy.errors import CheckpointError, SpecError
 from m2distill_policy.models import ModelConfig, Policy
 from m2distill_policy.models.optimize import optimize_for_inference
+from m2distill_training.cli import main
 from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
@@ -191,6 +193,32 @@ def test_a_checkpoint_with_decoders_is_saved_and_loaded(strategy, tmp_path, file
     for i, text in enumerate(TEXTS[:2]):
         token = again.text(torch.from_numpy(np.stack([checkpoint.instructions[text]])))
         assert again.decoder_of(token).tolist() == [i]
+
+
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_later_decoders_are_stored_in_half_precision_and_the_first_as_it_is(strategy, files, tmp_path, capsys):
+    run = train(quick(strategy), files, tmp_path / "run")
+    whole, out = run.checkpoint(3), tmp_path / "half"
+    assert main.run(["export", "half", str(whole), "--out", str(out)]) == 0
+    assert re.search(r"half: \d+\.\d MB instead of \d+\.\d MB", capsys.readouterr().out)
+    before, after = load_checkpoint(whole).state_dict, load_checkpoint(out).state_dict
+    assert before.keys() == after.keys()
+    for name, x in before.items():
+        assert torch.equal(after[name], x.half().float() if name.startswith("decoders.") else x), name
+    weights = [folder / "weights.safetensors" for folder in (whole, out)]
+    saved = sum(x.numel() * 2 for name, x in before.items() if name.startswith("decoders."))
+    assert weights[0].stat().st_size - weights[1].stat().st_size == pytest.approx(saved, abs=1000)
+    for source, message in ((run.checkpoint(1), "has no decoders after the first"), (whole, "exists; choose another")):
+        assert main.run(["export", "half", str(source), "--out", str(out)]) != 0
+        assert message in capsys.readouterr().err
+
+
+def test_weights_beyond_half_precision_are_not_rounded_to_infinity(files, tmp_path):
+    checkpoint = load_checkpoint(train(quick(), files[:2], tmp_path / "run").checkpoint(2))
+    checkpoint.state_dict["decoders.0.head.mean.bias"][0] = 1e5
+    with pytest.raises(CheckpointError, match=r"decoders\.0\.head\.mean\.bias has values beyond those of half"):
+        save_checkpoint(tmp_path / "half", checkpoint, half_decoders=True)
+    assert not (tmp_path / "half").exists()
 
 
 @pytest.mark.parametrize("strategy", ["decoders", "networks"])

@@ -50,6 +50,7 @@ COMMANDS = {
         subcommands={
             "lerobot": CommandEntry("demonstrations to a LeRobot dataset", "export_lerobot"),
             "onnx": CommandEntry("a checkpoint to ONNX", "export_onnx"),
+            "half": CommandEntry("a checkpoint with its decoders in half precision", "export_half"),
         },
     ),
     "data": CommandEntry(

@@ -60,10 +60,11 @@ class Checkpoint:
         return policy
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, half_decoders: bool = False) -> str:
     """Write a checkpoint to the directory `path` and return its id.
 
-    Readers see the complete checkpoint or none. An existing checkpoint is replaced.
+    Readers see the complete checkpoint or none. An existing checkpoint is replaced. With `half_decoders`, the decoders
+    after the first are rounded to half precision, which halves their part of the file.
 
     Raises:
         CheckpointError: `path` exists and is not a checkpoint, the weights do not fit the spec or are not finite, or
@@ -73,7 +74,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
     if path.exists() and not (path / SUMS).is_file():
         raise CheckpointError(f"{path} exists and is not a checkpoint; choose another path or remove it")
     _check(checkpoint, str(path))
-    contents = _encode(checkpoint)
+    contents = _encode(checkpoint, half_decoders)
     try:
         _replace_directory(path, contents)
     except OSError as error:
@@ -130,9 +131,13 @@ def _read_file(directory: int, name: str) -> bytes:
         return file.read()
 
 
-def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Return file name -> content, SHA256SUMS last."""
+def _encode(checkpoint: Checkpoint, half_decoders: bool) -> dict[str, bytes]:
+    """Return file name -> content, SHA256SUMS last. Raises CheckpointError for weights that half precision lacks."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state_dict.items()}
+    if half_decoders:
+        weights |= {name: x.half() for name, x in weights.items() if _may_be_half(name, x.dtype)}
+        if beyond := [name for name, x in weights.items() if not torch.isfinite(x).all()]:
+            raise CheckpointError(f"weight {beyond[0]} has values beyond those of half precision; keep the checkpoint")
     contents = {
         SPEC: checkpoint.spec.to_json().encode(),
         "model.json": checkpoint.model_config.to_json().encode(),
@@ -145,14 +150,19 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {**contents, SUMS: _sums(contents)}
 
 
+def _may_be_half(name: str, dtype: torch.dtype) -> bool:
+    return name.startswith("decoders.") and dtype in (torch.float32, torch.float16)
+
+
 def _decode(contents: dict[str, bytes], content_id: str) -> Checkpoint:
     metrics = without_schema(json.loads(contents["metrics.json"]))
     if not isinstance(metrics, dict):
         raise ValueError(f"metrics.json holds a {type(metrics).__name__}, expected an object")
+    weights = safetensors.torch.load(contents["weights.safetensors"])
     return Checkpoint(
         spec=PolicySpec.from_json(contents[SPEC].decode()),
         model_config=ModelConfig.from_json(contents["model.json"].decode()),
-        state_dict=safetensors.torch.load(contents["weights.safetensors"]),
+        state_dict={name: x.float() if _may_be_half(name, x.dtype) else x for name, x in weights.items()},
         instructions=safetensors.numpy.load(contents["instructions.safetensors"]),
         metrics=metrics,
         id=content_id,

@@ -10,6 +10,7 @@ from m2distill_policy.checkpoint import load_checkpoint
 from m2distill_sim.suites import find_task
 from m2distill_training.bench.distill import MEASURES, ROLES, VARIANTS, config_of, judge
 from m2distill_training.cli import main
+from m2distill_training.evaluation.acting_weights import first_decoder
 
 
 def test_bench_distill_prints_every_key(write_libero, tmp_path, capsys):
@@ -31,7 +32,7 @@ def test_bench_distill_prints_every_key(write_libero, tmp_path, capsys):
 
 @pytest.mark.parametrize("floor", [0.02, 0.25])
 def test_every_student_has_the_network_of_the_starter(floor):
-    starter = load_checkpoint(STARTER_CHECKPOINT)
+    starter = first_decoder(load_checkpoint(STARTER_CHECKPOINT))
     assert config_of("m2distill", starter, 0, 3).model == starter.model_config
     other = dataclasses.replace(starter, model_config=dataclasses.replace(starter.model_config, min_std=floor))
     for name in VARIANTS:

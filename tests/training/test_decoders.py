@@ -19,7 +19,7 @@ from m2distill_training.cli import main
 from m2distill_training.config import ConfigError, TrainConfig
 from m2distill_training.engine.continue_run import learn
 from m2distill_training.engine.train import train
-from m2distill_training.evaluation.acting_weights import acting_id
+from m2distill_training.evaluation.acting_weights import acting_id, first_decoder
 from m2distill_training.presets import debug
 from m2distill_training.runs.records import RunError
 from m2distill_training.runs.run_folder import RunFolder
@@ -253,6 +253,17 @@ def test_the_id_of_what_acts_changes_with_every_weight_that_an_instruction_depen
             assert other_id or not changed, (name, text)
             seen.add((i, changed, other_id))
     assert {(i, changed, changed) for i in range(3) for changed in (True, False)} <= seen
+
+
+@pytest.mark.parametrize("strategy", ["decoders", "networks"])
+def test_the_first_decoder_alone_is_the_checkpoint_before_the_others(strategy, files, tmp_path):
+    run = train(quick(strategy), files, tmp_path / "run")
+    first, last = (load_checkpoint(run.checkpoint(stage)) for stage in (1, 3))
+    for alone in (first_decoder(first), first_decoder(last)):
+        assert (alone.model_config, alone.spec) == (first.model_config, first.spec)
+        assert alone.instructions.keys() == first.instructions.keys() == {TEXTS[0]}
+        assert alone.state_dict.keys() == first.state_dict.keys()
+        assert all(torch.equal(x, alone.state_dict[name]) for name, x in first.state_dict.items())
 
 
 def test_decoders_in_the_settings_are_rejected():

@@ -1,8 +1,9 @@
 """Benchmark `bench distill`: how much of its earlier tasks the starter policy keeps while it learns one more.
 
-The starter learns a task of LIBERO-GOAL for a few hundred gradient steps and replays one demonstration of one of its
-tasks. The divergence from the starter is then measured on new demonstrations of that task and of a task that no
-replayed demonstration shows. Nothing is executed in simulation, so a strategy takes minutes instead of hours.
+The starter, without the decoders of its later tasks, learns a task of LIBERO-GOAL for a few hundred gradient steps and
+replays one demonstration of one of its tasks. The divergence from the starter is then measured on new demonstrations of
+that task and of a task that no replayed demonstration shows. Nothing is executed in simulation, so a strategy takes
+minutes instead of hours.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ from m2distill_training.data.store import open_store
 from m2distill_training.data.windows import DemoSubset, Windows, evenly_spaced
 from m2distill_training.engine.distributed import DistributedContext
 from m2distill_training.engine.trainer import Trainer
+from m2distill_training.evaluation.acting_weights import first_decoder
 from m2distill_training.evaluation.drift import teacher_distances
 from m2distill_training.experiments.collect import collect
 from m2distill_training.losses.bc import bc_loss
@@ -110,7 +112,7 @@ def bench_distill(
             raise UserError(unknown_name("strategy of this benchmark", name, VARIANTS))
     if not seeds or min(seeds) < 0:
         raise UserError(f"seeds are {list(seeds)}, expected at least one number from 0")
-    starter = load_checkpoint(STARTER_CHECKPOINT)
+    starter = first_decoder(load_checkpoint(STARTER_CHECKPOINT))
     roles = {name: Role(x.suite, x.task, 3, x.learned and 2) for name, x in ROLES.items()} if quick else ROLES
     steps, batch = (QUICK_STEPS, QUICK_BATCH) if quick else (steps, None)
     configs = [(name, config_of(name, starter, seed, steps, batch, later_lr)) for seed in seeds for name in strategies]

@@ -6,10 +6,10 @@ from pathlib import Path
 from m2distill_policy.utils.argument_parser import Parser
 from m2distill_training.cli.options import add_json, add_workers
 
-DESCRIPTION = """Measure what strategies keep of earlier tasks, without rollouts. The starter policy learns a task of
-LIBERO-GOAL for 250 gradient steps with one replayed demonstration. On new demonstrations, its divergence from the
-starter is measured for the replayed task and for a task without replay, and its loss for the new task. M2Distill is
-also trained without each of its terms."""
+DESCRIPTION = """Measure what strategies keep of earlier tasks, without rollouts. The starter policy, without the
+decoders of its later tasks, learns a task of LIBERO-GOAL for 250 gradient steps with one replayed demonstration. On new
+demonstrations, its divergence from the starter is measured for the replayed task and for a task without replay, and its
+loss for the new task. M2Distill is also trained without each of its terms."""
 EXAMPLES = ("m2distill bench distill --seeds 0 --json > distill.json",)
 
 

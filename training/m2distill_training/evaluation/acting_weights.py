@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 
+import numpy as np
 import torch
 
 from m2distill_policy.cameras import recorded_cameras
 from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.language.instruction_text import normalise
-from m2distill_policy.models.policy import Policy
+from m2distill_policy.models import ModelConfig, Policy
 
 CHOICE = ("decoder_texts",)  # they choose the decoder and do nothing else
 OWN = ("image_encoders.", "joint.", "gripper.")  # of the first decoder, where each has its own
@@ -30,18 +31,38 @@ def acting_id(checkpoint: Checkpoint, instruction: str, policy: Policy | None = 
     embedding = known.get(normalise(instruction))
     if not checkpoint.model_config.decoders or embedding is None:
         return checkpoint.id
-    policy = policy or checkpoint.build_policy()
-    with torch.no_grad():
-        number = int(policy.decoder_of(policy.text(torch.from_numpy(embedding)[None])))
+    number = _decoder(policy or checkpoint.build_policy(), embedding)
     digest = hashlib.sha256()
-    alone = dataclasses.replace(checkpoint.model_config, decoders=(), own_encoders=False)
-    for text in (alone.to_json(), checkpoint.spec.to_json(), repr(recorded_cameras(checkpoint.metrics))):
+    for text in (
+        _one_decoder(checkpoint).to_json(),
+        checkpoint.spec.to_json(),
+        repr(recorded_cameras(checkpoint.metrics)),
+    ):
         digest.update(text.encode() + b"\0")
     digest.update(embedding.tobytes())
     for name, x in sorted(acting_weights(checkpoint, number).items()):
         digest.update(f"{name} {tuple(x.shape)} {x.dtype}\0".encode())
         digest.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def first_decoder(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint without id that has the first decoder alone, and the instructions that it serves."""
+    if not checkpoint.model_config.decoders:
+        return dataclasses.replace(checkpoint, id="")
+    policy = checkpoint.build_policy()
+    served = {text: x for text, x in checkpoint.instructions.items() if _decoder(policy, x) == 0}
+    weights = acting_weights(checkpoint, 0)
+    return Checkpoint(checkpoint.spec, _one_decoder(checkpoint), weights, served, checkpoint.metrics)
+
+
+@torch.no_grad()
+def _decoder(policy: Policy, embedding: np.ndarray) -> int:
+    return int(policy.decoder_of(policy.text(torch.from_numpy(embedding)[None])))
+
+
+def _one_decoder(checkpoint: Checkpoint) -> ModelConfig:
+    return dataclasses.replace(checkpoint.model_config, decoders=(), own_encoders=False)
 
 
 def acting_weights(checkpoint: Checkpoint, number: int) -> dict[str, torch.Tensor]:

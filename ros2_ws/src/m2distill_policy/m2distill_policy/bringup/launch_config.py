@@ -40,7 +40,7 @@ LAUNCH_OVERRIDES = {
     "autostart": LaunchOverride(True, "on by default, so that one command starts a running system"),
     "checkpoint": LaunchOverride(
         "",
-        "empty: in simulation the shipped starter, for the first three tasks of LIBERO-OBJECT; with a real arm no "
+        "empty: in simulation the shipped starter, for the ten tasks of LIBERO-OBJECT; with a real arm no "
         "policy, so that record and teleop take its first demonstrations",
     ),
     "record": LaunchOverride("", "a folder starts the recorder (docs/recording.md); empty: no recorder"),

@@ -35,6 +35,7 @@ SECTION = re.compile(r"<!-- (\w+): written by scripts/results.py -->\n.*?<!-- en
 METRICS = ("fwt", "nbt", "auc")
 NOTE = (
     "Means over seeds in percent, with 95 % t intervals over seeds for two or more. Starts are those {starts}. "
+    "Minutes also depend on what else ran. "
     "The metrics are defined in [method](method.md#terms-of-the-paper-and-names-in-the-code)."
 )
 ENVIRONMENT = ("started", "source", "python", "cpu", "cores", "threads")

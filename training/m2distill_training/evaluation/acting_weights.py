@@ -11,10 +11,6 @@ from m2distill_policy.checkpoint import Checkpoint
 from m2distill_policy.language.instruction_text import normalise
 from m2distill_policy.models import ModelConfig, Policy
 
-CHOICE = ("decoder_texts",)  # they choose the decoder and do nothing else
-OWN = ("image_encoders.", "joint.", "gripper.")  # of the first decoder, where each has its own
-DECODING = ("transformer.", "head.")  # of the first decoder
-
 
 def acting_id(checkpoint: Checkpoint, instruction: str, policy: Policy | None = None) -> str:
     """Return an id of all that determines the actions for an instruction, apart from random numbers.
@@ -31,7 +27,7 @@ def acting_id(checkpoint: Checkpoint, instruction: str, policy: Policy | None = 
     embedding = known.get(normalise(instruction))
     if not checkpoint.model_config.decoders or embedding is None:
         return checkpoint.id
-    number = _decoder(policy or checkpoint.build_policy(), embedding)
+    policy = policy or checkpoint.build_policy()
     digest = hashlib.sha256()
     for text in (
         _one_decoder(checkpoint).to_json(),
@@ -40,7 +36,7 @@ def acting_id(checkpoint: Checkpoint, instruction: str, policy: Policy | None = 
     ):
         digest.update(text.encode() + b"\0")
     digest.update(embedding.tobytes())
-    for name, x in sorted(acting_weights(checkpoint, number).items()):
+    for name, x in sorted(acting_weights(policy, _decoder(policy, embedding)).items()):
         digest.update(f"{name} {tuple(x.shape)} {x.dtype}\0".encode())
         digest.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -52,8 +48,7 @@ def first_decoder(checkpoint: Checkpoint) -> Checkpoint:
         return dataclasses.replace(checkpoint, id="")
     policy = checkpoint.build_policy()
     served = {text: x for text, x in checkpoint.instructions.items() if _decoder(policy, x) == 0}
-    weights = acting_weights(checkpoint, 0)
-    return Checkpoint(checkpoint.spec, _one_decoder(checkpoint), weights, served, checkpoint.metrics)
+    return Checkpoint(checkpoint.spec, _one_decoder(checkpoint), acting_weights(policy, 0), served, checkpoint.metrics)
 
 
 @torch.no_grad()
@@ -65,11 +60,8 @@ def _one_decoder(checkpoint: Checkpoint) -> ModelConfig:
     return dataclasses.replace(checkpoint.model_config, decoders=(), own_encoders=False)
 
 
-def acting_weights(checkpoint: Checkpoint, number: int) -> dict[str, torch.Tensor]:
-    """Return the weights that act for the instructions of a decoder, under the names of the first one."""
-    others: tuple[str, ...] = (*CHOICE, "decoders.")
-    if number > 0:
-        others += DECODING + (OWN if checkpoint.model_config.own_encoders else ())
-    kept = {name: x for name, x in checkpoint.state_dict.items() if not name.startswith(others)}
-    prefix = f"decoders.{number - 1}."
-    return kept | {name.removeprefix(prefix): x for name, x in checkpoint.state_dict.items() if name.startswith(prefix)}
+def acting_weights(policy: Policy, number: int) -> dict[str, torch.Tensor]:
+    """Return the weights that act for the instructions of a decoder, under the names of a network without others."""
+    own = policy.decoder_state(number, policy.config.own_encoders)
+    others = ("decoders.", "decoder_texts")  # the latter only choose
+    return {name: x for name, x in policy.state_dict().items() if not name.startswith(others)} | own

@@ -67,8 +67,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, half_decoders: bool = Fa
     after the first are rounded to half precision, which halves their part of the file.
 
     Raises:
-        CheckpointError: `path` exists and is not a checkpoint, the weights do not fit the spec or are not finite, or
-            the directory cannot be written.
+        CheckpointError: `path` exists and is not a checkpoint, the weights do not fit the spec, are not finite or are
+            beyond half precision, or the directory cannot be written.
     """
     path = Path(path)
     if path.exists() and not (path / SUMS).is_file():

@@ -78,16 +78,16 @@ def optimize_for_inference(policy: Policy, dtype: torch.dtype = torch.float32, b
     """
     policy.eval()
     policy.text = CachedLayer(policy.text)
+    image_encoders = [encoders.image_encoders for encoders in policy.encoder_sets()]
     if backend == "openvino":
         from m2distill_policy.models.openvino_encoder import OpenVinoEncoder
 
-        for encoders in (found.image_encoders for found in policy.encoder_sets()):
+        for encoders in image_encoders:
             for i, camera in enumerate(policy.spec.cameras):
                 encoder = cast(ImageEncoder, encoders[i])
                 encoders[i] = OpenVinoEncoder(encoder, camera.height, camera.width, policy.spec.text_width, dtype)
         return policy
-    every = itertools.chain.from_iterable(found.image_encoders for found in policy.encoder_sets())
-    for encoder in cast(Iterable[ImageEncoder], every):
+    for encoder in cast(Iterable[ImageEncoder], itertools.chain(*image_encoders)):
         fold_batch_norms(encoder)
         pack_convolutions(encoder, dtype)
         for block in cast(Iterable[FilmBlock], encoder.blocks):

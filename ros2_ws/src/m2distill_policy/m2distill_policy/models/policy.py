@@ -82,7 +82,7 @@ class Policy(nn.Module):
         Only the convolutions follow the caller's autocast: they are nearly all of the cost, and the other layers are
         sensitive to rounding.
         """
-        return self.encode_other(batch) | self.encode_images(batch)
+        return self._encode_text(batch) | self._by_decoder(batch, None, self._encode_sensors)
 
     def encode_images(self, batch: Batch, decoder: int | None = None) -> dict[str, Tensor]:
         """Return the tokens of the views by camera, each (B, T, D).
@@ -96,10 +96,7 @@ class Policy(nn.Module):
 
         Where decoders have encoders of their own, they are those of each instruction's decoder, or of `decoder`.
         """
-        steps = batch["joint"].shape[1]
-        with torch.autocast(batch["joint"].device.type, enabled=False):
-            text = self.text(batch["text"])[:, None].expand(-1, steps, -1)
-            return {"text": text} | self._by_decoder(batch, decoder, self._encode_arm)
+        return self._encode_text(batch) | self._by_decoder(batch, decoder, self._encode_arm)
 
     def _by_decoder(
         self, batch: Batch, decoder: int | None, encode: Callable[[Encoders, Batch], dict[str, Tensor]]
@@ -116,6 +113,13 @@ class Policy(nn.Module):
         found = [encode(sets[number], batch) for number in numbers]
         return dict(zip(found[0], choose([tuple(x.values()) for x in found], numbers, decoder_B), strict=True))
 
+    def _encode_text(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(batch["text"].device.type, enabled=False):
+            return {"text": self.text(batch["text"])[:, None].expand(-1, batch["joint"].shape[1], -1)}
+
+    def _encode_sensors(self, encoders: Encoders, batch: Batch) -> dict[str, Tensor]:
+        return self._encode_arm(encoders, batch) | self._encode_images(encoders, batch)
+
     def _encode_images(self, encoders: Encoders, batch: Batch) -> dict[str, Tensor]:
         return {
             camera.name: encoder(batch["images"][camera.name], batch["text"])
@@ -123,8 +127,9 @@ class Policy(nn.Module):
         }
 
     def _encode_arm(self, encoders: Encoders, batch: Batch) -> dict[str, Tensor]:
-        gripper = batch["gripper"] * self.config.gripper_gain
-        return {"joint": encoders.joint(batch["joint"]), "gripper": encoders.gripper(gripper)}
+        with torch.autocast(batch["joint"].device.type, enabled=False):
+            gripper = batch["gripper"] * self.config.gripper_gain
+            return {"joint": encoders.joint(batch["joint"]), "gripper": encoders.gripper(gripper)}
 
     def encoder_sets(self) -> list[Encoders]:
         """Return the encoders of all decoders, or the one set that serves them all."""
@@ -195,7 +200,7 @@ class Policy(nn.Module):
         config = dataclasses.replace(self.config, decoders=(*counts, len(new_RL)), own_encoders=own_encoders)
         decoder = Decoder(config, self.spec).to(new.device)
         decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decoder.load_state_dict(self._decoder_state(source, own_encoders))
+        decoder.load_state_dict(self.decoder_state(source, own_encoders))
         self.decoders = nn.ModuleList([*(self.decoders if self.config.decoders else []), decoder.train(self.training)])
         self.register_buffer("decoder_texts", torch.cat([known, new]))
         self.config = config
@@ -204,7 +209,8 @@ class Policy(nn.Module):
     def _text_tokens(self, embeddings_RL: Tensor) -> Tensor:
         return self.text(embeddings_RL.to(self.head.mean.weight))
 
-    def _decoder_state(self, number: int, own_encoders: bool) -> dict[str, Tensor]:
+    def decoder_state(self, number: int, own_encoders: bool) -> dict[str, Tensor]:
+        """Return the weights of a decoder by the names that `Decoder` gives them, with or without encoders."""
         if number > 0:
             return self.decoders[number - 1].state_dict()
         parts: dict[str, nn.Module] = {"transformer": self.transformer, "head": self.head}

@@ -7,6 +7,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import dataclasses
 import importlib.util
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -244,6 +245,31 @@ def test_the_page_of_results_is_written_from_the_figures(results_script):
     assert results_script.page(text) == text, "run python scripts/results.py and commit docs/results.md"
     plans = {path.stem for path in results_script.RESULTS.glob("*.yaml")}
     assert {found[1] for found in results_script.SECTION.finditer(text)} == plans and "plan" in plans
+
+
+def test_a_plan_of_several_suites_has_a_part_for_each(results_script, tmp_path, monkeypatch):
+    """The figures of one suite, taken for two: of the second, no run has ended yet."""
+    study, results, images = (tmp_path / name for name in ("study", "results", "images"))
+    shutil.copytree(results_script.RESULTS / "decoders", study / "libero_object")
+    (study / "libero_goal").mkdir()
+    shutil.copy(study / "libero_object/study.json", study / "libero_goal")
+    plan = (results_script.RESULTS / "decoders.yaml").read_text()
+    for name, value in (("RESULTS", results), ("IMAGES", images)):
+        value.mkdir()
+        monkeypatch.setattr(results_script, name, value)
+    (results / "both.yaml").write_text(plan.replace("suites:\n", "suites:\n  - libero_goal\n"))
+    taken = results_script.take(study, results / "both")
+    assert "libero_object/er-2" in taken and not any("goal" in name for name in taken)
+    assert results_script.take(study, results / "both") == []
+    results_script.draw("both")
+    assert [path.name for path in images.iterdir()] == ["results_both_libero_object.svg"]
+    text = results_script.section("both")
+    assert text.startswith(f"{len(taken)} of 36 runs have ended.")
+    assert "**LIBERO-GOAL**\n\nNo run has ended." in text and "(images/results_both_libero_object.svg)" in text
+    assert "\n| after 2 | 78, 98 | " in text  # er and the other seeds, means over the seeds
+    monkeypatch.setattr(results_script, "MOST_COLUMNS", 4)
+    text = results_script.section("both")
+    assert "\n| after 2 | 88 | " in text and "\n| each task after 5 | " in text
 
 
 def test_variants_are_known_by_their_folders(tmp_path):

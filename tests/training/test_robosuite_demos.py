@@ -1,5 +1,6 @@
 """robosuite's human demonstrations, from its wheel to a policy in closed loop."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,6 +11,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 import h5py
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from m2distill_policy.errors import DataError
 from m2distill_sim import lift
@@ -19,7 +21,8 @@ from m2distill_training.cli import main
 from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import evaluate_run
-from m2distill_training.experiments.robosuite_demos import STEADY_M, STEADY_RAD, read_recordings
+from m2distill_training.experiments.moved_demos import STEADY_M, STEADY_RAD, HandPath, Pose, moved
+from m2distill_training.experiments.robosuite_demos import import_lift, read_recordings
 from m2distill_training.presets import debug
 
 pytestmark = pytest.mark.sim
@@ -58,6 +61,62 @@ def test_the_file_is_liberos_format_and_states_where_it_is_from(imported):
         demos = list(file.demos())
     with h5py.File(imported) as file:  # seen before the action: nothing is shifted
         assert [len(demo.action) for demo in demos] == [len(demo["actions"]) for demo in file["data"].values()]
+
+
+def test_a_path_moves_with_the_object_and_begins_at_the_hand():
+    """A quarter of a turn and 10 degrees more look like 10 degrees; the turn is about the object."""
+    turn = Rotation.from_euler("z", 10, degrees=True)
+    before = Pose(np.array([0.1, 0.0, 0.8]), Rotation.from_euler("z", 30, degrees=True))
+    now = Pose(np.array([0.0, 0.2, 0.8]), Rotation.from_euler("z", 130, degrees=True))
+    way = np.linspace([0.2, 0.0, 1.0], [0.1, 0.0, 0.8], 11)
+    path = HandPath(
+        way, Rotation.from_euler("x", np.full((11, 1), 180.0), degrees=True), np.array([-1.0] * 8 + [1.0] * 2)
+    )
+    hand = Pose(np.array([0.15, 0.1, 1.1]), Rotation.from_euler("y", 180, degrees=True))
+    found = moved(path, before, now, hand)
+    np.testing.assert_allclose(found.positions[0], hand.position, atol=1e-12)
+    assert (found.orientations[0] * hand.orientation.inv()).magnitude() < 1e-9
+    expected = turn.apply(way - before.position) + now.position
+    np.testing.assert_allclose(found.positions[6:], expected[6:], atol=1e-12)  # 0.7 of the way to the grasp is 5.6
+    assert (found.orientations[6:] * (turn * path.orientations[6:]).inv()).magnitude().max() < 1e-9
+    assert np.abs(np.diff(found.positions, axis=0)).max() < 0.05 and path.grasp == 8
+
+
+def test_demonstrations_are_generated_at_other_placements(imported, env, tmp_path):
+    files = []
+    for name, number, seed in (("one", "2", "0"), ("again", "1", "0"), ("other", "1", "1")):
+        arguments = [str(tmp_path / name), "--image-size-px", "16", "--generate", number, "--seed", seed]
+        assert main.run(["import", "robosuite-demos", *arguments]) == 0
+        files.append(tmp_path / name / "lift_demo.hdf5")
+    with contextlib.ExitStack() as stack:
+        human, one, again, other = (stack.enter_context(h5py.File(path))["data"] for path in (imported, *files))
+        names = json.loads(one.attrs["source_demos"])
+        assert names[:3] == ["demo_1", "demo_2", "demo_3"]
+        assert len(names) == 5 and all(", moved, attempt " in name for name in names[3:])
+        for demo in human:
+            np.testing.assert_array_equal(one[demo]["actions"], human[demo]["actions"])
+        env.set_cube((lift.CUBE_HALF_M,) * 3)
+        for demo in ("demo_3", "demo_4"):
+            found = one[demo]
+            assert {*human["demo_0"]} | {"disturbances"} == {*found}
+            assert np.abs(found["actions"]).max() <= 1 and np.abs(found["disturbances"]).max() > 0.1
+            env.reset(found["states"][0], settle_steps=0)
+            for action, added in zip(found["actions"], found["disturbances"], strict=True):
+                env.step(action + added, render=False)
+            assert env.success()
+        np.testing.assert_array_equal(one["demo_3/actions"], again["demo_3/actions"])
+        cubes = [demo["states"][0][10:12] for demo in (one["demo_3"], one["demo_4"], other["demo_3"])]
+        assert len({tuple(cube) for cube in cubes}) == 3
+
+
+def test_motions_that_do_not_lift_the_cube_generate_nothing(tmp_path):
+    copy = shutil.copy(SOURCE, tmp_path / "demo.hdf5")
+    with h5py.File(copy, "a") as file:
+        for demo in file["data"].values():
+            demo["actions"][:, 6] = -1.0  # the fingers never close
+    with pytest.raises(DataError, match="0 of 5 attempts lifted the cube along moved motions, expected 1"):
+        import_lift(tmp_path / "out", copy, 16, generate=1)
+    assert not list((tmp_path / "out").glob("*.hdf5"))
 
 
 def test_observations_are_those_of_the_recorded_states(imported, env):
@@ -128,6 +187,4 @@ def test_a_recording_of_something_else_is_rejected(change, said, tmp_path):
     with h5py.File(copy, "a") as file:
         change(file["data"])
     with pytest.raises(DataError, match=said):
-        from m2distill_training.experiments.robosuite_demos import import_lift
-
         import_lift(tmp_path / "out", copy, 16)

@@ -3,10 +3,12 @@
 robosuite recorded the simulator's states at 20 Hz and the keyboard's commands: single steps of full deflection, with
 nothing in nine steps of ten, from which a policy would learn to wait. The file made here keeps the states and derives
 the actions from their motion: at every step in which the hand or the fingers move, it stores the OSC_POSE action that
-would continue this motion. Images are rendered from the states, each before its action.
+would continue this motion. Images are rendered from the states, each before its action. More demonstrations can be
+generated from these (moved_demos.py).
 """
 
 import hashlib
+import itertools
 import json
 import re
 import tempfile
@@ -16,10 +18,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from m2distill_policy.cameras import square_sizes
-from m2distill_policy.errors import DataError, UserError
+from m2distill_policy.errors import DataError, UserError, require_at_least
 from m2distill_policy.utils.files import folder_in_use
 from m2distill_sim import lift
 from m2distill_sim.arm_env import SimObservation
@@ -27,11 +28,11 @@ from m2distill_sim.libero_writer import SimulatedEpisode, observation_datasets, 
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
 from m2distill_training.data.libero.hdf5_checks import member, reading
+from m2distill_training.experiments.moved_demos import HandPath, Pose, attempt, cube_pose, path_of
 
 STATE_WIDTH = 32  # time, 16 positions, 15 velocities
 STILL_M, FINGERS_STILL_M = 3e-4, 1e-4  # motion in a step below which hand and fingers rest
-STEADY_M, STEADY_RAD = 0.0127, 0.115  # how far a lasting action of 1 moves and turns the hand in a step; measured
-SMOOTH_STEPS = 5  # a key press is a jerk, and its mean over so many steps is the motion it was meant for
+MAX_ATTEMPTS = 5  # for each demonstration to be generated
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,95 @@ class Recording:
     model_xml: str
 
 
-def import_lift(out: Path, source: Path | None = None, size_px: int = 128) -> Path:
+def import_lift(out: Path, source: Path | None = None, size_px: int = 128, generate: int = 0, seed: int = 0) -> Path:
     """Write `lift_demo.hdf5` in the folder `out` and return its path.
 
-    The source is robosuite's `demo.hdf5`, by default that of its wheel. Raises DataError for a file of another task,
-    robot or controller, and for actions that are not finite or out of range.
+    Args:
+        out: a folder.
+        source: robosuite's `demo.hdf5`; None: that of its wheel.
+        size_px: side of the images.
+        generate: demonstrations to be generated from the recorded ones, which follow these in the file.
+        seed: of the placements and disturbances of generated ones.
+
+    Raises:
+        DataError: a file of another task, robot or controller, actions that are not finite or out of range, or motions
+            that lift the cube too seldom when they are moved.
+        UserError: an argument is out of range.
     """
     if not 16 <= size_px <= 1024:
         raise UserError(f"image_size_px is {size_px}, allowed 16 to 1024")
+    require_at_least(0, generate=generate, seed=seed)
     source = source or lift.assets().path / "demonstrations" / "lift" / "demo.hdf5"
     task = find_task(lift.SUITE, lift.NAME)
     path = out / f"{task.name}_demo.hdf5"
     recordings = list(read_recordings(source))
-    origin = {
-        "source": "robosuite, human demonstrations by keyboard",
-        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "size_px": str(size_px),
-        "source_demos": json.dumps([recording.name for recording in recordings]),
-    }
+    if not recordings:
+        raise DataError(f"{source} has no demonstrations")
     with (
         folder_in_use(out),
         LiftEnv(square_sizes(size_px)) as env,
         tempfile.TemporaryDirectory(prefix=".lift-", dir=out) as folder,
     ):
         files: list[Path] = []
-        for recording in recordings:
+        names: list[str] = []
+        episodes = itertools.chain(
+            ((recording.name, replay(env, recording)) for recording in recordings),
+            generated(env, recordings, generate, seed),
+        )
+        for name, episode in episodes:
             files.append(Path(folder) / f"{len(files)}.hdf5")
-            store_demo(files[-1], replay(env, recording))
+            store_demo(files[-1], episode)
+            names.append(name)
+        origin = {
+            "source": "robosuite, human demonstrations by keyboard",
+            "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+            "size_px": str(size_px),
+            "source_demos": json.dumps(names),
+        }
         write_task(path, task, files, env.assets.label, False, origin)
     return path
+
+
+def generated(
+    env: LiftEnv, recordings: list[Recording], number: int, seed: int
+) -> Iterator[tuple[str, SimulatedEpisode]]:
+    """Yield name and episode of demonstrations at new placements, from each recording in turn.
+
+    Raises DataError if too few attempts succeed.
+    """
+    paths = [recorded_path(env, recording) for recording in recordings] if number else []
+    env.set_cube((lift.CUBE_HALF_M,) * 3)
+    found = 0
+    for number_of_attempt in range(MAX_ATTEMPTS * number):
+        which = number_of_attempt % len(recordings)
+        episode = attempt(env, *paths[which], np.random.default_rng([seed, number_of_attempt]))
+        if episode is not None:
+            found += 1
+            yield f"{recordings[which].name}, moved, attempt {number_of_attempt}", episode
+        if found == number:
+            return
+    if found < number:
+        raise DataError(
+            f"{found} of {MAX_ATTEMPTS * number} attempts lifted the cube along moved motions, expected {number}; the "
+            "recordings hold motions that do not lift it"
+        )
+
+
+def recorded_path(env: LiftEnv, recording: Recording) -> tuple[HandPath, Pose]:
+    """Return the path of the hand where something moves, and the pose of the cube at its beginning."""
+    seen, kept = _seen(env, recording)
+    env.show(recording.states[0])
+    return path_of([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept]), cube_pose(env)
+
+
+def _seen(env: LiftEnv, recording: Recording) -> tuple[list[SimObservation], np.ndarray]:
+    """Return what is seen at each recorded state, without images, and after which of them something moves."""
+    env.set_cube(recording.cube_half_m)
+    seen = []
+    for state in recording.states:
+        env.show(state)
+        seen.append(env.observe(render=False))
+    return seen, moving(seen)
 
 
 def read_recordings(source: Path) -> Iterator[Recording]:
@@ -119,13 +180,8 @@ def _read(source: Path, name: str, data: h5py.Group) -> Recording:
 
 def replay(env: LiftEnv, recording: Recording) -> SimulatedEpisode:
     """The moments of the recording in which something moves, with images and derived actions."""
-    env.set_cube(recording.cube_half_m)
-    seen = []
-    for state in recording.states:
-        env.show(state)
-        seen.append(env.observe(render=False))
-    kept = moving(seen)
-    actions = derive_actions([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept])
+    seen, kept = _seen(env, recording)
+    actions = path_of([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept]).actions()
     if not np.isfinite(actions).all() or np.abs(actions).max() > 1:
         raise DataError(
             f"{recording.name}: derived actions reach {np.abs(actions).max():.3g}, allowed -1 to 1; this "
@@ -149,18 +205,3 @@ def moving(seen: list[SimObservation]) -> np.ndarray:
     hand = np.linalg.norm(np.diff([o.ee_pos for o in seen], axis=0), axis=1)
     fingers = np.abs(np.diff([o.gripper_positions for o in seen], axis=0)).max(1)
     return np.flatnonzero((hand > STILL_M) | (fingers > FINGERS_STILL_M))
-
-
-def derive_actions(seen: list[SimObservation], gripper: np.ndarray) -> np.ndarray:
-    """T + 1 observations and the fingers' command (T,) -> (T, 7) float64: from each to the next."""
-    turned = Rotation.from_quat([o.ee_quat_xyzw for o in seen])
-    motion = np.hstack(
-        [
-            np.diff([o.ee_pos for o in seen], axis=0) / STEADY_M,
-            (turned[1:] * turned[:-1].inv()).as_rotvec() / STEADY_RAD,
-        ]
-    )  # (T, 6)
-    side = SMOOTH_STEPS // 2
-    padded = np.pad(motion, ((side, side), (0, 0)), mode="edge")
-    smooth = np.mean([padded[k : k + len(motion)] for k in range(SMOOTH_STEPS)], axis=0)
-    return np.column_stack([smooth, gripper])

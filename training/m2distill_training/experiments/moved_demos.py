@@ -22,7 +22,7 @@ from m2distill_sim.lift_env import LiftEnv
 STEADY_M, STEADY_RAD = 0.0127, 0.115  # how far a lasting action of 1 moves and turns the hand in a step; measured
 SMOOTH_STEPS = 5  # a key press is a jerk, and its mean over so many steps is the motion it was meant for
 GAIN_PER_M, GAIN_PER_RAD = 20.0, 0.8  # action for each metre and radian beside the path, as of the scripted experts
-WAIT_M = 0.02  # beside the path, at which the hand returns to it before it goes on
+WAIT_M = 0.02  # beside the path, at which the hand returns to it before it continues
 FADE = 0.7  # part of the way to the grasp over which the distance to the moved path fades out
 GRASP_STEPS = (5, 8)  # before and after the fingers' command to close
 LINGER_STEPS, MAX_STEPS = 6, 400  # at the end of the path; of an attempt
@@ -39,7 +39,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class HandPath:
-    """T + 1 poses of the hand, and what the fingers are told before each of the T motions between them."""
+    """T + 1 poses of the hand, and the command to the fingers before each of the T motions between them."""
 
     positions: np.ndarray  # (T + 1, 3) m
     orientations: Rotation  # T + 1
@@ -47,7 +47,7 @@ class HandPath:
 
     @property
     def grasp(self) -> int:
-        """Return the first step at which the fingers are told to close; T if there is none."""
+        """Return the first step with the command to close the fingers; T if there is none."""
         return int(np.argmax(np.append(self.gripper, 1.0) > 0))
 
     def actions(self) -> np.ndarray:

@@ -266,10 +266,10 @@ def test_a_plan_of_several_suites_has_a_part_for_each(results_script, tmp_path, 
     text = results_script.section("both")
     assert text.startswith(f"{len(taken)} of 36 runs have ended.")
     assert "**LIBERO-GOAL**\n\nNo run has ended." in text and "(images/results_both_libero_object.svg)" in text
-    assert "\n| after 2 | 78, 98 | " in text  # er and the other seeds, means over the seeds
+    assert "\n| after 2 | 82, 98 | " in text  # of er: means over the six seeds
     monkeypatch.setattr(results_script, "MOST_COLUMNS", 4)
     text = results_script.section("both")
-    assert "\n| after 2 | 88 | " in text and "\n| each task after 5 | " in text
+    assert "\n| after 2 | 90 | " in text and "\n| each task after 5 | " in text
 
 
 def test_variants_are_known_by_their_folders(tmp_path):

@@ -21,7 +21,7 @@ from m2distill_training.cli import main
 from m2distill_training.data.libero.reader import open_libero
 from m2distill_training.engine.train import train
 from m2distill_training.evaluation.evaluate import evaluate_run
-from m2distill_training.experiments.moved_demos import STEADY_M, STEADY_RAD, HandPath, Pose, moved
+from m2distill_training.experiments.moved_demos import STEADY_M, STEADY_RAD, HandPath, Pose, faster, moved
 from m2distill_training.experiments.robosuite_demos import import_lift, read_recordings
 from m2distill_training.presets import debug
 
@@ -82,6 +82,19 @@ def test_a_path_moves_with_the_object_and_begins_at_the_hand():
     assert np.abs(np.diff(found.positions, axis=0)).max() < 0.05 and path.grasp == 8
 
 
+def test_the_way_to_the_grasp_is_taken_faster():
+    """Of 30 steps to the grasp, 25 take 10; the grasp and what follows keep their time."""
+    way = np.linspace([0.0, 0.0, 1.3], [0.0, 0.3, 1.0], 36)
+    turns = Rotation.from_euler("z", np.linspace(0, 70, 36)[:, None], degrees=True)
+    path = HandPath(way, turns, np.array([-1.0] * 30 + [1.0] * 5))
+    found = faster(path, 2.5)
+    assert (len(found.gripper), found.grasp) == (20, 15)
+    np.testing.assert_allclose(found.positions[10:], way[25:], atol=1e-12)
+    np.testing.assert_allclose(found.positions[:11], np.linspace(way[0], way[25], 11), atol=1e-12)
+    assert (found.orientations[5] * Rotation.from_euler("z", -25, degrees=True)).magnitude() < 1e-9
+    np.testing.assert_array_equal(found.gripper, [-1.0] * 15 + [1.0] * 5)
+
+
 def test_demonstrations_are_generated_at_other_placements(imported, env, tmp_path):
     files = []
     for name, number, seed in (("one", "2", "0"), ("again", "1", "0"), ("other", "1", "1")):
@@ -114,7 +127,7 @@ def test_motions_that_do_not_lift_the_cube_generate_nothing(tmp_path):
     with h5py.File(copy, "a") as file:
         for demo in file["data"].values():
             demo["actions"][:, 6] = -1.0  # the fingers never close
-    with pytest.raises(DataError, match="0 of 5 attempts lifted the cube along moved motions, expected 1"):
+    with pytest.raises(DataError, match="0 of 8 attempts lifted the cube along moved motions, expected 1"):
         import_lift(tmp_path / "out", copy, 16, generate=1)
     assert not list((tmp_path / "out").glob("*.hdf5"))
 

@@ -4,6 +4,7 @@ The idea is that of MimicGen (Mandlekar et al., "MimicGen: A Data Generation Sys
 Human Demonstrations", CoRL 2023): what the hand does to an object is the same relative to the object, wherever it lies.
 Ours differs in the way there. MimicGen adds a straight line from the hand to the first moved pose; here the distance
 between the two fades out over the first part of the path, so that the shape of a person's motion remains.
+The way to the grasp is taken faster than by a person at a keyboard, who moves the hand at a fifth of its speed.
 
 The path is followed under the disturbances of scripted experts, and the recorded action is the one that returns to it
 (DART). Attempts that end without success are not kept.
@@ -12,7 +13,7 @@ The path is followed under the disturbances of scripted experts, and the recorde
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation, Slerp
 
 from m2distill_sim.arm_env import SimObservation
 from m2distill_sim.experts.noise import Disturbance
@@ -22,7 +23,9 @@ from m2distill_sim.lift_env import LiftEnv
 STEADY_M, STEADY_RAD = 0.0127, 0.115  # how far a lasting action of 1 moves and turns the hand in a step; measured
 SMOOTH_STEPS = 5  # a key press is a jerk, and its mean over so many steps is the motion it was meant for
 GAIN_PER_M, GAIN_PER_RAD = 20.0, 0.8  # action for each metre and radian beside the path, as of the scripted experts
-WAIT_M = 0.02  # beside the path, at which the hand returns to it before it continues
+ASIDE_M, ASIDE_AT_GRASP_M = 0.02, 0.01  # beside the path, at which the hand returns to it before it continues
+WAIT_STEPS = 10  # at most, for one step of the path: contact may keep the hand from it
+FASTER = 1.8  # than recorded, on the way to the grasp
 FADE = 0.7  # part of the way to the grasp over which the distance to the moved path fades out
 GRASP_STEPS = (5, 8)  # before and after the fingers' command to close
 LINGER_STEPS, MAX_STEPS = 6, 400  # at the end of the path; of an attempt
@@ -65,6 +68,16 @@ def path_of(seen: list[SimObservation], gripper: np.ndarray) -> HandPath:
     return HandPath(
         np.array([o.ee_pos for o in seen]), Rotation.from_quat([o.ee_quat_xyzw for o in seen]), np.asarray(gripper)
     )
+
+
+def faster(path: HandPath, factor: float = FASTER) -> HandPath:
+    """Return the path with the way to the grasp taken faster. The last steps before it keep their speed."""
+    last = len(path.gripper)
+    slow = max(0, path.grasp - GRASP_STEPS[0])
+    times = np.concatenate([np.linspace(0, slow, round(slow / factor), endpoint=False), np.arange(slow, last + 1)])
+    positions = [np.interp(times, np.arange(last + 1), axis) for axis in path.positions.T]
+    orientations = Slerp(np.arange(last + 1), path.orientations)(times)
+    return HandPath(np.stack(positions, axis=1), orientations, path.gripper[times[:-1].astype(int)])
 
 
 def moved(path: HandPath, before: Pose, now: Pose, hand: Pose) -> HandPath:
@@ -121,19 +134,22 @@ def _follow(env: LiftEnv, path: HandPath, disturbance: Disturbance) -> list[tupl
     """Move the hand along the path; return the action and the disturbance of each step."""
     motions, end = path.actions(), len(path.gripper)
     steps: list[tuple[np.ndarray, np.ndarray]] = []
-    step = 0  # of the path
+    step, waited = 0, 0  # step of the path
     while step < end + LINGER_STEPS and len(steps) < MAX_STEPS:
         at = min(step, end)
         hand = hand_pose(env.observe(render=False))
         aside = path.positions[at] - hand.position
         turned = (path.orientations[at] * hand.orientation.inv()).as_rotvec()
         motion = np.concatenate([GAIN_PER_M * aside, GAIN_PER_RAD * turned])
-        if at < end:
+        allowed = ASIDE_M if step < path.grasp - GRASP_STEPS[0] else ASIDE_AT_GRASP_M
+        on_path = bool(np.linalg.norm(aside) < allowed) or step > path.grasp or waited == WAIT_STEPS
+        waited = 0 if on_path else waited + 1
+        if on_path and at < end:
             motion += motions[at, :6]
         action = np.append(np.clip(motion, -1.0, 1.0), path.gripper[min(at, end - 1)])
         steps.append((action, disturbance.step(_phase(step, path.grasp), action)))
         env.step(np.add(*steps[-1]), render=False)
-        step += bool(np.linalg.norm(aside) < WAIT_M or step > path.grasp)
+        step += on_path
     return steps
 
 

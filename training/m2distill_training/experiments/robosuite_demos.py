@@ -28,11 +28,11 @@ from m2distill_sim.libero_writer import SimulatedEpisode, observation_datasets, 
 from m2distill_sim.lift_env import LiftEnv
 from m2distill_sim.suites import find_task
 from m2distill_training.data.libero.hdf5_checks import member, reading
-from m2distill_training.experiments.moved_demos import HandPath, Pose, attempt, cube_pose, path_of
+from m2distill_training.experiments.moved_demos import HandPath, Pose, attempt, cube_pose, faster, path_of
 
 STATE_WIDTH = 32  # time, 16 positions, 15 velocities
 STILL_M, FINGERS_STILL_M = 3e-4, 1e-4  # motion in a step below which hand and fingers rest
-MAX_ATTEMPTS = 5  # for each demonstration to be generated
+MAX_ATTEMPTS = 8  # for each demonstration to be generated
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,11 @@ def generated(
 
 
 def recorded_path(env: LiftEnv, recording: Recording) -> tuple[HandPath, Pose]:
-    """Return the path of the hand where something moves, and the pose of the cube at its beginning."""
+    """Return the path of the hand where something moves, with a faster way to the grasp, and the cube's first pose."""
     seen, kept = _seen(env, recording)
     env.show(recording.states[0])
-    return path_of([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept]), cube_pose(env)
+    path = path_of([seen[i] for i in (*kept, len(seen) - 1)], recording.gripper[kept])
+    return faster(path), cube_pose(env)
 
 
 def _seen(env: LiftEnv, recording: Recording) -> tuple[list[SimObservation], np.ndarray]:

@@ -193,6 +193,10 @@ def test_they_are_a_step_of_a_run_and_its_task_is_evaluated(imported, libero_fil
             lambda data: data["demo_3/states"].__setitem__((slice(100, None, 2), slice(1, 8)), 0.5),
             "demo_3: derived actions reach .*allowed -1 to 1",
         ),
+        (
+            lambda data: data["demo_1/states"].__setitem__(slice(None), data["demo_1/states"][0]),
+            "demo_1: neither the hand nor the fingers move",
+        ),
     ],
 )
 def test_a_recording_of_something_else_is_rejected(change, said, tmp_path):

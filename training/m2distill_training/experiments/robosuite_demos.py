@@ -129,13 +129,19 @@ def recorded_path(env: LiftEnv, recording: Recording) -> tuple[HandPath, Pose]:
 
 
 def _seen(env: LiftEnv, recording: Recording) -> tuple[list[SimObservation], np.ndarray]:
-    """Return what is seen at each recorded state, without images, and after which of them something moves."""
+    """Return what is seen at each recorded state, without images, and after which of them something moves.
+
+    Raises DataError if nothing does.
+    """
     env.set_cube(recording.cube_half_m)
     seen = []
     for state in recording.states:
         env.show(state)
         seen.append(env.observe(render=False))
-    return seen, moving(seen)
+    kept = moving(seen)
+    if not len(kept):
+        raise DataError(f"{recording.name}: neither the hand nor the fingers move")
+    return seen, kept
 
 
 def read_recordings(source: Path) -> Iterator[Recording]:

@@ -124,10 +124,7 @@ def attempt(env: LiftEnv, path: HandPath, before: Pose, rng: np.random.Generator
     for action, added in steps:
         rows.append({"actions": action, "disturbances": added, "states": env.state(), **observation_datasets(seen)})
         seen = env.step(action + added)
-    last = np.zeros(len(rows), np.uint8)
-    last[-1] = 1
-    datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return SimulatedEpisode(datasets | {"rewards": last, "dones": last}, env.model_xml())
+    return SimulatedEpisode.of_rows(rows, env.model_xml())
 
 
 def _follow(env: LiftEnv, path: HandPath, disturbance: Disturbance) -> list[tuple[np.ndarray, np.ndarray]]:

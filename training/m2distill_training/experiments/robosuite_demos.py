@@ -102,7 +102,9 @@ def generated(
 
     Raises DataError if too few attempts succeed.
     """
-    paths = [recorded_path(env, recording) for recording in recordings] if number else []
+    if number == 0:
+        return
+    paths = [recorded_path(env, recording) for recording in recordings]
     env.set_cube((lift.CUBE_HALF_M,) * 3)
     found = 0
     for number_of_attempt in range(MAX_ATTEMPTS * number):
@@ -113,11 +115,10 @@ def generated(
             yield f"{recordings[which].name}, moved, attempt {number_of_attempt}", episode
         if found == number:
             return
-    if found < number:
-        raise DataError(
-            f"{found} of {MAX_ATTEMPTS * number} attempts lifted the cube along moved motions, expected {number}; the "
-            "recordings hold motions that do not lift it"
-        )
+    raise DataError(
+        f"{found} of {MAX_ATTEMPTS * number} attempts lifted the cube along moved motions, expected {number}; the "
+        "recordings hold motions that do not lift it"
+    )
 
 
 def recorded_path(env: LiftEnv, recording: Recording) -> tuple[HandPath, Pose]:
@@ -195,16 +196,10 @@ def replay(env: LiftEnv, recording: Recording) -> SimulatedEpisode:
             "is no motion that the controller made"
         )
     rows = []
-    for i in kept:
+    for i, action in zip(kept, actions, strict=True):
         env.show(recording.states[i])
-        rows.append(observation_datasets(env.observe()))
-    last = np.zeros(len(kept), np.uint8)
-    last[-1] = 1
-    datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    return SimulatedEpisode(
-        {"actions": actions, "states": recording.states[kept], "rewards": last, "dones": last, **datasets},
-        recording.model_xml,
-    )
+        rows.append({"actions": action, "states": recording.states[i], **observation_datasets(env.observe())})
+    return SimulatedEpisode.of_rows(rows, recording.model_xml)
 
 
 def moving(seen: list[SimObservation]) -> np.ndarray:

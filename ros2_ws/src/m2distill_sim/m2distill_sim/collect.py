@@ -85,10 +85,7 @@ def record_attempt(
     for intent, added in steps:
         row = {"actions": intent, "disturbances": added, "states": env.state()}
         rows.append(row | observation_datasets(env.step(intent + added), cameras))
-    datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    last = np.zeros(len(rows), np.uint8)
-    last[-1] = 1
-    return SimulatedEpisode(datasets | {"rewards": last, "dones": last}, env.model_xml())
+    return SimulatedEpisode.of_rows(rows, env.model_xml())
 
 
 def _reset_attempt(env: LiberoEnv, seed: int, attempt: int) -> np.random.Generator:

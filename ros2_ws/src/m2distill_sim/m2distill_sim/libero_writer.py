@@ -31,6 +31,14 @@ class SimulatedEpisode:
     datasets: dict[str, np.ndarray]
     model_xml: str
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict[str, np.ndarray]], model_xml: str) -> "SimulatedEpisode":
+        """Return the episode of these steps, the last of which succeeds."""
+        last = np.zeros(len(rows), np.uint8)
+        last[-1] = 1
+        datasets = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return cls(datasets | {"rewards": last, "dones": last}, model_xml)
+
 
 def observation_datasets(observation: SimObservation, cameras: Sequence[Camera] = CAMERAS) -> dict[str, np.ndarray]:
     """Return one step's datasets besides actions and states; `cameras` state the keys of the images."""

@@ -4,14 +4,14 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from m2distill_policy.bringup.domain import own_domain
-from m2distill_policy.bringup.processes import environment
+from m2distill_policy.bringup.processes import NodeProcesses, environment
 
 sys.path.insert(0, str(Path(__file__).parent))  # for harness.py
 
@@ -39,6 +39,20 @@ from rclpy.node import Node
 from m2distill_policy.checkpoint import Checkpoint, save_checkpoint
 from m2distill_policy.models import Policy, small
 from m2distill_policy.spec import libero_spec
+
+LOG_CHARACTERS = 3000  # of each node in the report of a failed test
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, pytest.TestReport, object]:
+    """Add the ends of the nodes' logs to the report of a failed test."""
+    report = yield
+    if report.failed:
+        values = getattr(item, "funcargs", {}).values()
+        logs = {log for value in values if isinstance(value, NodeProcesses) for log in value.log_dir.glob("*.log")}
+        logs |= {log for value in values if isinstance(value, Path) for log in value.glob("*.log")}
+        report.sections += [(str(log), log.read_text(errors="replace")[-LOG_CHARACTERS:]) for log in sorted(logs)]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -148,6 +148,26 @@ def test_a_drawn_placement_depends_on_the_seed_alone(soup_env):
 
 
 @pytest.mark.parametrize(
+    "place", ["in_the_top_drawer_of_the_wooden_cabinet", "on_the_stove", "on_the_wooden_cabinet", "next_to_the_plate"]
+)
+def test_a_drawn_placement_in_or_on_furniture_is_like_liberos(builtin, place):
+    """Also after episodes with the furniture elsewhere, to which LIBERO's reset adds the new position."""
+    name = f"pick_up_the_black_bowl_{place}_and_place_it_on_the_plate"
+    stored = initial_states("libero_spatial", name)
+    with LiberoEnv("libero_spatial", name, builtin) as env:
+        bodies = [env.object_body(name) for name in env.object_names]
+
+        def positions(state, seed):
+            env.reset(state, seed)
+            return env.data.xpos[bodies].copy()
+
+        liberos = np.array([positions(state, None) for state in stored[:20]])
+        drawn = np.array([positions(None, seed) for seed in range(8)])
+        assert (drawn > liberos.min(axis=0) - 0.04).all() and (drawn < liberos.max(axis=0) + 0.04).all()
+        np.testing.assert_array_equal(positions(None, 3), drawn[3])
+
+
+@pytest.mark.parametrize(
     "action, message",
     [
         (np.zeros(6), "shape (6,), expected (7,)"),

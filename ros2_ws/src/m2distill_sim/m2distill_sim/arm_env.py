@@ -129,6 +129,7 @@ class ArmEnv:
         if initial_state is not None:
             initial_state = _float_array("initial state", initial_state)
             seed = zlib.crc32(initial_state.tobytes()) if seed is None else seed
+        self._before_reset()
         with global_seed(seed):
             self._env.reset()
             jitter = np.random.normal(0.0, ARM_JITTER_RAD, 7)
@@ -238,6 +239,9 @@ class ArmEnv:
         for name, sim_camera in self._sim_cameras.items():
             if sim_camera not in present:
                 raise UserError(f"camera {name}: {unknown_name(f'camera of {self.task.name}', sim_camera, present)}")
+
+    def _before_reset(self) -> None:
+        """Restore what the last episode changed in the model."""
 
     def _after_step(self) -> None:
         """Update what a task tracks besides the simulator's state."""

@@ -89,8 +89,20 @@ class LiberoEnv(ArmEnv):
         body = self.object_body(name)
         return self.data.xpos[body].copy(), self.data.xmat[body].reshape(3, 3).copy()
 
+    def _before_reset(self) -> None:
+        # LIBERO adds a fixture's new position to that of its sites in the model, where it takes the fixture for unmoved
+        for fixture in self._env.fixtures_dict.values():
+            loaded = self._env.model.worldbody.find(f".//body[@name='{fixture.root_body}']")
+            body = self.model.body(fixture.root_body)
+            body.pos = _numbers(loaded.get("pos", "0 0 0"))
+            body.quat = _numbers(loaded.get("quat", "1 0 0 0"))
+
     def _after_step(self) -> None:
         self._env._post_process()  # LIBERO's states of stove and drawers
+
+
+def _numbers(text: str) -> np.ndarray:
+    return np.array(text.split(), float)
 
 
 def wrapped_env(task: Task, assets: AssetSource, size_px: int):

@@ -92,11 +92,11 @@ class NodeProcesses:
         if len(set(names)) < len(names):
             raise ValueError(f"the nodes are {', '.join(names)}, expected every name once, also in other namespaces")
         self._nodes = nodes
-        self._log_dir = Path(log_dir)
+        self.log_dir = Path(log_dir)
         self.environment = {
             **os.environ,
             **environment(),
-            "ROS_LOG_DIR": str(self._log_dir.resolve()),
+            "ROS_LOG_DIR": str(self.log_dir.resolve()),
             "PYTHONUNBUFFERED": "1",
             STARTER_PID: str(os.getpid()),
             **(variables or {}),
@@ -108,7 +108,7 @@ class NodeProcesses:
     def __enter__(self) -> "NodeProcesses":
         check_texts(word for node in self._nodes for word in command_line(node))
         try:
-            self._log_dir.mkdir(parents=True, exist_ok=True)
+            self.log_dir.mkdir(parents=True, exist_ok=True)
             check_ros_variables(self.environment)
             for node in self._nodes:
                 with self.log_path(node.name).open("wb") as log:
@@ -123,7 +123,7 @@ class NodeProcesses:
         except OSError as error:
             self.stop()
             raise UserError(
-                f"the nodes cannot write their logs into {self._log_dir} ({error.strerror}); choose another folder"
+                f"the nodes cannot write their logs into {self.log_dir} ({error.strerror}); choose another folder"
             ) from None
         except BaseException:
             self.stop()
@@ -138,7 +138,7 @@ class NodeProcesses:
         return {name: process.pid for name, process in self._processes.items()}
 
     def log_path(self, name: str) -> Path:
-        return self._log_dir / f"{name}.log"
+        return self.log_dir / f"{name}.log"
 
     def check(self) -> None:
         """Raise UserError with the last line of its log if a node has ended by itself; report an optional one once."""

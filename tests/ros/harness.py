@@ -73,8 +73,9 @@ class Client(Node):
         self.pose_pub = self.create_publisher(PoseStamped, "ee_pose", 5)
         self.success_pub = self.create_publisher(Bool, "sim/success", 10)
         self.instruction_pub = self.create_publisher(String, "instruction", 10)
-        self.change_state = self.create_client(ChangeState, "policy/change_state")
-        self.get_state = self.create_client(GetState, "policy/get_state")
+        self.lifecycle_clients: dict[tuple[type, str], object] = {}
+        self.change_state = self.lifecycle_client(ChangeState, "policy")
+        self.get_state = self.lifecycle_client(GetState, "policy")
         self.policy_parameters = AsyncParameterClient(self, "policy")
         # created early, because a node cannot respond to a client before it has discovered it
         self.triggers = {
@@ -147,26 +148,44 @@ class Client(Node):
         self.wait(future.done, what)
         return future.result()
 
-    def transition(self, transition: int) -> bool:
-        before = self.state()
-        request = ChangeState.Request(transition=Transition(id=transition))
-        answer = self.ask(self.change_state, request, f"transition {transition}", lambda: self.state() == before)
-        return answer.success
+    def transition(self, transition: int, node: str = "policy") -> bool:
+        """Ask for a transition; return whether the state changed, also if the answer was lost."""
+        before, request = self.state(node), ChangeState.Request(transition=Transition(id=transition))
+        changer = self.lifecycle_client(ChangeState, node)
+        self.wait(changer.service_is_ready, f"{node}'s transitions", START_LIMIT_S)
+        asked, begun_s = [changer.call_async(request)], time.monotonic()
 
-    def state(self) -> str:
-        return self.ask(self.get_state, GetState.Request(), "the state").current_state.label
+        def finished() -> bool:
+            if not asked[-1].done() and time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
+                if self.state(node) != before:
+                    return True
+                asked.append(changer.call_async(request))
+            return any(future.done() for future in asked)
 
-    def ask(self, client, request, what: str, still_wanted: Callable[[], bool] = lambda: True):
-        """Return the response of a service, requested again while `still_wanted()`, see `answer_of`."""
+        self.wait(finished, f"transition {transition}", START_LIMIT_S)
+        return next((future.result().success for future in asked if future.done()), True)
+
+    def state(self, node: str = "policy") -> str:
+        return self.ask(self.lifecycle_client(GetState, node), GetState.Request(), "the state").current_state.label
+
+    def lifecycle_client(self, kind: type, node: str):
+        """Return the client of a lifecycle service, created once."""
+        if (kind, node) not in self.lifecycle_clients:
+            name = {ChangeState: "change_state", GetState: "get_state"}[kind]
+            self.lifecycle_clients[kind, node] = self.create_client(kind, f"{node}/{name}")
+        return self.lifecycle_clients[kind, node]
+
+    def ask(self, client, request, what: str):
+        """Return the response of a service, see `answer_of`."""
         self.wait(client.service_is_ready, what, START_LIMIT_S)
-        return self.answer_of(lambda: client.call_async(request), what, still_wanted)
+        return self.answer_of(lambda: client.call_async(request), what)
 
     def begin_episode(self, start) -> bool:
         """Call a recorder's `start`; True if an episode is open, also if the answer to an earlier call was lost."""
         answer = self.ask(start, Trigger.Request(), "the start")
         return answer.success or "is being recorded" in answer.message
 
-    def answer_of(self, send: Callable[[], object], what: str, still_wanted: Callable[[], bool] = lambda: True):
+    def answer_of(self, send: Callable[[], object], what: str):
         """Return the result of a request.
 
         The request is repeated, because one that is sent before both sides have discovered each other is lost.
@@ -174,7 +193,7 @@ class Client(Node):
         asked, begun_s = [], time.monotonic()
 
         def answer():
-            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked) and (not asked or still_wanted()):
+            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
                 asked.append(send())
             return next((future.result() for future in asked if future.done()), None)
 

@@ -199,10 +199,8 @@ def test_a_second_policy_is_not_activated(robot, checkpoint_path, tmp_path):
     other = policy_node(checkpoint_path)
     other = type(other)(other.package, other.executable, "policy2", "", other.parameters)
     with NodeProcesses([other], tmp_path) as nodes:
-        change = robot.create_client(ChangeState, "policy2/change_state")
-        for transition, success in ((Transition.TRANSITION_CONFIGURE, True), (Transition.TRANSITION_ACTIVATE, False)):
-            request = ChangeState.Request(transition=Transition(id=transition))
-            assert robot.ask(change, request, "the transition").success == success
+        assert robot.transition(Transition.TRANSITION_CONFIGURE, "policy2")
+        assert not robot.transition(Transition.TRANSITION_ACTIVATE, "policy2")
         assert "/twist_cmd is also published by the policy node /policy" in nodes.log_path("policy2").read_text()
         robot.instruct(KNOWN[0])
         robot.wait_for_state(PolicyStatus.HOLDING, "is also published by the policy node /policy2")

@@ -44,7 +44,9 @@ def robot(client, nodes):
 
 def test_a_transition_that_does_not_fit_the_state_changes_nothing(robot):
     for number in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DESTROY, 255):
-        robot.change_state.call_async(ChangeState.Request(transition=Transition(id=number)))
+        assert not robot.transition(number)
+    label = ChangeState.Request(transition=Transition(label="activate"))
+    assert not robot.ask(robot.change_state, label, "an answer").success
     moved = len(robot.of("policy/action"))
     robot.wait(lambda: len(robot.of("policy/action")) >= moved + 10, "the arm to move on")
     assert robot.status.state == PolicyStatus.RUNNING

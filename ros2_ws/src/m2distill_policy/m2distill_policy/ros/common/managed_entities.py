@@ -4,8 +4,10 @@ import contextlib
 import inspect
 from collections.abc import Callable
 
+from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -22,6 +24,7 @@ class ManagedEntities:
         self.subscriptions: list[tuple[Subscription, bool]] = []  # each with whether the node requires it
         self._timers: list[Timer] = []
         self._undo = contextlib.ExitStack()
+        _answer_every_transition(node)
 
     def publisher(self, kind: type, topic: str, qos: QoSProfile | int) -> LifecyclePublisher:
         publisher = self.node.create_lifecycle_publisher(kind, topic, qos)
@@ -65,3 +68,19 @@ class ManagedEntities:
         self._timers.clear()
         self.subscriptions.clear()
         self._undo.close()
+
+
+def _answer_every_transition(node: LifecycleNode) -> None:
+    """Reject a transition that does not fit the state. rclpy raises instead, and its client waits for ever."""
+    service = node._service_change_state
+    change_state = service.callback
+
+    def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        try:
+            return change_state(request, response)
+        except rclpy_implementation.RCLError as error:
+            node.get_logger().warning(f"transition {request.transition.id} rejected: {error}")
+            response.success = False
+            return response
+
+    service.callback = answer

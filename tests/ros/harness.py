@@ -153,17 +153,12 @@ class Client(Node):
         before, request = self.state(node), ChangeState.Request(transition=Transition(id=transition))
         changer = self.lifecycle_client(ChangeState, node)
         self.wait(changer.service_is_ready, f"{node}'s transitions", START_LIMIT_S)
-        asked, begun_s = [changer.call_async(request)], time.monotonic()
 
-        def finished() -> bool:
-            if not asked[-1].done() and time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
-                if self.state(node) != before:
-                    return True
-                asked.append(changer.call_async(request))
-            return any(future.done() for future in asked)
+        def unheard() -> ChangeState.Response | None:
+            return ChangeState.Response(success=True) if self.state(node) != before else None
 
-        self.wait(finished, f"transition {transition}", START_LIMIT_S)
-        return next((future.result().success for future in asked if future.done()), True)
+        what = f"transition {transition}"
+        return self.answer_of(lambda: changer.call_async(request), what, unheard, START_LIMIT_S).success
 
     def state(self, node: str = "policy") -> str:
         return self.ask(self.lifecycle_client(GetState, node), GetState.Request(), "the state").current_state.label
@@ -185,19 +180,22 @@ class Client(Node):
         answer = self.ask(start, Trigger.Request(), "the start")
         return answer.success or "is being recorded" in answer.message
 
-    def answer_of(self, send: Callable[[], object], what: str):
-        """Return the result of a request.
+    def answer_of(self, send: Callable[[], object], what: str, unheard=lambda: None, limit_s: float = LIMIT_S):
+        """Return the result of a request, or what `unheard` returns of one that took effect without an answer.
 
         The request is repeated, because one that is sent before both sides have discovered each other is lost.
         """
         asked, begun_s = [], time.monotonic()
 
         def answer():
-            if time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
+            done = next((future.result() for future in asked if future.done()), None)
+            if done is None and time.monotonic() - begun_s >= ASK_AGAIN_S * len(asked):
+                if asked and (done := unheard()) is not None:
+                    return done
                 asked.append(send())
-            return next((future.result() for future in asked if future.done()), None)
+            return done
 
-        return self.wait(answer, what)
+        return self.wait(answer, what, limit_s)
 
     def change_parameters(self, parameters: AsyncParameterClient, changes: list[Parameter]):
         """Set parameters of a node and return the response."""

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from geometry_msgs.msg import TwistStamped
 from harness import START_LIMIT_S, Client
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rclpy.parameter_client import AsyncParameterClient
 from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import Trigger
@@ -36,7 +34,6 @@ class Recorder:
         self.client = client
         self.services = {verb: client.create_client(Trigger, f"recorder/{verb}") for verb in VERBS}
         self.command_pub = client.create_publisher(String, "recorder/command", 10)
-        self.change_state = client.create_client(ChangeState, "recorder/change_state")
         self.parameters = AsyncParameterClient(client, "recorder")
         self.drivers: list = []  # publishers of commands
 
@@ -67,8 +64,7 @@ class Recorder:
         return self.client.wait(ask, command, START_LIMIT_S)
 
     def change(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return self.client.result(self.change_state.call_async(request), "a transition").success
+        return self.client.transition(transition, "recorder")
 
     def diagnostics_of(self) -> list[str]:
         return [

@@ -103,12 +103,20 @@ def test_a_silent_joystick_releases_the_deadman(operator):
 def test_a_takeover_continues_what_the_gripper_does(operator):
     gripper_pub = operator.create_publisher(Float64, "gripper_cmd", 10)
     operator.wait(lambda: gripper_pub.get_subscription_count() >= 2, "the teleop node and this one")
-    gripper_pub.publish(Float64(data=0.011))
-    operator.wait(lambda: 0.011 in {m.data for m in operator.of("gripper_cmd")}, "this node's message")
-    operator.received.clear()  # with commands of the takeover before
-    operator.stick = (STILL, HELD)
-    operator.wait(lambda: len(operator.of("gripper_cmd")) > 5, "the operator's commands")
-    assert {m.data for m in operator.of("gripper_cmd")} == {0.011}
+
+    def commands_of_a_takeover() -> set[float]:
+        operator.received.clear()
+        gripper_pub.publish(Float64(data=0.011))
+        operator.wait(lambda: 0.011 in {m.data for m in operator.of("gripper_cmd")}, "this node's message")
+        operator.received.clear()  # with commands of the takeover before
+        operator.stick = (STILL, HELD)
+        operator.wait(lambda: len(operator.of("gripper_cmd")) > 5, "the operator's commands")
+        operator.stick = (STILL, FREE)
+        operator.wait(lambda: not operator.active[-1], "the release")
+        return {m.data for m in operator.of("gripper_cmd")}
+
+    # The first message is lost if the teleop node has not yet discovered this publisher; a policy sends many.
+    assert {0.011} in (commands_of_a_takeover() for _ in range(3))
 
 
 @pytest.mark.parametrize("offset_s", [-30, 30])

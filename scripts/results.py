@@ -24,6 +24,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from m2distill_training.evaluation.compare import compare
+from m2distill_training.evaluation.metrics import RANGES
 from m2distill_training.experiments.study_plan import Plan, SuitePlan, read_plan
 from m2distill_training.experiments.study_results import evaluated_runs, over_seeds, table_row
 from m2distill_training.report.comparison import render
@@ -33,9 +34,9 @@ from m2distill_training.report.runs import load_runs
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, IMAGES = (ROOT / path for path in ("docs/results", "docs/results.md", "docs/images"))
 SECTION = re.compile(r"<!-- (\w+): written by scripts/results.py -->\n.*?<!-- end of \1 -->", re.DOTALL)
-METRICS = ("fwt", "nbt", "auc")
 NOTE = (
-    "Means over seeds in percent, with 95 % t intervals over seeds for two or more. Starts are those {starts}. "
+    "Means over seeds in percent, with 95 % t intervals over seeds for two or more, cut at the range of the metric. "
+    "Starts are those {starts}. "
     "Minutes also depend on what else ran. "
     "The metrics are defined in [method](method.md#terms-of-the-paper-and-names-in-the-code)."
 )
@@ -142,7 +143,7 @@ def _of_suite(name: str, plan: Plan, suite: SuitePlan, runs: dict[str, dict[int,
     for variant in plan.strategies:
         of_variant = runs.get(variant.name, {})
         if of_variant:
-            values = [over_seeds([run["metrics"][metric] for run in of_variant.values()]) for metric in METRICS]
+            values = [over_seeds(metric, [run["metrics"][metric] for run in of_variant.values()]) for metric in RANGES]
             budget = variant.budget or plan.budgets()[1]
             minutes = [_minutes(figures / "runs" / f"{variant.name}-{seed}") for seed in of_variant]
             seeds = ", ".join(map(str, sorted(of_variant)))

@@ -3,7 +3,13 @@ import pytest
 
 from m2distill_sim.suites import DEMO_STATES, HELD_OUT
 from m2distill_training.evaluation.evaluate import success_matrix
-from m2distill_training.evaluation.metrics import final_success_metrics, libero_metrics, sum_interval, wilson_interval
+from m2distill_training.evaluation.metrics import (
+    final_success_metrics,
+    libero_metrics,
+    sum_interval,
+    t_interval,
+    wilson_interval,
+)
 
 S = np.array([[0.8, 0.0, 0.0], [0.6, 0.9, 0.0], [0.4, 0.7, 1.0]])
 
@@ -107,6 +113,12 @@ def test_interval_of_one_rate_is_wilson_s():
 
 def test_equal_rates_of_one_sign_count_as_one():
     assert sum_interval([0.5, 0.5], [(8, 10), (10, 10)]) == pytest.approx(wilson_interval(18, 20))
+
+
+def test_the_t_interval_is_cut_at_the_range_of_the_values():
+    low, high = t_interval([0.6, 0.7, 0.8])
+    assert (low, high) == (pytest.approx(0.7 - 4.3027 * 0.1 / 3**0.5, abs=1e-4), pytest.approx(0.9484, abs=1e-4))
+    assert t_interval([0.6, 0.7, 0.8], (0.5, 0.9)) == (0.5, 0.9)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RATE = (0.0, 1.0)
+RANGES = {"fwt": RATE, "nbt": (-1.0, 1.0), "auc": RATE}
+
 
 @dataclass(frozen=True)
 class LifelongMetrics:
@@ -69,10 +72,12 @@ def wilson_interval(successes: float, episodes: float, z: float = 1.959964) -> t
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def t_interval(
+    values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float] | None:
     """Return the 95 % t interval of the mean of independent values, such as a metric over seeds; None for fewer than 2.
 
-    It may exceed the range of a rate.
+    It is cut at `limits`, the range of the values: their mean is within it, so this takes nothing from the 95 %.
     """
     n = len(values)
     if n < 2:
@@ -80,7 +85,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     from scipy.special import stdtrit  # slow to import
 
     mean, half = float(np.mean(values)), float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
-    return mean - half, mean + half
+    return max(limits[0], mean - half), min(limits[1], mean + half)
 
 
 def sum_interval(weights: Sequence[float], trials: Sequence[tuple[int, int]]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from m2distill_policy.errors import UserError
 from m2distill_policy.utils.schema import with_schema
 from m2distill_training.evaluation.compare import compare
-from m2distill_training.evaluation.metrics import t_interval, wilson_interval
+from m2distill_training.evaluation.metrics import RANGES, t_interval, wilson_interval
 from m2distill_training.experiments.study_plan import FIRST, VARIANTS, Plan
 from m2distill_training.report import write_report
 from m2distill_training.report.comparison import render
@@ -113,7 +113,8 @@ def _tables(settings: dict, results: list[dict]) -> str:
         f"preset {settings['preset']}, {settings['first_budget']} for the first, {settings['budget']} for each other; "
         f"{settings['demos'] or 'all'} demonstrations a task, {settings['replay']} of them replayed; "
         f"{settings['episodes']} episodes of at most {settings['max_steps']} steps for each rate. In percent, 95 % "
-        "intervals of what the number of episodes leaves open; of a mean over seeds, the 95 % t interval over seeds.",
+        "intervals of what the number of episodes leaves open; of a mean over seeds, the 95 % t interval over seeds, "
+        "cut at the range of the metric.",
         "",
         "| variant | seed | FWT | NBT | AUC | success on all tasks at the end | LIBERO's FWT / NBT / AUC |",
         "|---|---|---|---|---|---|---|",
@@ -133,7 +134,7 @@ def _tables(settings: dict, results: list[dict]) -> str:
     for variant in dict.fromkeys(result["variant"] for result in results):
         of_variant = {result["seed"]: result["metrics"] for result in results if result["variant"] == variant}
         if len(of_variant) > 1:
-            means = (over_seeds([metrics[name] for metrics in of_variant.values()]) for name in ("fwt", "nbt", "auc"))
+            means = (over_seeds(name, [metrics[name] for metrics in of_variant.values()]) for name in RANGES)
             lines.append(table_row(variant, f"mean of {len(of_variant)} seeds", *means, "", ""))
     for result in results:
         lines += [
@@ -170,9 +171,9 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f}"
 
 
-def over_seeds(values: list[float | None]) -> str:
-    """Return the mean over seeds in percent, with its 95 % t interval from two seeds on."""
+def over_seeds(metric: str, values: list[float | None]) -> str:
+    """Return the mean of a metric over seeds in percent, with its 95 % t interval from two seeds on."""
     known = [value for value in values if value is not None]
-    interval = t_interval(known)
+    interval = t_interval(known, RANGES[metric])
     between = f" ({_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
     return _percent(sum(known) / len(known) if known else None) + between

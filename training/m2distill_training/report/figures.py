@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from m2distill_training.evaluation.metrics import t_interval
+from m2distill_training.evaluation.metrics import RATE, t_interval
 from m2distill_training.report.runs import ReportedRun, TaskKey, same_method, task_key, task_titles
 from m2distill_training.report.styles import COLORS, RunStyle, run_styles
 
@@ -125,7 +125,7 @@ def _draw_means(axes: Axes, runs: list[ReportedRun], key: TaskKey) -> None:
         x = [i for i, values in rates.items() if len(values) > 1]
         if not x:
             continue
-        bands = np.clip([t_interval(rates[i]) for i in x], 0, 1)
+        bands = np.array([t_interval(rates[i], RATE) for i in x])
         color = styles[group[0].path].color
         label = f"{group[0].strategy}: mean of {len(seeds)} seeds"
         axes.plot(x, [np.mean(rates[i]) for i in x], color=color, linewidth=2.6, alpha=0.8, label=label)

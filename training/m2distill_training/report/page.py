@@ -20,7 +20,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from m2distill_training.evaluation.metrics import t_interval
+from m2distill_training.evaluation.metrics import RANGES, t_interval
 from m2distill_training.report import figures
 from m2distill_training.report.films import film_section, matrix_table
 from m2distill_training.report.runs import ReportedRun, load_runs, same_method, task_titles
@@ -158,8 +158,8 @@ def _result(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:
             "<h3>Mean over seeds</h3>",
             _table(["runs", "seeds", "FWT", "NBT", "AUC"], seeds),
             _note(
-                "With the 95 % t interval over seeds, which can exceed 0 to 100 %. m2distill compare tests differences "
-                "between strategies."
+                "With the 95 % t interval over seeds, cut at the range of the metric. m2distill compare tests "
+                "differences between strategies."
             ),
         ]
     if any("libero_metrics" in run.evaluation for run in runs):
@@ -187,18 +187,18 @@ def _over_seeds(runs: list[ReportedRun]) -> list[list]:
         seeds = list(dict.fromkeys(run.config["seed"] for run in group))
         if len(seeds) > 1:
             of_seeds = [[run.evaluation["metrics"] for run in group if run.config["seed"] == seed] for seed in seeds]
-            means = (_mean_over_seeds([[x[name] for x in same] for same in of_seeds]) for name in figures.METRICS)
+            means = (_mean_over_seeds(name, [[x[name] for x in same] for same in of_seeds]) for name in figures.METRICS)
             rows.append([", ".join(run.label for run in group), len(seeds), *means])
     return rows
 
 
-def _mean_over_seeds(values: list[list[float | None]]) -> str:
-    """Return the mean with its t interval, from the values of every seed: runs of one seed count as one."""
+def _mean_over_seeds(metric: str, values: list[list[float | None]]) -> str:
+    """Return the mean of a metric with its t interval, from the values of every seed: runs of one seed count as one."""
     known = [[x for x in same if x is not None] for same in values]
     if not all(known):
         return "-"
     of_seeds = [statistics.mean(same) for same in known]
-    return _measured(statistics.mean(of_seeds), t_interval(of_seeds))
+    return _measured(statistics.mean(of_seeds), t_interval(of_seeds, RANGES[metric]))
 
 
 def _success(runs: list[ReportedRun], gallery: _Gallery) -> list[str]:

@@ -118,15 +118,18 @@ def test_an_action_labels_the_episode_if_the_status_was_lost(client, checkpoint_
     with NodeProcesses([node], tmp_path / "log"):
         client.wait(lambda: actions.get_subscription_count() and texts.get_subscription_count(), "it", START_LIMIT_S)
         assert client.begin_episode(services["start"])
-        texts.publish(String(data="hop"))
 
         def named(text: str, source: str) -> bool:
             answer = client.ask(services["success"], Trigger.Request(), "the label").message
             return f"instruction {text!r}, {source}" in answer
 
-        client.wait(lambda: named("hop", "as sent; no policy has acknowledged it"), "the text on the topic")
-        actions.publish(PolicyAction(instruction="skip"))
-        client.wait(lambda: named("skip", "which the policy follows"), "the instruction of the action")
+        def sent(publisher, message, text: str, source: str) -> bool:
+            publisher.publish(message)  # the first ones are lost if the recorder has not yet discovered their publisher
+            return named(text, source)
+
+        hop, skip = String(data="hop"), PolicyAction(instruction="skip")
+        client.wait(lambda: sent(texts, hop, "hop", "as sent; no policy has acknowledged it"), "the text on the topic")
+        client.wait(lambda: sent(actions, skip, "skip", "which the policy follows"), "the instruction of the action")
         actions.publish(PolicyAction(instruction="jump"))
         assert named("skip", "which the policy follows")
     client.destroy_publisher(actions)
